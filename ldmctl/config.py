@@ -1,0 +1,248 @@
+"""From presets, KEY=VALUE and flags to one validated, fully spelled-out config.
+
+A config is made of layers, each a plain dict, later ones stronger. A slot is a
+key that a plugin fills; only the plugins that the layers name are imported, and
+their own `Config` checks their keys together with all the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from ldmctl import registry
+from ldmctl.errors import ConfigError, did_you_mean
+
+Raw = dict[str, Any]
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginConfig(Config):
+    """Base of the nested `Config` of a plugin class. `type` is the name it is registered under."""
+
+    type: str
+
+
+class Slot:
+    """Marks a field filled by a plugin of this kind: `Annotated[PluginConfig, Slot("sampler", default="ddim")]`."""
+
+    def __init__(self, kind: str, default: str | None = None):
+        self.kind = kind
+        self.default = default
+
+
+Free = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
+Schema = TypeVar("Schema", bound=Config)
+
+
+def resolve(schema: type[Schema], layers: Sequence[Raw], *, source: str) -> Schema:
+    """The validated config of these layers, weakest first; `source` names them in a ConfigError."""
+    raw = merge([spell_out(schema, layer) for layer in layers])
+    concrete = _narrow(schema, raw, at="")
+    try:
+        return concrete.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(item, concrete) for item in error.errors())
+        raise ConfigError(f"{source} does not describe a {schema.verb} run:\n  " + "\n  ".join(lines)) from None  # type: ignore[attr-defined]
+
+
+def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
+    """The Config of one plugin from its dict, as found in the header of a file."""
+    concrete: type[PluginConfig] = registry.load(kind, raw["type"]).Config  # type: ignore[attr-defined]
+    try:
+        return concrete.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(item, concrete) for item in error.errors()]
+        raise ConfigError(f"{kind} {raw['type']!r} cannot be made:\n  " + "\n  ".join(lines)) from None
+
+
+def merge(layers: Sequence[Raw]) -> Raw:
+    """One dict, later layers stronger. Keys that were written for another `type` than the last one named are dropped."""
+    out: Raw = {}
+    for key in dict.fromkeys(key for layer in layers for key in layer):
+        values = [layer[key] for layer in layers if key in layer]
+        if not isinstance(values[-1], dict):
+            out[key] = values[-1]
+            continue
+        plain = [i for i, value in enumerate(values) if not isinstance(value, dict)]
+        parts = values[plain[-1] + 1 :] if plain else values
+        named = [part["type"] for part in parts if "type" in part]
+        out[key] = merge([part for part in parts if not named or part.get("type", named[-1]) == named[-1]])
+    return out
+
+
+def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
+    """The same layer with `slot: name` written as `slot: {type: name}`."""
+    out = dict(raw)
+    for name, field in schema.model_fields.items():
+        if name not in raw:
+            continue
+        if slot_of(field) is not None and isinstance(raw[name], str):
+            out[name] = {"type": raw[name]}
+        elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
+            out[name] = spell_out(section, raw[name])
+    return out
+
+
+def slot_of(field: Any) -> Slot | None:
+    """The Slot mark of a pydantic field."""
+    return next((mark for mark in field.metadata if isinstance(mark, Slot)), None)
+
+
+def section_of(field: Any) -> type[BaseModel] | None:
+    """The nested config class of a pydantic field, None for a slot or a plain value."""
+    if slot_of(field) is not None:
+        return None
+    options = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
+    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
+def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
+    """The schema with each slot narrowed to the Config of the plugin it names. Fills in the names of default plugins."""
+    narrowed: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        if (slot := slot_of(field)) is not None:
+            if (plugin := _plugin_of(slot, name, raw, at)) is not None:
+                narrowed[name] = (plugin.Config, ...)  # type: ignore[attr-defined]
+        elif (section := section_of(field)) is not None and isinstance(raw.get(name, {}), dict):
+            inner = raw.get(name, {})
+            concrete = _narrow(section, inner, at=f"{at}{name}.")
+            if concrete is not section:
+                raw[name] = inner
+                narrowed[name] = (concrete, ...)
+    return create_model(schema.__name__, __base__=schema, **narrowed) if narrowed else schema
+
+
+def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
+    if name not in raw and slot.default is not None:
+        raw[name] = {}
+    given = raw.get(name)
+    if not isinstance(given, dict):  # absent, null or nonsense: pydantic says so
+        return None
+    if "type" not in given:
+        if slot.default is None:
+            names = ", ".join(plugin.name for plugin in registry.plugins(slot.kind))
+            raise ConfigError(f"{at}{name}.type is missing: name a {slot.kind}, one of {names}.")
+        raw[name] = given = {"type": slot.default, **given}
+    return registry.load(slot.kind, str(given["type"]))
+
+
+def _explain(item: Any, schema: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return f"{path}: is missing"
+    if item["type"] != "extra_forbidden":
+        return f"{path}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {item['input']!r})"
+    owner: Any = schema
+    for key in item["loc"][:-1]:
+        field = owner.model_fields.get(key)
+        owner = field.annotation if field is not None and slot_of(field) else section_of(field) if field is not None else None
+        if owner is None:
+            return f"{path}: unknown key."
+    keys = [key for key in owner.model_fields if key != "type"]
+    return f"{path}: unknown key.{did_you_mean(str(item['loc'][-1]), keys)} Keys here: {', '.join(keys)}."
+
+
+# -- reading -----------------------------------------------------------------
+
+
+class _Yaml12(yaml.SafeLoader):
+    """YAML whose numbers and booleans are those of YAML 1.2: 1e-4 is a number, `no` and `on` are words."""
+
+
+_Yaml12.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Yaml12.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Yaml12.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(text: str, *, source: str) -> Any:
+    """The value of a YAML text, numbers as in YAML 1.2; a ConfigError names the source and the line."""
+    try:
+        return yaml.load(text, Loader=_Yaml12)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # such as an integer of five thousand digits
+        raise ConfigError(f"{source} holds a value that cannot be read: {error}") from None
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """Text that `read_yaml` reads back to the same values."""
+    return yaml.dump(dict(values), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes floats so that both YAML 1.1 and 1.2 read them as floats, and short lists on one line."""
+
+
+_Plain.add_representer(
+    float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value) if "." in repr(value) else f"{value:.1e}")
+)
+_Plain.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
+
+
+def parse_overrides(words: Iterable[str]) -> list[Raw]:
+    """One layer for each `a.b.c=value`; values are read as YAML."""
+    return [parse_override(word) for word in words]
+
+
+def parse_override(word: str) -> Raw:
+    """`a.b=1` -> {"a": {"b": 1}}."""
+    path, equals, value = word.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        hint = f" Did you mean --{word.lstrip('-')}?" if re.fullmatch(r"[a-z-]+", word) else ""
+        raise ConfigError(f"{word!r} is not KEY=VALUE, such as loop.steps=500.{hint}")
+    out: Any = read_yaml(value, source=f"The value of {path}")
+    for key in reversed(keys):
+        out = {key: out}
+    return out
+
+
+# -- what may change -----------------------------------------------------------
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", 1) for each leaf of a nested dict."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def free_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
+    """Paths of the keys, or sections, that may change when a run is resumed."""
+    out = set()
+    for name, field in schema.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("free"):
+            out.add(f"{prefix}{name}")
+        elif (section := section_of(field)) is not None:
+            out |= free_keys(section, f"{prefix}{name}.")
+    return out
+
+
+def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, old value, new value) of every key that differs and may not."""
+    free = free_keys(schema)
+    before, after = dict(flatten(old)), dict(flatten(new))
+    changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
+    return [(path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)]

@@ -1,0 +1,65 @@
+"""Errors a user can mend. The command line prints their message and exits with their code; anything else is a bug and keeps its traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LdmctlError(Exception):
+    """Base of every error whose message is written for the user."""
+
+    exit_code = 2
+
+
+class ConfigError(LdmctlError):
+    """A command, a config file or a KEY=VALUE does not describe a run."""
+
+
+class DataError(LdmctlError):
+    """Pictures are missing, unreadable or not what was asked for."""
+
+    exit_code = 3
+
+
+class MissingError(LdmctlError):
+    """Weights or an optional package that cannot be had here."""
+
+    exit_code = 4
+
+
+class PluginError(MissingError):
+    """A plugin is missing, ambiguous, broken, or not what its kind promises."""
+
+
+class DivergedError(LdmctlError):
+    """Training left the finite numbers and did not come back."""
+
+    exit_code = 5
+
+
+class MismatchError(LdmctlError):
+    """A cache, checkpoint or run folder belongs to something else."""
+
+    exit_code = 6
+
+
+class MemoryShortage(LdmctlError):
+    """The device has no room for one step."""
+
+    exit_code = 7
+
+
+class Stopped(LdmctlError):
+    """A signal arrived and everything is saved; the same command goes on."""
+
+    exit_code = 75
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean X?' for a near miss, otherwise ''."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """`Type: message` of any exception without its line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
