@@ -108,10 +108,11 @@ def _advertised() -> tuple[Plugin, ...]:
 
 
 def _metadata_folders() -> Iterator[Path]:
-    for entry in dict.fromkeys(sys.path):
-        root = Path(entry or ".")
-        if root.is_dir():
-            yield from sorted([*root.glob("*.dist-info"), *root.glob("*.egg-info")])
+    roots = [root for entry in dict.fromkeys(sys.path) if (root := Path(entry or ".")).is_dir()]
+    # An egg-info lying in the current folder must not hide what was installed: dist-info comes first.
+    for pattern in ("*.dist-info", "*.egg-info"):
+        for root in roots:
+            yield from sorted(root.glob(pattern))
 
 
 def _entries(folder: Path, distribution: str, groups: set[str]) -> list[tuple[str, str, str]]:

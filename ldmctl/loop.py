@@ -1,0 +1,263 @@
+"""What surrounds the steps of a training stage: restore, reports, states, snapshots, signals, the not-finite guard.
+
+    with Training(...) as training:
+        for step in training:
+            ...                                   # the stage's own forward and backward
+            training.update(step, learner, items)
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmctl import weights
+from ldmctl.engine import Engine, Learner, learning_rate
+from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.run import Run
+from ldmctl.schemas import Loop
+from ldmctl.signals import Signals
+from ldmctl.voice import Bar, Voice
+
+
+class Training:
+    """The life of one training run. `learners` by name; the first is the model that is published, under `header`."""
+
+    def __init__(
+        self, run: Run, engine: Engine, loop: Loop, learners: Mapping[str, Learner], *, header: dict[str, Any], voice: Voice, tracker: Any = None
+    ):
+        self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
+        self.header, self.voice, self.tracker = header, voice, tracker
+        self.model = next(iter(self.learners.values()))
+        self.first = self.done = 0
+        self.scalars: dict[str, Any] = {"best": None}
+        self.guard = Guard(loop.patience)
+        self.meter = Meter(engine)
+        self.signals = Signals(voice.say)
+        self._restore()
+        self.bar: Bar = voice.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
+
+    def _restore(self) -> None:
+        saved = self.run.load_state() if self.run.resumed else None
+        if saved is None:
+            return
+        tensors, scalars = saved
+        if self.loop.decay == "cosine" and scalars["steps"] != self.loop.steps:
+            raise MismatchError(
+                f"{self.run.folder} was begun with loop.steps={scalars['steps']} and its cosine learning rate ends there, so it cannot go on to "
+                f"{self.loop.steps}. Take loop.steps={scalars['steps']}, or begin a run that can be prolonged: loop.decay=constant or inverse-sqrt, in another --out."
+            )
+        for name, learner in self.learners.items():
+            learner.restore(name, tensors)
+        self.first = self.done = int(scalars["step"])
+        self.scalars = scalars["kept"]
+        self.guard.in_a_row = int(scalars["bad_in_a_row"])
+        self.run.cut_metrics(self.done)
+        model = self.run.folder / "model.safetensors"
+        if self.run.writes and (not model.exists() or weights.read_header(model).get("step") != self.done):
+            self._write_model(model)
+        if self.done:
+            self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
+
+    def __enter__(self) -> "Training":
+        self.signals.__enter__()
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.__exit__()
+        self.signals.__exit__()
+        if self.tracker is not None:
+            self.tracker.close()
+
+    def __iter__(self) -> Iterator[int]:
+        self.meter.start()
+        for step in range(self.first, self.loop.steps):
+            yield step
+            self.done = step + 1
+            self.bar.advance(self.done)
+            last = self.done == self.loop.steps
+            if last or self.done % self.loop.report == 0:
+                self.report()
+            stop = self._asked_to_stop()
+            if last or stop or self.done % self.loop.save == 0:
+                self.save()
+            if stop and not last:
+                raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
+
+    def _asked_to_stop(self) -> bool:
+        if self.engine.world == 1:
+            return self.signals.asked
+        return self.done % 8 == 0 and self.engine.any(self.signals.asked)  # asking the ranks costs a wait
+
+    def previews(self, step: int) -> bool:
+        """Whether pictures and the validation loss are due after this step."""
+        return (step + 1) % self.loop.preview == 0 or step + 1 == self.loop.steps
+
+    def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Losses and facts of one micro-batch, averaged into the next report; `share` of this rank's batch."""
+        self.meter.add(values, share)
+
+    def update(self, step: int, learner: Learner, items: Tensor) -> None:
+        """One optimizer step, the autoencoder's own `after_step`, and the average."""
+        norm, bad = learner.update(step)
+        renewed = learner.module.after_step() if hasattr(learner.module, "after_step") else ()
+        if learner.average:
+            learner.track(step, renewed)
+        name = next(name for name, each in self.learners.items() if each is learner)
+        self.meter.add({f"{name}/gradient": norm, f"{name}/skipped_sum": bad})
+        self.guard.add(step, bad, items)
+
+    def report(self) -> None:
+        """One line in metrics.jsonl and on the screen, averaged since the last one."""
+        facts, seconds, steps = self.meter.read()
+        rate = steps * self.loop.batch / max(seconds, 1e-9)
+        values = {**facts, "lr": learning_rate(self.loop, self.done - 1), "images_per_second": round(rate, 1)}
+        self.run.log(self.done, values)
+        if self.tracker is not None and self.run.writes:
+            self.tracker.log(self.done, values)
+        shown = {name: value for name, value in facts.items() if "/" not in name}
+        self.bar.report(dict(list(shown.items())[:6]), rate=rate)
+
+    def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
+        """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far."""
+        values = {name: float(value) for name, value in values.items()}
+        self.run.log(step + 1, values)
+        if self.tracker is not None and self.run.writes:
+            self.tracker.log(step + 1, values)
+            if picture is not None:
+                self.tracker.image(step + 1, picture)
+        best = self.scalars.get("best")
+        if self.loop.keep.best and judged_by in values and (best is None or values[judged_by] < best):
+            self.scalars["best"] = values[judged_by]
+            self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
+        self.voice.say("  ".join([f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]))
+
+    def save(self) -> None:
+        """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
+        self.guard.check()
+        tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
+        if not all(bool(value.isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name):
+            raise DivergedError(f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr.")
+        self.run.save_state(
+            tensors, {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
+        )
+        self._write_model(self.run.folder / "model.safetensors")
+        keep = self.loop.keep
+        if keep.every and self.done % keep.every == 0:
+            self._write_model(self.run.folder / "snapshots" / f"{self.done:09d}.safetensors")
+            numbered = sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
+            for old in numbered[: -keep.last] if keep.last and self.run.writes else []:
+                old.unlink()
+        self.run.update(step=self.done)
+
+    def _write_model(self, path: Path, *, step: int | None = None) -> None:
+        if self.run.writes:
+            tensors = self.model.average or self.model.module.state_dict()
+            weights.save(path, tensors, {**self.header, "step": self.done if step is None else step})
+
+
+class Guard:
+    """Counts steps that were not finite, and gives the run up after `patience` of them in a row.
+
+    On an accelerator a step's flag is read one step later, so that nothing waits.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.in_a_row = 0
+        self.pending: list[tuple[int, Tensor, Any, Tensor]] = []
+
+    def add(self, step: int, bad: Tensor, items: Tensor) -> None:
+        """The flag of one optimizer step and the items it was made of."""
+        if self.pending and self.pending[-1][0] < step:
+            self.check()
+        if bad.device.type == "cuda":
+            host = torch.empty((), pin_memory=True).copy_(bad, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self.pending.append((step, host, event, items))
+        else:
+            self.pending.append((step, bad, None, items))
+
+    def check(self) -> None:
+        """Read the flags that are there; DivergedError after too many in a row, with the items of the last."""
+        pending, self.pending = self.pending, []
+        if not pending:
+            return
+        for _, _, event, _ in pending:
+            if event is not None:
+                event.synchronize()
+        if not any(float(bad) for _, bad, _, _ in pending):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        if self.in_a_row >= self.patience:
+            step, _, _, items = pending[-1]
+            raise DivergedError(
+                f"Loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step + 1:,}. The last good state is kept. "
+                f"Items of the last such batch: {_some(items.tolist())}. Try a lower loop.lr, or machine.precision=fp32."
+            )
+
+
+class Meter:
+    """Averages of what is reported, kept on the device and read once per report.
+
+    A name's ending says how ranks and steps join: _sum, _max, _counts (a histogram; reported as how many are used), else the mean.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.start()
+
+    def start(self) -> None:
+        """Forget everything and take the time."""
+        self.values: dict[str, Tensor] = {}
+        self.shares: dict[str, float] = {}
+        self.began = time.monotonic()
+        self.steps = 0.0
+
+    def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Add one micro-batch."""
+        for name, value in values.items():
+            value = torch.as_tensor(value, device=self.engine.device).detach().float()
+            old = self.values.get(name)
+            if name.endswith("_max"):
+                self.values[name] = value if old is None else torch.maximum(old, value)
+            elif name.endswith(("_sum", "_counts")):
+                self.values[name] = value.clone() if old is None else old + value
+            else:
+                self.values[name] = value * share if old is None else old + value * share
+                self.shares[name] = self.shares.get(name, 0.0) + share
+        if "loss" in values:
+            self.steps += share
+
+    def read(self) -> tuple[dict[str, float], float, float]:
+        """(values by name, seconds, steps) since the last reading; then starts anew."""
+        out: dict[str, float] = {}
+        for name, value in self.values.items():
+            if name.endswith("_counts"):
+                out[f"{name.removesuffix('_counts')}_used"] = float((self.engine.total(value) > 0).sum())
+            elif name.endswith("_max"):
+                out[name] = float(_maximum(self.engine, value))
+            elif name.endswith("_sum"):
+                out[name.removesuffix("_sum")] = float(self.engine.total(value))
+            else:
+                out[name] = float(self.engine.mean(value / self.shares[name]))
+        seconds, steps = time.monotonic() - self.began, self.steps
+        self.start()
+        return out, seconds, round(steps)
+
+
+def _maximum(engine: Engine, value: Tensor) -> Tensor:
+    if engine.world > 1:
+        value = value.clone()
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+    return value
+
+
+def _some(items: Sequence[Any]) -> str:
+    return ", ".join(str(item) for item in items[:8]) + (", ..." if len(items) > 8 else "")

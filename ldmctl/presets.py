@@ -1,0 +1,131 @@
+"""Presets by name, and the layers that make up the config of one command.
+
+Weakest first: schema defaults, the data preset, the verb's preset, the
+environment (LDMCTL_OVERRIDES), KEY=VALUE, flags.
+"""
+
+import os
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ldmctl.config import Config, Raw, merge, parse_overrides, read_yaml, resolve, section_of, slot_of, spell_out
+from ldmctl.errors import ConfigError, DataError, did_you_mean
+from ldmctl.schemas import VERBS
+
+Schema = TypeVar("Schema", bound=Config)
+
+
+def names(folder: str) -> list[str]:
+    """The presets in configs/FOLDER, sorted."""
+    root = files("ldmctl_configs") / folder
+    return sorted(Path(file.name).stem for file in root.iterdir() if file.name.endswith(".yaml")) if root.is_dir() else []
+
+
+def text(folder: str, name: str) -> str:
+    """The document itself, comments and all."""
+    if name not in names(folder):
+        raise ConfigError(
+            f"No {folder} preset is called {name!r}.{did_you_mean(name, names(folder))} Presets: {', '.join(names(folder)) or 'none'}."
+        )
+    return (files("ldmctl_configs") / folder / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read(folder: str, source: str) -> Raw:
+    """A preset by name, or a YAML file by path."""
+    if source not in names(folder) and (Path(source).suffix in (".yaml", ".yml") or os.sep in source):
+        return _document(source, _file_text(source))
+    return _document(f"preset {folder}/{source}", text(folder, source))
+
+
+def compose(
+    schema: type[Schema], *, config: str | None = None, overrides: Sequence[str] = (), flags: Raw | None = None, below: Raw | None = None
+) -> tuple[Schema, str]:
+    """(validated config, where it came from) of one command. `below` is a layer under the presets, such as a parent's own data."""
+    verb: str = schema.verb  # type: ignore[attr-defined]
+    strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
+    wish = merge([spell_out(schema, layer) for layer in strong])
+    preset, source = ({}, f"The {verb} command line")
+    if config is not None or "data" in schema.model_fields or verb == "fit-diffusion":
+        preset, source = _preset(verb, config, wish, below or {})
+    data = wish.get("data") or preset.get("data")
+    layers = [below or {}, *([] if data is None or "data" not in schema.model_fields else [expand_data(str(data))]), preset, *strong]
+    return resolve(schema, layers, source=source), source
+
+
+def _preset(verb: str, config: str | None, wish: Raw, below: Raw) -> tuple[Raw, str]:
+    if config is not None:
+        return read(verb, config), f"{verb} --config {config}"
+    data = wish.get("data") or below.get("data")
+    stem = Path(str(data)).name if data else None
+    plugin = (wish.get("autoencoder") or below.get("autoencoder") or {}).get("type")
+    for name in [f"{stem}-{plugin}", stem, "default"] if plugin else [stem, "default"]:
+        if name and name in names(verb):
+            return _document(f"preset {verb}/{name}", text(verb, name)), f"preset {verb}/{name}"
+    return {}, f"The {verb} command line"
+
+
+def expand_data(data: str) -> Raw:
+    """The layer that `data: NAME|DIR` stands for: `dataset` and `image`."""
+    if data in names("data"):
+        return _document(f"preset data/{data}", text("data", data))
+    folder = Path(data).expanduser()
+    under_root = Path(os.environ.get("LDMCTL_DATA", "data")).expanduser() / data
+    for candidate in (folder, under_root):
+        if candidate.is_dir():
+            return {"dataset": {"type": "folder", "path": str(candidate.resolve())}}
+    if folder.exists():
+        raise DataError(f"--data {data} is a file; a folder of pictures or a name is wanted. Names: {', '.join(names('data'))}.")
+    if os.sep in data:
+        raise DataError(f"There is no folder {data}. Looked for {folder.absolute()} and {under_root.absolute()}.")
+    raise ConfigError(
+        f"No data preset or folder is called {data!r}.{did_you_mean(data, names('data'))} Names: {', '.join(names('data'))}; "
+        f"folders looked for: {folder.absolute()}, {under_root.absolute()}."
+    )
+
+
+def environment(schema: type[Config]) -> list[Raw]:
+    """LDMCTL_OVERRIDES, the keys that this verb has; a key that no verb has is a ConfigError."""
+    try:
+        words = shlex.split(os.environ.get("LDMCTL_OVERRIDES", ""))
+    except ValueError as error:
+        raise ConfigError(f"LDMCTL_OVERRIDES cannot be split into words: {error}") from None
+    layers = []
+    for word, layer in zip(words, parse_overrides(words), strict=True):
+        if _has(schema, layer):
+            layers.append(layer)
+        elif not any(_has(other, layer) for other in VERBS.values()):
+            key = word.partition("=")[0]
+            known = [name for other in VERBS.values() for name in other.model_fields]
+            raise ConfigError(f"LDMCTL_OVERRIDES: no verb has the key {key!r}.{did_you_mean(key.split('.')[0], known)}")
+    return layers
+
+
+def _has(schema: Any, layer: Raw) -> bool:
+    """Whether the one path of this layer leads to a key, or into a slot, of the schema."""
+    ((key, value),) = layer.items()
+    field = schema.model_fields.get(key)
+    if field is None:
+        return False
+    section = section_of(field)
+    return slot_of(field) is not None or section is None or not isinstance(value, dict) or _has(section, value)
+
+
+def _given(flags: Raw) -> Raw:
+    return {key: _given(value) if isinstance(value, dict) else value for key, value in flags.items() if value is not None and value != {}}
+
+
+def _file_text(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error}") from None
+
+
+def _document(source: str, content: str) -> Raw:
+    raw = read_yaml(content, source=source) or {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source} holds {type(raw).__name__}, not keys and values.")
+    return raw

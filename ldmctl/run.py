@@ -1,0 +1,242 @@
+"""One run folder: opened by one writer at a time, resumed by the same command, written atomically."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from ldmctl import registry, weights
+from ldmctl.config import Config, fixed_differences, read_yaml, write_yaml
+from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.schemas import VERBS
+
+OWN = ("config.yaml", "run.json", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl")
+OWN_PATTERNS = ("samples/*.png", "snapshots/*.safetensors", "latents.json", "*-[0-9]*.safetensors", "*-[0-9]*.items.jsonl")
+
+
+class Run:
+    """A run folder, held by this process until `close`. On other ranks than the first it writes nothing."""
+
+    def __init__(self, folder: Path, record: dict[str, Any], *, resumed: bool, writes: bool, lock: IO[str] | None):
+        self.folder = folder
+        self.record = record
+        self.resumed = resumed
+        self.writes = writes
+        self._lock = lock
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        if self.writes:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the reports after a step, which a killed run made and a resumed one makes again."""
+        file = self.folder / "metrics.jsonl"
+        if self.writes and file.exists():
+            rows = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            weights.write_text(file, "".join(f"{row}\n" for row in rows))
+
+    def note_bad(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Add unreadable pictures and the reasons to bad_images.jsonl, each once."""
+        file = self.folder / "bad_images.jsonl"
+        if self.writes and rows:
+            known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+            fresh = dict.fromkeys(json.dumps(dict(row), ensure_ascii=False) for row in rows)
+            with file.open("a", encoding="utf-8") as out:
+                out.writelines(f"{row}\n" for row in fresh if row not in known)
+
+    def update(self, **values: Any) -> None:
+        """Change run.json."""
+        self.record |= values
+        if self.writes:
+            weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
+
+    def save_state(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """Replace state.safetensors: one file, one rename."""
+        if self.writes:
+            weights.save(self.folder / "state.safetensors", tensors, {"kind": "state", "scalars": dict(scalars)})
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(tensors, scalars) of the last saved state, None when there is none yet."""
+        file = self.folder / "state.safetensors"
+        if not file.exists():
+            return None
+        tensors, header = weights.load(file)
+        return tensors, header["scalars"]
+
+    def close(self, status: str, exit_code: int = 0) -> None:
+        """Say how it ended and let the folder go."""
+        if self._lock is not None:
+            self.update(status=status, exit_code=exit_code, ended=_now())
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None:
+            self.close("finished")
+        elif isinstance(error, LdmctlError):
+            self.close({75: "stopped", 5: "diverged"}.get(error.exit_code, "failed"), error.exit_code)
+        else:
+            self.close("killed" if isinstance(error, KeyboardInterrupt) else "failed", 130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def open_run(
+    out: str | Path, config: Config, *, parent: str | None = None, plugins: Sequence[str] = (), overwrite: bool = False, writes: bool = True
+) -> Run:
+    """The run folder `out`, new or resumed. Another run's folder, or one in use, is a MismatchError."""
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise MismatchError(f"{folder} is a file; --out wants a folder.")
+    if not writes:
+        return Run(folder, {}, resumed=(folder / "state.safetensors").exists(), writes=False, lock=None)
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _take(folder)
+    try:
+        if overwrite:
+            _clear(folder)
+        resumed = _refuse_other(folder, config)
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8")) if resumed else {"format": weights.FORMAT, "started": _now()}
+        run = Run(folder, record, resumed=resumed, writes=True, lock=lock)
+        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
+        run.update(verb=_verb(config), status="running", exit_code=None, command=_command(), parent=parent, versions=versions(), plugins=list(plugins))
+    except BaseException:
+        lock.close()
+        raise
+    return run
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and not (folder / "run.json").exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise MismatchError(f"{folder} is not a run folder and holds other things ({', '.join(sorted(others)[:3])}). Name another --out.")
+
+
+def _refuse_other(folder: Path, config: Config) -> bool:
+    """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
+    if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
+        return False
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    ways = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
+    if record.get("verb") != _verb(config):
+        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {ways}")
+    old = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"), source=f"{folder}/config.yaml")
+    differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
+    if differences:
+        rows = [f"  {path}: {_short(before)} there, {_short(after)} asked for" for path, before, after in differences[:12]]
+        raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{ways}")
+    return True
+
+
+def _take(folder: Path) -> IO[str]:
+    """The folder's lock, which the kernel releases when this process ends, however it ends."""
+    lock = (folder / ".lock").open("a+", encoding="utf-8")
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise MismatchError(f"Another ldmctl command{f' (process {holder})' if holder else ''} is writing to {folder}. Wait for it, or name another --out.") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _clear(folder: Path) -> None:
+    """Delete what ldmctl wrote into a run folder, and nothing else."""
+    for file in [*(folder / name for name in OWN), *(file for pattern in OWN_PATTERNS for file in folder.glob(pattern))]:
+        file.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the distributions that results depend on."""
+    out = {"python": platform.python_version()}
+    for name in ("ldmctl", "torch", "numpy", "pillow", "safetensors"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            out[name] = "unknown"
+    return out
+
+
+def describe_plugins(*plugins: Any) -> list[str]:
+    """`kind type (distribution version)` of each (kind, config), without those that are None."""
+    return [f"{kind} {config.type} ({registry.find(kind, config.type).source})" for kind, config in plugins if config is not None]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The resolved config of a finished or running run, as plain values."""
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise MismatchError(f"{folder} is not a run folder: it has no config.yaml.")
+    return read_yaml(file.read_text(encoding="utf-8"), source=str(file))
+
+
+def model_file(run: str, *, verb: str) -> Path:
+    """The weights that `--run runs/ae`, `runs/ae@10000` or `runs/ae@best` names, or a MismatchError that says what there is."""
+    name, _, snapshot = run.partition("@")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise MismatchError(f"There is no run folder {folder}. `ldmctl {verb} --out {folder}` makes one, --run names another.")
+    file = folder / "model.safetensors"
+    if snapshot:
+        file = folder / "snapshots" / (f"{int(snapshot):09d}.safetensors" if snapshot.isdigit() else f"{snapshot}.safetensors")
+    if not file.exists():
+        there = sorted(path.stem for path in (folder / "snapshots").glob("*.safetensors"))
+        raise MismatchError(
+            f"{folder} has no {file.relative_to(folder)}. "
+            + (f"Snapshots: {', '.join(there)}." if snapshot else f"Has `ldmctl {verb}` been run to its first save?")
+        )
+    return file
+
+
+def _verb(config: Config) -> str:
+    return config.verb  # type: ignore[attr-defined,no-any-return]
+
+
+def _command() -> str:
+    return " ".join(["ldmctl", *sys.argv[1:]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the half line of a killed process
+        return sys.maxsize
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+

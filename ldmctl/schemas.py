@@ -1,0 +1,195 @@
+"""Every key of every verb, with its default and what it means. Readable without torch.
+
+A key marked `Free` may change when a run is resumed; any other change is refused.
+Slots are filled by plugins, whose own keys stand in their `Config`.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from ldmctl.config import Config, Free, PluginConfig, Slot
+
+
+class Machine(Config):
+    """Where the work runs and in which numbers."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto takes cuda, then mps, then cpu", json_schema_extra=Free)
+    devices: PositiveInt = Field(1, description="processes on this machine, one device each (DDP)", json_schema_extra=Free)
+    precision: Literal["auto", "bf16", "fp32", "fp16"] = Field("auto", description="auto: bf16 where the hardware has it, else fp32")
+
+
+class Image(Config):
+    """How every picture is prepared, for training, encoding and evaluation alike."""
+
+    size: PositiveInt = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
+    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 colour, 4 colour and alpha")
+    crop: Literal["center", "random"] = Field("center", description="which square of a picture that is not square; random only while training")
+    flip: bool = Field(False, description="mirror half of the pictures while training")
+    background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
+
+
+class Keep(Config):
+    """Which snapshots of the EMA weights stay in snapshots/."""
+
+    every: NonNegativeInt = Field(0, description="one each so many steps, 0 for none")
+    last: NonNegativeInt = Field(0, description="of those, how many of the newest stay; 0 for all")
+    best: bool = Field(True, description="also the one with the lowest validation loss")
+
+
+class Loop(Config):
+    """How long and how fast any training goes. A step is an optimizer step, a batch the global batch."""
+
+    steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Free)
+    batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches")
+    micro: PositiveInt | None = Field(None, description="pictures per forward and device; null: the whole share at once", json_schema_extra=Free)
+    lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
+    warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
+    decay: Literal["constant", "cosine", "inverse-sqrt"] = Field("constant", description="the learning rate after warm-up")
+    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's averages")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for none")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)")
+    patience: PositiveInt = Field(10, description="steps in a row that may be not finite before the run is given up")
+    seed: NonNegativeInt = Field(0, description="decides initial weights, data order and noise")
+    workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
+    report: PositiveInt = Field(100, description="steps between lines of metrics.jsonl", json_schema_extra=Free)
+    save: PositiveInt = Field(1000, description="steps between states from which the run can go on", json_schema_extra=Free)
+    preview: PositiveInt = Field(1000, description="steps between pictures in samples/ and validation losses", json_schema_extra=Free)
+    keep: Keep = Field(Keep(), json_schema_extra=Free)
+
+
+class Losses(Config):
+    """What a reconstruction is measured by while training."""
+
+    pixel: Literal["l1", "l2"] = Field("l1", description="l1: mean absolute error, l2: mean squared error")
+    pixel_weight: float = Field(1.0, ge=0)
+    perceptual_weight: float = Field(1.0, ge=0)
+    perceptual_missing: Literal["error", "skip"] = Field(
+        "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
+    )
+
+
+class Adversarial(Config):
+    """How the discriminator's opinion is learned and weighed; used when `discriminator` is set."""
+
+    loss: Literal["hinge", "vanilla", "lsgan"] = "hinge"
+    weight: float = Field(0.5, ge=0, description="size of its gradient at the reconstruction, relative to that of the other losses")
+    start: int | float = Field(0.5, ge=0, description="first step with it: a step (1000) or a share of the run (0.5)")
+    lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr")
+
+    @field_validator("start")
+    @classmethod
+    def _step_or_share(cls, start: float) -> float:
+        if isinstance(start, float) and start >= 1 and not start.is_integer():
+            raise ValueError("a start of 1 or more counts steps and must be whole; below 1 it is a share of the run")
+        return int(start) if start >= 1 else start
+
+
+class Pictures(Config):
+    """Keys that any verb with pictures has."""
+
+    data: str | None = Field(None, description="a name in configs/data, or a folder of pictures")
+    dataset: Annotated[PluginConfig | None, Slot("dataset")] = None
+    image: Image = Image()
+
+
+class FitAE(Pictures):
+    """ldmctl fit-ae: fit an autoencoder to a folder of pictures."""
+
+    verb: ClassVar[str] = "fit-ae"
+    autoencoder: Annotated[PluginConfig, Slot("autoencoder", default="vae")]
+    perceptual: Annotated[PluginConfig | None, Slot("perceptual")] = None
+    discriminator: Annotated[PluginConfig | None, Slot("discriminator")] = None
+    losses: Losses = Losses()
+    adversarial: Adversarial = Adversarial()
+    tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
+    loop: Loop = Loop()
+    machine: Machine = Machine()
+
+
+class EncodeDataset(Pictures):
+    """ldmctl encode-dataset: every picture through the encoder once, into a cache of latents."""
+
+    verb: ClassVar[str] = "encode-dataset"
+    run: str = Field("runs/ae", description="run folder of fit-ae, or runs/ae@STEP, runs/ae@best")
+    dtype: Literal["auto", "float16", "float32"] = Field("auto", description="auto: float16 unless its range or rounding is too small")
+    flip: bool = Field(False, description="also encode the mirrored picture, as a second variant of each item")
+    batch: PositiveInt = Field(64, description="pictures per forward", json_schema_extra=Free)
+    shard: PositiveInt = Field(16_384, description="items per shard file")
+    workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
+    machine: Machine = Machine()
+
+
+class Preview(Config):
+    """Samples of fixed seeds made while training."""
+
+    count: PositiveInt = Field(16, description="how many")
+    steps: PositiveInt = Field(30, description="sampler steps")
+    guidance: float = Field(1.0, ge=0, description="classifier-free guidance, for conditional models")
+    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
+
+
+class FitDiffusion(Config):
+    """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
+
+    verb: ClassVar[str] = "fit-diffusion"
+    latents: str = Field("cache", description="folder written by encode-dataset")
+    denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
+    schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
+    prediction: Literal["eps", "x0", "v", "flow"] = Field("v", description="what the network predicts")
+    conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
+        None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
+    )
+    drop: float = Field(0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs")
+    flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it")
+    preview: Preview = Field(default_factory=lambda: Preview.model_construct(), json_schema_extra=Free)
+    tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
+    loop: Loop = Loop()
+    machine: Machine = Machine()
+
+
+class Sample(Config):
+    """ldmctl sample: pictures from a trained denoiser."""
+
+    verb: ClassVar[str] = "sample"
+    run: str = Field("runs/ldm", description="run folder of fit-diffusion, or runs/ldm@STEP, runs/ldm@best")
+    count: PositiveInt = Field(16, description="how many pictures (-n)")
+    seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
+    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
+    steps: PositiveInt = Field(50, description="network evaluations per picture")
+    spacing: Literal["trailing", "leading", "linspace"] = Field("trailing", description="which of the schedule's times are visited")
+    label: list[str] | None = Field(None, description="class names or numbers, taken in turn; `none` is unconditional; null: drawn as in the data")
+    guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
+    batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
+    machine: Machine = Machine()
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _one_or_many(cls, label: Any) -> Any:
+        labels = label if isinstance(label, list) else [label]
+        return None if label is None else [str(each) for each in labels]
+
+
+class EvalLpips(Pictures):
+    """ldmctl eval-lpips: LPIPS, PSNR and SSIM of reconstructions, or of two folders."""
+
+    verb: ClassVar[str] = "eval-lpips"
+    run: str = Field("runs/ae", description="run folder of fit-ae, or runs/ae@STEP, runs/ae@best")
+    pairs: tuple[str, str] | None = Field(None, description="two folders of pictures with equal file names, instead of a run")
+    split: Literal["val", "train"] = Field("val", description="which part of the data is reconstructed")
+    perceptual: Annotated[PluginConfig | None, Slot("perceptual", default="lpips")] = None
+    count: PositiveInt | None = Field(None, description="only the first so many pictures; null: all")
+    batch: PositiveInt = Field(32, description="pictures per forward")
+    workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen")
+    machine: Machine = Machine()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_have_no_run(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("pairs") and any(raw.get(key) for key in ("run", "data", "dataset")):
+            raise ValueError("pairs compares two folders; leave out run, data and dataset")
+        return raw
+
+
+VERBS: dict[str, type[Config]] = {schema.verb: schema for schema in (FitAE, EncodeDataset, FitDiffusion, Sample, EvalLpips)}

@@ -1,0 +1,92 @@
+"""What a command says to the person at the terminal: on stderr, a live bar there and plain lines elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Voice:
+    """Says things unless `quiet`; other ranks than the first say nothing but warnings of their own."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False):
+        leads = os.environ.get("RANK", "0") == "0"
+        self.quiet = quiet or not leads
+        self.verbose = verbose and leads
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line for everyone."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    def detail(self, text: str) -> None:
+        """A line for those who asked with -v."""
+        if self.verbose:
+            self.console.print(text, markup=False, style="dim")
+
+    def warn(self, text: str) -> None:
+        """A line that even -q shows."""
+        self.console.print(f"[yellow]warning:[/] {_escape(text)}")
+
+    def bar(self, what: str, total: int, *, done: int = 0, unit: str = "images") -> "Bar":
+        """Progress of `total` things, as a context."""
+        return Bar(self, what, total, done=done, unit=unit)
+
+
+class Bar:
+    """Progress: a rich bar on a terminal, else a plain line at most every ten seconds and at each `report`."""
+
+    def __init__(self, voice: Voice, what: str, total: int, *, done: int, unit: str):
+        self.voice, self.what, self.total, self.done, self.unit = voice, what, total, done, unit
+        self.live: Progress | None = None
+        self.task: TaskID | None = None
+        self.began = self.said = time.monotonic()
+        self.first = done
+
+    def __enter__(self) -> "Bar":
+        if not self.voice.quiet and self.voice.console.is_terminal and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+            self.live = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self.voice.console, transient=False)
+            self.task = self.live.add_task(self.what, total=self.total, completed=self.done, facts="")
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def advance(self, done: int, *, amount: int | None = None) -> None:
+        """`done` of the total are done; `amount` counts units for the rate when they are not the same."""
+        self.done = done
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=done)
+        elif amount is not None and time.monotonic() - self.said > 10:
+            rate = amount / (time.monotonic() - self.began)
+            self.report({}, rate=rate)
+
+    def report(self, facts: Mapping[str, float], *, rate: float) -> None:
+        """The numbers of this moment, with `rate` in units a second."""
+        self.said = time.monotonic()
+        words = "  ".join(f"{name} {value:.4g}" for name, value in facts.items())
+        text = f"{words}  {rate:,.0f} {self.unit}/s" if words else f"{rate:,.0f} {self.unit}/s"
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, completed=self.done, facts=text)
+        else:
+            spent = time.monotonic() - self.began
+            left = spent / max(self.done - self.first, 1) * (self.total - self.done)
+            self.voice.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
+
+
+def duration(seconds: float) -> str:
+    """`1:05:09` or `0:42`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
