@@ -1,0 +1,210 @@
+"""A dataset as training sees it: batches of prepared pictures, the same whatever the number of workers.
+
+An order is a sequence of (position, index): which item stands where in the
+stream of training. Crop and flip are drawn from a seed that belongs to the
+position. A broken item is replaced by the next readable one, always the same,
+and reported; more than one in a hundred stops the run, a single one never does.
+"""
+
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from ldmctl import images
+from ldmctl.errors import DataError
+from ldmctl.protocols import Dataset, Example
+
+Order = Iterable[Sequence[tuple[int, int]]]
+OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
+GRACE = 30  # seconds a worker outlives SIGTERM, while the main process saves
+
+
+class Batch(NamedTuple):
+    """Pictures with what is known of them."""
+
+    image: Tensor  # uint8 [B,C,size,size]
+    index: list[int]  # as asked for
+    used: list[int]  # as given: another one where an item was unreadable
+    label: list[int]
+    text: list[str]
+    bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
+
+
+class Prepared(NamedTuple):
+    """One item before crop and flip."""
+
+    image: Tensor  # uint8 [C,h,w]
+    index: int
+    label: int
+    text: str
+
+
+class Pictures:
+    """A dataset with its settings: one prepared picture by index. Kept in memory when the whole set fits."""
+
+    def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30):
+        self.dataset = dataset
+        self.settings = settings
+        self.bad: list[dict[str, Any]] = []  # every unreadable item met so far
+        pixels = settings.channels * settings.size**2
+        whole = 2 if settings.crop == "random" else 1  # the longer side is not known before decoding
+        self.fits = len(dataset) * (pixels * whole + OVERHEAD) <= memory
+        self._kept: dict[int, Prepared] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "fits": False}  # a worker sees each item once in a while: it keeps none
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels."""
+        return self.dataset.classes
+
+    @property
+    def allowed(self) -> int:
+        """How many items may be unreadable: one in a hundred, and at least one."""
+        return max(1, len(self) // 100)
+
+    def stamp(self, index: int) -> str:
+        """Name and version of an item, without decoding it."""
+        return self.dataset.stamp(index)
+
+    def label(self, index: int) -> int:
+        """Index of the item's class, -1 when unknown."""
+        return self.at(index).label
+
+    def text(self, index: int) -> str:
+        """The item's caption."""
+        return self.at(index).text
+
+    def prepared(self, index: int) -> Tensor:
+        """uint8 [C,h,w] before crop and flip."""
+        return self.at(index).image
+
+    def item(self, index: int, seed: int | None = None) -> Tensor:
+        """uint8 [C,size,size], crop and flip drawn from `seed`; without one the center, not flipped."""
+        return self._finish(self.at(index), seed)
+
+    def at(self, index: int) -> Prepared:
+        """The item, or the next readable one in its place; DataError when too many are unreadable."""
+        found, bad = self.look(index)
+        self.report(bad)
+        return found if found is not None else self._give_up()
+
+    def look(self, index: int) -> tuple[Prepared | None, list[dict[str, Any]]]:
+        """The item or the next readable one, and the unreadable ones passed on the way; None after too many of these."""
+        if index in self._kept:
+            return self._kept[index], []
+        found, bad = readable(self.dataset, index, self._prepare, self.allowed)
+        if found is not None and self.fits:
+            self._kept[index] = found
+        return found, bad
+
+    def report(self, bad: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Remember unreadable items; -> those that are new. DataError when they have become too many."""
+        known = {item["index"] for item in self.bad}
+        new = list({item["index"]: item for item in bad if item["index"] not in known}.values())
+        self.bad += new
+        if len(self.bad) > self.allowed:
+            self._give_up()
+        return new
+
+    def batch(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
+        """The items of (index, seed) pairs; `image` is empty where `report` is going to refuse what `bad` says."""
+        looked = [self.look(index) for index, _ in wanted]
+        bad = [item for _, passed in looked for item in passed]
+        items = [found for found, _ in looked if found is not None]
+        complete = len(items) == len(wanted)
+        image = [self._finish(item, seed) for item, (_, seed) in zip(items, wanted, strict=True)] if complete else []
+        return Batch(
+            torch.stack(image) if image else torch.empty(0, dtype=torch.uint8),
+            [index for index, _ in wanted],
+            [item.index for item in items],
+            [item.label for item in items],
+            [item.text for item in items],
+            bad,
+        )
+
+    def _prepare(self, index: int, example: Example) -> Prepared:
+        return Prepared(images.prepare(example.picture, self.settings), index, example.label, example.text)
+
+    def _finish(self, item: Prepared, seed: int | None) -> Tensor:
+        generator = None if seed is None else Generator().manual_seed(seed)
+        return images.finish(item.image, self.settings, generator)
+
+    def _give_up(self) -> Any:
+        some = "\n  ".join(item["reason"] for item in self.bad[:5])
+        allowed = min(self.allowed, len(self) - 1)
+        raise DataError(
+            f"{len(self.bad)} of {len(self)} pictures cannot be used, and at most {allowed} may be (one in a hundred):\n"
+            f"  {some}\nMend or remove them, then give the same command again."
+        )
+
+
+def readable(
+    dataset: Dataset, index: int, prepare: Callable[[int, Example], Prepared], allowed: int
+) -> tuple[Prepared | None, list[dict[str, Any]]]:
+    """The prepared item at `index` or the next readable one after it (around the end), and the unreadable ones passed."""
+    bad: list[dict[str, Any]] = []
+    for offset in range(min(len(dataset), allowed + 1)):
+        at = (index + offset) % len(dataset)
+        try:
+            return prepare(at, dataset[at]), bad
+        except DataError as error:
+            name = re.sub(r"(:\d+){2}$", "", dataset.stamp(at))  # without size and time
+            bad.append({"index": at, "file_name": name, "reason": str(error)})
+    return None, bad
+
+
+def batches(pictures: Pictures, order: Order, *, seeds: Callable[[int], int] | None = None, workers: int = 0) -> Iterator[Batch]:
+    """One Batch for each list of (position, index), in order; crop and flip drawn from seeds(position), or none.
+
+    `workers` processes decode ahead; without any, prepared pictures are kept in memory if they fit.
+    """
+    wanted = ([(index, None if seeds is None else seeds(position)) for position, index in pairs] for pairs in order)
+    for batch in _ahead(pictures, wanted, workers) if workers else map(pictures.batch, wanted):
+        new = pictures.report(batch.bad)
+        if len(batch.used) < len(batch.index):
+            pictures._give_up()
+        yield batch._replace(bad=new)
+
+
+class _Whole:
+    """What a worker holds: it is asked for whole batches."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+
+    def __getitem__(self, wanted: list[tuple[int, int | None]]) -> Batch:
+        return self.pictures.batch(wanted)
+
+
+def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], workers: int) -> Iterator[Batch]:
+    loader: Any = DataLoader(
+        _Whole(pictures),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=wanted,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_obey_main,
+        generator=Generator(),  # otherwise a base seed is drawn from the global generator
+    )
+    yield from loader
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _obey_main(_: int) -> None:
+    """Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
