@@ -1,0 +1,25 @@
+"""Parts to build networks of, public for plugin authors. Parameter names follow diffusers, so weights can be exchanged."""
+
+from ldmctl.blocks.attention import Attention
+from ldmctl.blocks.autoencoding import Decoder, Encoder
+from ldmctl.blocks.codebook import Codebook, Quantized
+from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
+from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
+from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
+
+__all__ = [
+    "Attention",
+    "Codebook",
+    "Decoder",
+    "DownBlock",
+    "Downsample",
+    "Encoder",
+    "MidBlock",
+    "Quantized",
+    "ResnetBlock",
+    "TimestepEmbedding",
+    "UpBlock",
+    "Upsample",
+    "group_norm",
+    "sinusoids",
+]

@@ -1,0 +1,116 @@
+"""A U-Net: down to small maps and up again, with skips between equal sizes (Ho et al., arXiv:2006.11239, appendix B).
+
+Names and arithmetic are those of diffusers' UNet2DModel. Maps of odd size are rounded up on the way down, and on the way up take
+the size of the skip they meet.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, StrictInt, model_validator
+from torch import Tensor, nn
+
+from ldmctl.blocks import DownBlock, MidBlock, TimestepEmbedding, UpBlock, group_norm
+from ldmctl.config import PluginConfig
+from ldmctl.errors import PluginError
+from ldmctl.protocols import Condition
+
+EPS = 1e-5
+
+
+class UNet(nn.Module):
+    class Config(PluginConfig):
+        widths: list[PositiveInt] = Field(
+            [128, 256, 256], min_length=1, description="channels at each resolution; each entry after the first halves the map"
+        )
+        layers: PositiveInt = Field(2, description="residual blocks per resolution on the way down; one more on the way up")
+        attention: list[StrictInt] | None = Field(
+            None,
+            description="resolutions with self-attention, 0 is the largest map; null: all but that. The middle always has it",
+        )
+        head_dim: PositiveInt = Field(8, description="channels of one attention head; divides the widths that have attention")
+        norm_groups: PositiveInt = Field(
+            32, description="groups of every GroupNorm, taken down to the greatest common divisor with all widths"
+        )
+        dropout: float = Field(
+            0.0, ge=0, lt=1, description="share of the features dropped in training before the second convolution of each block"
+        )
+
+        @property
+        def attended(self) -> list[int]:
+            """The resolutions with self-attention."""
+            return list(range(1, len(self.widths))) if self.attention is None else self.attention
+
+        @model_validator(mode="after")
+        def _fits(self) -> "UNet.Config":
+            last = len(self.widths) - 1
+            for level in self.attended:
+                if not 0 <= level <= last:
+                    raise ValueError(f"attention names resolution {level}, and {last + 1} widths are resolutions 0 to {last}")
+            for level in {*self.attended, last}:
+                if self.widths[level] % self.head_dim:
+                    raise ValueError(
+                        f"head_dim={self.head_dim} does not divide the width {self.widths[level]} of resolution {level}, which attends"
+                    )
+            return self
+
+    def __init__(
+        self, config: Config, *, channels: int, size: tuple[int, int], vector_dim: int = 0, token_dim: int = 0, map_channels: int = 0
+    ):
+        super().__init__()
+        if token_dim:
+            raise PluginError(
+                "The denoiser 'unet' takes vectors and maps, not tokens: choose a conditioner without tokens, or a denoiser that takes them."
+            )
+        widths, layers = config.widths, config.layers
+        time_width = 4 * widths[0]
+        groups = math.gcd(config.norm_groups, *widths)
+        shape = {"time_width": time_width, "norm_groups": groups, "eps": EPS, "dropout": config.dropout}
+        heads = [width // config.head_dim if level in config.attended else 0 for level, width in enumerate(widths)]
+        last = len(widths) - 1
+
+        self.map_channels = map_channels
+        self.conv_in = nn.Conv2d(channels + map_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(widths[0], time_width)
+        self.vector_embedding = nn.Linear(vector_dim, time_width) if vector_dim else None
+        self.down_blocks = nn.ModuleList(
+            DownBlock(widths[max(level - 1, 0)], width, layers=layers, last=level == last, heads=heads[level], **shape)
+            for level, width in enumerate(widths)
+        )
+        self.mid_block = MidBlock(widths[-1], heads=widths[-1] // config.head_dim, **shape)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(_joined(widths, level, layers), widths[level], last=level == 0, heads=heads[level], **shape)
+            for level in range(last, -1, -1)
+        )
+        self.conv_norm_out = group_norm(widths[0], groups, EPS)
+        self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Tensor:
+        """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing)."""
+        time = self.time_embedding(timestep)
+        if self.vector_embedding is not None and condition is not None and condition.vector is not None:
+            time = time + self.vector_embedding(condition.vector)
+
+        hidden = self.conv_in(self._with_maps(x, condition))
+        skips = [hidden]
+        for block in self.down_blocks:
+            skips += block(skips[-1], time)
+        hidden = self.mid_block(skips[-1], time)
+        for block in self.up_blocks:
+            taken = len(block.resnets)
+            met, skips = skips[-taken:], skips[:-taken]
+            hidden = block(hidden, met, time, size=skips[-1].shape[-2:] if skips else None)
+        return self.conv_out(F.silu(self.conv_norm_out(hidden))).to(x.dtype)
+
+    def _with_maps(self, x: Tensor, condition: Condition | None) -> Tensor:
+        if not self.map_channels:
+            return x
+        maps = None if condition is None else condition.maps
+        return torch.cat([x, x.new_zeros(x.shape[0], self.map_channels, *x.shape[2:]) if maps is None else maps.to(x.dtype)], dim=1)
+
+
+def _joined(widths: list[int], level: int, layers: int) -> list[int]:
+    """Input widths of the blocks of one level on the way up: what comes from below, each with the skip it meets."""
+    width, below, above = widths[level], widths[min(level + 1, len(widths) - 1)], widths[max(level - 1, 0)]
+    return [below + width] + [2 * width] * (layers - 1) + [width + above]
