@@ -20,7 +20,8 @@ from torch.nn.functional import relu, softplus
 
 from ldmctl.errors import ConfigError
 
-LARGEST_SCALE = 1e4  # a discriminator that hardly answers is not amplified beyond this
+LARGEST_RATIO = 1e4  # a discriminator that hardly answers is not amplified beyond this
+TINY = torch.finfo(torch.float32).tiny
 
 # kind: loss of logits of real pictures, of fake ones, and of fake ones as their maker wants them judged
 LOSSES = {
@@ -62,26 +63,28 @@ def balanced_gradient(
 
     Facts: `<name>_share` of each in the sum of norms, and `<balanced>_scale`, what its gradient was multiplied by.
     """
-    names = [name for name in losses if weights[name] > 0]
-    gradients = {name: weights[name] * torch.autograd.grad(losses[name], image)[0].float() for name in names}
-    others = [gradients[name] for name in names if name != balanced]
-    total = torch.stack(others).sum(0) if others else torch.zeros_like(image, dtype=torch.float32)
-    norms = _norms([total, *gradients.values()])
-    sizes = dict(zip(names, norms[1:], strict=True))
-    facts = {}
-    if balanced in gradients:
-        size = sizes[balanced]
-        scale = _scale(weights[balanced], norms[0], size) if others else torch.where(size.isfinite(), 1.0, 0.0)
-        total = total + torch.where(scale > 0, scale * gradients[balanced], 0.0)  # not a product alone: 0 * nan is nan
-        sizes[balanced] = torch.where(scale > 0, scale * size, 0.0)
-        facts[f"{balanced}_scale"] = weights[balanced] * scale
-    whole = sum(sizes.values(), start=total.new_zeros(())).clamp_min(torch.finfo(torch.float32).tiny)
-    return total, {f"{name}_share": sizes[name] / whole if name in sizes else total.new_zeros(()) for name in losses} | facts
+    heard = {name: loss for name, loss in losses.items() if weights[name] > 0}
+    gradients = {name: torch.autograd.grad(loss, image)[0] for name, loss in heard.items()}
+    others = [weights[name] * gradients[name] for name in heard if name != balanced]
+    total = sum(others, start=torch.zeros_like(image))
+    reference, *norms = _norms([total, *gradients.values()])
+    scales = {name: torch.full_like(reference, weights[name]) for name in heard}
+    if balanced in heard:
+        size = norms[list(heard).index(balanced)]
+        if others:
+            scales[balanced] *= (reference / size.clamp_min(TINY)).clamp_max(LARGEST_RATIO)
+        counts = size.isfinite() & scales[balanced].isfinite()
+        scales[balanced] = torch.where(counts, scales[balanced], 0.0)
+        total = total + torch.where(counts, scales[balanced] * gradients[balanced], 0.0)  # where: 0 * nan would be nan
+    sizes = {name: torch.where(scales[name] > 0, scales[name] * norm, 0.0) for name, norm in zip(heard, norms, strict=True)}
+    whole = sum(sizes.values(), start=torch.zeros_like(reference)).clamp_min(TINY)
+    facts = {f"{name}_share": size / whole for name, size in sizes.items()}
+    return total, facts | ({f"{balanced}_scale": scales[balanced]} if balanced in heard else {})
 
 
 def start_step(start: int | float, steps: int) -> int:
     """The step at which the discriminator starts, given as a step or as a share of the run; a ConfigError when that is never."""
-    step = round(start * steps) if 0 < start < 1 else int(start)
+    step = min(round(start * steps), steps - 1) if 0 < start < 1 else int(start)
     if step >= steps:
         raise ConfigError(
             f"The discriminator starts at step {step:,} of {steps:,}: never. "
@@ -92,12 +95,6 @@ def start_step(start: int | float, steps: int) -> int:
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([x.mean() for x in maps]).mean()
-
-
-def _scale(weight: float, reference: Tensor, size: Tensor) -> Tensor:
-    """What makes `size` (which has its weight in it) `weight * reference`, 0 where that is no finite number."""
-    scale = (weight * reference / size.clamp_min(torch.finfo(torch.float32).tiny)).clamp_max(LARGEST_SCALE)
-    return torch.where(size.isfinite() & scale.isfinite(), scale, 0.0)
 
 
 def _norms(gradients: Sequence[Tensor]) -> Tensor:
