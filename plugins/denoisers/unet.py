@@ -5,6 +5,7 @@ the size of the skip they meet.
 """
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class UNet(nn.Module):
             return list(range(1, len(self.widths))) if self.attention is None else self.attention
 
         @model_validator(mode="after")
-        def _fits(self) -> "UNet.Config":
+        def _fits(self) -> Self:
             last = len(self.widths) - 1
             for level in self.attended:
                 if not 0 <= level <= last:
@@ -61,7 +62,7 @@ class UNet(nn.Module):
         super().__init__()
         if token_dim:
             raise PluginError(
-                "The denoiser 'unet' takes vectors and maps, not tokens: choose a conditioner without tokens, or a denoiser that takes them."
+                "The denoiser 'unet' takes vectors and maps, not tokens: choose a conditioner without tokens, or another denoiser."
             )
         widths, layers = config.widths, config.layers
         time_width = 4 * widths[0]

@@ -36,7 +36,7 @@ class PatchGAN(nn.Module):
         height, width = image.shape[-2:]
         if min(height, width) < self.smallest:
             raise PluginError(
-                f"The discriminator 'patchgan' needs pictures of {self.smallest}x{self.smallest} or more, and got {height}x{width}: give it fewer widths."
+                f"The discriminator 'patchgan' with these widths needs {self.smallest}x{self.smallest} pixels and got {height}x{width}: name fewer."
             )
         return [self.layers(image)]
 
