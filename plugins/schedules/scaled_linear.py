@@ -1,0 +1,37 @@
+"""The schedule of latent diffusion: square roots of the betas that rise linearly (arXiv:2112.10752).
+
+Its name there is "linear", in diffusers "scaled_linear". The T betas give a table
+of alpha-bar at t = i/T. In between, its logarithm is interpolated.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ldmctl.config import PluginConfig
+
+
+class ScaledLinear:
+    """Betas whose square roots rise linearly."""
+
+    class Config(PluginConfig):
+        beta_start: float = Field(0.00085, gt=0, lt=1, description="variance of the first step")
+        beta_end: float = Field(0.012, gt=0, lt=1, description="variance of the last step")
+        timesteps: int = Field(1000, ge=2, description="how many steps, T")
+
+    def __init__(self, config: Config):
+        self.timesteps = config.timesteps
+        betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.timesteps, dtype=torch.float64) ** 2
+        self.log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # [T+1], at t = i/T
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha [B] and sigma [B] at t [B], with alpha^2 + sigma^2 = 1."""
+        table = self.log_alpha_bar.to(t)
+        place = t * self.timesteps
+        below = place.long().clamp(0, self.timesteps - 1)
+        log_alpha_bar = torch.lerp(table[below], table[below + 1], place - below)
+        return torch.exp(log_alpha_bar / 2), torch.sqrt(-torch.expm1(log_alpha_bar))
+
+    def timestep(self, t: Tensor) -> Tensor:
+        """The step, counted from 0, as the network is told: T t - 1."""
+        return t * self.timesteps - 1

@@ -1,0 +1,173 @@
+"""Every registered sampler finds a known answer; DDIM and DDPM walk the same way as diffusers' schedulers."""
+
+import pytest
+import torch
+
+from ldmctl import registry
+from ldmctl.diffusion import Denoise, Noise, clean_from, levels, start
+from ldmctl.testing import check_sampler
+
+NAMES = [plugin.name for plugin in registry.plugins("sampler")]
+SCHEDULES = [plugin.name for plugin in registry.plugins("schedule")]
+MEAN, DEVIATION = 0.3, 0.5
+BETAS = {"linear": ("linear", 1e-4, 0.02), "scaled-linear": ("scaled_linear", 0.00085, 0.012)}
+AS_DIFFUSERS_SAYS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+
+
+def made(kind, name, **options):
+    plugin = registry.load(kind, name)
+    return plugin(plugin.Config(type=name, **options))
+
+
+def ideal_network(schedule, prediction):
+    """The best network for data from N(MEAN, DEVIATION^2), which looks its time up from what it is told."""
+
+    def network(x, told, condition):
+        t = (told.double() + 1) / schedule.timesteps if hasattr(schedule, "timesteps") else told.double() / 1000
+        alpha, sigma = (value.reshape(-1, 1, 1, 1) for value in schedule.marginal(t))
+        gain = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
+        clean = MEAN + gain * (x - alpha * MEAN)
+        noise = (x - alpha * clean) / sigma
+        return {"eps": noise, "x0": clean, "v": alpha * noise - sigma * clean, "flow": noise - clean}[prediction].float()
+
+    return network
+
+
+def ideal_denoise(x, sigma):
+    return MEAN + DEVIATION**2 / (DEVIATION**2 + sigma**2) * (x - MEAN)
+
+
+def euler(denoise, x, sigmas):
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = x + (x - denoise(x, sigma)) / sigma * (sigma_next - sigma)
+    return x
+
+
+def test_ddim_and_ddpm_are_registered():
+    assert set(NAMES) >= {"ddim", "ddpm"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sampler_keeps_its_promise(name):
+    check_sampler(registry.load("sampler", name))
+
+
+def test_ddim_is_euler_in_noise_levels():
+    _, sigmas = levels(made("schedule", "linear"), 30)
+    x = start(torch.randn(2, 3, 4, 4, dtype=torch.float64), sigmas)
+    ours = made("sampler", "ddim")(ideal_denoise, x, sigmas, noise=None)
+    torch.testing.assert_close(ours, euler(ideal_denoise, x, sigmas), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_and_prediction_lead_from_the_same_noise_to_the_same_sample(name, prediction):
+    schedule = made("schedule", name)
+    _, sigmas = levels(schedule, 250)
+    noise = Noise([1], (1, 16, 16)).first()
+    x = start(noise, sigmas)
+    ours = made("sampler", "ddim")(Denoise(ideal_network(schedule, prediction), schedule, prediction), x, sigmas, noise=None)
+    exact = MEAN + DEVIATION * (x - MEAN) / (DEVIATION**2 + sigmas[0].item() ** 2) ** 0.5  # the flow of a Gaussian, solved
+    torch.testing.assert_close(ours, exact, atol=0.03, rtol=0)
+    torch.testing.assert_close(ours, MEAN + DEVIATION * noise, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("schedule_name", "prediction"), [(name, "v") for name in SCHEDULES] + [("cosine", "eps"), ("linear", "eps")])
+@pytest.mark.parametrize("options", [{}, {"eta": 0.7}, {"variance": "large"}], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_gaussian_data_is_sampled_with_its_mean_and_deviation(name, options, schedule_name, prediction):
+    if not set(options) <= set(registry.load("sampler", name).Config.model_fields):
+        pytest.skip("this sampler has no such option")
+    schedule = made("schedule", schedule_name)
+    _, sigmas = levels(schedule, 250)
+    noise = Noise([3], (1, 128, 128))
+    denoise = Denoise(ideal_network(schedule, prediction), schedule, prediction)
+    sample = made("sampler", name, **options)(denoise, start(noise.first(), sigmas), sigmas, noise)
+    assert sample.mean() == pytest.approx(MEAN, abs=0.02)
+    assert sample.std() == pytest.approx(DEVIATION, abs=0.02)
+
+
+# -- against diffusers -----------------------------------------------------------
+
+
+def small_network(x, told, condition=None):
+    """Fixed, smooth, depends on everything it is given, and is nobody's ideal."""
+    scale = torch.as_tensor(told, dtype=x.dtype).reshape(-1, 1, 1, 1) / 1000
+    return 0.8 * x + 0.3 * torch.sin(x.roll(1, -1) + 3 * scale) - 0.1 * scale
+
+
+def ours_and_theirs(scheduler, sampler, schedule, steps, spacing, prediction, **step_options):
+    scheduler.set_timesteps(steps)
+    _, sigmas = levels(schedule, steps, spacing)
+    first = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs, generator = first, torch.Generator().manual_seed(1)
+    for k in scheduler.timesteps:
+        theirs = scheduler.step(small_network(theirs, k), k, theirs, generator=generator, **step_options).prev_sample
+    generator = torch.Generator().manual_seed(1)
+    noise = lambda sigma, sigma_next: torch.randn(first.shape, generator=generator)
+    ours = sampler(Denoise(small_network, schedule, prediction), start(first, sigmas), sigmas, noise)
+    return ours, theirs
+
+
+def theirs_made(kind, name, prediction, spacing, **options):
+    diffusers = pytest.importorskip("diffusers")
+    beta_schedule, beta_start, beta_end = BETAS[name]
+    return getattr(diffusers, kind)(
+        beta_schedule=beta_schedule,
+        beta_start=beta_start,
+        beta_end=beta_end,
+        prediction_type=AS_DIFFUSERS_SAYS[prediction],
+        timestep_spacing=spacing,
+        clip_sample=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("prediction", AS_DIFFUSERS_SAYS)
+@pytest.mark.parametrize("name", BETAS)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("steps", "spacing"), [(50, "trailing"), (50, "leading"), (7, "leading")])
+def test_ddim_ends_where_diffusers_ends(steps, spacing, eta, name, prediction):
+    theirs = theirs_made("DDIMScheduler", name, prediction, spacing, set_alpha_to_one=True)
+    ours, theirs = ours_and_theirs(theirs, made("sampler", "ddim", eta=eta), made("schedule", name), steps, spacing, prediction, eta=eta)
+    torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", AS_DIFFUSERS_SAYS)
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("name", BETAS)
+@pytest.mark.parametrize(("steps", "spacing"), [(1000, "leading"), (50, "leading"), (50, "trailing"), (30, "linspace")])
+def test_ddpm_ends_where_diffusers_ends(steps, spacing, name, variance, prediction):
+    if (variance, spacing) == ("large", "trailing"):
+        pytest.skip("diffusers adds noise of variance beta to the finished sample when its last step is not step 0")
+    if steps == 1000 and (prediction, name) != ("v", "linear"):
+        pytest.skip("one trajectory of all steps is enough")
+    theirs = theirs_made("DDPMScheduler", name, prediction, spacing, variance_type=f"fixed_{variance}")
+    ours, theirs = ours_and_theirs(theirs, made("sampler", "ddpm", variance=variance), made("schedule", name), steps, spacing, prediction)
+    torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_moments_are_those_of_the_textbook_in_alpha_bar(variance):
+    schedule = made("schedule", "linear")
+    t = torch.tensor([0.5, 0.499], dtype=torch.float64)
+    alpha, sigma = schedule.marginal(t)
+    sigmas = torch.cat([sigma / alpha, torch.zeros(1).double()])
+    bar, bar_next = alpha**2
+    beta = 1 - bar / bar_next
+    clean, x_t = torch.full((1, 1, 1, 1), 0.7).double(), torch.full((1, 1, 1, 1), -0.2).double()
+    seen = []
+
+    def denoise(x, level):
+        seen.append(x)
+        return clean
+
+    made("sampler", "ddpm", variance=variance)(denoise, x_t / alpha[0], sigmas, lambda *_: torch.ones(1, 1, 1, 1).double())
+    mean = bar_next.sqrt() * beta / (1 - bar) * clean + (1 - beta).sqrt() * (1 - bar_next) / (1 - bar) * x_t  # eq. 7
+    spread = beta if variance == "large" else (1 - bar_next) / (1 - bar) * beta
+    torch.testing.assert_close(seen[1] * alpha[1], mean + spread.sqrt(), atol=1e-12, rtol=1e-12)
+
+
+def test_pure_noise_tells_an_eps_network_nothing():
+    x_t = torch.randn(1, 2, 4, 4)
+    assert clean_from("eps", x_t, x_t * 0.99, 0.0, 1.0).abs().max() == 0
