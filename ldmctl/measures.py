@@ -52,7 +52,8 @@ class Mean:
 
     def add(self, values: Iterable[float] | Tensor) -> Mean:
         """Takes in one number per picture; the same result in any batches, up to rounding."""
-        new = torch.as_tensor(values if isinstance(values, Tensor) else list(values)).detach().to("cpu", torch.float64).flatten()
+        given = values.detach().cpu() if isinstance(values, Tensor) else torch.tensor(list(values), dtype=torch.float64)
+        new = given.double().flatten()
         if not len(new):
             return self
         centre = new.mean()

@@ -111,7 +111,7 @@ def _fill(module: nn.Module, file: Path, names: dict[str, str], what: str) -> No
     except UNREADABLE as error:
         raise MissingError(
             f"{file} does not hold {what} ({one_line(error)[:200]}). "
-            "It may be cut short or another file: remove it to have it fetched again, or name the right one under `perceptual`."
+            "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config of `perceptual`."
         ) from None
 
 
