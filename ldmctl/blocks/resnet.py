@@ -28,6 +28,7 @@ class ResnetBlock(nn.Module):
         """x [B,in_width,H,W] and time [B,time_width] -> [B,width,H,W]."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is not None:
+            assert time is not None
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
         hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))

@@ -35,8 +35,9 @@ class PatchGAN(nn.Module):
         """image [B,C,H,W] -> one map of logits [B,1,*,*]; a PluginError if the picture is too small for one patch."""
         height, width = image.shape[-2:]
         if min(height, width) < self.smallest:
+            needed = f"{self.smallest}x{self.smallest}"
             raise PluginError(
-                f"The discriminator 'patchgan' with these widths needs {self.smallest}x{self.smallest} pixels and got {height}x{width}: name fewer."
+                f"The discriminator 'patchgan' needs pictures of at least {needed} and got {height}x{width}: give it fewer widths."
             )
         return [self.layers(image)]
 
