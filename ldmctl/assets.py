@@ -131,7 +131,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     partial = Path(name)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             total = int(answer.headers.get("Content-Length") or 0) or None
             digest, size = _copy(answer, file, path.name, total)
         if total is not None and size != total:

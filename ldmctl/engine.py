@@ -7,7 +7,7 @@ the number of ranks nor the micro-batch changes what is learned.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -225,7 +225,7 @@ class Learner:
     def _step(self, bad: Tensor) -> None:
         assert self.optimizer is not None
         if self.optimizer.defaults["fused"]:
-            self.optimizer.found_inf = bad.reshape(1)  # type: ignore[attr-defined]  # the fused kernel skips by itself
+            self.optimizer.found_inf = bad  # type: ignore[attr-defined]  # the fused kernel skips by itself
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not bad:
@@ -295,10 +295,3 @@ class Averaged:
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
-
-def split_evenly(engine: Engine, items: Tensor, micro: int | None) -> Iterator[tuple[int, Tensor, float, bool]]:
-    """(micro-step, items, share of this rank's mean, is the last) for this rank's rows of a global batch."""
-    mine = items[engine.share(len(items))]
-    slices = micro_batches(len(mine), micro)
-    for index, rows in enumerate(slices):
-        yield index, mine[rows], (rows.stop - rows.start) / len(mine), index == len(slices) - 1

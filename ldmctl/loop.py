@@ -36,6 +36,7 @@ class Training:
         self.scalars: dict[str, Any] = {"best": None}
         self.guard = Guard(loop.patience)
         self.meter = Meter(engine)
+        self.last_validation: dict[str, float] = {}
         self.signals = Signals(voice.say)
         self._restore()
         self.bar: Bar = voice.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
@@ -124,7 +125,7 @@ class Training:
 
     def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
         """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far."""
-        values = {name: float(value) for name, value in values.items()}
+        values = self.last_validation = {name: float(value) for name, value in values.items()}
         self.run.log(step + 1, values)
         if self.tracker is not None and self.run.writes:
             self.tracker.log(step + 1, values)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from ldmctl import images
 from ldmctl.errors import DataError
@@ -60,7 +60,7 @@ class Pictures:
         return len(self.dataset)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}, "fits": False}  # a worker sees each item once in a while: it keeps none
+        return {**self.__dict__, "_kept": {}, "fits": False}  # neither is sent to a worker
 
     @property
     def classes(self) -> list[str]:
@@ -193,7 +193,7 @@ def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], w
         sampler=wanted,
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_obey_main,
+        worker_init_fn=_settle,
         generator=Generator(),  # otherwise a base seed is drawn from the global generator
     )
     yield from loader
@@ -203,8 +203,10 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _obey_main(_: int) -> None:
-    """Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
+def _settle(_: int) -> None:
+    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
+    info: Any = get_worker_info()
+    info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -51,7 +51,11 @@ def compose(
     if config is not None or "data" in schema.model_fields or verb == "fit-diffusion":
         preset, source = _preset(verb, config, wish, below or {})
     data = wish.get("data") or preset.get("data")
-    layers = [below or {}, *([] if data is None or "data" not in schema.model_fields else [expand_data(str(data))]), preset, *strong]
+    parent = {key: value for key, value in (below or {}).items() if key in schema.model_fields}
+    expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
+    # A parent's pictures are replaced by other data; the way it prepares them is not.
+    own = {"image": parent.pop("image")} if "image" in parent else {}
+    layers = [parent, *expanded, own, preset, *strong]
     return resolve(schema, layers, source=source), source
 
 

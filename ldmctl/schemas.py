@@ -11,12 +11,17 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from ldmctl.config import Config, Free, PluginConfig, Slot
 
 
-class Machine(Config):
+class Compute(Config):
     """Where the work runs and in which numbers."""
 
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto takes cuda, then mps, then cpu", json_schema_extra=Free)
-    devices: PositiveInt = Field(1, description="processes on this machine, one device each (DDP)", json_schema_extra=Free)
     precision: Literal["auto", "bf16", "fp32", "fp16"] = Field("auto", description="auto: bf16 where the hardware has it, else fp32")
+
+
+class Machine(Compute):
+    """Where training runs."""
+
+    devices: PositiveInt = Field(1, description="processes on this machine, one device each (DDP)", json_schema_extra=Free)
 
 
 class Image(Config):
@@ -118,7 +123,7 @@ class EncodeDataset(Pictures):
     batch: PositiveInt = Field(64, description="pictures per forward", json_schema_extra=Free)
     shard: PositiveInt = Field(16_384, description="items per shard file")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
-    machine: Machine = Machine()
+    machine: Compute = Compute()
 
 
 class Preview(Config):
@@ -143,7 +148,7 @@ class FitDiffusion(Config):
     )
     drop: float = Field(0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs")
     flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it")
-    preview: Preview = Field(default_factory=lambda: Preview.model_construct(), json_schema_extra=Free)
+    preview: Preview = Field(default_factory=Preview.model_construct, json_schema_extra=Free)
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()
@@ -162,7 +167,7 @@ class Sample(Config):
     label: list[str] | None = Field(None, description="class names or numbers, taken in turn; `none` is unconditional; null: drawn as in the data")
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
-    machine: Machine = Machine()
+    machine: Compute = Compute()
 
     @field_validator("label", mode="before")
     @classmethod
@@ -182,7 +187,7 @@ class EvalLpips(Pictures):
     count: PositiveInt | None = Field(None, description="only the first so many pictures; null: all")
     batch: PositiveInt = Field(32, description="pictures per forward")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen")
-    machine: Machine = Machine()
+    machine: Compute = Compute()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,85 @@
+"""Between pictures and the latents a denoiser sees: an autoencoder and the statistics that whiten its latents."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmctl import weights
+from ldmctl.engine import Engine
+from ldmctl.errors import MismatchError
+from ldmctl.images import crop_to, pad_to
+from ldmctl.manifest import Statistics
+
+
+def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
+    """(frozen autoencoder in eval mode on the engine's device, header) from its file alone."""
+    tensors, header = weights.load(path)
+    if header.get("kind") != "autoencoder":
+        raise MismatchError(f"{path} holds a {header.get('kind')}, not an autoencoder. --run wants a run folder of fit-ae.")
+    autoencoder: nn.Module = weights.rebuild(header)
+    weights.load_into(autoencoder, tensors, path)
+    return autoencoder.to(engine.device).eval().requires_grad_(False), header
+
+
+def autoencoder_fingerprint(path: Path) -> str:
+    """SHA-256 of the weights and config of an autoencoder's file; its step does not count."""
+    tensors, header = weights.load(path)
+    return weights.fingerprint(tensors, {"type": header["type"], "config": header["config"], "context": header["context"]})
+
+
+class Codec:
+    """Pictures [B,C,H,W] in [-1, 1] of any size <-> moments <-> latents of mean 0 and deviation 1.
+
+    Networks run in the engine's precision, everything else in float32. Without
+    statistics, `whiten` and `unwhiten` are the identity.
+    """
+
+    def __init__(self, autoencoder: Any, engine: Engine, statistics: Statistics | None = None):
+        self.autoencoder = autoencoder
+        self.engine = engine
+        shape = (1, -1, 1, 1)
+        given = statistics or Statistics(mean=[0.0], deviation=[1.0])
+        self.mean = torch.tensor(given.mean, dtype=torch.float32, device=engine.device).view(shape)
+        self.deviation = torch.tensor(given.deviation, dtype=torch.float32, device=engine.device).view(shape)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] -> moments [B,m,h,w] float32; the image is padded to multiples of the factor."""
+        with self.engine.autocast():
+            return self.autoencoder.encode(pad_to(image, self.autoencoder.factor)).float()
+
+    @torch.no_grad()
+    def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Moments [B,m,h,w] -> latent [B,c,h,w] float32, not whitened."""
+        return self.autoencoder.draw(moments.float(), generator).float()
+
+    def whiten(self, latent: Tensor) -> Tensor:
+        """Latents of the autoencoder -> latents of the denoiser."""
+        return (latent - self.mean) / self.deviation
+
+    def unwhiten(self, latent: Tensor) -> Tensor:
+        """Latents of the denoiser -> latents of the autoencoder."""
+        return latent * self.deviation + self.mean
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
+        with self.engine.autocast():
+            image = self.autoencoder.decode(self.unwhiten(latent.float()))
+        return crop_to(image.float(), size).clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] -> [B,C,H,W] in [-1, 1] through the mode of the posterior, so without noise."""
+        moments = self.encode(image)
+        mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
+        with self.engine.autocast():
+            return crop_to(self.autoencoder.decode(mode(moments).float()).float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
+
+
+def statistics_of(header: Mapping[str, Any]) -> Statistics:
+    """The statistics that a denoiser's file carries."""
+    return Statistics.model_validate(header["statistics"])

@@ -1,0 +1,91 @@
+"""What a cache of latents says of itself: latents.json, readable without torch, and the network that suits it."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ldmctl.config import Raw
+from ldmctl.errors import MismatchError
+
+FORMAT = 1
+
+
+class Loose(BaseModel):
+    """A part of a file: readers ignore what they do not know."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Shard(Loose):
+    """One file of a split."""
+
+    file: str
+    count: int
+    sha256: str
+    crc32: list[int] = Field(description="of each 1,024 rows of moments")
+
+
+class Statistics(Loose):
+    """Mean and deviation of `draw`, float64, over the whole training set."""
+
+    mean: list[float]
+    deviation: list[float]
+
+
+class Manifest(Loose):
+    """latents.json."""
+
+    format: int
+    moments: tuple[int, int, int]
+    latent: tuple[int, int, int]
+    dtype: Literal["float16", "float32"]
+    flipped: bool
+    statistics: Statistics
+    classes: list[str]
+    label_counts: list[int]
+    data: str | None
+    image: dict[str, Any]
+    autoencoder: dict[str, Any] = Field(description="type and fingerprint of the autoencoder that made the latents")
+    fingerprint: str = Field(description="of the items, their preparation and the autoencoder")
+    splits: dict[str, list[Shard]]
+
+    def count(self, split: str) -> int:
+        """Items in a split."""
+        return sum(shard.count for shard in self.splits.get(split, []))
+
+
+def read(folder: str | Path) -> Manifest:
+    """The manifest of a finished cache; a missing or unfinished one is a MismatchError."""
+    file = Path(folder).expanduser() / "latents.json"
+    if not file.exists():
+        begun = (file.parent / "run.json").exists()
+        raise MismatchError(
+            f"{file.parent} is a cache that was begun and not finished; run the same `ldmctl encode-dataset` again."
+            if begun
+            else f"There is no cache of latents in {file.parent}: it has no latents.json. `ldmctl encode-dataset --out {file.parent}` makes one."
+        )
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw.get("format") != FORMAT:
+            raise MismatchError(f"{file} has format {raw.get('format')}, this ldmctl reads {FORMAT}. Encode again.")
+        return Manifest.model_validate(raw)
+    except (ValueError, ValidationError, AttributeError) as error:
+        raise MismatchError(f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again.") from None
+
+
+def recipe(manifest: Manifest) -> Raw:
+    """Keys of fit-diffusion that follow from the latents: a network for their shape and number, and the conditioner."""
+    side = max(manifest.latent[1:])
+    levels = 1 + sum(side >= least for least in (7, 14, 28))
+    base = 64 if manifest.count("train") < 20_000 else 96 if manifest.count("train") < 200_000 else 128
+    widths = [base * factor for factor in (1, 2, 3, 4)[:levels]]
+    attention = [side / 2**level <= 16 and level > 0 for level in range(levels)]
+    labelled = sum(manifest.label_counts) > 0 and len(manifest.classes) > 1
+    return {
+        "data": manifest.data,
+        "autoencoder": {"type": manifest.autoencoder["type"]},
+        "denoiser": {"type": "unet", "widths": widths, "attention": attention, "norm_groups": 32},
+        "conditioner": {"type": "label"} if labelled else None,
+    }
