@@ -49,13 +49,19 @@ def discriminator_facts(real: Sequence[Tensor], fake: Sequence[Tensor]) -> dict[
 
 
 def balanced_gradient(
-    losses: Mapping[str, Tensor], weights: Mapping[str, float], image: Tensor, *, balanced: str = "adversarial"
+    losses: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    image: Tensor,
+    *,
+    balanced: str = "adversarial",
+    scale: float | Tensor = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(gradient of all losses at image [B,C,H,W], facts). Other losses keep their weights; the balanced one's gradient,
     when there is one, gets `weight` times the norm of theirs together.
 
     `image` is float32 and has a graph behind it, the losses are scalars made from it, batch means like each other. Each
-    loss's own graph is walked once and freed. Norms run over all ranks, so the number of ranks changes nothing; with
+    loss's own graph is walked once and freed, times `scale` on the way and divided by it after: towers in float16 would
+    lose small gradients. Norms run over all ranks, so the number of ranks changes nothing; with
     micro-batches each is balanced by itself, so there a step is that of one large batch only up to the noise of the ratio.
 
     A balanced gradient that is zero, or not finite on any rank, counts nothing on all of them. The others' stay as they
@@ -64,7 +70,7 @@ def balanced_gradient(
     Facts: `<name>_share` of each in the sum of norms, and `<balanced>_scale`, what its gradient was multiplied by.
     """
     heard = {name: loss for name, loss in losses.items() if weights[name] > 0}
-    gradients = {name: torch.autograd.grad(loss, image)[0] for name, loss in heard.items()}
+    gradients = {name: torch.autograd.grad(loss * scale, image)[0] / scale for name, loss in heard.items()}
     others = [weights[name] * gradients[name] for name in heard if name != balanced]
     total = sum(others, start=torch.zeros_like(image))
     reference, *norms = _norms([total, *gradients.values()])

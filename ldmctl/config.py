@@ -161,7 +161,11 @@ class _Yaml12(yaml.SafeLoader):
 
 
 _Yaml12.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in rules
+        if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int")
+    ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -245,4 +249,6 @@ def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapp
     free = free_keys(schema)
     before, after = dict(flatten(old)), dict(flatten(new))
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
-    return [(path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)]
+    return [
+        (path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)
+    ]

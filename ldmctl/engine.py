@@ -193,7 +193,9 @@ class Learner:
             self.network = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
         fused = engine.device.type in ("cuda", "cpu")
         self.optimizer = (
-            torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused) if self.parameters else None
+            torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused)
+            if self.parameters
+            else None
         )
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()} if averaged else {}
         self.scale = torch.tensor(2.0**12 if engine.dtype == torch.float16 else 1.0, device=engine.device)  # of the loss
@@ -294,4 +296,3 @@ class Averaged:
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-

@@ -1,9 +1,9 @@
 """What surrounds the steps of a training stage: restore, reports, states, snapshots, signals, the not-finite guard.
 
-    with Training(...) as training:
-        for step in training:
-            ...                                   # the stage's own forward and backward
-            training.update(step, learner, items)
+with Training(...) as training:
+    for step in training:
+        ...                                   # the stage's own forward and backward
+        training.update(step, learner, items)
 """
 
 import time
@@ -27,7 +27,15 @@ class Training:
     """The life of one training run. `learners` by name; the first is the model that is published, under `header`."""
 
     def __init__(
-        self, run: Run, engine: Engine, loop: Loop, learners: Mapping[str, Learner], *, header: dict[str, Any], voice: Voice, tracker: Any = None
+        self,
+        run: Run,
+        engine: Engine,
+        loop: Loop,
+        learners: Mapping[str, Learner],
+        *,
+        header: dict[str, Any],
+        voice: Voice,
+        tracker: Any = None,
     ):
         self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
         self.header, self.voice, self.tracker = header, voice, tracker
@@ -135,14 +143,20 @@ class Training:
         if self.loop.keep.best and judged_by in values and (best is None or values[judged_by] < best):
             self.scalars["best"] = values[judged_by]
             self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
-        self.voice.say("  ".join([f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]))
+        self.voice.say(
+            "  ".join(
+                [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
+            )
+        )
 
     def save(self) -> None:
         """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
         self.guard.check()
         tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
         if not all(bool(value.isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name):
-            raise DivergedError(f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr.")
+            raise DivergedError(
+                f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
+            )
         self.run.save_state(
             tensors, {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
         )

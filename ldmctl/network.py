@@ -79,5 +79,6 @@ def class_index(label: str, classes: list[str]) -> int:
     if label.isdigit() and int(label) < len(classes):
         return int(label)
     some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    raise ConfigError(f"There is no label {label!r}.{did_you_mean(label, classes)} Labels: {some}; or a number from 0 to {len(classes) - 1}, or none.")
-
+    raise ConfigError(
+        f"There is no label {label!r}.{did_you_mean(label, classes)} Labels: {some}; or a number from 0 to {len(classes) - 1}, or none."
+    )

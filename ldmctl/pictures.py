@@ -117,7 +117,16 @@ class Pictures:
         return new
 
     def batch(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
-        """The items of (index, seed) pairs; `image` is empty where `report` is going to refuse what `bad` says."""
+        """The items of (index, seed) pairs; DataError when too many are unreadable."""
+        return self.checked(self.assemble(wanted))
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch with only what is new in `bad`; DataError when too many are unreadable."""
+        new = self.report(batch.bad)
+        return batch._replace(bad=new) if len(batch.used) == len(batch.index) else self._give_up()
+
+    def assemble(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
+        """A batch not yet checked, as a worker makes it: without image where something could not be replaced."""
         looked = [self.look(index) for index, _ in wanted]
         bad = [item for _, passed in looked for item in passed]
         items = [found for found, _ in looked if found is not None]
@@ -169,11 +178,7 @@ def batches(pictures: Pictures, order: Order, *, seeds: Callable[[int], int] | N
     `workers` processes decode ahead; without any, prepared pictures are kept in memory if they fit.
     """
     wanted = ([(index, None if seeds is None else seeds(position)) for position, index in pairs] for pairs in order)
-    for batch in _ahead(pictures, wanted, workers) if workers else map(pictures.batch, wanted):
-        new = pictures.report(batch.bad)
-        if len(batch.used) < len(batch.index):
-            pictures._give_up()
-        yield batch._replace(bad=new)
+    yield from map(pictures.checked, _ahead(pictures, wanted, workers) if workers else map(pictures.assemble, wanted))
 
 
 class _Whole:
@@ -183,7 +188,7 @@ class _Whole:
         self.pictures = pictures
 
     def __getitem__(self, wanted: list[tuple[int, int | None]]) -> Batch:
-        return self.pictures.batch(wanted)
+        return self.pictures.assemble(wanted)
 
 
 def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], workers: int) -> Iterator[Batch]:

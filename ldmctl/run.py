@@ -111,7 +111,15 @@ def open_run(
         record = json.loads((folder / "run.json").read_text(encoding="utf-8")) if resumed else {"format": weights.FORMAT, "started": _now()}
         run = Run(folder, record, resumed=resumed, writes=True, lock=lock)
         weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
-        run.update(verb=_verb(config), status="running", exit_code=None, command=_command(), parent=parent, versions=versions(), plugins=list(plugins))
+        run.update(
+            verb=_verb(config),
+            status="running",
+            exit_code=None,
+            command=_command(),
+            parent=parent,
+            versions=versions(),
+            plugins=list(plugins),
+        )
     except BaseException:
         lock.close()
         raise
@@ -122,7 +130,9 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.is_dir() and not (folder / "run.json").exists():
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others:
-            raise MismatchError(f"{folder} is not a run folder and holds other things ({', '.join(sorted(others)[:3])}). Name another --out.")
+            raise MismatchError(
+                f"{folder} is not a run folder and holds other things ({', '.join(sorted(others)[:3])}). Name another --out."
+            )
 
 
 def _refuse_other(folder: Path, config: Config) -> bool:
@@ -157,7 +167,9 @@ def _take(folder: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip()
         lock.close()
-        raise MismatchError(f"Another ldmctl command{f' (process {holder})' if holder else ''} is writing to {folder}. Wait for it, or name another --out.") from None
+        raise MismatchError(
+            f"Another ldmctl command{f' (process {holder})' if holder else ''} is writing to {folder}. Wait for it, or name another --out."
+        ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
@@ -239,4 +251,3 @@ def _step_of(line: str) -> int:
 def parameter_count(module: torch.nn.Module) -> int:
     """How many numbers are trained."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-

@@ -29,7 +29,9 @@ class Image(Config):
 
     size: PositiveInt = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
     channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 colour, 4 colour and alpha")
-    crop: Literal["center", "random"] = Field("center", description="which square of a picture that is not square; random only while training")
+    crop: Literal["center", "random"] = Field(
+        "center", description="which square of a picture that is not square; random only while training"
+    )
     flip: bool = Field(False, description="mirror half of the pictures while training")
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
 
@@ -47,7 +49,9 @@ class Loop(Config):
 
     steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Free)
     batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches")
-    micro: PositiveInt | None = Field(None, description="pictures per forward and device; null: the whole share at once", json_schema_extra=Free)
+    micro: PositiveInt | None = Field(
+        None, description="pictures per forward and device; null: the whole share at once", json_schema_extra=Free
+    )
     lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
     warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
     decay: Literal["constant", "cosine", "inverse-sqrt"] = Field("constant", description="the learning rate after warm-up")
@@ -164,7 +168,9 @@ class Sample(Config):
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
     steps: PositiveInt = Field(50, description="network evaluations per picture")
     spacing: Literal["trailing", "leading", "linspace"] = Field("trailing", description="which of the schedule's times are visited")
-    label: list[str] | None = Field(None, description="class names or numbers, taken in turn; `none` is unconditional; null: drawn as in the data")
+    label: list[str] | None = Field(
+        None, description="class names or numbers, taken in turn; `none` is unconditional; null: drawn as in the data"
+    )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Compute = Compute()

@@ -49,7 +49,14 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         if not self.voice.quiet and self.voice.console.is_terminal and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+            )
             self.live = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self.voice.console, transient=False)
             self.task = self.live.add_task(self.what, total=self.total, completed=self.done, facts="")
             self.live.start()

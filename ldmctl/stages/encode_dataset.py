@@ -55,7 +55,9 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
         shards: dict[str, list[Shard]] = {}
         for split, pictures in splits.items():
             if len(pictures):
-                shards[split] = encode_split(config, split, pictures, codec, dtype, run, engine, voice, tally if split == "train" else None, labels)
+                shards[split] = encode_split(
+                    config, split, pictures, codec, dtype, run, engine, voice, tally if split == "train" else None, labels
+                )
 
         # Save and say where.
         shutil.copyfile(source, run.folder / "autoencoder.safetensors")
@@ -116,7 +118,9 @@ def encode_split(
                     labels.update(rows["labels"].tolist())
             bar.advance(done, amount=done)
             if signals.asked:
-                raise Stopped(f"Stopped after {done:,} of {len(pictures):,} pictures; nothing of the cache is used yet. The same command begins it anew.")
+                raise Stopped(
+                    f"Stopped after {done:,} of {len(pictures):,} pictures; nothing of the cache is used yet. The same command begins it anew."
+                )
     return writer.close()
 
 
@@ -148,7 +152,11 @@ def keep_finished(run: Run, manifest_file: Path, identity: str, own: dict[str, A
     """What there is, if it is of these pictures and this autoencoder; else a MismatchError."""
     found = json.loads(manifest_file.read_text(encoding="utf-8"))
     if found.get("fingerprint") != identity:
-        what = "another autoencoder (or another state of it)" if found.get("autoencoder") != own else "other pictures, or pictures changed since"
+        what = (
+            "another autoencoder (or another state of it)"
+            if found.get("autoencoder") != own
+            else "other pictures, or pictures changed since"
+        )
         raise MismatchError(f"{run.folder} holds latents of {what}. Encode again with --overwrite, or into another --out.")
     counts = {split: sum(shard["count"] for shard in rows) for split, rows in found["splits"].items()}
     voice.say(f"{run.folder} is complete already: {counts}.")

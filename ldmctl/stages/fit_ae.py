@@ -39,7 +39,9 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     autoencoder, discriminator = parts["autoencoder"], parts.get("discriminator")
     begins = config.loop.steps if discriminator is None else start_step(config.adversarial.start, config.loop.steps)
     config = config.model_copy(update={"adversarial": config.adversarial.model_copy(update={"start": begins})}) if discriminator else config
-    voice.say(f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out")
+    voice.say(
+        f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
+    )
 
     # Restore or start.
     named = [("dataset", config.dataset), ("autoencoder", config.autoencoder), ("discriminator", config.discriminator)]
@@ -56,7 +58,11 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
         if discriminator is not None:
             critic = learners["discriminator"] = Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr)
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
-        weight = {"pixel": config.losses.pixel_weight, "perceptual": config.losses.perceptual_weight, "adversarial": config.adversarial.weight}
+        weight = {
+            "pixel": config.losses.pixel_weight,
+            "perceptual": config.losses.perceptual_weight,
+            "adversarial": config.adversarial.weight,
+        }
 
         with Training(run, engine, config.loop, learners, header=header, voice=voice, tracker=tracker) as training:
             stream = training_batches(train, config.loop, engine, first=training.first)
@@ -90,7 +96,9 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
                         with critic.backward_context(last=last):
                             loss, facts = judge(critic, made.detach(), image, config.adversarial.loss, engine)
                             (loss * critic.scale * share).backward()
-                        training.add({"discriminator/loss": loss, **{f"discriminator/{name}": value for name, value in facts.items()}}, share)
+                        training.add(
+                            {"discriminator/loss": loss, **{f"discriminator/{name}": value for name, value in facts.items()}}, share
+                        )
                 training.update(step, model, items)
                 if judged:
                     training.update(step, critic, items)

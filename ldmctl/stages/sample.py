@@ -1,0 +1,122 @@
+"""From noise to pictures: one PNG per seed, the same bytes whatever else is made with it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmctl import engine as engines
+from ldmctl import registry
+from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
+from ldmctl.errors import ConfigError, MismatchError, Stopped
+from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
+from ldmctl.network import build_schedule, class_index, load_network
+from ldmctl.run import model_file
+from ldmctl.sampling import labels_as_in_data, sample_latents
+from ldmctl.schemas import Sample
+from ldmctl.signals import Signals
+from ldmctl.voice import Voice
+
+GRID = 256  # pictures that grid.png shows at most
+
+
+def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = False) -> dict[str, Any]:
+    """Make `count` pictures in the folder `out`, and grid.png beside them; those that are there already are kept."""
+    # Build the parts.
+    engine = engines.start(config.machine)
+    source = model_file(config.run, verb="fit-diffusion")
+    network, header, fingerprint = load_network(source, engine)
+    codec = load_codec(source, header, engine)
+    schedule, sampler = build_schedule(header), registry.build("sampler", config.sampler)
+    seeds = list(range(config.seed, config.seed + config.count))
+    labels = choose_labels(config, header, seeds)
+    folder = Path(out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # Find what is still to be made.
+    classes = header["classes"]
+    settings = {
+        "model": fingerprint,
+        "autoencoder": header["autoencoder"]["fingerprint"],
+        "precision": str(engine.dtype).removeprefix("torch."),
+        **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
+    }
+    texts = {seed: describe(seed, label, classes, settings) for seed, label in zip(seeds, labels, strict=True)}
+    files = {seed: folder / f"{seed:06d}.png" for seed in seeds}
+    missing = [seed for seed in seeds if overwrite or read_png_text(files[seed]).get("ldmctl") != texts[seed]]
+
+    # Make it, a batch at a time.
+    side = int(header["image"]["size"])
+    label_of = dict(zip(seeds, labels, strict=True))
+    with Signals(voice.say) as signals, voice.bar("sampling", len(seeds), done=len(seeds) - len(missing)) as bar:
+        for first in range(0, len(missing), config.batch):
+            chunk = missing[first : first + config.batch]
+            latent = sample_latents(
+                network,
+                schedule,
+                sampler,
+                engine,
+                prediction=header["prediction"],
+                shape=tuple(header["latent"]),
+                seeds=chunk,
+                labels=[label_of[seed] for seed in chunk],
+                guidance=config.guidance,
+                steps=config.steps,
+                batch=config.batch,
+                spacing=config.spacing,
+            )
+            padded = torch.cat([latent, latent[-1:].expand(config.batch - len(latent), -1, -1, -1)])
+            for seed, picture in zip(chunk, to_uint8(codec.decode(padded, (side, side))), strict=False):
+                write_png(files[seed], picture.cpu(), {"ldmctl": texts[seed]})
+            bar.advance(len(seeds) - len(missing) + first + len(chunk), amount=first + len(chunk))
+            if signals.asked and first + len(chunk) < len(missing):
+                raise Stopped(
+                    f"Stopped after {first + len(chunk)} of {len(missing)} pictures, which are in {folder}. The same command goes on."
+                )
+
+    # Say where.
+    shown = torch.stack([read(files[seed], channels=int(header["image"]["channels"])) for seed in seeds[:GRID]])
+    write_png(folder / "grid.png", grid(shown))
+    voice.say(f"{len(seeds)} pictures are in {folder} ({len(missing)} made now), all together in {folder / 'grid.png'}.")
+    names = [classes[label] if label >= 0 else None for label in labels]
+    return {
+        "samples": str(folder),
+        "grid": str(folder / "grid.png"),
+        "count": len(seeds),
+        "made": len(missing),
+        "seeds": seeds,
+        "labels": names,
+    }
+
+
+def load_codec(source: Path, header: dict[str, Any], engine: engines.Engine) -> Codec:
+    """The autoencoder beside a denoiser's file, with the statistics of the latents; another autoencoder is a MismatchError."""
+    folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
+    file = folder / "autoencoder.safetensors"
+    autoencoder, _ = load_autoencoder(file, engine)
+    if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
+        raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
+    return Codec(autoencoder, engine, statistics_of(header))
+
+
+def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:
+    """A class index for each seed: the labels asked for, in turn; without any, drawn as the data has them."""
+    if header["conditioner"] is None:
+        if config.label is not None and config.label != ["none"]:
+            raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
+        if config.guidance != 1:
+            raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
+        return [-1] * len(seeds)
+    if config.label is None:
+        return labels_as_in_data(seeds, header["label_counts"])
+    if not config.label:
+        raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
+    asked = [class_index(label, header["classes"]) for label in config.label]
+    return [asked[index % len(asked)] for index in range(len(seeds))]
+
+
+def describe(seed: int, label: int, classes: list[str], settings: dict[str, Any]) -> str:
+    """What a picture's PNG text says of how it was made, one JSON object."""
+    return json.dumps({"seed": seed, "label": classes[label] if label >= 0 else None, **settings}, sort_keys=True)
