@@ -177,6 +177,17 @@ def test_equal_pictures_leave_a_finite_gradient():
     assert gradient.isfinite().all() and all(fact.isfinite() for fact in facts.values())
 
 
+def test_a_loss_scale_saves_what_float16_towers_would_lose():
+    def gradient(scale):
+        image = torch.ones(1, 3, 8, 8, requires_grad=True)
+        losses = {"pixel": image.mean(), "adversarial": (image.half() * 1e-4).float().sum() * 1e-4}  # 1e-8 is 0 in float16
+        return balanced_gradient(losses, {"pixel": 1e-3, "adversarial": 0.5}, image, scale=scale)[0]
+
+    alone = torch.full((1, 3, 8, 8), 1e-3 / 192)
+    torch.testing.assert_close(gradient(1.0), alone)
+    torch.testing.assert_close(gradient(torch.tensor(2.0**16)), 1.5 * alone)
+
+
 def test_no_gradient_of_the_generator_reaches_the_discriminator():
     decoder, image, target = picture()
     discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 1, 3)).requires_grad_(False)
