@@ -109,17 +109,14 @@ class Denoise:
     ):
         if prediction not in get_args(Prediction):
             raise _unknown(prediction)
-        if guidance != 1 and (condition is None or null is None):
-            raise ConfigError(f"guidance={guidance:g} needs a model trained with conditions; this one has none. Leave guidance at 1.")
         self.network, self.schedule, self.prediction, self.guidance = network, schedule, prediction, guidance
+        self.both = guidance not in (0, 1)
+        if (guidance != 1 and null is None) or (self.both and condition is None):
+            raise ConfigError(f"guidance={guidance:g} needs a model trained with conditions, and this one has none: leave guidance at 1.")
         self.condition = null if guidance == 0 else condition
-        if self._doubled:
+        if condition is not None and null is not None and self.both:
             self.condition = joined(condition, null)
         self._known: dict[float, tuple[float, float, float]] = {}
-
-    @property
-    def _doubled(self) -> bool:
-        return self.guidance not in (0, 1)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
@@ -129,7 +126,7 @@ class Denoise:
         return clean_from(self.prediction, x_t, output, alpha, scale * float(sigma))
 
     def _output(self, x_t: Tensor, told: float) -> Tensor:
-        if not self._doubled:
+        if not self.both:
             return self.network(x_t, x_t.new_full((len(x_t),), told, dtype=torch.float32), self.condition)
         both = torch.cat([x_t, x_t])
         output = self.network(both, both.new_full((len(both),), told, dtype=torch.float32), self.condition)
@@ -155,12 +152,12 @@ def joined(first: Condition, second: Condition) -> Condition:
     if first.tokens is not None and second.tokens is not None:
         length = max(first.tokens.shape[1], second.tokens.shape[1])
         if (first.mask, second.mask) != (None, None) or first.tokens.shape[1] != second.tokens.shape[1]:
-            first, second = _padded(first, length), _padded(second, length)
-    return Condition(*(None if one is None else torch.cat([one, other]) for one, other in zip(first, second, strict=True)))
+            first, second = _padded(first, first.tokens, length), _padded(second, second.tokens, length)
+    pairs = zip(first, second, strict=True)
+    return Condition(*(None if one is None or other is None else torch.cat([one, other]) for one, other in pairs))
 
 
-def _padded(condition: Condition, length: int) -> Condition:
-    tokens = condition.tokens
+def _padded(condition: Condition, tokens: Tensor, length: int) -> Condition:
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if condition.mask is None else condition.mask
     more = length - tokens.shape[1]
     return condition._replace(tokens=pad(tokens, (0, 0, 0, more)), mask=pad(mask, (0, more)))

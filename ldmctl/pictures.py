@@ -6,10 +6,14 @@ position. A broken item is replaced by the next readable one, always the same,
 and reported; more than one in a hundred stops the run, a single one never does.
 """
 
+import multiprocessing
+import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -21,10 +25,12 @@ from ldmctl.protocols import Dataset, Example
 
 Order = Iterable[Sequence[tuple[int, int]]]
 OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
-GRACE = 30  # seconds a worker outlives SIGTERM, while the main process saves
+STOPS = (signal.SIGINT, signal.SIGTERM)
+ADDRESSED = hasattr(signal, "sigwaitinfo")  # whether a process can know who sent it a signal; not on macOS
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Pictures with what is known of them."""
 
     image: Tensor  # uint8 [B,C,size,size]
@@ -35,7 +41,8 @@ class Batch(NamedTuple):
     bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True)
+class Prepared:
     """One item before crop and flip."""
 
     image: Tensor  # uint8 [C,h,w]
@@ -123,7 +130,7 @@ class Pictures:
     def checked(self, batch: Batch) -> Batch:
         """The batch with only what is new in `bad`; DataError when too many are unreadable."""
         new = self.report(batch.bad)
-        return batch._replace(bad=new) if len(batch.used) == len(batch.index) else self._give_up()
+        return replace(batch, bad=new) if len(batch.used) == len(batch.index) else self._give_up()
 
     def assemble(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
         """A batch not yet checked, as a worker makes it: without image where something could not be replaced."""
@@ -197,11 +204,17 @@ def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], w
         batch_size=None,
         sampler=wanted,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
         worker_init_fn=_settle,
         generator=Generator(),  # otherwise a base seed is drawn from the global generator
     )
-    yield from loader
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if ADDRESSED else None  # until each worker has settled
+    try:
+        ready = iter(loader)
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield from ready
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -213,5 +226,14 @@ def _settle(_: int) -> None:
     info: Any = get_worker_info()
     info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    if ADDRESSED:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """End the worker on the main process's SIGTERM, and on nobody else's."""
+    main: Any = multiprocessing.parent_process()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
+        pass
+    os._exit(0)

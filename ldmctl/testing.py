@@ -12,11 +12,12 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -46,6 +47,10 @@ def _promise(kind: str) -> Callable[[Check], Check]:
                     function(cls, *given, **options)
             except PluginError as error:
                 raise PluginError(f"{cls.__name__} is not a good {kind}: {error}") from error.__cause__
+            except LdmctlError:  # such as weights that are missing here
+                raise
+            except Exception as error:  # third-party code can do anything
+                raise PluginError(f"{cls.__name__} is not a good {kind}: {one_line(error)}") from error
 
         return checked
 
@@ -65,10 +70,10 @@ def check_autoencoder(cls: type, **options: Any) -> None:
             _check_coding(model, channels)
             _check_reconstruction(model, channels)
             _check_codes(model, channels)
-            _check_saved(make, model, lambda model, channels=channels: _through(model, channels))
+            _check_saved(make, model, partial(_through, channels))
 
 
-def _through(model: Any, channels: int) -> Tensor:
+def _through(channels: int, model: Any) -> Tensor:
     return model.decode(model.draw(model.encode(_picture(model, channels)), _generator()))
 
 
@@ -158,7 +163,11 @@ def check_discriminator(cls: type, **options: Any) -> None:
                 _expect(each.ndim == 4 and each.shape[:2] == (4, 1) and each.numel(), f"a map of logits is {_shape(each)}, not [B,1,*,*]")
             _check_gradients(model, sum(each.float().square().mean() for each in maps))
             _expect(image.grad is not None and image.grad.any(), "no gradient reaches the picture")
-            _check_saved(make, model, lambda model: model(image.detach())[0])
+            _check_saved(make, model, partial(_scores, channels))
+
+
+def _scores(channels: int, model: Any) -> Tensor:
+    return model(_random(4, channels, 64, 64))[0]
 
 
 @_promise("denoiser")
@@ -185,7 +194,7 @@ def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int
         for value in model.parameters():  # a network that starts as 0 listens to nothing yet
             value.add_(0.05 * _random(*value.shape))
         out = model(x, timestep, condition)
-        _differs(model(x + 1, timestep, condition), out, "the prediction does not depend on x")
+        _differs(model(x + _random(*x.shape, seed=1), timestep, condition), out, "the prediction does not depend on x")
         _differs(model(x, timestep + 100, condition), out, "the prediction does not depend on the timestep")
         _same(model(x[:1], timestep[:1], _first(condition)), out[:1], "the prediction depends on the other latents of a batch")
         if condition is not None:
@@ -372,6 +381,8 @@ def _check_item(dataset: Any, index: int, classes: int) -> None:
     with _calling(f"item {index}"):
         item, stamp = dataset[index], dataset.stamp(index)
     _expect(isinstance(item, Example), f"item {index} is {type(item).__name__}, not an Example")
+    raw = isinstance(item.picture, Image.Image) or (getattr(item.picture, "ndim", 0) == 3 and str(item.picture.dtype).endswith("uint8"))
+    _expect(raw, f"the picture of item {index} is neither a Pillow image nor uint8 [C,H,W]")
     _expect(isinstance(item.label, int) and -1 <= item.label < classes, f"item {index} has label {item.label!r} of {classes} classes")
     _expect(isinstance(item.text, str), f"item {index} has a caption of type {type(item.text).__name__}")
     _expect(isinstance(stamp, str) and stamp, f"item {index} has stamp {stamp!r}, not a string")
@@ -488,7 +499,7 @@ def _check_gradients(model: nn.Module, loss: Any) -> None:
             loss.backward()
     silent = [name for name, value in trained.items() if value.grad is None]
     _expect(not silent, f"no gradient reaches {_few(silent)}")
-    wild = [name for name, value in trained.items() if not value.grad.isfinite().all()]
+    wild = [name for name, value in trained.items() if value.grad is not None and not value.grad.isfinite().all()]
     _expect(not wild, f"the gradient of {_few(wild)} is not finite")
 
 

@@ -1,0 +1,88 @@
+"""The command line: one thin file per verb, torch-free until a stage runs.
+
+`run` is its edge: here every error becomes a sentence and an exit code.
+"""
+
+import json
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ldmctl.cli import configs, doctor, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, sample
+from ldmctl.errors import LdmctlError, one_line
+
+app = typer.Typer(
+    name="ldmctl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Train latent diffusion models from scratch on your own pictures.\n\n"
+    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each beginning where the one before ended; eval-lpips measures. "
+    "`ldmctl quickstart` shows the whole chain in minutes.",
+)
+app.command("fit-ae")(fit_ae.command)
+app.command("encode-dataset")(encode_dataset.command)
+app.command("fit-diffusion")(fit_diffusion.command)
+app.command("sample")(sample.command)
+app.command("eval-lpips")(eval_lpips.command)
+app.command("quickstart")(quickstart.command)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(configs.app, name="configs")
+app.command("doctor")(doctor.command)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"ldmctl {version('ldmctl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What every command shares; it has no options of its own but these."""
+
+
+def run(words: list[str] | None = None) -> int:
+    """Run a command line -> its exit code. Nothing but a bug leaves a traceback."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        app(args=words, prog_name="ldmctl")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        return fail("Stopped at once; what was saved before is intact.", 130, words)
+    except LdmctlError as error:
+        return fail(str(error), error.exit_code, words)
+    except Exception as error:
+        if is_memory_shortage(error):
+            return fail(
+                f"Out of memory ({one_line(error)[:160]}). In this order: loop.micro=8 (the result stays the same), "
+                "--precision bf16, a smaller image.size or network.",
+                7,
+                words,
+            )
+        traceback.print_exc()
+        return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
+    return 0
+
+
+def fail(sentence: str, code: int, words: list[str]) -> int:
+    """Say it on stderr, and with --json also as the one object on stdout."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {sentence.replace('[', chr(92) + '[')}")
+    if "--json" in words:
+        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
+    return code
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """Whether this is a device or the machine running out of memory; without importing torch."""
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,91 @@
+"""ldmctl doctor: what this machine has, and what is missing."""
+
+import os
+import platform
+from importlib import import_module, metadata
+from typing import Any
+
+from ldmctl import registry
+from ldmctl.cli.options import Json, print_json
+from ldmctl.errors import PluginError, one_line
+
+PACKAGES = ("ldmctl", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "torchmetrics", "entrypoints")
+
+
+def command(json: Json = False) -> None:
+    """Versions, devices, bf16, whether torchvision imports, broken plugins, weights and data folders."""
+    found = {**versions(), **devices(), **imports(), **plugin_state(), **places()}
+    if json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        lines = value if isinstance(value, list) else [value]
+        print(f"{name:16} {lines[0] if lines else 'none'}")
+        for line in lines[1:]:
+            print(f"{'':16} {line}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what ldmctl stands on."""
+    out = {"python": f"{platform.python_version()} on {platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            out[name] = "NOT INSTALLED"
+    return out
+
+
+def devices() -> dict[str, Any]:
+    """Devices that torch sees, and the precision that `auto` takes on each."""
+    try:
+        import torch
+
+        from ldmctl.engine import has_bf16
+    except Exception as error:  # a broken torch is what a doctor is for
+        return {"devices": [f"torch does not import: {one_line(error)}"]}
+    rows = [
+        f"cuda:{i} {torch.cuda.get_device_name(i)}, bf16 {yes(has_bf16(torch.device('cuda', i)))}" for i in range(torch.cuda.device_count())
+    ]
+    rows += ["mps"] if torch.backends.mps.is_available() else []
+    return {
+        "devices": [*rows, f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {yes(has_bf16(torch.device('cpu')))}"]
+    }
+
+
+def imports() -> dict[str, str]:
+    """Whether the packages that are imported late can be."""
+    out = {}
+    for name in ("torchvision", "torchmetrics"):
+        try:
+            import_module(name)
+            out[f"import {name}"] = "works"
+        except Exception as error:  # torchvision raises RuntimeError beside a torch of another build
+            out[f"import {name}"] = f"FAILS: {one_line(error)}"
+    return out
+
+
+def plugin_state() -> dict[str, Any]:
+    """How many plugins there are, and which cannot be used."""
+    count, broken = 0, []
+    for kind in registry.GROUPS:
+        for plugin in registry.plugins(kind):
+            count += 1
+            try:
+                plugin.load()
+            except PluginError as error:
+                broken.append(str(error))
+    return {"plugins": str(count), "broken plugins": broken}
+
+
+def places() -> dict[str, Any]:
+    """Where weights and data are looked for, and what is there."""
+    from ldmctl import assets
+
+    weights = [f"{name}: {path or 'not found'}" for name, path in assets.weights_report()]
+    return {"data folder": str(assets.data_root()), "offline": yes(assets.offline()), "weights": weights}
+
+
+def yes(holds: bool) -> str:
+    """yes or no."""
+    return "yes" if holds else "no"

@@ -1,0 +1,44 @@
+"""ldmctl encode-dataset"""
+
+from typing import Annotated
+
+import typer
+
+from ldmctl.cli import options
+from ldmctl.presets import compose
+from ldmctl.schemas import EncodeDataset
+
+
+def command(
+    overrides: options.Overrides = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run folder of fit-ae [default: runs/ae]; runs/ae@best names a snapshot.")
+    ] = None,
+    data: options.Data = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The cache.")] = "cache",
+    overwrite: options.Overwrite = False,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    offline: options.Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Encode every picture once into a cache of latents. Data defaults to that of the run."""
+    flags = options.given(run=run, data=data, machine__device=device, machine__precision=precision)
+    below = options.run_config(run or "runs/ae")
+    settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+
+    def work(voice: options.Voice) -> dict:
+        from ldmctl.stages.encode_dataset import encode_dataset
+
+        return encode_dataset(settings, out, voice=voice, overwrite=overwrite)
+
+    def plan() -> dict:
+        from ldmctl.plan import plan_encode_dataset
+
+        return plan_encode_dataset(settings)
+
+    options.perform(settings, source, manner, work, plan=plan, out=out)

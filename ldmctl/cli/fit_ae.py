@@ -1,0 +1,48 @@
+"""ldmctl fit-ae"""
+
+from typing import Annotated
+
+import typer
+
+from ldmctl.cli import options
+from ldmctl.presets import compose
+from ldmctl.schemas import FitAE
+
+Autoencoder = Annotated[
+    str | None,
+    typer.Option("--ae", help="The autoencoder: vae, vqvae, identity, ...", autocompletion=options.complete_plugin("autoencoder")),
+]
+
+
+def command(
+    overrides: options.Overrides = None,
+    config: options.ConfigName = None,
+    ae: Autoencoder = None,
+    data: options.Data = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ae",
+    overwrite: options.Overwrite = False,
+    device: options.Device = None,
+    devices: options.Devices = None,
+    precision: options.Precision = None,
+    offline: options.Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Fit an autoencoder to a folder of pictures. The same command again resumes."""
+    flags = options.given(autoencoder=ae, data=data, machine__device=device, machine__devices=devices, machine__precision=precision)
+    settings, source = compose(FitAE, config=config, overrides=overrides or [], flags=flags)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+
+    def work(voice: options.Voice) -> dict:
+        from ldmctl.stages.fit_ae import fit_ae
+
+        return fit_ae(settings, out, voice=voice, overwrite=overwrite)
+
+    def plan() -> dict:
+        from ldmctl.plan import plan_fit_ae
+
+        return plan_fit_ae(settings)
+
+    options.perform(settings, source, manner, work, plan=plan, out=out)

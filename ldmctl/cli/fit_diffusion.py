@@ -1,0 +1,45 @@
+"""ldmctl fit-diffusion"""
+
+from typing import Annotated
+
+import typer
+
+from ldmctl import manifest
+from ldmctl.cli import options
+from ldmctl.presets import compose
+from ldmctl.schemas import FitDiffusion
+
+
+def command(
+    overrides: options.Overrides = None,
+    config: options.ConfigName = None,
+    latents: Annotated[str | None, typer.Option("--latents", help="The cache that encode-dataset wrote [default: cache].")] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ldm",
+    overwrite: options.Overwrite = False,
+    device: options.Device = None,
+    devices: options.Devices = None,
+    precision: options.Precision = None,
+    offline: options.Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Fit a denoiser to cached latents. The same command again resumes."""
+    folder = None if latents is None else latents.rstrip("/") or latents
+    flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
+    below = manifest.recipe(manifest.read(folder or options.wished(overrides or [], "latents") or "cache"))
+    settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+
+    def work(voice: options.Voice) -> dict:
+        from ldmctl.stages.fit_diffusion import fit_diffusion
+
+        return fit_diffusion(settings, out, voice=voice, overwrite=overwrite)
+
+    def plan() -> dict:
+        from ldmctl.plan import plan_fit_diffusion
+
+        return plan_fit_diffusion(settings)
+
+    options.perform(settings, source, manner, work, plan=plan, out=out)

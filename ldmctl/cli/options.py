@@ -1,0 +1,144 @@
+"""Options that several verbs share, and what happens around the stage that a verb calls."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ldmctl import presets
+from ldmctl.config import Config, write_yaml
+from ldmctl.errors import ConfigError
+from ldmctl.voice import Voice
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Data presets that begin so."""
+    return [name for name in presets.names("data") if name.startswith(incomplete)]
+
+
+def complete_plugin(kind: str) -> Callable[[str], list[str]]:
+    """A completer over the plugins of a kind."""
+
+    def complete(incomplete: str) -> list[str]:
+        from ldmctl import registry
+
+        return [plugin.name for plugin in registry.plugins(kind) if plugin.name.startswith(incomplete)]
+
+    return complete
+
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the config, such as loop.steps=500.")]
+ConfigName = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name (`ldmctl configs list`) or a YAML file.")]
+Data = Annotated[str | None, typer.Option("--data", help="A name in configs/data, or a folder of pictures.", autocompletion=complete_data)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew: delete what an earlier run left in --out.")]
+Device = Annotated[Literal["auto", "cuda", "mps", "cpu"] | None, typer.Option("--device", help="Where to compute.")]
+Precision = Annotated[Literal["auto", "bf16", "fp32", "fp16"] | None, typer.Option("--precision", help="Numbers that networks compute in.")]
+Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine to train on, one process each.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (also LDMCTL_OFFLINE=1).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and what it would cost, and stop.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a verb behaves, whatever it does."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    offline: bool = False
+    dry_run: bool = False
+
+
+def perform(
+    config: Config,
+    source: str,
+    manner: Manner,
+    work: Callable[[Voice], dict[str, Any]],
+    *,
+    plan: Callable[[], dict[str, Any]] | None = None,
+    out: str | Path | None = None,
+) -> None:
+    """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked."""
+    if manner.offline:
+        os.environ["LDMCTL_OFFLINE"] = "1"
+    voice = Voice(quiet=manner.quiet, verbose=manner.verbose)
+    if manner.dry_run:
+        show_plan(config, source, plan() if plan else {}, manner)
+        return
+    if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
+        spread(count, Path(out or "."))
+        return
+    voice.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
+    for path, value in sorted(vars(config).items()):
+        voice.detail(f"  {path}: {value}")
+    result = work(voice)
+    if manner.json and os.environ.get("RANK", "0") == "0":
+        print_json(result)
+
+
+def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner) -> None:
+    """The resolved config and its costs, as a YAML document or one JSON object."""
+    resolved = config.model_dump(mode="json")
+    if manner.json:
+        print_json({"dry_run": True, "source": source, "config": resolved, "plan": plan})
+        return
+    lines = [f"# {source}", *(f"# {name}: {value}" for name, value in plan.items())]
+    print("\n".join(lines) + "\n" + write_yaml(resolved), end="")
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One object, one line, on stdout."""
+    print(json.dumps(result, default=str), flush=True)
+
+
+def spread(count: int, out: Path) -> None:
+    """Start this command on `count` processes under torchrun, and end with the exit code that the run itself wrote down."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "ldmctl", *sys.argv[1:]]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        record = out / "run.json"
+        told = json.loads(record.read_text(encoding="utf-8")).get("exit_code") if record.exists() else None
+        raise typer.Exit(told or code)
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """A config layer of the flags that were given; dots in names are written as double underscores."""
+    layer: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None:
+            continue
+        *parents, last = name.split("__")
+        place = layer
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return layer
+
+
+def run_config(run: str) -> dict[str, Any]:
+    """The pictures of the fit-ae run that `--run` names: data, dataset and image of its config. Torch-free."""
+    from ldmctl.config import read_yaml
+
+    file = Path(run.partition("@")[0]).expanduser() / "config.yaml"
+    if not file.exists():
+        return {}
+    raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} holds no keys and values.")
+    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
+
+
+def wished(overrides: list[str], key: str) -> str | None:
+    """The value of one top-level key among KEY=VALUE words and LDMCTL_OVERRIDES, when it must be known before the rest."""
+    words = [*os.environ.get("LDMCTL_OVERRIDES", "").split(), *overrides]
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    return values[-1] if values else None

@@ -1,0 +1,64 @@
+"""ldmctl sample"""
+
+from typing import Annotated
+
+import typer
+
+from ldmctl.cli import options
+from ldmctl.presets import compose
+from ldmctl.schemas import Sample
+
+
+def command(
+    overrides: options.Overrides = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="How many pictures [default: 16].")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the first picture; the next ones count up [default: 0].")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Network evaluations per picture [default: 50].")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="A class by name or number, `none` for no class; give it again for several.")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make pictures again that are there already.")] = False,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    offline: options.Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Make pictures: one PNG per seed and a grid of them all."""
+    flags = options.given(
+        run=run,
+        count=count,
+        seed=seed,
+        steps=steps,
+        sampler=sampler,
+        label=label or None,
+        guidance=guidance,
+        machine__device=device,
+        machine__precision=precision,
+    )
+    settings, source = compose(Sample, overrides=overrides or [], flags=flags)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+
+    def work(voice: options.Voice) -> dict:
+        from ldmctl.stages.sample import sample as make
+
+        return make(settings, out, voice=voice, overwrite=overwrite)
+
+    def plan() -> dict:
+        from ldmctl.plan import plan_sample
+
+        return plan_sample(settings)
+
+    options.perform(settings, source, manner, work, plan=plan, out=out)

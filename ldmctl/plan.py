@@ -1,0 +1,134 @@
+"""What a command would cost: parameters, latent shape, memory and disk, found by building its networks and one tiny forward."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldmctl import engine as engines
+from ldmctl import manifest as manifests
+from ldmctl import registry
+from ldmctl.adversarial import start_step
+from ldmctl.codec import load_autoencoder
+from ldmctl.errors import MissingError
+from ldmctl.feed import open_pictures
+from ldmctl.images import pad_to
+from ldmctl.network import build_network, describe_network, load_network
+from ldmctl.run import model_file, parameter_count
+from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
+
+HOST = engines.Engine(torch.device("cpu"), torch.float32)
+
+
+def plan_fit_ae(config: FitAE) -> dict[str, Any]:
+    """Parameters, latent, steps, memory and disk of a fit-ae; what cannot work raises as it would in earnest."""
+    engines.start(config.machine)
+    train, val = open_pictures(config, "train"), open_pictures(config, "val")
+    autoencoder = registry.build("autoencoder", config.autoencoder, image_channels=config.image.channels)
+    image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
+    with torch.no_grad():
+        latent = autoencoder.draw(autoencoder.encode(pad_to(image, autoencoder.factor))).shape[1:]
+    count, activations = (
+        parameter_count(autoencoder),
+        saved_bytes(autoencoder, lambda: autoencoder(pad_to(image, autoencoder.factor)).image),
+    )
+    out = {"autoencoder": f"{count:,} parameters, factor {autoencoder.factor}", "latent": " x ".join(str(side) for side in latent)}
+    if config.discriminator is not None:
+        discriminator = registry.build("discriminator", config.discriminator, image_channels=config.image.channels)
+        begins = start_step(config.adversarial.start, config.loop.steps)
+        critics = parameter_count(discriminator)
+        activations += 3 * saved_bytes(discriminator, lambda: discriminator(image)[0])
+        count += critics
+        out["discriminator"] = f"{critics:,} parameters, from step {begins:,}"
+    if config.perceptual is not None:
+        out["perceptual"] = describe_perceptual(config)
+    return out | costs(config.loop, count, activations, len(train), len(val))
+
+
+def describe_perceptual(config: FitAE) -> str:
+    """Whether the perceptual loss could be used; raises where its absence would stop the run."""
+    try:
+        registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
+        return f"{config.perceptual.type}, its weights are there"  # type: ignore[union-attr]
+    except MissingError:
+        if config.losses.perceptual_missing == "error":
+            raise
+        return "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
+
+
+def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
+    """Items, shape and disk of a cache."""
+    autoencoder, _ = load_autoencoder(model_file(config.run, verb="fit-ae"), HOST)
+    counts = {split: len(open_pictures(config, split)) for split in ("train", "val")}
+    image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
+    with torch.no_grad():
+        moments = autoencoder.encode(pad_to(image, autoencoder.factor))[0]
+    size = sum(counts.values()) * moments.numel() * (4 if config.dtype == "float32" else 2) * (2 if config.flip else 1)
+    return {
+        "pictures": f"{counts['train']:,} + {counts['val']:,}",
+        "moments": " x ".join(str(side) for side in moments.shape),
+        "disk": human(size),
+    }
+
+
+def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
+    """Parameters, steps, memory and disk of a fit-diffusion."""
+    engines.start(config.machine)
+    manifest = manifests.read(Path(config.latents))
+    network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
+    label = torch.zeros(1, dtype=torch.long)
+    activations = saved_bytes(network, lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label))
+    out = {"network": f"{parameter_count(network):,} parameters", "latent": " x ".join(str(side) for side in manifest.latent)}
+    return out | costs(config.loop, parameter_count(network), activations, manifest.count("train"), manifest.count("val"))
+
+
+def plan_sample(config: Sample) -> dict[str, Any]:
+    """How much work samples are."""
+    network, header, _ = load_network(model_file(config.run, verb="fit-diffusion"), HOST)
+    calls = config.count * config.steps * (1 if config.guidance in (0, 1) else 2)
+    size = header["image"]["size"]
+    return {
+        "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
+        "pictures": f"{config.count} of {size} x {size}",
+        "forwards": f"{calls:,}",
+    }
+
+
+def costs(loop: Loop, parameters: int, activations: int, train: int, val: int) -> dict[str, Any]:
+    """Epochs, memory and disk of a training: weights, gradients, two moments and the average, 4 bytes each, and activations."""
+    micro = loop.micro or loop.batch
+    return {
+        "pictures": f"{train:,} + {val:,} held out",
+        "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",
+        "memory": f"about {human(20 * parameters + micro * activations)} in float32 with {micro} pictures per forward",
+        "disk": f"about {human(20 * parameters)}, and {human(4 * parameters)} for each snapshot",
+    }
+
+
+def saved_bytes(network: nn.Module, forward: Any) -> int:
+    """Bytes that one forward keeps for its backward, parameters left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    if parameter_count(network) == 0:
+        return 0
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = forward()
+    del kept
+    return sum(seen.values())
+
+
+def human(size: float) -> str:
+    """`1.5 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
