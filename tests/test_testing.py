@@ -1,0 +1,365 @@
+"""The conformance checks: a plugin installed by a third party passes, a broken one of each kind is caught and told why."""
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ldmctl import registry
+from ldmctl.config import PluginConfig
+from ldmctl.errors import PluginError
+from ldmctl.protocols import Condition, Example, Reconstruction
+from ldmctl.testing import CHECKS, check, check_autoencoder
+
+SAMPLE = Path(__file__).parent / "sample_plugin"
+
+
+class Plain(PluginConfig):
+    """A Config without keys."""
+
+
+# -- a good plugin of each kind, as short as can be -----------------------------------
+
+
+class Autoencoder(nn.Module):
+    Config = Plain
+    rescale = "channel"
+    factor, channels = 2, 4
+
+    def __init__(self, config, *, image_channels):
+        super().__init__()
+        self.down = nn.Conv2d(image_channels, 4, 2, stride=2)
+        self.up = nn.ConvTranspose2d(4, image_channels, 2, stride=2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def encode(self, image):
+        return self.down(image)
+
+    def draw(self, moments, generator=None):
+        return moments + 0.1 * torch.randn(moments.shape, generator=generator)
+
+    def decode(self, latent):
+        return self.up(latent)
+
+    def forward(self, image, generator=None):
+        latent = self.draw(self.encode(image), generator)
+        return Reconstruction(self.decode(latent), {"size": latent.square().mean()}, {"width": latent.detach().std()})
+
+    def after_step(self):
+        self.calls += 1
+        return ["calls"]
+
+
+class Discriminator(nn.Module):
+    Config = Plain
+
+    def __init__(self, config, *, image_channels):
+        super().__init__()
+        self.score = nn.Conv2d(image_channels, 1, 4, stride=4)
+
+    def forward(self, image):
+        return [self.score(image)]
+
+
+class Schedule:
+    Config = Plain
+
+    def __init__(self, config):
+        pass
+
+    def marginal(self, t):
+        return 1 - t, t
+
+
+class Denoiser(nn.Module):
+    Config = Plain
+
+    def __init__(self, config, *, channels, size, vector_dim, token_dim, map_channels):
+        super().__init__()
+        if token_dim or map_channels:
+            raise PluginError("only vectors are heard")
+        self.mix = nn.Conv2d(channels, channels, 1)
+        self.time = nn.Linear(1, channels)
+        self.vector = nn.Linear(vector_dim, channels) if vector_dim else None
+
+    def forward(self, x, timestep, condition=None):
+        said = self.time(timestep[:, None] / 1000)
+        if self.vector is not None and condition is not None:
+            said = said + self.vector(condition.vector)
+        return self.mix(x) + said[..., None, None]
+
+
+class Sampler:
+    Config = Plain
+
+    def __init__(self, config):
+        pass
+
+    def __call__(self, denoise, x, sigmas, noise):
+        for sigma, sigma_next in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+            clean = denoise(x, sigma)
+            x = clean + (x - clean) * (sigma_next / sigma)
+        return x
+
+
+class Dataset:
+    Config = Plain
+
+    def __init__(self, config, *, split):
+        self.split = split
+        self.classes = ["dark", "light"]
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return Example(Image.new("RGB", (20, 30), (40 * index,) * 3), index // 3, f"number {index}")
+
+    def stamp(self, index):
+        return f"{self.split}/{index}"
+
+
+class Perceptual(nn.Module):
+    Config = Plain
+
+    def __init__(self, config, *, image_channels):
+        super().__init__()
+
+    def forward(self, image, target):
+        return (image - target.detach()).square().mean((1, 2, 3))
+
+
+class Conditioner(nn.Module):
+    Config = Plain
+    vector_dim, token_dim, map_channels = 6, 0, 0
+
+    def __init__(self, config, *, classes):
+        super().__init__()
+        self.table = nn.Embedding(len(classes) + 1, 6)
+
+    def encode(self, given):
+        return Condition(vector=self.table(torch.as_tensor(given).where(torch.as_tensor(given) >= 0, 3)))
+
+    def null(self, count):
+        return self.encode([-1] * count)
+
+
+class Tracker:
+    Config = Plain
+
+    def __init__(self, config, *, run):
+        self.file = (run / "log.txt").open("a")
+
+    def log(self, step, scalars):
+        self.file.write(f"{step} {dict(scalars)}\n")
+
+    def image(self, step, path):
+        self.file.write(f"{step} {path}\n")
+
+    def close(self):
+        self.file.close()
+
+
+GOOD = {
+    cls.__name__.lower(): cls
+    for cls in (Autoencoder, Discriminator, Schedule, Denoiser, Sampler, Dataset, Perceptual, Conditioner, Tracker)
+}
+
+
+@pytest.mark.parametrize("kind", registry.GROUPS)
+def test_a_good_plugin_of_each_kind_passes(kind):
+    before = torch.get_rng_state()
+    check(kind, GOOD[kind])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_there_is_a_check_for_every_kind():
+    assert list(CHECKS) == list(registry.GROUPS)
+    with pytest.raises(PluginError, match="Did you mean 'sampler'"):
+        check("samplr", Sampler)
+
+
+# -- and what is wrong with the others -------------------------------------------------
+
+
+def counting_forward(self, image, generator=None):
+    self.calls += 1
+    return Autoencoder.forward(self, image, generator)
+
+
+def with_a_fact(name: str, fact: Callable) -> Callable:
+    def forward(self, image, generator=None):
+        out = Autoencoder.forward(self, image, generator)
+        return out._replace(facts={name: fact(out.image)})
+
+    return forward
+
+
+def secretive(self, config, *, image_channels):
+    Autoencoder.__init__(self, config, image_channels=image_channels)
+    self.secret = torch.rand(1, 4, 1, 1)  # not a buffer
+
+
+class Trusting(PluginConfig):
+    model_config = {"extra": "ignore"}
+
+
+class Forgetful(PluginConfig):
+    width: int = 4
+
+    def model_dump(self, **options):
+        return {"type": self.type, "width": 5}
+
+
+def global_noise(self, denoise, x, sigmas, noise):
+    return Sampler.__call__(self, denoise, x, sigmas, noise) + torch.randn(x.shape) * 1e-3
+
+
+def in_place(self, denoise, x, sigmas, noise):
+    return x.copy_(Sampler.__call__(self, denoise, x, sigmas, noise))
+
+
+def one_step(self, denoise, x, sigmas, noise):
+    return denoise(x, sigmas[0])
+
+
+def half_way(self, denoise, x, sigmas, noise):
+    return Sampler.__call__(self, denoise, x, sigmas[:-1], noise)
+
+
+def denoise_the_clean(self, denoise, x, sigmas, noise):
+    return denoise(Sampler.__call__(self, denoise, x, sigmas, noise), sigmas[-1])
+
+
+def batch_mean(self, denoise, x, sigmas, noise):
+    out = Sampler.__call__(self, denoise, x, sigmas, noise)
+    return out + 0.01 * (out - out.mean(0))
+
+
+def root(self, image, target):
+    return (image - target.detach()).square().mean((1, 2, 3)).sqrt()  # infinite slope at 0
+
+
+BROKEN = [
+    ("autoencoder", {"Config": None}, "no nested class Config"),
+    ("autoencoder", {"Config": Trusting}, "keys that it does not know"),
+    ("autoencoder", {"Config": Forgetful}, "another one after it was written"),
+    ("autoencoder", {"rescale": "none"}, "rescale is 'none'"),
+    ("autoencoder", {"factor": 4}, r"not \[B,m,8,9\]"),
+    ("autoencoder", {"channels": 3}, "draw gave"),
+    (
+        "autoencoder",
+        {"draw": lambda self, moments, generator=None: moments + torch.randn(moments.shape)},
+        "same latent for the same generator",
+    ),
+    ("autoencoder", {"decode": lambda self, latent: self.up(latent - latent.mean())}, "other pictures of a batch"),
+    ("autoencoder", {"forward": counting_forward}, "forward changes calls"),
+    ("autoencoder", {"forward": with_a_fact("mean", lambda image: image.mean())}, "'mean' is not a detached tensor"),
+    ("autoencoder", {"forward": with_a_fact("codes", lambda image: image.detach().sum((0, 2, 3)))}, "'codes' has shape"),
+    (
+        "autoencoder",
+        {"decode": lambda self, latent: self.up(latent).detach() + 0 * latent.mean()},
+        "no gradient reaches up.weight, up.bias",
+    ),
+    ("autoencoder", {"after_step": lambda self: ["codebook"]}, "names .'codebook'."),
+    ("autoencoder", {"codes": lambda self, moments: moments}, "come together"),
+    (
+        "autoencoder",
+        {"codes": lambda self, m: m.argmax(1), "lookup": lambda self, c: c[:, None].repeat(1, 4, 1, 1).float()},
+        "decoded from its codes",
+    ),
+    ("autoencoder", {"__init__": secretive, "decode": lambda self, latent: self.up(latent * self.secret)}, "outside of parameters"),
+    ("discriminator", {"forward": lambda self, image: self.score(image)}, "not a list of maps"),
+    ("discriminator", {"forward": lambda self, image: [self.score(image).mean((2, 3))]}, "not .B,1"),
+    ("discriminator", {"forward": lambda self, image: [self.score(image.detach())]}, "no gradient reaches the picture"),
+    ("schedule", {"marginal": lambda self, t: (t, 1 - t)}, "t = 0 is not data"),
+    ("schedule", {"marginal": lambda self, t: (1 - t / 2, t / 2)}, "t = 1 is not noise"),
+    ("schedule", {"marginal": lambda self, t: (1 - (t * 10).floor() / 10, (t * 10).floor() / 10)}, "does not rise"),
+    ("schedule", {"marginal": lambda self, t: ((1 - t).double(), t.double())}, "float64 for float32"),
+    ("schedule", {"timesteps": 0}, "timesteps is 0"),
+    ("schedule", {"timestep": lambda self, t: 1000 - t}, "timestep does not rise"),
+    ("denoiser", {"forward": lambda self, x, t, condition=None: x[:, :1]}, "forward gave"),
+    (
+        "denoiser",
+        {"forward": lambda self, x, t, condition=None: Denoiser.forward(self, x, 0 * t, condition)},
+        "does not depend on the timestep",
+    ),
+    (
+        "denoiser",
+        {"forward": lambda self, x, t, condition=None: self.mix(x) + self.time(t[:, None])[..., None, None]},
+        "no gradient reaches vector",
+    ),
+    (
+        "denoiser",
+        {"forward": lambda self, x, t, condition=None: Denoiser.forward(self, x - x.mean(0), t, condition)},
+        "other latents of a batch",
+    ),
+    ("sampler", {"__call__": global_noise}, "two samples for the same noise"),
+    ("sampler", {"__call__": in_place}, "belong to the caller"),
+    ("sampler", {"__call__": one_step}, "are sampled with"),
+    ("sampler", {"__call__": half_way}, "miss a known answer|are sampled with"),
+    ("sampler", {"__call__": denoise_the_clean}, "at sigma = 0"),
+    ("sampler", {"__call__": batch_mean}, "others of its batch"),
+    ("dataset", {"__len__": lambda self: 0}, "nothing to train on"),
+    ("dataset", {"__getitem__": lambda self, index: (torch.zeros(3, 8, 8), 0)}, "not an Example"),
+    ("dataset", {"__getitem__": lambda self, index: Example(Image.new("RGB", (8, 8)), 2)}, "label 2 of 2 classes"),
+    ("dataset", {"__getitem__": lambda self, index: Example(torch.zeros(3, 8, 8), 0)}, "neither a Pillow image nor uint8"),
+    ("dataset", {"__getitem__": lambda self, i: Example(Image.new("L", (8, 8), random.randrange(256)), 0)}, "not the same the second time"),
+    ("dataset", {"stamp": lambda self, index: "always"}, "two items have the same stamp"),
+    ("dataset", {"stamp": lambda self, index: f"{id(self)}/{index}"}, "stamp of item 0 changes"),
+    ("dataset", {"classes": property(lambda self: [self.split], lambda self, names: None)}, "different classes"),
+    ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean()}, "not .B."),
+    ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean((1, 2, 3))}, "flows into the target"),
+    ("perceptual", {"forward": root}, "at equal pictures is not finite"),
+    ("perceptual", {"forward": lambda self, i, t: Perceptual.forward(self, i + self.training, t)}, "training mode"),
+    ("conditioner", {"vector_dim": 8}, "size 8"),
+    ("conditioner", {"token_dim": 8, "encode": lambda self, given: Condition(vector=torch.zeros(3, 6))}, "no tokens, and 8 was announced"),
+    ("conditioner", {"encode": lambda self, given: Condition(vector=self.table.weight[:1].expand(3, 6))}, "null says the same"),
+    ("conditioner", {"null": lambda self, count: Condition()}, "null gave no vector"),
+    ("tracker", {"log": lambda self, step, scalars: scalars.clear()}, "log changes the numbers"),
+    ("tracker", {"image": lambda self, step, path: path.unlink()}, "image changes the picture"),
+    ("tracker", {"close": lambda self: self.files.close()}, "AttributeError"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "complaint"), BROKEN, ids=[f"{kind}-{i}" for i, (kind, _, _) in enumerate(BROKEN)])
+def test_a_broken_plugin_is_told_what_it_does_not_keep(kind, changes, complaint):
+    cls = type("Broken", (GOOD[kind],), {**changes, "__module__": __name__})
+    globals()["Broken"] = cls  # where pickle looks for it
+    with pytest.raises(PluginError, match=complaint) as caught:
+        check(kind, cls)
+    assert f"Broken is not a good {kind}: " in str(caught.value)
+
+
+def test_every_kind_has_a_broken_plugin_here():
+    assert {kind for kind, _, _ in BROKEN} == set(registry.GROUPS)
+
+
+def test_options_are_keys_of_the_config():
+    with pytest.raises(PluginError, match="Config cannot be made of"):
+        check("sampler", Sampler, steps=3)
+
+
+def test_a_plugin_of_a_third_party_is_installed_found_and_keeps_its_promise(tmp_path, monkeypatch):
+    source = shutil.copytree(SAMPLE, tmp_path / "source")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = subprocess.run([*install, "--target", str(tmp_path / "site"), str(source)], capture_output=True, text=True, check=False)
+    if done.returncode and ("No module named pip" in done.stderr or "BackendUnavailable" in done.stderr):
+        pytest.skip("this environment has no pip or no setuptools")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    registry._advertised.cache_clear()
+    try:
+        plugin = registry.find("autoencoder", "fsq")
+        assert plugin.source == "ldmctl-fsq 0.1.0"
+        check_autoencoder(plugin.load(), widths=[8, 16])
+    finally:
+        registry._advertised.cache_clear()
+        sys.modules.pop("ldmctl_fsq", None)
