@@ -24,7 +24,8 @@ LAYERS = [
     {"run", "latents", "feed", "codec", "network", "signals", "voice"},
     {"sampling"},
     {"loop"},
-    {"stages", "testing"},
+    {"plan"},
+    {"stages", "testing", "template"},
     {"cli", "api"},
     {"__main__"},
 ]
@@ -65,12 +66,10 @@ def imported(file: Path) -> list[str]:
 
 
 def rank(module: str) -> tuple[int, int]:
-    """Where `ldmctl.x.y` stands: its layer, and inside cli whether it is options, a verb or the whole."""
-    parts = module.split(".")[1:]
-    inner = 0
-    if parts[0] == "cli":
-        inner = 2 if len(parts) == 1 or parts[1] == "__init__" else 0 if parts[1] == "options" else 1
-    return HEIGHT[parts[0]], inner
+    """Where `ldmctl.x.y` stands: its layer, and inside cli options, the verbs, the chain of verbs, the whole."""
+    layer, *rest = module.split(".")[1:]
+    inside = {"options": 0, "quickstart": 2, "__init__": 3}
+    return HEIGHT[layer], inside.get((rest or ["__init__"])[0], 1) if layer == "cli" else 0
 
 
 @pytest.mark.parametrize(
