@@ -105,7 +105,8 @@ def _scan(root: Path, suffixes: set[str]) -> tuple[list[File], list[File]]:
     """The pictures below the root and all other files, each sorted by path. Hidden files are neither; empty ones are no pictures."""
     if not root.is_dir():
         raise DataError(f"{root} is a file; a folder of pictures was expected. Unpack archives first.")
-    pictures, others = [], []
+    pictures: list[File] = []
+    others: list[File] = []
     for file in _walk(root):
         fits = os.path.splitext(file.path)[1].lower() in suffixes and file.size > 0
         (pictures if fits else others).append(file)

@@ -35,7 +35,7 @@ COLOURS = {
     "purple": (150, 44, 190),
     "cyan": (30, 190, 214),
 }
-OUTLINES = {  # corners in units of the radius, y downwards
+OUTLINES: dict[str, list[tuple[float, float]]] = {  # corners in units of the radius, y downwards
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
     "triangle": [(0, -0.92), (1, 0.88), (-1, 0.88)],
     "star": [(r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)) for k in range(10) for r in [0.35 if k % 2 else 1]],
@@ -98,7 +98,7 @@ def _again(plugin: type[Shapes], config: Shapes.Config, split: str) -> Shapes:
 def _draw(shape: str, colour: tuple[int, int, int], size: int, *, dark: bool, chance: Callable[[], float]) -> Image.Image:
     grey = round(18 + 34 * chance() if dark else 210 + 40 * chance())
     light = 0.92 + 0.14 * chance()
-    fill = tuple(min(255, round(part * light)) for part in colour)
+    fill = (min(255, round(colour[0] * light)), min(255, round(colour[1] * light)), min(255, round(colour[2] * light)))
     radius = (SMALLEST + (LARGEST - SMALLEST) * chance()) * size
     room = size - 2 - 2 * radius
     x, y = 1 + radius + room * chance(), 1 + radius + room * chance()
