@@ -31,7 +31,7 @@ from ldmctl.registry import kind_of
 Check = Callable[..., None]
 
 
-def check(kind: str, cls: type, **options: Any) -> None:
+def check(kind: str, cls: type, /, **options: Any) -> None:
     """The check of this kind; a PluginError says what is not as promised."""
     CHECKS[kind_of(kind)](cls, **options)
 
@@ -41,7 +41,7 @@ def _promise(kind: str) -> Callable[[Check], Check]:
 
     def decorate(function: Check) -> Check:
         @wraps(function)
-        def checked(cls: type, *given: Any, **options: Any) -> None:
+        def checked(cls: type, /, *given: Any, **options: Any) -> None:
             try:
                 with torch.random.fork_rng(devices=[]):
                     function(cls, *given, **options)
@@ -61,7 +61,7 @@ def _promise(kind: str) -> Callable[[Check], Check]:
 
 
 @_promise("autoencoder")
-def check_autoencoder(cls: type, **options: Any) -> None:
+def check_autoencoder(cls: type, /, **options: Any) -> None:
     """Shapes, draws, penalties and facts, state, gradients, codes; colour and, unless it is refused, grey."""
     for channels in (3, 1):
         with _refusal_allowed(channels == 1):
@@ -149,7 +149,7 @@ def _check_codes(model: Any, channels: int) -> None:
 
 
 @_promise("discriminator")
-def check_discriminator(cls: type, **options: Any) -> None:
+def check_discriminator(cls: type, /, **options: Any) -> None:
     """Maps of logits, one list for a batch, with gradients to the picture and to all parameters."""
     for channels in (3, 1):
         with _refusal_allowed(channels == 1):
@@ -171,7 +171,7 @@ def _scores(channels: int, model: Any) -> Tensor:
 
 
 @_promise("denoiser")
-def check_denoiser(cls: type, **options: Any) -> None:
+def check_denoiser(cls: type, /, **options: Any) -> None:
     """Shapes, and that it listens to x, time and every part of a condition that it takes."""
     parts = {"vector": ("vector_dim", (2, 6)), "tokens": ("token_dim", (2, 3, 6)), "maps": ("map_channels", (2, 6, 16, 8))}
     _check_listening(cls, options, {}, None)
@@ -205,7 +205,7 @@ def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int
 
 
 @_promise("perceptual")
-def check_perceptual(cls: type, **options: Any) -> None:
+def check_perceptual(cls: type, /, **options: Any) -> None:
     """A distance per picture: 0 when equal, with finite gradients to the first picture only."""
     for channels in (3, 1):
         with _refusal_allowed(channels == 1):
@@ -283,7 +283,7 @@ def _check_condition(condition: Any, sizes: Mapping[str, int], method: str) -> N
 
 
 @_promise("schedule")
-def check_schedule(cls: type, **options: Any) -> None:
+def check_schedule(cls: type, /, **options: Any) -> None:
     """From data to noise, steadily, and found back from its own levels."""
     schedule = _maker(cls, options)()
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
@@ -312,7 +312,7 @@ def check_schedule(cls: type, **options: Any) -> None:
 
 
 @_promise("sampler")
-def check_sampler(cls: type, **options: Any) -> None:
+def check_sampler(cls: type, /, **options: Any) -> None:
     """From noise to a Gaussian whose best estimate is known, each picture on its own."""
     sampler = _maker(cls, options)()
     t = torch.linspace(1, 1 / 200, 200, dtype=torch.float64)
@@ -356,7 +356,7 @@ def check_sampler(cls: type, **options: Any) -> None:
 
 
 @_promise("dataset")
-def check_dataset(cls: type, **options: Any) -> None:
+def check_dataset(cls: type, /, **options: Any) -> None:
     """Items, labels and stamps of both splits, the same each time and in every process."""
     train, val = (_maker(cls, options, split=split)() for split in ("train", "val"))
     _expect(len(train) > 0, "there is nothing to train on")
@@ -395,7 +395,7 @@ def _pixels(item: Example) -> Tensor:
 
 
 @_promise("tracker")
-def check_tracker(cls: type, **options: Any) -> None:
+def check_tracker(cls: type, /, **options: Any) -> None:
     """Two runs into one folder, the second going on from the first."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "samples" / "000001.png"
