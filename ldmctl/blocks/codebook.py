@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 16_384  # features compared with the codebook at a time, which bounds memory
+DISTANCES = 2**23  # held at a time while the nearest codes are searched: 32 MiB
 
 
 class Quantized(NamedTuple):
@@ -22,6 +22,7 @@ class Quantized(NamedTuple):
 
     latent: Tensor  # [B,c,h,w], exactly the nearest codes; its gradient goes to the features
     codes: Tensor  # [B,h,w]
+    counts: Tensor  # [K], how often each code occurs
     commitment: Tensor  # ||z - sg(e)||^2 per element, unweighted: moves the encoder
     codebook: Tensor  # ||sg(z) - e||^2 per element: moves the codes
 
@@ -32,7 +33,7 @@ class Codebook(nn.Module):
     uses: Tensor
     steps: Tensor
 
-    def __init__(self, size: int, channels: int, *, revive: int = 100):
+    def __init__(self, size: int, channels: int, *, revive: int = 25):
         super().__init__()
         self.revive = revive
         self.embedding = nn.Embedding(size, channels)
@@ -49,10 +50,11 @@ class Codebook(nn.Module):
             z = features.float()
             codes = self.nearest(z)
             e = self.lookup(codes)
+            counts = torch.zeros_like(self.uses).scatter_add_(0, codes.flatten(), torch.ones_like(codes.flatten()))
             if self.training and torch.is_grad_enabled():
-                self._remember(z.detach(), codes)
+                self._seen = (counts if self._seen is None else counts + self._seen[0], z.detach())
             latent = (e.detach() + (z - z.detach())).to(features.dtype)  # straight-through
-            return Quantized(latent, codes, F.mse_loss(z, e.detach()), F.mse_loss(e, z.detach()))
+            return Quantized(latent, codes, counts, F.mse_loss(z, e.detach()), F.mse_loss(e, z.detach()))
 
     @torch.no_grad()
     def nearest(self, features: Tensor) -> Tensor:
@@ -61,16 +63,12 @@ class Codebook(nn.Module):
             weight = self.embedding.weight.float()
             half_norms = weight.square().sum(1) / 2
             rows = _rows(features.float())
-            found = [(half_norms - part @ weight.T).argmin(1) for part in rows.split(ROWS)]
+            found = [(half_norms - part @ weight.T).argmin(1) for part in rows.split(max(1, DISTANCES // len(weight)))]
         return torch.cat(found).view(features.shape[0], *features.shape[2:])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """[B,h,w] -> [B,c,h,w]."""
-        return self.embedding(codes).movedim(-1, 1)
-
-    def counts(self, codes: Tensor) -> Tensor:
-        """How often each code occurs, [K]."""
-        return torch.bincount(codes.flatten(), minlength=len(self.embedding.weight))
+        return self.embedding(codes).movedim(-1, 1).contiguous()  # else all that follows runs in channels_last, slower on a CPU
 
     @torch.no_grad()
     def after_step(self) -> list[str]:
@@ -80,6 +78,7 @@ class Codebook(nn.Module):
         (used, features), self._seen = self._seen, None
         together = dist.is_available() and dist.is_initialized()
         if together:
+            used = used.clone()  # the forward's own counts are a fact that its rank reports
             dist.all_reduce(used)
         self.uses += used
         self.steps += 1
@@ -93,12 +92,9 @@ class Codebook(nn.Module):
         chosen = _pick(_rows(features), len(unused))
         if together:
             dist.broadcast(chosen, src=0)
-        self.embedding.weight[unused] = chosen.to(self.embedding.weight.dtype)
+        weight = self.embedding.weight
+        weight[unused] = torch.where(chosen.isfinite(), chosen.to(weight.dtype), weight[unused])
         return ["embedding.weight"]
-
-    def _remember(self, features: Tensor, codes: Tensor) -> None:
-        used = self.counts(codes)
-        self._seen = (used if self._seen is None else used + self._seen[0], features)
 
     def _is_time(self, step: int) -> bool:
         return self.revive > 0 and (step % self.revive == 0 or (step < self.revive and step & (step - 1) == 0))

@@ -32,7 +32,7 @@ class VQVAE(nn.Module):
             0.25, ge=0, description="beta, the weight of the term that pulls the encoder to the codes; codes are pulled with weight 1"
         )
         revive: NonNegativeInt = Field(
-            100,
+            25,
             description="steps after which an unused code is moved to a feature of the last batch (sooner in the first steps); 0: never",
         )
 
@@ -64,11 +64,10 @@ class VQVAE(nn.Module):
         """image [B,C,H,W] -> its reconstruction, with the commitment and codebook penalties."""
         features = self.encode(image)
         quantized = self.quantize(features)
-        counts = self.quantize.counts(quantized.codes).detach()
-        shares = counts / counts.sum()
+        shares = quantized.counts / quantized.codes.numel()
         variance = features.detach().float().var((0, 2, 3), correction=0).mean()
         facts = {
-            "codes_counts": counts,
+            "codes_counts": quantized.counts,
             "perplexity": shares.mul((shares + 1e-10).log()).sum().neg().exp(),  # of this batch
             "quantization_error": quantized.codebook.detach() / variance,  # share of the variance that rounding loses
         }

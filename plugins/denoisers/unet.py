@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, StrictInt, model_validator
 from torch import Tensor, nn
 
-from ldmctl.blocks import DownBlock, MidBlock, TimestepEmbedding, UpBlock, group_norm
+from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm
 from ldmctl.config import PluginConfig
 from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
@@ -86,6 +86,7 @@ class UNet(nn.Module):
         )
         self.conv_norm_out = group_norm(widths[0], groups, EPS)
         self.conv_out = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self._start_at_zero()
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Tensor:
         """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing)."""
@@ -103,6 +104,15 @@ class UNet(nn.Module):
             met, skips = skips[-taken:], skips[:-taken]
             hidden = block(hidden, met, time, size=skips[-1].shape[-2:] if skips else None)
         return self.conv_out(F.silu(self.conv_norm_out(hidden))).to(x.dtype)
+
+    def _start_at_zero(self) -> None:
+        """Zeroes what each residual branch and the whole network end in, which trains faster from the first steps on."""
+        ends = [self.conv_out]
+        ends += [module.conv2 for module in self.modules() if isinstance(module, ResnetBlock)]
+        ends += [module.to_out[0] for module in self.modules() if isinstance(module, Attention)]
+        for layer in ends:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def _with_maps(self, x: Tensor, condition: Condition | None) -> Tensor:
         if not self.map_channels:

@@ -8,7 +8,6 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.blocks import Attention, Codebook
-from ldmctl.blocks.codebook import ROWS
 from ldmctl.protocols import Reconstruction
 
 SMALL = {
@@ -208,7 +207,7 @@ def test_gradient_passes_straight_through_the_codes():
 
 def test_the_nearest_code_is_the_nearest():
     torch.manual_seed(0)
-    codebook = Codebook(64, 4)
+    codebook = Codebook(512, 4)
     nn.init.normal_(codebook.embedding.weight)
     features = torch.randn(5, 4, 60, 70)  # more rows than are compared at a time
     assert ROWS < 5 * 60 * 70
@@ -285,6 +284,13 @@ def test_revival_is_repeatable_and_goes_on_after_a_restart():
 
     assert torch.equal(run(None), run(None))
     assert torch.equal(run(None), run(restart_at=4))
+
+
+def test_features_that_are_not_finite_never_become_codes():
+    codebook = lost_code(revive=1)
+    codebook(torch.full((2, 2, 1, 1), float("nan")))
+    codebook.after_step()
+    assert codebook.embedding.weight.isfinite().all()
 
 
 def test_only_training_counts_as_use():

@@ -19,7 +19,15 @@ def make(
     torch.manual_seed(0)
     plugin = registry.load("denoiser", name)
     config = plugin.Config(type=name, **{**SMALL[name], **keys})
-    return plugin(config, channels=channels, size=size, **(context or {}))
+    return awake(plugin(config, channels=channels, size=size, **(context or {})))
+
+
+def awake(denoiser: nn.Module) -> nn.Module:
+    """The denoiser with what starts at zero moved away from it, so that every part matters."""
+    for parameter in denoiser.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return denoiser
 
 
 def latents(channels: int = 3, size: tuple[int, int] = (8, 8)) -> torch.Tensor:
@@ -109,6 +117,22 @@ def test_a_projected_vector_is_a_row_of_diffusers_class_embedding():
         table.copy_(ours.vector_embedding(vectors))
         expected = theirs(latents(), 7, class_labels=labels).sample
         torch.testing.assert_close(ours(latents(), torch.tensor([7.0, 7.0]), Condition(vectors[labels])), expected, atol=1e-4, rtol=0)
+
+
+def test_a_new_network_predicts_zero():
+    plugin = registry.load("denoiser", "unet")
+    unet = plugin(plugin.Config(type="unet", **SMALL["unet"]), channels=3, size=(8, 8))
+    assert not unet(latents(), torch.tensor([3.0, 700.0])).any()
+
+
+def test_maps_of_odd_size_come_back_to_their_size():
+    widths, x = [8] * 4, latents(3, (7, 13))
+    seen = []
+    unet = make(widths=widths, layers=1)
+    for block in unet.down_blocks:
+        block.register_forward_hook(lambda _module, _given, maps: seen.append(tuple(maps[-1].shape[2:])))
+    assert unet(x, torch.tensor([3.0, 700.0])).shape == x.shape
+    assert seen == [(4, 7), (2, 4), (1, 2), (1, 2)]
 
 
 def test_tokens_are_refused():
