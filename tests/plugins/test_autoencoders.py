@@ -8,6 +8,7 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.blocks import Attention, Codebook
+from ldmctl.blocks.codebook import DISTANCES
 from ldmctl.protocols import Reconstruction
 
 SMALL = {
@@ -209,8 +210,8 @@ def test_the_nearest_code_is_the_nearest():
     torch.manual_seed(0)
     codebook = Codebook(512, 4)
     nn.init.normal_(codebook.embedding.weight)
-    features = torch.randn(5, 4, 60, 70)  # more rows than are compared at a time
-    assert ROWS < 5 * 60 * 70
+    features = torch.randn(5, 4, 60, 70)  # more than is compared at a time
+    assert DISTANCES < 5 * 60 * 70 * 512
     rows = features.permute(0, 2, 3, 1).reshape(-1, 4).double()
     expected = torch.cdist(rows, codebook.embedding.weight.double()).argmin(1).view(5, 60, 70)
     assert torch.equal(codebook.nearest(features), expected)
