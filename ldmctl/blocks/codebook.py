@@ -61,8 +61,9 @@ class Codebook(nn.Module):
         """[B,c,h,w] -> indices [B,h,w] of the codes at the smallest distance."""
         with torch.autocast(features.device.type, enabled=False):
             weight = self.embedding.weight.float()
+            centre = weight.mean(0)  # taken off both, or digits cancel where codes are far from zero and near each other
+            weight, rows = weight - centre, _rows(features.float()) - centre
             half_norms = weight.square().sum(1) / 2
-            rows = _rows(features.float())
             found = [(half_norms - part @ weight.T).argmin(1) for part in rows.split(max(1, DISTANCES // len(weight)))]
         return torch.cat(found).view(features.shape[0], *features.shape[2:])
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, StrictInt, model_validator
+from pydantic import Field, PositiveInt, StrictBool, model_validator
 from torch import Tensor, nn
 
 from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm
@@ -26,9 +26,8 @@ class UNet(nn.Module):
             [128, 256, 256], min_length=1, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution on the way down; one more on the way up")
-        attention: list[StrictInt] | None = Field(
-            None,
-            description="resolutions with self-attention, 0 is the largest map; null: all but that. The middle always has it",
+        attention: list[StrictBool] | None = Field(
+            None, description="self-attention or not at each resolution; null: at all but the first. The middle always has it"
         )
         head_dim: PositiveInt = Field(8, description="channels of one attention head; divides the widths that have attention")
         norm_groups: PositiveInt = Field(
@@ -39,21 +38,17 @@ class UNet(nn.Module):
         )
 
         @property
-        def attended(self) -> list[int]:
-            """The resolutions with self-attention."""
-            return list(range(1, len(self.widths))) if self.attention is None else self.attention
+        def attended(self) -> list[bool]:
+            """Whether each resolution has self-attention."""
+            return [level > 0 for level in range(len(self.widths))] if self.attention is None else self.attention
 
         @model_validator(mode="after")
         def _fits(self) -> Self:
-            last = len(self.widths) - 1
-            for level in self.attended:
-                if not 0 <= level <= last:
-                    raise ValueError(f"attention names resolution {level}, and {last + 1} widths are resolutions 0 to {last}")
-            for level in {*self.attended, last}:
-                if self.widths[level] % self.head_dim:
-                    raise ValueError(
-                        f"head_dim={self.head_dim} does not divide the width {self.widths[level]} of resolution {level}, which attends"
-                    )
+            if len(self.attended) != len(self.widths):
+                raise ValueError(f"attention speaks of {len(self.attended)} resolutions, widths of {len(self.widths)}")
+            for width, attends in zip(self.widths, [*self.attended[:-1], True], strict=True):
+                if attends and width % self.head_dim:
+                    raise ValueError(f"head_dim={self.head_dim} does not divide the width {width}, which has attention")
             return self
 
     def __init__(
@@ -68,7 +63,7 @@ class UNet(nn.Module):
         time_width = 4 * widths[0]
         groups = math.gcd(config.norm_groups, *widths)
         shape = {"time_width": time_width, "norm_groups": groups, "eps": EPS, "dropout": config.dropout}
-        heads = [width // config.head_dim if level in config.attended else 0 for level, width in enumerate(widths)]
+        heads = [width // config.head_dim if attends else 0 for width, attends in zip(widths, config.attended, strict=True)]
         last = len(widths) - 1
 
         self.map_channels = map_channels

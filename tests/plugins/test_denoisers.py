@@ -108,7 +108,7 @@ def test_a_projected_vector_is_a_row_of_diffusers_class_embedding():
         up_block_types=("AttnUpBlock2D",),
         num_class_embeds=3,
     ).eval()
-    ours = make(widths=[8], attention=[0], context={"vector_dim": 5}).eval()
+    ours = make(widths=[8], attention=[True], context={"vector_dim": 5}).eval()
     weights = theirs.state_dict()
     table = weights.pop("class_embedding.weight")
     ours.load_state_dict(weights, strict=False)
@@ -140,7 +140,7 @@ def test_tokens_are_refused():
         make(context={"token_dim": 16})
 
 
-@pytest.mark.parametrize("keys", [{"attention": [3]}, {"attention": [-1]}, {"attention": [True]}, {"head_dim": 5}, {"widths": []}])
+@pytest.mark.parametrize("keys", [{"attention": [True]}, {"attention": [0, 1, 1]}, {"head_dim": 5}, {"widths": []}])
 def test_a_network_that_cannot_be_is_a_config_error(keys):
     with pytest.raises(ValidationError):
         make(**keys)
