@@ -1,0 +1,106 @@
+"""What several tests stand on: tiny configs, and a chain of tiny runs that is made once."""
+
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).parent / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """tiny("fit-ae", "loop.steps=2") -> the validated config of tests/tiny/fit-ae.yaml with these overrides."""
+    from ldmctl.presets import compose
+    from ldmctl.schemas import VERBS
+
+    def config(verb, *overrides, below=None):
+        file = TINY / f"{verb}.yaml"
+        return compose(VERBS[verb], config=str(file) if file.exists() else None, overrides=overrides, below=below)[0]
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    """A voice that says nothing."""
+    from ldmctl.voice import Voice
+
+    return Voice(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def fit_ae(tiny, quiet):
+    """fit_ae(out, "loop.steps=2") runs the first stage on tiny shapes -> the folder."""
+    from ldmctl.stages.fit_ae import fit_ae as stage
+
+    def run(out, *overrides, **options):
+        stage(tiny("fit-ae", *overrides), out, voice=quiet, **options)
+        return Path(out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def encode(tiny, quiet):
+    """encode(out, run, "flip=true") encodes the pictures of a fit-ae run -> the folder."""
+    from ldmctl.cli.options import run_config
+    from ldmctl.stages.encode_dataset import encode_dataset
+
+    def run(out, source, *overrides, **options):
+        words = [f"run={source}", "machine.device=cpu", "machine.precision=fp32", *overrides]
+        encode_dataset(tiny("encode-dataset", *words, below=run_config(str(source))), out, voice=quiet, **options)
+        return Path(out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fit_diffusion(tiny, quiet):
+    """fit_diffusion(out, cache, "loop.steps=2") runs the second stage -> the folder."""
+    from ldmctl.stages.fit_diffusion import fit_diffusion as stage
+
+    def run(out, cache, *overrides, **options):
+        stage(tiny("fit-diffusion", f"latents={cache}", *overrides), out, voice=quiet, **options)
+        return Path(out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def vae_run(tmp_path_factory, fit_ae):
+    """A run folder of fit-ae with a tiny VAE. Read only."""
+    return fit_ae(tmp_path_factory.mktemp("vae") / "ae")
+
+
+@pytest.fixture(scope="session")
+def vqvae_run(tmp_path_factory, fit_ae):
+    """A run folder of fit-ae with a tiny VQ-VAE. Read only."""
+    return fit_ae(tmp_path_factory.mktemp("vqvae") / "ae", "autoencoder.type=vqvae", *VQVAE)
+
+
+@pytest.fixture(scope="session")
+def vae_cache(tmp_path_factory, encode, vae_run):
+    """Latents of the tiny VAE. Read only."""
+    return encode(tmp_path_factory.mktemp("vae") / "cache", vae_run)
+
+
+@pytest.fixture(scope="session")
+def vqvae_cache(tmp_path_factory, encode, vqvae_run):
+    """Latents of the tiny VQ-VAE. Read only."""
+    return encode(tmp_path_factory.mktemp("vqvae") / "cache", vqvae_run)
+
+
+@pytest.fixture(scope="session")
+def vqvae_words():
+    """Overrides that make the tiny autoencoder a VQ-VAE."""
+    return ["autoencoder.type=vqvae", *VQVAE]
+
+
+VQVAE = [
+    "autoencoder.channels=3",
+    "autoencoder.widths=[8,8]",
+    "autoencoder.layers=1",
+    "autoencoder.norm_groups=4",
+    "autoencoder.attention=false",
+    "autoencoder.codebook_size=16",
+]
