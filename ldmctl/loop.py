@@ -6,6 +6,7 @@ with Training(...) as training:
         training.update(step, learner, items)
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ class Training:
     def _restore(self) -> None:
         saved = self.run.load_state() if self.run.resumed else None
         if saved is None:
+            self.run.cut_metrics(0)
             return
         tensors, scalars = saved
         if self.loop.decay == "cosine" and scalars["steps"] != self.loop.steps:
@@ -92,7 +94,7 @@ class Training:
             if last or self.done % self.loop.report == 0:
                 self.report()
             stop = self._asked_to_stop()
-            if last or stop or self.done % self.loop.save == 0:
+            if last or stop or self.done % self.loop.save == 0 or self._keeps():
                 self.save()
             if stop and not last:
                 raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
@@ -101,6 +103,10 @@ class Training:
         if self.engine.world == 1:
             return self.signals.asked
         return self.done % 8 == 0 and self.engine.any(self.signals.asked)  # asking the ranks costs a wait
+
+    def _keeps(self) -> bool:
+        every = self.loop.keep.every
+        return bool(every) and self.done % every == 0
 
     def previews(self, step: int) -> bool:
         """Whether pictures and the validation loss are due after this step."""
@@ -113,7 +119,8 @@ class Training:
     def update(self, step: int, learner: Learner, items: Tensor) -> None:
         """One optimizer step, the autoencoder's own `after_step`, and the average."""
         norm, bad = learner.update(step)
-        renewed = learner.module.after_step() if hasattr(learner.module, "after_step") else ()
+        after_step: Any = getattr(learner.module, "after_step", tuple)
+        renewed = after_step()
         if learner.average:
             learner.track(step, renewed)
         name = next(name for name, each in self.learners.items() if each is learner)
@@ -140,8 +147,9 @@ class Training:
             if picture is not None:
                 self.tracker.image(step + 1, picture)
         best = self.scalars.get("best")
-        if self.loop.keep.best and judged_by in values and (best is None or values[judged_by] < best):
-            self.scalars["best"] = values[judged_by]
+        judged = values.get(judged_by, math.nan)
+        if self.loop.keep.best and math.isfinite(judged) and (best is None or judged < best):
+            self.scalars["best"] = judged
             self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
         self.voice.say(
             "  ".join(
@@ -162,7 +170,7 @@ class Training:
         )
         self._write_model(self.run.folder / "model.safetensors")
         keep = self.loop.keep
-        if keep.every and self.done % keep.every == 0:
+        if self._keeps():
             self._write_model(self.run.folder / "snapshots" / f"{self.done:09d}.safetensors")
             numbered = sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
             for old in numbered[: -keep.last] if keep.last and self.run.writes else []:

@@ -18,19 +18,29 @@ from ldmctl.config import Config, fixed_differences, read_yaml, write_yaml
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.schemas import VERBS
 
-OWN = ("config.yaml", "run.json", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl")
+OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
 OWN_PATTERNS = ("samples/*.png", "snapshots/*.safetensors", "latents.json", "*-[0-9]*.safetensors", "*-[0-9]*.items.jsonl")
 
 
 class Run:
     """A run folder, held by this process until `close`. On other ranks than the first it writes nothing."""
 
-    def __init__(self, folder: Path, record: dict[str, Any], *, resumed: bool, writes: bool, lock: IO[str] | None):
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        *,
+        resumed: bool,
+        writes: bool,
+        lock: IO[str] | None,
+        before: Mapping[str, str] | None = None,
+    ):
         self.folder = folder
         self.record = record
         self.resumed = resumed
         self.writes = writes
         self._lock = lock
+        self._before = before or {}  # text of the files that `open_run` changed, by name
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
@@ -80,12 +90,22 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    def _put_back(self) -> None:
+        """A command that does not fit a run leaves no trace in its folder."""
+        for name, text in self._before.items():
+            weights.write_text(self.folder / name, text)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None:
             self.close("finished")
+        elif isinstance(error, MismatchError) and self._before:
+            self._put_back()
         elif isinstance(error, LdmctlError):
             self.close({75: "stopped", 5: "diverged"}.get(error.exit_code, "failed"), error.exit_code)
         else:
@@ -108,10 +128,10 @@ def open_run(
         if overwrite:
             _clear(folder)
         resumed = _refuse_other(folder, config)
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8")) if resumed else {"format": weights.FORMAT, "started": _now()}
-        run = Run(folder, record, resumed=resumed, writes=True, lock=lock)
-        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
-        run.update(
+        before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
+        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": _now()}
+        run = Run(folder, record, resumed=resumed, writes=True, lock=lock, before=before)
+        run.update(  # first: a folder with run.json is ours, however soon after this the process ends
             verb=_verb(config),
             status="running",
             exit_code=None,
@@ -120,6 +140,7 @@ def open_run(
             versions=versions(),
             plugins=list(plugins),
         )
+        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
     except BaseException:
         lock.close()
         raise
@@ -177,8 +198,8 @@ def _take(folder: Path) -> IO[str]:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what ldmctl wrote into a run folder, and nothing else."""
-    for file in [*(folder / name for name in OWN), *(file for pattern in OWN_PATTERNS for file in folder.glob(pattern))]:
+    """Delete what ldmctl wrote into a run folder, and nothing else; run.json, by which it is known, last."""
+    for file in [*(file for pattern in OWN_PATTERNS for file in folder.glob(pattern)), *(folder / name for name in OWN)]:
         file.unlink(missing_ok=True)
 
 
