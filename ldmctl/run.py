@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ldmctl import registry, weights
-from ldmctl.config import Config, fixed_differences, read_yaml, write_yaml
-from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.config import Config, fixed_differences, read_config, write_json, write_yaml
+from ldmctl.errors import LdmctlError, MismatchError, with_article
 from ldmctl.schemas import VERBS
 
 OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
 OWN_PATTERNS = ("samples/*.png", "snapshots/*.safetensors", "latents.json", "*-[0-9]*.safetensors", "*-[0-9]*.items.jsonl")
+
+WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
 
 
 class Run:
@@ -46,7 +48,7 @@ class Run:
         """Append one object to metrics.jsonl."""
         if self.writes:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(write_json({"step": step, **values}) + "\n")
 
     def cut_metrics(self, step: int) -> None:
         """Drop the reports after a step, which a killed run made and a resumed one makes again."""
@@ -81,6 +83,8 @@ class Run:
         if not file.exists():
             return None
         tensors, header = weights.load(file)
+        if header.get("kind") != "state":
+            raise MismatchError(f"{file} is not the state of a run but {with_article(header.get('kind', 'file'))}. {WAYS}")
         return tensors, header["scalars"]
 
     def close(self, status: str, exit_code: int = 0) -> None:
@@ -122,7 +126,7 @@ def open_run(
     if not writes:
         return Run(folder, {}, resumed=(folder / "state.safetensors").exists(), writes=False, lock=None)
     _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = _take(folder)
     try:
         if overwrite:
@@ -160,16 +164,39 @@ def _refuse_other(folder: Path, config: Config) -> bool:
     """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
     if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
         return False
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    ways = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
+    record = _record(folder)
     if record.get("verb") != _verb(config):
-        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {ways}")
-    old = read_yaml((folder / "config.yaml").read_text(encoding="utf-8"), source=f"{folder}/config.yaml")
+        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {WAYS}")
+    old = read_config(folder)
     differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
     if differences:
         rows = [f"  {path}: {_short(before)} there, {_short(after)} asked for" for path, before, after in differences[:12]]
-        raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{ways}")
+        raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{WAYS}")
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder that --out names, or say in a MismatchError why that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise MismatchError(f"{folder} is a file; --out wants a folder.") from None
+    except OSError as error:
+        raise MismatchError(f"The folder {folder} cannot be made: {error.strerror}. Name another --out.") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MismatchError(f"The folder {folder} may not be written to. Name another --out.")
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What run.json says; a damaged one is a MismatchError."""
+    file = folder / "run.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MismatchError(f"{file} is damaged ({error}). {WAYS}") from None
+    if not isinstance(record, dict):
+        raise MismatchError(f"{file} is damaged: it holds no object. {WAYS}")
+    return record
 
 
 def _take(folder: Path) -> IO[str]:
@@ -221,15 +248,14 @@ def describe_plugins(*plugins: Any) -> list[str]:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The resolved config of a finished or running run, as plain values."""
-    file = folder / "config.yaml"
-    if not file.exists():
+    if not (folder / "config.yaml").exists():
         raise MismatchError(f"{folder} is not a run folder: it has no config.yaml.")
-    return read_yaml(file.read_text(encoding="utf-8"), source=str(file))
+    return read_config(folder)
 
 
 def model_file(run: str, *, verb: str) -> Path:
     """The weights that `--run runs/ae`, `runs/ae@10000` or `runs/ae@best` names, or a MismatchError that says what there is."""
-    name, _, snapshot = run.partition("@")
+    name, _, snapshot = run.rpartition("@") if "@" in Path(run).name else (run, "", "")
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise MismatchError(f"There is no run folder {folder}. `ldmctl {verb} --out {folder}` makes one, --run names another.")

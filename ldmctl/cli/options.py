@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ldmctl import presets
-from ldmctl.config import Config, write_yaml
-from ldmctl.errors import ConfigError
+from ldmctl.config import Config, parse_overrides, read_config, write_json, write_yaml
 from ldmctl.voice import Voice
 
 
@@ -77,7 +76,8 @@ def perform(
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
         spread(count, Path(out or "."))
         return
-    voice.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
+    if source:
+        voice.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
     for path, value in sorted(vars(config).items()):
         voice.detail(f"  {path}: {value}")
     result = work(voice)
@@ -89,15 +89,15 @@ def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner)
     """The resolved config and its costs, as a YAML document or one JSON object."""
     resolved = config.model_dump(mode="json")
     if manner.json:
-        print_json({"dry_run": True, "source": source, "config": resolved, "plan": plan})
+        print_json({"dry_run": True, "source": source or None, "config": resolved, "plan": plan})
         return
-    lines = [f"# {source}", *(f"# {name}: {value}" for name, value in plan.items())]
-    print("\n".join(lines) + "\n" + write_yaml(resolved), end="")
+    lines = [*([f"# {source}"] if source else []), *(f"# {name}: {value}" for name, value in plan.items())]
+    print("".join(f"{line}\n" for line in lines) + write_yaml(resolved), end="")
 
 
 def print_json(result: dict[str, Any]) -> None:
     """One object, one line, on stdout."""
-    print(json.dumps(result, default=str), flush=True)
+    print(write_json(result), flush=True)
 
 
 def spread(count: int, out: Path) -> None:
@@ -126,19 +126,14 @@ def given(**flags: Any) -> dict[str, Any]:
 
 def run_config(run: str) -> dict[str, Any]:
     """The pictures of the fit-ae run that `--run` names: data, dataset and image of its config. Torch-free."""
-    from ldmctl.config import read_yaml
-
-    file = Path(run.partition("@")[0]).expanduser() / "config.yaml"
-    if not file.exists():
+    folder = Path(run.rpartition("@")[0] if "@" in Path(run).name else run).expanduser()
+    if not (folder / "config.yaml").exists():
         return {}
-    raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file} holds no keys and values.")
+    raw = read_config(folder)
     return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
 
 
-def wished(overrides: list[str], key: str) -> str | None:
-    """The value of one top-level key among KEY=VALUE words and LDMCTL_OVERRIDES, when it must be known before the rest."""
-    words = [*os.environ.get("LDMCTL_OVERRIDES", "").split(), *overrides]
-    values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+def wished(schema: type[Config], overrides: list[str] | None, key: str) -> Any:
+    """The value of one top-level key among LDMCTL_OVERRIDES and KEY=VALUE words, when it must be known before the rest; None without."""
+    values = [layer[key] for layer in [*presets.environment(schema), *parse_overrides(overrides or [])] if key in layer]
     return values[-1] if values else None
