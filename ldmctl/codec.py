@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ldmctl import weights
 from ldmctl.engine import Engine
-from ldmctl.errors import MismatchError
+from ldmctl.errors import MismatchError, with_article
 from ldmctl.images import crop_to, pad_to
 from ldmctl.manifest import Statistics
 
@@ -18,7 +18,9 @@ def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
     """(frozen autoencoder in eval mode on the engine's device, header) from its file alone."""
     tensors, header = weights.load(path)
     if header.get("kind") != "autoencoder":
-        raise MismatchError(f"{path} holds a {header.get('kind')}, not an autoencoder. --run wants a run folder of fit-ae.")
+        raise MismatchError(
+            f"{path} holds {with_article(header.get('kind', 'file'))}, not an autoencoder. --run wants a run folder of fit-ae."
+        )
     autoencoder: nn.Module = weights.rebuild(header)
     weights.load_into(autoencoder, tensors, path)
     return autoencoder.to(engine.device).eval().requires_grad_(False), header

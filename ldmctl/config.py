@@ -7,16 +7,19 @@ their own `Config` checks their keys together with all the rest.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 
 from ldmctl import registry
-from ldmctl.errors import ConfigError, did_you_mean
+from ldmctl.errors import ConfigError, MismatchError, did_you_mean, with_article
 
 Raw = dict[str, Any]
 
@@ -25,6 +28,14 @@ class Config(BaseModel):
     """Base of every config: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("input should be a number, neither true nor false")
+        return value
 
 
 class PluginConfig(Config):
@@ -41,7 +52,7 @@ class Slot:
         self.default = default
 
 
-Free = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
+Free: dict[str, Any] = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
 Schema = TypeVar("Schema", bound=Config)
 
 
@@ -53,7 +64,7 @@ def resolve(schema: type[Schema], layers: Sequence[Raw], *, source: str) -> Sche
         return concrete.model_validate(raw)
     except ValidationError as error:
         lines = dict.fromkeys(_explain(item, concrete) for item in error.errors())
-        raise ConfigError(f"{source} does not describe a {schema.verb} run:\n  " + "\n  ".join(lines)) from None  # type: ignore[attr-defined]
+        raise ConfigError(f"{source} does not describe {with_article(schema.verb)} run:\n  " + "\n  ".join(lines)) from None  # type: ignore[attr-defined]
 
 
 def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
@@ -129,10 +140,10 @@ def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
     given = raw.get(name)
     if not isinstance(given, dict):  # absent, null or nonsense: pydantic says so
         return None
-    if "type" not in given:
-        if slot.default is None:
+    if given.get("type") is None:
+        if slot.default is None or "type" in given:
             names = ", ".join(plugin.name for plugin in registry.plugins(slot.kind))
-            raise ConfigError(f"{at}{name}.type is missing: name a {slot.kind}, one of {names}.")
+            raise ConfigError(f"{at}{name}.type is missing: name {with_article(slot.kind)}, one of {names}.")
         raw[name] = given = {"type": slot.default, **given}
     return registry.load(slot.kind, str(given["type"]))
 
@@ -141,8 +152,12 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "missing":
         return f"{path}: is missing"
+    if item["type"] in ("model_type", "model_attributes_type"):
+        return f"{path}: has keys of its own, or is {{}} for their defaults (got {item['input']!r})"
     if item["type"] != "extra_forbidden":
-        return f"{path}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {item['input']!r})"
+        said = item["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+        return (f"{path}: " if path else "") + f"{said[:1].lower()}{said[1:]}{got}"
     owner: Any = schema
     for key in item["loc"][:-1]:
         field = owner.model_fields.get(key)
@@ -153,19 +168,33 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     return f"{path}: unknown key.{did_you_mean(str(item['loc'][-1]), keys)} Keys here: {', '.join(keys)}."
 
 
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that an annotation is made of: {int, NoneType} of `PositiveInt | None`."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for option in get_args(annotation) for kind in _kinds(option)}
+    return {annotation}
+
+
 # -- reading -----------------------------------------------------------------
 
 
 class _Yaml12(yaml.SafeLoader):
-    """YAML whose numbers and booleans are those of YAML 1.2: 1e-4 is a number, `no` and `on` are words."""
+    """YAML whose numbers and booleans are those of YAML 1.2: 1e-4 is a number, `no` and `on` are words. A key stands once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The dict of a mapping node; a key that stands twice is an error with its line."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 _Yaml12.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in rules
-        if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int")
-    ]
+    first: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in ("float", "bool", "int", "timestamp", "value")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -175,6 +204,7 @@ _Yaml12.add_implicit_resolver(
     re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
     list("-+0123456789."),
 )
+_Yaml12.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))  # 010 is ten
 
 
 def read_yaml(text: str, *, source: str) -> Any:
@@ -192,8 +222,38 @@ def write_yaml(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
 
 
+def write_json(value: Any) -> str:
+    """One line of JSON; what it has no word for, such as nan, is null."""
+    return json.dumps(_finite(value), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_config(folder: Path) -> Raw:
+    """The values in a run folder's config.yaml, as a run wrote them; a damaged one is a MismatchError."""
+    file = folder / "config.yaml"
+    try:
+        raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise MismatchError(f"{file} cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise MismatchError(f"{file} is damaged: it holds no keys and values.")
+    return raw
+
+
 class _Plain(yaml.SafeDumper):
-    """Writes floats so that both YAML 1.1 and 1.2 read them as floats, and short lists on one line."""
+    """Writes floats so that both YAML 1.1 and 1.2 read them as floats, quotes what either would not read as text, lists on one line."""
+
+    yaml_implicit_resolvers = {
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Yaml12.yaml_implicit_resolvers.get(first, [])]
+        for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **_Yaml12.yaml_implicit_resolvers}
+    }
 
 
 _Plain.add_representer(

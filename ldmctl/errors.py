@@ -60,6 +60,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def with_article(noun: str) -> str:
+    """`a vae`, `an autoencoder`."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def one_line(error: BaseException) -> str:
     """`Type: message` of any exception without its line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -60,11 +60,15 @@ def read(folder: str | Path) -> Manifest:
     """The manifest of a finished cache; a missing or unfinished one is a MismatchError."""
     file = Path(folder).expanduser() / "latents.json"
     if not file.exists():
-        begun = (file.parent / "run.json").exists()
+        verb = _verb_of(file.parent)
+        if verb == "encode-dataset":
+            raise MismatchError(f"{file.parent} is a cache that was begun and not finished; run the same `ldmctl encode-dataset` again.")
+        if verb == "fit-ae":
+            raise MismatchError(
+                f"{file.parent} is a run of fit-ae, no cache of latents. `ldmctl encode-dataset --run {file.parent}` makes one."
+            )
         raise MismatchError(
-            f"{file.parent} is a cache that was begun and not finished; run the same `ldmctl encode-dataset` again."
-            if begun
-            else f"There is no cache of latents in {file.parent}: it has no latents.json. `ldmctl encode-dataset --out {file.parent}` makes one."
+            f"There is no cache of latents in {file.parent}: it has no latents.json. `ldmctl encode-dataset --out {file.parent}` makes one."
         )
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
@@ -73,6 +77,14 @@ def read(folder: str | Path) -> Manifest:
         return Manifest.model_validate(raw)
     except (ValueError, ValidationError, AttributeError) as error:
         raise MismatchError(f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again.") from None
+
+
+def _verb_of(folder: Path) -> str | None:
+    """The verb whose run a folder holds, None when that cannot be known."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("verb")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def recipe(manifest: Manifest) -> Raw:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from ldmctl import weights
 from ldmctl.diffusion import joined
 from ldmctl.engine import Engine
-from ldmctl.errors import ConfigError, MismatchError, did_you_mean
+from ldmctl.errors import ConfigError, MismatchError, did_you_mean, with_article
 from ldmctl.protocols import Condition
 
 
 class Network(nn.Module):
     """`denoiser` and, when there are classes to listen to, `conditioner`, trained and saved as one."""
+
+    denoiser: Any
+    conditioner: Any
 
     def __init__(self, denoiser: nn.Module, conditioner: nn.Module | None):
         super().__init__()
@@ -58,7 +61,9 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
     """(frozen network in eval mode on the engine's device, header, fingerprint) from its file alone."""
     tensors, header = weights.load(path)
     if header.get("kind") != "diffusion":
-        raise MismatchError(f"{path} holds a {header.get('kind')}, not a denoiser. --run wants a run folder of fit-diffusion.")
+        raise MismatchError(
+            f"{path} holds {with_article(header.get('kind', 'file'))}, not a denoiser. --run wants a run folder of fit-diffusion."
+        )
     network = build_network(header)
     weights.load_into(network, tensors, path)
     described = {key: value for key, value in header.items() if key != "step"}

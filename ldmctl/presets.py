@@ -47,8 +47,9 @@ def compose(
     verb: str = schema.verb  # type: ignore[attr-defined]
     strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
     wish = merge([spell_out(schema, layer) for layer in strong])
-    preset, source = ({}, f"The {verb} command line")
-    if config is not None or "data" in schema.model_fields or verb == "fit-diffusion":
+    preset: Raw = {}
+    source = ""
+    if config is not None or names(verb):
         preset, source = _preset(verb, config, wish, below or {})
     data = wish.get("data") or preset.get("data")
     parent = {key: value for key, value in (below or {}).items() if key in schema.model_fields}
@@ -56,19 +57,21 @@ def compose(
     # A parent's pictures are replaced by other data; the way it prepares them is not.
     own = {"image": parent.pop("image")} if "image" in parent else {}
     layers = [parent, *expanded, own, preset, *strong]
-    return resolve(schema, layers, source=source), source
+    named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
+    return resolve(schema, layers, source=named), source
 
 
 def _preset(verb: str, config: str | None, wish: Raw, below: Raw) -> tuple[Raw, str]:
     if config is not None:
-        return read(verb, config), f"{verb} --config {config}"
+        return read(verb, config), f"--config {config}"
     data = wish.get("data") or below.get("data")
     stem = Path(str(data)).name if data else None
-    plugin = (wish.get("autoencoder") or below.get("autoencoder") or {}).get("type")
+    slot = wish.get("autoencoder") or below.get("autoencoder")
+    plugin = slot.get("type") if isinstance(slot, dict) else None
     for name in [f"{stem}-{plugin}", stem, "default"] if plugin else [stem, "default"]:
         if name and name in names(verb):
             return _document(f"preset {verb}/{name}", text(verb, name)), f"preset {verb}/{name}"
-    return {}, f"The {verb} command line"
+    return {}, "no preset, every key at its default"
 
 
 def expand_data(data: str) -> Raw:
@@ -96,8 +99,12 @@ def environment(schema: type[Config]) -> list[Raw]:
         words = shlex.split(os.environ.get("LDMCTL_OVERRIDES", ""))
     except ValueError as error:
         raise ConfigError(f"LDMCTL_OVERRIDES cannot be split into words: {error}") from None
+    try:
+        parsed = parse_overrides(words)
+    except ConfigError as error:
+        raise ConfigError(f"LDMCTL_OVERRIDES: {error}") from None
     layers = []
-    for word, layer in zip(words, parse_overrides(words), strict=True):
+    for word, layer in zip(words, parsed, strict=True):
         if _has(schema, layer):
             layers.append(layer)
         elif not any(_has(other, layer) for other in VERBS.values()):
@@ -124,8 +131,10 @@ def _given(flags: Raw) -> Raw:
 def _file_text(path: str) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config file {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"The config file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"The config file {path} is not text, so it is no YAML.") from None
 
 
 def _document(source: str, content: str) -> Raw:

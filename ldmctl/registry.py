@@ -50,7 +50,7 @@ class Plugin:
                 raise TypeError(f"{plugin.__name__}.Config is not a pydantic model")
             if getattr(plugin, "api", API) != API:
                 raise TypeError(f"it was written for plugin API {plugin.api}, this ldmctl speaks {API}")
-        except Exception as error:  # importing third-party code can raise anything
+        except (Exception, SystemExit) as error:  # importing third-party code can raise anything
             raise PluginError(f"{self.kind} {self.name!r} from {self.source} is broken: {one_line(error)}") from error
         return plugin
 

@@ -10,6 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from ldmctl.config import Config, Free, PluginConfig, Slot
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Compute(Config):
     """Where the work runs and in which numbers."""
@@ -55,7 +57,7 @@ class Loop(Config):
     lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
     warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
     decay: Literal["constant", "cosine", "inverse-sqrt"] = Field("constant", description="the learning rate after warm-up")
-    betas: tuple[float, float] = Field((0.9, 0.99), description="AdamW's averages")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="AdamW's averages")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for none")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)")

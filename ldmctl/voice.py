@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Voice:
@@ -21,16 +22,16 @@ class Voice:
     def say(self, text: str) -> None:
         """A line for everyone."""
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(Text(text))
 
     def detail(self, text: str) -> None:
         """A line for those who asked with -v."""
         if self.verbose:
-            self.console.print(text, markup=False, style="dim")
+            self.console.print(Text(text, "dim"))
 
     def warn(self, text: str) -> None:
         """A line that even -q shows."""
-        self.console.print(f"[yellow]warning:[/] {_escape(text)}")
+        self.console.print(Text.assemble(("warning:", "yellow"), " ", text))
 
     def bar(self, what: str, total: int, *, done: int = 0, unit: str = "images") -> "Bar":
         """Progress of `total` things, as a context."""
@@ -93,7 +94,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

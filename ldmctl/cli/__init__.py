@@ -3,6 +3,7 @@
 `run` is its edge: here every error becomes a sentence and an exit code.
 """
 
+import errno
 import json
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ldmctl.cli import configs, doctor, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, sample
 from ldmctl.errors import LdmctlError, one_line
@@ -55,32 +57,50 @@ def run(words: list[str] | None = None) -> int:
     """Run a command line -> its exit code. Nothing but a bug leaves a traceback."""
     words = sys.argv[1:] if words is None else words
     try:
-        app(args=words, prog_name="ldmctl")
+        code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
+        return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
-    except KeyboardInterrupt:
-        return fail("Stopped at once; what was saved before is intact.", 130, words)
     except LdmctlError as error:
         return fail(str(error), error.exit_code, words)
     except Exception as error:
+        if isinstance(error, typer.TyperException):
+            error.show()
+            return tell(error.format_message(), error.exit_code, words)
         if is_memory_shortage(error):
+            return fail(f"Out of memory ({one_line(error)[:160]}). In this order: {less_memory(words)}.", 7, words)
+        if is_disk_shortage(error):
             return fail(
-                f"Out of memory ({one_line(error)[:160]}). In this order: loop.micro=8 (the result stays the same), "
-                "--precision bf16, a smaller image.size or network.",
-                7,
-                words,
+                f"A file could not be written ({one_line(error)[:160]}). What was saved before is intact; make room first.", 6, words
             )
         traceback.print_exc()
         return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
-    return 0
 
 
 def fail(sentence: str, code: int, words: list[str]) -> int:
     """Say it on stderr, and with --json also as the one object on stdout."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {sentence.replace('[', chr(92) + '[')}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
+    return tell(sentence, code, words)
+
+
+def tell(sentence: str, code: int, words: list[str]) -> int:
+    """With --json, the error as the one object on stdout; -> its code."""
     if "--json" in words:
         print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
     return code
+
+
+def less_memory(words: list[str]) -> str:
+    """What to change so that the same command needs less memory."""
+    if {"fit-ae", "fit-diffusion", "quickstart"} & set(words[:1]):
+        return "loop.micro=8 (the result stays the same), --precision bf16, a smaller image.size or network"
+    return "batch=4, --precision bf16"
+
+
+def is_disk_shortage(error: Exception) -> bool:
+    """Whether this is a disk that is full or may not be written."""
+    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+    return getattr(error, "errno", None) in codes or "No space left on device" in str(error) or "File too large" in str(error)
 
 
 def is_memory_shortage(error: Exception) -> bool:

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Encode every picture once into a cache of latents. Data defaults to that of the run."""
     flags = options.given(run=run, data=data, machine__device=device, machine__precision=precision)
-    below = options.run_config(run or "runs/ae")
+    below = options.run_config(run or str(options.wished(EncodeDataset, overrides, "run") or "runs/ae"))
     settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

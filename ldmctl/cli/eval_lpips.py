@@ -32,7 +32,8 @@ def command(
 ) -> None:
     """LPIPS, PSNR and SSIM with 95 % intervals: of reconstructions of held-out pictures, or between two folders."""
     flags = options.given(run=run, data=data, pairs=list(pairs) if pairs else None, machine__device=device, machine__precision=precision)
-    below = {} if pairs else options.run_config(run or "runs/ae")
+    paired = pairs or options.wished(EvalLpips, overrides, "pairs")
+    below = {} if paired else options.run_config(run or str(options.wished(EvalLpips, overrides, "run") or "runs/ae"))
     settings, source = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
@@ -54,5 +55,6 @@ def show(result: dict) -> None:
     )
     for name, value in result.items():
         if isinstance(value, dict):
-            table.add_row(name.upper(), f"{value['mean']:.4f}", f"{value['low']:.4f} to {value['high']:.4f}", MEANING.get(name, ""))
+            interval = f"{value['low']:.4f} to {value['high']:.4f}" if result["count"] > 1 else "none of one"
+            table.add_row(name.upper(), f"{value['mean']:.4f}", interval, MEANING.get(name, ""))
     Console(highlight=False, soft_wrap=True).print(table)

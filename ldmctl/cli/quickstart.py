@@ -4,6 +4,7 @@ import contextlib
 import io
 import json as json_module
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,11 +49,13 @@ def command(
         options.print_json({"out": str(out), "seconds": round(time.monotonic() - began, 1), **results})
 
 
-def perform(verb: object, words: list[str], *, quiet: bool) -> dict:
+def perform(verb: Callable[..., None], words: list[str], *, quiet: bool) -> dict:
     """Run one verb's command in this process; what it would print with --json."""
     single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    single.command()(verb)  # type: ignore[arg-type]
+    single.command()(verb)
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        single(args=[*words, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
+        code = single(args=[*words, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
+    if code:  # such as 130, a second Ctrl-C
+        raise typer.Exit(code)
     return json_module.loads(stdout.getvalue())

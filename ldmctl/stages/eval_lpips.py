@@ -11,7 +11,7 @@ from ldmctl import engine as engines
 from ldmctl import registry
 from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.engine import Engine
-from ldmctl.errors import DataError, MissingError
+from ldmctl.errors import DataError, MismatchError, MissingError
 from ldmctl.feed import in_order, on_device, open_pictures
 from ldmctl.images import read, to_uint8
 from ldmctl.measures import Mean, psnr, ssim
@@ -59,7 +59,11 @@ def source_of(config: EvalLpips, engine: Engine) -> tuple[Iterator[tuple[Tensor,
         files = paired_files(*(Path(folder).expanduser() for folder in config.pairs))[: config.count]
         return pairs_of_files(files, engine), f"{config.pairs[0]} against {config.pairs[1]}", 3, len(files)
     source = model_file(config.run, verb="fit-ae")
-    autoencoder, _ = load_autoencoder(source, engine)
+    autoencoder, header = load_autoencoder(source, engine)
+    if config.image.channels != header["context"]["image_channels"]:
+        raise MismatchError(
+            f"{source} takes pictures of {header['context']['image_channels']} channels, image.channels={config.image.channels} was asked for."
+        )
     pictures = open_pictures(config, config.split)
     if not len(pictures):
         raise DataError(f"The {config.split} split has no pictures; try split=train.")

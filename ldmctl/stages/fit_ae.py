@@ -22,7 +22,7 @@ from ldmctl.images import crop_to, grid, pad_to, to_uint8, write_png
 from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures
-from ldmctl.run import describe_plugins, open_run, parameter_count
+from ldmctl.run import config_of, describe_plugins, open_run, parameter_count
 from ldmctl.schemas import FitAE, Losses
 from ldmctl.voice import Voice
 
@@ -37,7 +37,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     perceptual, config = build_perceptual(config, engine, voice)
     parts = build_parts(config, engine)
     autoencoder, discriminator = parts["autoencoder"], parts.get("discriminator")
-    begins = config.loop.steps if discriminator is None else start_step(config.adversarial.start, config.loop.steps)
+    begins = config.loop.steps if discriminator is None else begun_start(out, config, overwrite=overwrite)
     config = config.model_copy(update={"adversarial": config.adversarial.model_copy(update={"start": begins})}) if discriminator else config
     voice.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
@@ -82,10 +82,10 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
                             reconstruction = model.network(pad_to(image, autoencoder.factor))
                         made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
                         losses = picture_losses(made, image, config.losses, perceptual, engine)
-                        if judged:
+                        if discriminator is not None and judged:
                             with engine.autocast():
                                 losses["adversarial"] = generator_loss(config.adversarial.loss, discriminator.requires_grad_(False)(made))
-                        gradient, facts = balanced_gradient(losses, weight, made)
+                        gradient, facts = balanced_gradient(losses, weight, made, scale=model.scale)
                         penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
                         scale = model.scale * share
                         torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
@@ -123,10 +123,20 @@ def build_perceptual(config: FitAE, engine: Engine, voice: Voice) -> tuple[Any, 
         built = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError as error:
         if config.losses.perceptual_missing == "error":
-            raise
+            raise type(error)(
+                f"{error}\n  or train without it, for blurrier pictures: perceptual=null, or losses.perceptual_missing=skip"
+            ) from None
         voice.warn(f"Training goes on WITHOUT the perceptual loss {config.perceptual.type!r}; expect blurrier pictures. {error}")
         return None, config.model_copy(update={"perceptual": None})
     return built.to(engine.device), config
+
+
+def begun_start(out: str | Path, config: FitAE, *, overwrite: bool) -> int:
+    """The first step with the discriminator. A share of the run counts once: a run that is prolonged keeps the step it began with."""
+    folder, start = Path(out).expanduser(), config.adversarial.start
+    if start < 1 and not overwrite and (folder / "state.safetensors").exists():
+        start = (config_of(folder).get("adversarial") or {}).get("start", start)
+    return start_step(start, config.loop.steps)
 
 
 def build_parts(config: FitAE, engine: Engine) -> dict[str, Any]:

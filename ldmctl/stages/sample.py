@@ -10,10 +10,10 @@ import torch
 from ldmctl import engine as engines
 from ldmctl import registry
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
-from ldmctl.errors import ConfigError, MismatchError, Stopped
+from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
 from ldmctl.network import build_schedule, class_index, load_network
-from ldmctl.run import model_file
+from ldmctl.run import make_folder, model_file
 from ldmctl.sampling import labels_as_in_data, sample_latents
 from ldmctl.schemas import Sample
 from ldmctl.signals import Signals
@@ -33,7 +33,7 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     seeds = list(range(config.seed, config.seed + config.count))
     labels = choose_labels(config, header, seeds)
     folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
     # Find what is still to be made.
     classes = header["classes"]
@@ -46,6 +46,11 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     texts = {seed: describe(seed, label, classes, settings) for seed, label in zip(seeds, labels, strict=True)}
     files = {seed: folder / f"{seed:06d}.png" for seed in seeds}
     missing = [seed for seed in seeds if overwrite or read_png_text(files[seed]).get("ldmctl") != texts[seed]]
+    foreign = [files[seed] for seed in missing if files[seed].exists() and is_foreign(files[seed])]
+    if foreign and not overwrite:
+        raise MismatchError(
+            f"{foreign[0]} is there already and is none of ldmctl's samples. Name another --out, or replace it: --overwrite."
+        )
 
     # Make it, a batch at a time.
     side = int(header["image"]["size"])
@@ -89,6 +94,15 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
         "seeds": seeds,
         "labels": names,
     }
+
+
+def is_foreign(file: Path) -> bool:
+    """Whether this is a whole picture that `sample` did not make."""
+    try:
+        read(file)
+    except DataError:  # cut off in the middle: nothing to lose
+        return False
+    return "ldmctl" not in read_png_text(file)
 
 
 def load_codec(source: Path, header: dict[str, Any], engine: engines.Engine) -> Codec:

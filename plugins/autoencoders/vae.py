@@ -50,6 +50,10 @@ class VAE(nn.Module):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device if generator is None else generator.device)
         return (mean + torch.exp(logvar / 2) * noise.to(mean.device)).to(moments.dtype)
 
+    def mode(self, moments: Tensor) -> Tensor:
+        """moments [B,2c,h,w] -> latent [B,c,h,w], the mean of the Gaussian."""
+        return moments.chunk(2, dim=1)[0]
+
     def decode(self, latent: Tensor) -> Tensor:
         """latent [B,c,h,w] -> image [B,C,H,W]."""
         return self.decoder(self.post_quant_conv(latent)).to(latent.dtype)
