@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.schemas import Loop, Machine
+from ldmctl.schemas import Compute, Loop
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Engine:
             dist.destroy_process_group()
 
 
-def start(machine: Machine) -> Engine:
+def start(machine: Compute) -> Engine:
     """The engine of this process. Under torchrun (RANK, WORLD_SIZE in the environment) it joins the process group."""
     device = _device(machine.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -153,7 +153,7 @@ def _map(path: Path, shard: Shard) -> dict[str, np.ndarray]:
             length = int.from_bytes(file.read(8), "little")
             entries = json.loads(file.read(length))
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
-        maps = {
+        maps: dict[str, np.ndarray] = {
             name: np.memmap(path, kinds[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
             for name, entry in entries.items()
             if name != "__metadata__"

@@ -105,10 +105,10 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
 
                 # Report now and then.
                 if training.previews(step) and engine.leads:
-                    with model.averaged() as averaged, torch.no_grad():
-                        values = validate(config, averaged, val, codec, schedule, engine)
+                    with model.averaged(), torch.no_grad():
+                        values = validate(config, network, val, codec, schedule, engine)
                         picture = run.folder / "samples" / f"{step + 1:09d}.png"
-                        save_preview(config, averaged, codec, schedule, sampler, manifest, picture, engine)
+                        save_preview(config, network, codec, schedule, sampler, manifest, picture, engine)
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
         # Save and say where.
