@@ -151,6 +151,8 @@ def _map(path: Path, shard: Shard) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header has no end")
             entries = json.loads(file.read(length))
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
         maps: dict[str, np.ndarray] = {
@@ -158,13 +160,14 @@ def _map(path: Path, shard: Shard) -> dict[str, np.ndarray]:
             for name, entry in entries.items()
             if name != "__metadata__"
         }
+        counts = {len(maps[name]) for name in ("labels", "moments")}
     except FileNotFoundError:
         raise MismatchError(f"{path} is missing. Encode again: ldmctl encode-dataset --overwrite.") from None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise MismatchError(f"{path} is damaged ({error}). Encode again: ldmctl encode-dataset --overwrite.") from None
-    if len(maps["labels"]) != shard.count or len(maps["moments"]) != shard.count:
+    if counts != {shard.count}:
         raise MismatchError(
-            f"{path} holds {len(maps['labels'])} items, its manifest says {shard.count}. Encode again: ldmctl encode-dataset --overwrite."
+            f"{path} holds {max(counts)} items, its manifest says {shard.count}. Encode again: ldmctl encode-dataset --overwrite."
         )
     return maps
 

@@ -53,6 +53,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
         codec, tally, labels = Codec(autoencoder, engine), Tally(), Counter[int]()
         dtype = choose_dtype(config, splits["train"], codec, engine)
         run.note_bad(splits["train"].bad)  # met already
+        run.note_bad(splits["train"].bad)  # met already
         shards: dict[str, list[Shard]] = {}
         for split, pictures in splits.items():
             if len(pictures):

@@ -67,6 +67,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
         with Training(run, engine, config.loop, learners, header=header, voice=voice, tracker=tracker) as training:
             stream = training_batches(train, config.loop, engine, first=training.first)
             shown = on_device(shown_items(val if len(val) else train), engine)
+            run.note_bad([*train.bad, *val.bad])
 
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
@@ -108,6 +109,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
                     with model.averaged() as averaged, torch.no_grad():
                         picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine)
                         values = validate(averaged, val, config.losses, perceptual, engine)
+                    run.note_bad(val.bad)
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
         # Save and say where.
