@@ -1,0 +1,185 @@
+"""The same verbs from Python: `from ldmctl import api; api.fit_ae(data="shapes", overrides=["loop.steps=100"])`.
+
+Each takes what the command takes, under the same names and with the same
+defaults, and gives what the command prints with --json. They say nothing but
+warnings unless they are given a `Voice()`. `LDMCTL_OFFLINE=1` in the
+environment is `--offline`. What `load_autoencoder` and `load_network` give
+works on tensors: pictures [B,C,H,W] in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldmctl import manifest
+from ldmctl.config import Config, Raw, merge, parse_overrides, read_yaml
+from ldmctl.errors import ConfigError
+from ldmctl.presets import compose, environment
+from ldmctl.schemas import Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
+from ldmctl.voice import Voice
+
+if TYPE_CHECKING:
+    from ldmctl.codec import Codec
+    from ldmctl.network import Network
+
+__all__ = ["Voice", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
+
+
+def fit_ae(
+    overrides: list[str] | None = None,
+    *,
+    config: str | Path | None = None,
+    ae: str | None = None,
+    data: str | Path | None = None,
+    out: str | Path = "runs/ae",
+    overwrite: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    voice: Voice | None = None,
+) -> dict[str, Any]:
+    """Fit an autoencoder to pictures, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
+    from ldmctl.stages.fit_ae import fit_ae as stage
+
+    flags = {"autoencoder": ae, "data": text(data), "machine": {"device": device, "precision": precision}}
+    settings, _ = compose(FitAE, config=text(config), overrides=overrides or [], flags=flags)
+    refuse_several_devices(settings)
+    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+
+
+def encode_dataset(
+    overrides: list[str] | None = None,
+    *,
+    run: str | Path | None = None,
+    data: str | Path | None = None,
+    out: str | Path = "cache",
+    overwrite: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    voice: Voice | None = None,
+) -> dict[str, Any]:
+    """Encode every picture once into a cache of latents -> {"cache", "latent", "items", "statistics"}."""
+    from ldmctl.stages.encode_dataset import encode_dataset as stage
+
+    flags = {"run": text(run), "data": text(data), "machine": {"device": device, "precision": precision}}
+    parent = text(run) or wish(EncodeDataset, overrides, "run") or "runs/ae"
+    settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent))
+    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+
+
+def fit_diffusion(
+    overrides: list[str] | None = None,
+    *,
+    config: str | Path | None = None,
+    latents: str | Path | None = None,
+    out: str | Path = "runs/ldm",
+    overwrite: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    voice: Voice | None = None,
+) -> dict[str, Any]:
+    """Fit a denoiser to a cache, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
+    from ldmctl.stages.fit_diffusion import fit_diffusion as stage
+
+    flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
+    cache = text(latents) or wish(FitDiffusion, overrides, "latents") or "cache"
+    below = manifest.recipe(manifest.read(str(cache)))
+    settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
+    refuse_several_devices(settings)
+    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+
+
+def sample(
+    overrides: list[str] | None = None,
+    *,
+    run: str | Path | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    label: str | list[str] | None = None,
+    guidance: float | None = None,
+    out: str | Path = "samples",
+    overwrite: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    voice: Voice | None = None,
+) -> dict[str, Any]:
+    """Make pictures, one PNG per seed and a grid -> {"samples", "grid", "count", "made", "seeds", "labels"}."""
+    from ldmctl.stages.sample import sample as stage
+
+    made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
+    flags = {"run": text(run), **made, "machine": {"device": device, "precision": precision}}
+    settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
+    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+
+
+def eval_lpips(
+    overrides: list[str] | None = None,
+    *,
+    run: str | Path | None = None,
+    data: str | Path | None = None,
+    pairs: tuple[str | Path, str | Path] | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    voice: Voice | None = None,
+) -> dict[str, Any]:
+    """Measure reconstructions, or two folders -> {"of", "count", "psnr": {"mean", "low", "high"}, "ssim": ..., "lpips": ...}."""
+    from ldmctl.stages.eval_lpips import eval_lpips as stage
+
+    folders = [str(folder) for folder in pairs] if pairs else None
+    flags = {"run": text(run), "data": text(data), "pairs": folders, "machine": {"device": device, "precision": precision}}
+    parent = text(run) or wish(EvalLpips, overrides, "run") or "runs/ae"
+    below = {} if pairs or wish(EvalLpips, overrides, "pairs") else pictures_of(parent)
+    settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
+    return stage(settings, voice=voice or Voice(quiet=True))
+
+
+def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", precision: str = "auto") -> Codec:
+    """The frozen autoencoder of a run of fit-ae: `encode` to moments, `draw` a latent, `decode` it, or `reconstruct` at once.
+
+    Its tensors are on `codec.engine.device`.
+    """
+    from ldmctl import codec, engine
+    from ldmctl.run import model_file
+
+    started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
+    autoencoder, _ = codec.load_autoencoder(model_file(str(run), verb="fit-ae"), started)
+    return codec.Codec(autoencoder, started)
+
+
+def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
+    """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
+    from ldmctl import engine, network
+    from ldmctl.run import model_file
+    from ldmctl.stages.sample import load_codec
+
+    started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
+    source = model_file(str(run), verb="fit-diffusion")
+    denoiser, header, _ = network.load_network(source, started)
+    return denoiser, load_codec(source, header, started), header
+
+
+def text(path: str | Path | None) -> str | None:
+    """A path as configs hold it, without the slash at its end."""
+    return None if path is None else str(path).rstrip("/") or str(path)
+
+
+def wish(schema: type[Config], overrides: list[str] | None, key: str) -> Any:
+    """The value of one key among KEY=VALUE words and LDMCTL_OVERRIDES, where it must be known before the rest."""
+    return merge([*environment(schema), *parse_overrides(overrides or [])]).get(key)
+
+
+def pictures_of(run: Any) -> Raw:
+    """data, dataset and image of a fit-ae run, {} when there is none."""
+    file = Path(str(run).partition("@")[0]).expanduser() / "config.yaml"
+    raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file)) if file.exists() else {}
+    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
+
+
+def refuse_several_devices(settings: Config) -> None:
+    """A ConfigError where more processes are asked for than this one can be."""
+    count = settings.machine.devices  # type: ignore[attr-defined]
+    if count > 1 and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(f"machine.devices={count} needs {count} processes: start this script with torchrun, or take the command line.")
