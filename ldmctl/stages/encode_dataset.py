@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ldmctl import engine as engines
+from ldmctl import manifest as manifests
 from ldmctl import weights
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.engine import Engine, generator
@@ -45,14 +46,13 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
     with run:
         manifest_file = run.folder / "latents.json"
         if manifest_file.exists():
-            return keep_finished(run, manifest_file, identity, own, voice)
+            return keep_finished(run, identity, own, voice)
         for leftover in [*run.folder.glob("*-[0-9]*.safetensors"), *run.folder.glob("*-[0-9]*.items.jsonl")]:
             leftover.unlink()
 
         # Encode, split by split.
         codec, tally, labels = Codec(autoencoder, engine), Tally(), Counter[int]()
         dtype = choose_dtype(config, splits["train"], codec, engine)
-        run.note_bad(splits["train"].bad)  # met already
         run.note_bad(splits["train"].bad)  # met already
         shards: dict[str, list[Shard]] = {}
         for split, pictures in splits.items():
@@ -150,16 +150,12 @@ def fingerprint_of(config: EncodeDataset, splits: dict[str, Pictures], autoencod
     return digest.hexdigest()
 
 
-def keep_finished(run: Run, manifest_file: Path, identity: str, own: dict[str, Any], voice: Voice) -> dict[str, Any]:
+def keep_finished(run: Run, identity: str, own: dict[str, Any], voice: Voice) -> dict[str, Any]:
     """What there is, if it is of these pictures and this autoencoder; else a MismatchError."""
-    found = json.loads(manifest_file.read_text(encoding="utf-8"))
-    if found.get("fingerprint") != identity:
-        what = (
-            "another autoencoder (or another state of it)"
-            if found.get("autoencoder") != own
-            else "other pictures, or pictures changed since"
-        )
+    found = manifests.read(run.folder)
+    if found.fingerprint != identity:
+        what = "another autoencoder (or another state of it)" if found.autoencoder != own else "other pictures, or pictures changed since"
         raise MismatchError(f"{run.folder} holds latents of {what}. Encode again with --overwrite, or into another --out.")
-    counts = {split: sum(shard["count"] for shard in rows) for split, rows in found["splits"].items()}
-    voice.say(f"{run.folder} is complete already: {counts}.")
-    return {"cache": str(run.folder), "latent": found["latent"], "items": counts, "statistics": found["statistics"]}
+    counts = {split: found.count(split) for split in found.splits}
+    voice.say(f"{run.folder} is complete already: {', '.join(f'{count:,} {split}' for split, count in counts.items())}.")
+    return {"cache": str(run.folder), "latent": list(found.latent), "items": counts, "statistics": found.statistics.model_dump()}
