@@ -52,7 +52,13 @@ class Training:
 
     def _restore(self) -> None:
         saved = self.run.load_state() if self.run.resumed else None
+        model = self.run.folder / "model.safetensors"
         if saved is None:
+            if self.run.resumed and model.exists():
+                raise MismatchError(
+                    f"{self.run.folder} holds a trained model, but its state.safetensors is gone, so it cannot go on. "
+                    "To train anew: another folder (--out), or --overwrite, which deletes the model."
+                )
             self.run.cut_metrics(0)
             return
         tensors, scalars = saved
@@ -67,8 +73,7 @@ class Training:
         self.scalars = scalars["kept"]
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
-        model = self.run.folder / "model.safetensors"
-        if self.run.writes and (not model.exists() or weights.read_header(model).get("step") != self.done):
+        if _step_of(model) != self.done:
             self._write_model(model)
         if self.done:
             self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
@@ -273,6 +278,14 @@ class Meter:
         seconds, steps = time.monotonic() - self.began, self.steps
         self.start()
         return out, seconds, round(steps)
+
+
+def _step_of(model: Path) -> int | None:
+    """The step of a saved model; None when it is missing or damaged."""
+    try:
+        return weights.read_header(model).get("step")
+    except MismatchError:
+        return None
 
 
 def _maximum(engine: Engine, value: Tensor) -> Tensor:

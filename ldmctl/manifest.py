@@ -73,10 +73,14 @@ def read(folder: str | Path) -> Manifest:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         if raw.get("format") != FORMAT:
-            raise MismatchError(f"{file} has format {raw.get('format')}, this ldmctl reads {FORMAT}. Encode again.")
+            raise MismatchError(
+                f"{file} has format {raw.get('format')}, this ldmctl reads {FORMAT}. Encode again: ldmctl encode-dataset --overwrite."
+            )
         return Manifest.model_validate(raw)
     except (ValueError, ValidationError, AttributeError) as error:
-        raise MismatchError(f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again.") from None
+        raise MismatchError(
+            f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again: ldmctl encode-dataset --overwrite."
+        ) from None
 
 
 def _verb_of(folder: Path) -> str | None:

@@ -54,7 +54,7 @@ class Run:
         """Drop the reports after a step, which a killed run made and a resumed one makes again."""
         file = self.folder / "metrics.jsonl"
         if self.writes and file.exists():
-            rows = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            rows = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
             weights.write_text(file, "".join(f"{row}\n" for row in rows))
 
     def note_bad(self, rows: Sequence[Mapping[str, str]]) -> None:
@@ -162,6 +162,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _refuse_other(folder: Path, config: Config) -> bool:
     """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
+    if (folder / "state.safetensors").exists() and not (folder / "config.yaml").exists():
+        raise MismatchError(f"{folder} holds a run whose config.yaml is gone, so nobody knows whether this command is its own. {WAYS}")
     if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
         return False
     record = _record(folder)

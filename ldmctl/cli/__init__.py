@@ -64,9 +64,9 @@ def run(words: list[str] | None = None) -> int:
     except LdmctlError as error:
         return fail(str(error), error.exit_code, words)
     except Exception as error:
-        if isinstance(error, typer.TyperException):
+        if hasattr(error, "format_message") and hasattr(error, "show"):  # wrong usage, in Typer's words
             error.show()
-            return tell(error.format_message(), error.exit_code, words)
+            return tell(error.format_message(), getattr(error, "exit_code", 2), words)
         if is_memory_shortage(error):
             return fail(f"Out of memory ({one_line(error)[:160]}). In this order: {less_memory(words)}.", 7, words)
         if is_disk_shortage(error):
