@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldmctl import manifest
-from ldmctl.config import Config, Raw, merge, parse_overrides, read_yaml
+from ldmctl.config import Config, Raw, merge, parse_overrides, read_config
 from ldmctl.errors import ConfigError
 from ldmctl.presets import compose, environment
 from ldmctl.schemas import Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
@@ -172,9 +172,10 @@ def wish(schema: type[Config], overrides: list[str] | None, key: str) -> Any:
 
 
 def pictures_of(run: Any) -> Raw:
-    """data, dataset and image of a fit-ae run, {} when there is none."""
-    file = Path(str(run).partition("@")[0]).expanduser() / "config.yaml"
-    raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file)) if file.exists() else {}
+    """data, dataset and image of the fit-ae run of this name, {} when there is none."""
+    name = str(run)
+    folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
+    raw = read_config(folder) if (folder / "config.yaml").exists() else {}
     return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
 
 
