@@ -57,10 +57,12 @@ def encode(tiny, quiet):
 @pytest.fixture(scope="session")
 def fit_diffusion(tiny, quiet):
     """fit_diffusion(out, cache, "loop.steps=2") runs the second stage -> the folder."""
+    from ldmctl import manifest
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     def run(out, cache, *overrides, **options):
-        stage(tiny("fit-diffusion", f"latents={cache}", *overrides), out, voice=quiet, **options)
+        below = manifest.recipe(manifest.read(cache))
+        stage(tiny("fit-diffusion", f"latents={cache}", *overrides, below=below), out, voice=quiet, **options)
         return Path(out)
 
     return run
