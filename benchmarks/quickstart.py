@@ -1,0 +1,63 @@
+"""How long `ldmctl quickstart` takes, and how many of its labelled samples show what was asked for.
+
+python benchmarks/quickstart.py [FOLDER]     # a folder that is kept; else a temporary one
+
+The judge is benchmarks/shapes_rule.py, fixed: its own hit rate on real held-out
+pictures stands beside, since a rule that misses these cannot be asked for more.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from machine import describe, keep, ldmctl
+from shapes_rule import name_shape
+
+from ldmctl.config import plugin_config
+from ldmctl.images import read, to_tensor
+from ldmctl.registry import build
+
+EACH = 10  # labelled samples of each class
+
+
+def main() -> None:
+    """Run quickstart, sample every class, judge."""
+    machine = describe()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        result, seconds = ldmctl("quickstart", "--out", "quickstart", cwd=folder)
+        dataset = build("dataset", plugin_config("dataset", {"type": "shapes"}), split="val")
+        labels = [word for name in dataset.classes for word in ("--label", name)]
+        count = EACH * len(dataset.classes)
+        asked, sampling = ldmctl(
+            "sample", "--run", "quickstart/runs/ldm", "-n", str(count), "--guidance", "2", *labels, "--out", "judged", cwd=folder
+        )
+        said = [name_shape(read(folder / "judged" / f"{seed:06d}.png")) for seed in asked["seeds"]]
+        real = [
+            (name_shape(to_tensor(item.picture)), dataset.classes[item.label]) for item in map(dataset.__getitem__, range(len(dataset)))
+        ]
+        keep(
+            "quickstart",
+            {
+                "quickstart_minutes": round(seconds / 60, 2),
+                "psnr_db": round(result["eval-lpips"]["psnr"]["mean"], 2),
+                "judged_samples": count,
+                "guidance": 2,
+                "share_right": round(share(zip(said, asked["labels"], strict=True)), 3),
+                "share_right_colour": round(share((a.split()[0], b.split()[0]) for a, b in zip(said, asked["labels"], strict=True)), 3),
+                "share_right_on_real_pictures": round(share(real), 3),
+                "sampling_seconds": round(sampling, 1),
+            },
+            machine,
+        )
+
+
+def share(pairs) -> float:
+    """Of the pairs, how many agree."""
+    rows = [one == other for one, other in pairs]
+    return sum(rows) / len(rows)
+
+
+if __name__ == "__main__":
+    main()
