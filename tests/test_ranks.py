@@ -1,0 +1,147 @@
+"""Two processes with half the batch each learn what one process learns."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldmctl import weights
+from ldmctl.engine import Engine, batch_items
+from ldmctl.feed import open_pictures, training_batches
+
+TINY = Path(__file__).parent / "tiny"
+
+
+def start(verb, out, *words, **environment):
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ldmctl", verb, "--config", str(TINY / f"{verb}.yaml"), "--out", str(out), *words],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def together(verb, out, *words):
+    """Two ranks of one run, as torchrun starts them -> their exit codes and last words."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [start(verb, out, *words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    return [rank.returncode for rank in ranks], said
+
+
+def losses(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row], [row["diffusion/gradient"] for row in rows if "loss" in row]
+
+
+def state(run):
+    return weights.load(run / "state.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def words():
+    """Of a run whose steps are small enough for rounding not to grow."""
+    return ["loop.steps=5", "loop.lr=1e-4", "loop.warmup=1", "loop.clip=null", "preview.count=1"]
+
+
+def test_two_ranks_learn_what_one_learns(tmp_path, fit_diffusion, vqvae_cache, words):
+    alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)
+    codes, said = together("fit-diffusion", tmp_path / "both", f"latents={vqvae_cache}", *words)
+    assert codes == [0, 0], said
+    both = tmp_path / "both"
+    for one, other in zip(losses(alone), losses(both), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    one, other = state(alone), state(both)
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    moved = [name for name in one if ".optimizer." in name and name.endswith("exp_avg") and one[name].any()]
+    assert len(moved) > 20, "nearly every weight had a gradient"
+    assert json.loads((both / "run.json").read_text())["status"] == "finished"
+
+
+def test_ranks_see_the_same_pictures_in_the_same_order_as_one_process(tiny):
+    config = tiny("fit-ae", "loop.steps=12", "image.flip=true")
+    cpu = torch.device("cpu")
+    alone, first, second = (
+        list(training_batches(open_pictures(config, "train"), config.loop, Engine(cpu, torch.float32, rank=rank, world=world), first=0))
+        for rank, world in [(0, 1), (0, 2), (1, 2)]
+    )
+    assert len(alone) == 12
+    for step, (whole, left, right) in enumerate(zip(alone, first, second, strict=True)):
+        assert torch.equal(whole[0], left[0]) and torch.equal(whole[0], batch_items(0, 40, 8, step))
+        assert left[1].index + right[1].index == whole[1].index == whole[0].tolist()
+        assert torch.equal(torch.cat([left[1].image, right[1].image]), whole[1].image), "flips belong to the batch"
+
+
+def test_a_stream_that_begins_later_is_the_rest_of_the_stream(tiny):
+    config = tiny("fit-ae", "loop.steps=12", "image.flip=true")
+    engine = Engine(torch.device("cpu"), torch.float32)
+    whole, rest = (list(training_batches(open_pictures(config, "train"), config.loop, engine, first=first)) for first in (0, 7))
+    assert len(rest) == 5
+    for one, other in zip(whole[7:], rest, strict=True):
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1].image, other[1].image)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_of_a_stage_learn_what_the_whole_learns(tmp_path, fit_diffusion, vqvae_cache, words, micro):
+    whole = fit_diffusion(tmp_path / "whole", vqvae_cache, *words)
+    parts = fit_diffusion(tmp_path / "parts", vqvae_cache, *words, f"loop.micro={micro}")
+    one, other = state(whole), state(parts)
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-4)
+
+
+# -- --devices ---------------------------------------------------------------------------
+
+
+def ended(process):
+    out, said = process.communicate(timeout=240)
+    return process.returncode, out, said
+
+
+@pytest.mark.slow
+def test_devices_starts_the_ranks_and_gives_their_result(tmp_path, fit_diffusion, vqvae_cache, words):
+    alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)
+    code, out, said = ended(start("fit-diffusion", tmp_path / "both", f"latents={vqvae_cache}", *words, "--devices", "2", "--json"))
+    assert code == 0, said
+    assert json.loads(out)["steps"] == 5, "one object, from the first rank"
+    one, other = state(alone), state(tmp_path / "both")
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["loop.batch=7"], 2, "loop.batch=7 cannot be shared by 2 devices"),
+        (["latents=nowhere"], 6, "There is no cache of latents in nowhere"),
+        (["loop.lr=5e-3"], 6, "holds a run with another config"),
+        (["loop.steps=200000", "loop.save=1"], 75, "The same command goes on"),
+    ],
+)
+def test_devices_ends_with_the_exit_code_of_the_run(tmp_path, fit_diffusion, vqvae_cache, words, code, sentence):
+    out = fit_diffusion(tmp_path / "run", vqvae_cache)
+    process = start("fit-diffusion", out, f"latents={vqvae_cache}", *words, "--devices", "2")
+    if code == 75:
+        import signal
+        import time
+
+        before = (out / "state.safetensors").stat().st_mtime_ns
+        while (out / "state.safetensors").stat().st_mtime_ns == before and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+    got, _, said = ended(process)
+    assert got == code, said
+    assert sentence in said
