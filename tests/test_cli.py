@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,11 @@ import torch
 from PIL import Image
 
 from ldmctl.cli import run
+from ldmctl.errors import PluginError
+from ldmctl.feed import open_pictures
+from ldmctl.presets import compose
+from ldmctl.registry import Plugin
+from ldmctl.schemas import FitAE
 
 AE = ["autoencoder.widths=[8,8]", "autoencoder.layers=1", "autoencoder.norm_groups=4", "autoencoder.attention=false"]
 LOOP = ["loop.steps=2", "loop.batch=4", "loop.report=1", "loop.save=2", "loop.preview=2", "loop.decay=constant", "loop.workers=0"]
@@ -432,3 +438,40 @@ def test_a_second_ctrl_c_stops_at_once_with_a_sentence(chain, tell):
     running.send_signal(signal.SIGINT)
     code, out, err = ended(running)
     assert code == json.loads(out)["exit_code"] == 130 and "Stopped at once" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "said"),
+    [
+        (["encode-dataset", "dataset.count=200000", "workers=0", "--out", "c2", *HOST], "c2/run.json", "The same command begins it anew."),
+        (["sample", "-n", "4000", "batch=16", "--out", "s2", *HOST], "s2/000000.png", "The same command goes on."),
+    ],
+)
+def test_encoding_and_sampling_stop_after_the_batch_at_hand(chain, words, file, said):
+    shutil.copytree(chain / "runs", "runs")
+    process = subprocess.Popen([sys.executable, "-m", "ldmctl", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not Path(file).exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert code == 75 and said in err and not Path("c2/latents.json").exists()
+
+
+# -- the edge ---------------------------------------------------------------------
+
+
+def test_a_plugin_that_exits_while_it_is_imported_is_a_broken_plugin(tmp_path, monkeypatch):
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match="schedule 'leaving' from nowhere is broken: SystemExit"):
+        Plugin("schedule", "leaving", "leaving:Class", "nowhere").load()
+
+
+def test_the_pictures_of_a_run_can_be_sent_to_another_process():
+    config, _ = compose(FitAE, flags={"data": "shapes"})
+    assert len(pickle.loads(pickle.dumps(open_pictures(config, "val")))) == 256
+
+
+def test_a_path_is_said_as_it_is_written(tell):
+    assert "[red]:smile:[/]" in tell("fit-ae", "--data", "x/[red]:smile:[/]").err
