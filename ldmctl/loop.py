@@ -102,6 +102,7 @@ class Training:
             if last or stop or self.done % self.loop.save == 0 or self._keeps():
                 self.save()
             if stop and not last:
+                self.engine.barrier()  # a rank that ends early has the others ended by torchrun
                 raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
 
     def _asked_to_stop(self) -> bool:

@@ -105,10 +105,9 @@ def test_moments_are_those_of_the_pictures(of_folder, pictures):
 
 @pytest.mark.parametrize("kind", ["vqvae", "identity"])
 def test_statistics_are_numpys_over_what_is_stored(kind, request, encode, fit_ae, tmp_path):
-    if kind == "vqvae":
-        cache = request.getfixturevalue("vqvae_cache")
-    else:
-        cache = encode(tmp_path / "cache", fit_ae(tmp_path / "ae", "autoencoder={type: identity}"))
+    name = "vqvae_run" if kind == "vqvae" else None
+    source = request.getfixturevalue(name) if name else fit_ae(tmp_path / "ae", "autoencoder={type: identity}")
+    cache = encode(tmp_path / "cache", source)
     moments = stored(cache)["moments"].double().numpy()
     statistics = manifests.read(cache).statistics
     assert statistics.mean == pytest.approx(moments.mean((0, 2, 3)), rel=1e-10)

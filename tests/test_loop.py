@@ -290,7 +290,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, train, tiny, quie
     config = tiny("fit-ae", "loop.steps=5")
     learner = Learner(nn.Linear(2, 1), config.loop, CPU)
     with (
-        pytest.raises(DivergedError, match="Weights are not finite at step 5; the last good state in .* is kept"),
+        pytest.raises(DivergedError, match=r"Weights are not finite at step 5; the last good state in .* is kept"),
         open_run(tmp_path, config) as run,
         Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, voice=quiet) as training,
     ):

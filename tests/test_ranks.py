@@ -1,10 +1,13 @@
 """Two processes with half the batch each learn what one process learns."""
 
+import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,8 +108,14 @@ def test_micro_batches_of_a_stage_learn_what_the_whole_learns(tmp_path, fit_diff
 # -- --devices ---------------------------------------------------------------------------
 
 
-def ended(process):
-    out, said = process.communicate(timeout=240)
+def ended(process, timeout=90):
+    """(exit code, stdout, stderr); nothing of it is left behind."""
+    try:
+        out, said = process.communicate(timeout=timeout)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.kill()
     return process.returncode, out, said
 
 
@@ -123,25 +132,36 @@ def test_devices_starts_the_ranks_and_gives_their_result(tmp_path, fit_diffusion
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("wrong", "code", "sentence"),
     [
-        (["loop.batch=7"], 2, "loop.batch=7 cannot be shared by 2 devices"),
-        (["latents=nowhere"], 6, "There is no cache of latents in nowhere"),
-        (["loop.lr=5e-3"], 6, "holds a run with another config"),
-        (["loop.steps=200000", "loop.save=1"], 75, "The same command goes on"),
+        ("loop.batch=3", 2, "loop.batch=3 cannot be shared by 2 devices"),
+        ("loop.lr=5e-3", 6, "holds a run with another config"),
     ],
 )
-def test_devices_ends_with_the_exit_code_of_the_run(tmp_path, fit_diffusion, vqvae_cache, words, code, sentence):
-    out = fit_diffusion(tmp_path / "run", vqvae_cache)
-    process = start("fit-diffusion", out, f"latents={vqvae_cache}", *words, "--devices", "2")
-    if code == 75:
-        import signal
-        import time
-
-        before = (out / "state.safetensors").stat().st_mtime_ns
-        while (out / "state.safetensors").stat().st_mtime_ns == before and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-    got, _, said = ended(process)
+def test_devices_ends_with_the_exit_code_and_the_sentence_of_the_run(tmp_path, fit_diffusion, vqvae_cache, wrong, code, sentence):
+    out = fit_diffusion(tmp_path / "run", vqvae_cache, "loop.batch=3" if code == 2 else "loop.batch=8")
+    before = (out / "run.json").read_bytes()
+    got, told, said = ended(start("fit-diffusion", out, f"latents={vqvae_cache}", wrong, "loop.steps=8", "--devices", "2", "--json"))
     assert got == code, said
     assert sentence in said
+    assert json.loads(told)["exit_code"] == code and sentence in json.loads(told)["error"], "one object for all ranks"
+    assert code != 6 or (out / "run.json").read_bytes() == before, "a command that does not fit changes nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_all_ranks_and_the_same_command_goes_on(tmp_path, fit_diffusion, vqvae_cache, words, number):
+    longer = [*words, "loop.steps=400", "loop.save=20", "loop.preview=1000"]
+    out = tmp_path / "both"
+    process = start("fit-diffusion", out, f"latents={vqvae_cache}", *longer, "--devices", "2")
+    begun = time.monotonic()
+    while not (out / "state.safetensors").exists() and process.poll() is None and time.monotonic() < begun + 60:
+        time.sleep(0.01)
+    process.send_signal(number)
+    code, _, said = ended(process)
+    assert code == 75, said
+    assert "The same command goes on." in said and "Traceback (most recent call last)" not in said.split("torch")[0]
+    record = json.loads((out / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("stopped", 75) and 20 <= record["step"] < 400
+    with (out / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds the folder any more

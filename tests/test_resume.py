@@ -62,7 +62,13 @@ def facts(out):
 def assert_same(one, other):
     """Two finished runs, bit for bit."""
     assert facts(one) == facts(other)
-    files = ["state.safetensors", "model.safetensors", "snapshots/best.safetensors", "samples/000000015.png", f"samples/{state_of(one):09d}.png"]
+    files = [
+        "state.safetensors",
+        "model.safetensors",
+        "snapshots/best.safetensors",
+        "samples/000000015.png",
+        f"samples/{state_of(one):09d}.png",
+    ]
     for name in files:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 

@@ -26,7 +26,9 @@ def contents(folder):
 def test_a_second_command_gets_a_sentence_and_changes_nothing(tmp_path, tiny):
     with open_run(tmp_path, tiny("fit-ae")):
         before = contents(tmp_path)
-        with pytest.raises(MismatchError, match=r"Another ldmctl command \(process \d+\) is writing to .*Wait for it, or name another --out"):
+        with pytest.raises(
+            MismatchError, match=r"Another ldmctl command \(process \d+\) is writing to .*Wait for it, or name another --out"
+        ):
             open_run(tmp_path, tiny("fit-ae"))
         with pytest.raises(MismatchError, match="Another ldmctl command"):
             open_run(tmp_path, tiny("fit-ae"), overwrite=True)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ldmctl.cli import configs, doctor, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, sample
+from ldmctl.cli import configs, doctor, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
 from ldmctl.errors import LdmctlError, one_line
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def main(
 def run(words: list[str] | None = None) -> int:
     """Run a command line -> its exit code. Nothing but a bug leaves a traceback."""
     words = sys.argv[1:] if words is None else words
+    ranks.arrive()
     try:
         code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
         return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
@@ -85,7 +86,7 @@ def fail(sentence: str, code: int, words: list[str]) -> int:
 
 def tell(sentence: str, code: int, words: list[str]) -> int:
     """With --json, the error as the one object on stdout; -> its code."""
-    if "--json" in words:
+    if not ranks.leave(sentence, code) and "--json" in words:
         print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
     return code
 

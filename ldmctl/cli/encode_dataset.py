@@ -41,4 +41,4 @@ def command(
 
         return plan_encode_dataset(settings)
 
-    options.perform(settings, source, manner, work, plan=plan, out=out)
+    options.perform(settings, source, manner, work, plan=plan)

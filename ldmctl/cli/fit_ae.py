@@ -45,4 +45,4 @@ def command(
 
         return plan_fit_ae(settings)
 
-    options.perform(settings, source, manner, work, plan=plan, out=out)
+    options.perform(settings, source, manner, work, plan=plan)

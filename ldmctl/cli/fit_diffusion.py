@@ -42,4 +42,4 @@ def command(
 
         return plan_fit_diffusion(settings)
 
-    options.perform(settings, source, manner, work, plan=plan, out=out)
+    options.perform(settings, source, manner, work, plan=plan)

@@ -1,9 +1,6 @@
 """Options that several verbs share, and what happens around the stage that a verb calls."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ldmctl import presets
+from ldmctl.cli import ranks
 from ldmctl.config import Config, parse_overrides, read_config, write_json, write_yaml
 from ldmctl.voice import Voice
 
@@ -64,7 +62,6 @@ def perform(
     work: Callable[[Voice], dict[str, Any]],
     *,
     plan: Callable[[], dict[str, Any]] | None = None,
-    out: str | Path | None = None,
 ) -> None:
     """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked."""
     if manner.offline:
@@ -74,7 +71,11 @@ def perform(
         show_plan(config, source, plan() if plan else {}, manner)
         return
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
-        spread(count, Path(out or "."))
+        ended = ranks.spread(count)
+        if manner.json and "error" in ended:
+            print_json(ended)
+        if ended["exit_code"]:
+            raise typer.Exit(ended["exit_code"])
         return
     if source:
         voice.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
@@ -98,16 +99,6 @@ def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner)
 def print_json(result: dict[str, Any]) -> None:
     """One object, one line, on stdout."""
     print(write_json(result), flush=True)
-
-
-def spread(count: int, out: Path) -> None:
-    """Start this command on `count` processes under torchrun, and end with the exit code that the run itself wrote down."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "ldmctl", *sys.argv[1:]]
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        record = out / "run.json"
-        told = json.loads(record.read_text(encoding="utf-8")).get("exit_code") if record.exists() else None
-        raise typer.Exit(told or code)
 
 
 def given(**flags: Any) -> dict[str, Any]:

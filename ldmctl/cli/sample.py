@@ -61,4 +61,4 @@ def command(
 
         return plan_sample(settings)
 
-    options.perform(settings, source, manner, work, plan=plan, out=out)
+    options.perform(settings, source, manner, work, plan=plan)
