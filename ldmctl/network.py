@@ -81,7 +81,7 @@ def class_index(label: str, classes: list[str]) -> int:
         return -1
     if label in classes:
         return classes.index(label)
-    if label.isdigit() and int(label) < len(classes):
+    if label.isdecimal() and int(label) < len(classes):
         return int(label)
     some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     raise ConfigError(

@@ -171,10 +171,18 @@ def _refuse_other(folder: Path, config: Config) -> bool:
         raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {WAYS}")
     old = read_config(folder)
     differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
+    if differences and _holds_nothing(folder, record):
+        _clear(folder)
+        return False
     if differences:
         rows = [f"  {path}: {_short(before)} there, {_short(after)} asked for" for path, before, after in differences[:12]]
         raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{WAYS}")
     return True
+
+
+def _holds_nothing(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the run ended before its first save, so that another config costs nothing."""
+    return "step" not in record and not any((folder / name).exists() for name in ("state.safetensors", "model.safetensors", "latents.json"))
 
 
 def make_folder(folder: Path) -> None:
@@ -263,7 +271,7 @@ def model_file(run: str, *, verb: str) -> Path:
         raise MismatchError(f"There is no run folder {folder}. `ldmctl {verb} --out {folder}` makes one, --run names another.")
     file = folder / "model.safetensors"
     if snapshot:
-        file = folder / "snapshots" / (f"{int(snapshot):09d}.safetensors" if snapshot.isdigit() else f"{snapshot}.safetensors")
+        file = folder / "snapshots" / (f"{int(snapshot):09d}.safetensors" if snapshot.isdecimal() else f"{snapshot}.safetensors")
     if not file.exists():
         there = sorted(path.stem for path in (folder / "snapshots").glob("*.safetensors"))
         raise MismatchError(

@@ -286,7 +286,7 @@ def test_the_state_of_another_network_is_refused():
 
 
 def test_half_precision_is_refused_where_it_cannot_work():
-    with pytest.raises(ConfigError, match="machine.precision=fp16 is for GPUs; on a CPU take bf16 or fp32"):
+    with pytest.raises(ConfigError, match=r"machine\.precision=fp16 is for GPUs; on a CPU take bf16 or fp32"):
         engines.start(Machine(device="cpu", precision="fp16"))
 
 

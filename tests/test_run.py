@@ -285,7 +285,7 @@ def test_a_run_that_is_not_there_is_said_with_the_way_to_make_it(tmp_path):
     (tmp_path / "ae" / "snapshots" / "000000020.safetensors").touch()
     with pytest.raises(MismatchError, match=r"has no model\.safetensors\. Has `ldmctl fit-ae` been run to its first save\?"):
         model_file(str(tmp_path / "ae"), verb="fit-ae")
-    for snapshot in ("30", "best", "bset"):
+    for snapshot in ("30", "best", "bset", "²"):
         with pytest.raises(MismatchError, match=rf"has no snapshots/0*{snapshot}\.safetensors\. Snapshots: 000000020\."):
             model_file(f"{tmp_path / 'ae'}@{snapshot}", verb="fit-ae")
 
@@ -293,3 +293,17 @@ def test_a_run_that_is_not_there_is_said_with_the_way_to_make_it(tmp_path):
 def test_a_folder_without_config_is_not_a_run(tmp_path):
     with pytest.raises(MismatchError, match=r"is not a run folder: it has no config\.yaml"):
         config_of(tmp_path)
+
+
+def test_a_run_that_saved_nothing_gives_way_to_another_config(tmp_path):
+    from ldmctl.run import open_run
+    from ldmctl.schemas import Sample
+
+    first, other = Sample.model_construct(run="a"), Sample.model_construct(run="b")
+    with pytest.raises(RuntimeError), open_run(tmp_path / "r", first):
+        raise RuntimeError("before the first save")
+    with open_run(tmp_path / "r", other) as run:
+        assert not run.resumed
+        run.update(step=1)
+    with pytest.raises(MismatchError, match="another config"):
+        open_run(tmp_path / "r", first)
