@@ -101,6 +101,10 @@ class Training:
             stop = self._asked_to_stop()
             if last or stop or self.done % self.loop.save == 0 or self._keeps():
                 self.save()
+            if last and self.guard.in_a_row >= min(self.loop.patience, self.loop.steps // 2 + 1):
+                raise DivergedError(
+                    f"The last {self.guard.in_a_row} steps were not finite, so the model has not learned from them. Try a lower loop.lr."
+                )
             if stop and not last:
                 self.engine.barrier()  # a rank that ends early has the others ended by torchrun
                 raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
@@ -166,6 +170,8 @@ class Training:
     def save(self) -> None:
         """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
         self.guard.check()
+        if self.guard.in_a_row:
+            self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
         tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
         if not all(bool(value.isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name):
             raise DivergedError(

@@ -182,7 +182,11 @@ def _refuse_other(folder: Path, config: Config) -> bool:
 
 def _holds_nothing(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the run ended before its first save, so that another config costs nothing."""
-    return "step" not in record and not any((folder / name).exists() for name in ("state.safetensors", "model.safetensors", "latents.json"))
+    return (
+        "step" not in record
+        and record.get("status") != "finished"
+        and not any((folder / name).exists() for name in ("state.safetensors", "model.safetensors", "latents.json"))
+    )
 
 
 def make_folder(folder: Path) -> None:

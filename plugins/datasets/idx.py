@@ -85,6 +85,9 @@ def _fetch(name: str) -> str:
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
             getattr(torchvision.datasets, name)(str(data_root()), download=True)
     except (ImportError, RuntimeError, OSError) as error:  # an unfit torchvision raises RuntimeError when imported
+        for empty in (data_root() / name / "raw", data_root() / name):  # left behind, they would pass for the set
+            with contextlib.suppress(OSError):
+                empty.rmdir()
         return one_line(error)
     return ""
 
