@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldmctl import manifest
-from ldmctl.config import Config, Raw, merge, parse_overrides, read_config
+from ldmctl.config import Config
 from ldmctl.errors import ConfigError
-from ldmctl.presets import compose, environment
+from ldmctl.presets import compose, pictures_of, wished
 from ldmctl.schemas import Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
 from ldmctl.voice import Voice
 
@@ -63,7 +63,7 @@ def encode_dataset(
     from ldmctl.stages.encode_dataset import encode_dataset as stage
 
     flags = {"run": text(run), "data": text(data), "machine": {"device": device, "precision": precision}}
-    parent = text(run) or wish(EncodeDataset, overrides, "run") or "runs/ae"
+    parent = text(run) or wished(EncodeDataset, overrides, "run") or "runs/ae"
     settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent))
     return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
 
@@ -83,7 +83,7 @@ def fit_diffusion(
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
-    cache = text(latents) or wish(FitDiffusion, overrides, "latents") or "cache"
+    cache = text(latents) or wished(FitDiffusion, overrides, "latents") or "cache"
     below = manifest.recipe(manifest.read(str(cache)))
     settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
     refuse_several_devices(settings)
@@ -130,8 +130,8 @@ def eval_lpips(
 
     folders = [str(folder) for folder in pairs] if pairs else None
     flags = {"run": text(run), "data": text(data), "pairs": folders, "machine": {"device": device, "precision": precision}}
-    parent = text(run) or wish(EvalLpips, overrides, "run") or "runs/ae"
-    below = {} if pairs or wish(EvalLpips, overrides, "pairs") else pictures_of(parent)
+    parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
+    below = {} if pairs or wished(EvalLpips, overrides, "pairs") else pictures_of(parent)
     settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
     return stage(settings, voice=voice or Voice(quiet=True))
 
@@ -164,19 +164,6 @@ def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precisio
 def text(path: str | Path | None) -> str | None:
     """A path as configs hold it, without the slash at its end."""
     return None if path is None else str(path).rstrip("/") or str(path)
-
-
-def wish(schema: type[Config], overrides: list[str] | None, key: str) -> Any:
-    """The value of one key among KEY=VALUE words and LDMCTL_OVERRIDES, where it must be known before the rest."""
-    return merge([*environment(schema), *parse_overrides(overrides or [])]).get(key)
-
-
-def pictures_of(run: Any) -> Raw:
-    """data, dataset and image of the fit-ae run of this name, {} when there is none."""
-    name = str(run)
-    folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
-    raw = read_config(folder) if (folder / "config.yaml").exists() else {}
-    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
 
 
 def refuse_several_devices(settings: Config) -> None:

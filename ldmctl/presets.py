@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ldmctl.config import Config, Raw, merge, parse_overrides, read_yaml, resolve, section_of, slot_of, spell_out
+from ldmctl.config import Config, Raw, merge, parse_overrides, read_config, read_yaml, resolve, section_of, slot_of, spell_out
 from ldmctl.errors import ConfigError, DataError, did_you_mean
 from ldmctl.schemas import VERBS
 
@@ -72,6 +72,19 @@ def _preset(verb: str, config: str | None, wish: Raw, below: Raw) -> tuple[Raw, 
         if name and name in names(verb):
             return _document(f"preset {verb}/{name}", text(verb, name)), f"preset {verb}/{name}"
     return {}, "no preset, every key at its default"
+
+
+def pictures_of(run: object) -> Raw:
+    """The pictures of the fit-ae run of this name (`runs/ae`, `runs/ae@best`): data, dataset and image; {} when there is none."""
+    name = str(run)
+    folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
+    raw = read_config(folder) if (folder / "config.yaml").exists() else {}
+    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
+
+
+def wished(schema: type[Config], overrides: Sequence[str] | None, key: str) -> Any:
+    """The value of one top-level key among LDMCTL_OVERRIDES and KEY=VALUE words, where it must be known before the rest; None without."""
+    return merge([*environment(schema), *parse_overrides(overrides or [])]).get(key)
 
 
 def expand_data(data: str) -> Raw:

@@ -43,12 +43,12 @@ def fit_ae(tiny, quiet):
 @pytest.fixture(scope="session")
 def encode(tiny, quiet):
     """encode(out, run, "flip=true") encodes the pictures of a fit-ae run -> the folder."""
-    from ldmctl.cli.options import run_config
+    from ldmctl.presets import pictures_of
     from ldmctl.stages.encode_dataset import encode_dataset
 
     def run(out, source, *overrides, **options):
         words = [f"run={source}", "machine.device=cpu", "machine.precision=fp32", *overrides]
-        encode_dataset(tiny("encode-dataset", *words, below=run_config(str(source))), out, voice=quiet, **options)
+        encode_dataset(tiny("encode-dataset", *words, below=pictures_of(source)), out, voice=quiet, **options)
         return Path(out)
 
     return run

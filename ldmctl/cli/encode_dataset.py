@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import options
-from ldmctl.presets import compose
+from ldmctl.presets import compose, pictures_of, wished
 from ldmctl.schemas import EncodeDataset
 
 
@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """Encode every picture once into a cache of latents. Data defaults to that of the run."""
     flags = options.given(run=run, data=data, machine__device=device, machine__precision=precision)
-    below = options.run_config(run or str(options.wished(EncodeDataset, overrides, "run") or "runs/ae"))
+    below = pictures_of(run or str(wished(EncodeDataset, overrides, "run") or "runs/ae"))
     settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ldmctl.cli import options
-from ldmctl.presets import compose
+from ldmctl.presets import compose, pictures_of, wished
 from ldmctl.schemas import EvalLpips
 
 MEANING = {"psnr": "dB, higher is closer", "ssim": "1 is equal", "lpips": "0 is equal, lower is closer"}
@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """LPIPS, PSNR and SSIM with 95 % intervals: of reconstructions of held-out pictures, or between two folders."""
     flags = options.given(run=run, data=data, pairs=list(pairs) if pairs else None, machine__device=device, machine__precision=precision)
-    paired = pairs or options.wished(EvalLpips, overrides, "pairs")
-    below = {} if paired else options.run_config(run or str(options.wished(EvalLpips, overrides, "run") or "runs/ae"))
+    paired = pairs or wished(EvalLpips, overrides, "pairs")
+    below = {} if paired else pictures_of(run or str(wished(EvalLpips, overrides, "run") or "runs/ae"))
     settings, source = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

@@ -6,7 +6,7 @@ import typer
 
 from ldmctl import manifest
 from ldmctl.cli import options
-from ldmctl.presets import compose
+from ldmctl.presets import compose, wished
 from ldmctl.schemas import FitDiffusion
 
 
@@ -28,7 +28,7 @@ def command(
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
     flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
-    below = manifest.recipe(manifest.read(folder or str(options.wished(FitDiffusion, overrides, "latents") or "cache")))
+    below = manifest.recipe(manifest.read(folder or str(wished(FitDiffusion, overrides, "latents") or "cache")))
     settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ldmctl import presets
 from ldmctl.cli import ranks
-from ldmctl.config import Config, parse_overrides, read_config, write_json, write_yaml
+from ldmctl.config import Config, write_json, write_yaml
 from ldmctl.voice import Voice
 
 
@@ -113,18 +112,3 @@ def given(**flags: Any) -> dict[str, Any]:
             place = place.setdefault(parent, {})
         place[last] = value
     return layer
-
-
-def run_config(run: str) -> dict[str, Any]:
-    """The pictures of the fit-ae run that `--run` names: data, dataset and image of its config. Torch-free."""
-    folder = Path(run.rpartition("@")[0] if "@" in Path(run).name else run).expanduser()
-    if not (folder / "config.yaml").exists():
-        return {}
-    raw = read_config(folder)
-    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
-
-
-def wished(schema: type[Config], overrides: list[str] | None, key: str) -> Any:
-    """The value of one top-level key among LDMCTL_OVERRIDES and KEY=VALUE words, when it must be known before the rest; None without."""
-    values = [layer[key] for layer in [*presets.environment(schema), *parse_overrides(overrides or [])] if key in layer]
-    return values[-1] if values else None
