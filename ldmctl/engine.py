@@ -84,7 +84,8 @@ def start(machine: Compute) -> Engine:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else torch.cuda.current_device())
         torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = machine.precision != "fp32"  # convolutions; float32 matmuls stay exact, codes are searched with them
+        # Convolutions only: float32 matmuls stay exact, since the nearest codes are searched with them.
+        torch.backends.cudnn.allow_tf32 = machine.precision != "fp32"
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Engine(device, precision(machine.precision, device), rank, world)

@@ -71,6 +71,7 @@ class Training:
             learner.restore(name, tensors)
         self.first = self.done = int(scalars["step"])
         self.scalars = scalars["kept"]
+        self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
         if _step_of(model) != self.done:
@@ -150,7 +151,7 @@ class Training:
 
     def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
         """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far."""
-        values = self.last_validation = {name: float(value) for name, value in values.items()}
+        values = self.last_validation = self.scalars["validation"] = {name: float(value) for name, value in values.items()}
         self.run.log(step + 1, values)
         if self.tracker is not None and self.run.writes:
             self.tracker.log(step + 1, values)

@@ -45,7 +45,12 @@ def command(
             show(result)
         return result
 
-    options.perform(settings, source, manner, work)
+    def plan() -> dict:
+        from ldmctl.stages.eval_lpips import plan_eval_lpips
+
+        return plan_eval_lpips(settings)
+
+    options.perform(settings, source, manner, work, plan=plan)
 
 
 def show(result: dict) -> None:

@@ -53,6 +53,14 @@ def eval_lpips(config: EvalLpips, *, voice: Voice) -> dict[str, Any]:
     return {"of": of, "count": done, **result}
 
 
+def plan_eval_lpips(config: EvalLpips) -> dict[str, Any]:
+    """What would be measured, and by what; raises as it would in earnest."""
+    engine = Engine(torch.device("cpu"), torch.float32)
+    _, of, channels, count = source_of(config, engine)
+    perceptual = [config.perceptual.type] if build_perceptual(config, engine, channels) is not None else []  # type: ignore[union-attr]
+    return {"pictures": f"{count:,}", "of": of, "measures": ", ".join(["psnr", "ssim", *perceptual])}
+
+
 def source_of(config: EvalLpips, engine: Engine) -> tuple[Iterator[tuple[Tensor, Tensor]], str, int, int]:
     """(batches of (made, image) in [-1, 1], what they are, channels, how many)."""
     if config.pairs is not None:
