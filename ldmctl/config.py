@@ -7,21 +7,15 @@ their own `Config` checks their keys together with all the rest.
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 
 from ldmctl import registry
-from ldmctl.errors import ConfigError, MismatchError, did_you_mean, with_article
-
-Raw = dict[str, Any]
+from ldmctl.documents import Raw
+from ldmctl.errors import ConfigError, did_you_mean, with_article
 
 
 class Config(BaseModel):
@@ -175,109 +169,6 @@ def _kinds(annotation: Any) -> set[Any]:
     if get_origin(annotation) in (Union, UnionType):
         return {kind for option in get_args(annotation) for kind in _kinds(option)}
     return {annotation}
-
-
-# -- reading -----------------------------------------------------------------
-
-
-class _Yaml12(yaml.SafeLoader):
-    """YAML whose numbers and booleans are those of YAML 1.2: 1e-4 is a number, `no` and `on` are words. A key stands once."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """The dict of a mapping node; a key that stands twice is an error with its line."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep)
-
-
-_Yaml12.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in ("float", "bool", "int", "timestamp", "value")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Yaml12.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."),
-)
-_Yaml12.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(loader.construct_scalar(node))))  # 010 is ten
-
-
-def read_yaml(text: str, *, source: str) -> Any:
-    """The value of a YAML text, numbers as in YAML 1.2; a ConfigError names the source and the line."""
-    try:
-        return yaml.load(text, Loader=_Yaml12)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # such as an integer of five thousand digits
-        raise ConfigError(f"{source} holds a value that cannot be read: {error}") from None
-
-
-def write_yaml(values: Mapping[str, Any]) -> str:
-    """Text that `read_yaml` reads back to the same values."""
-    return yaml.dump(dict(values), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
-
-
-def write_json(value: Any) -> str:
-    """One line of JSON; what it has no word for, such as nan, is null."""
-    return json.dumps(_finite(value), default=str, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_config(folder: Path) -> Raw:
-    """The values in a run folder's config.yaml, as a run wrote them; a damaged one is a MismatchError."""
-    file = folder / "config.yaml"
-    try:
-        raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
-        raise MismatchError(f"{file} cannot be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise MismatchError(f"{file} is damaged: it holds no keys and values.")
-    return raw
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes floats so that both YAML 1.1 and 1.2 read them as floats, quotes what either would not read as text, lists on one line."""
-
-    yaml_implicit_resolvers = {
-        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Yaml12.yaml_implicit_resolvers.get(first, [])]
-        for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **_Yaml12.yaml_implicit_resolvers}
-    }
-
-
-_Plain.add_representer(
-    float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value) if "." in repr(value) else f"{value:.1e}")
-)
-_Plain.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
-
-
-def parse_overrides(words: Iterable[str]) -> list[Raw]:
-    """One layer for each `a.b.c=value`; values are read as YAML."""
-    return [parse_override(word) for word in words]
-
-
-def parse_override(word: str) -> Raw:
-    """`a.b=1` -> {"a": {"b": 1}}."""
-    path, equals, value = word.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        hint = f" Did you mean --{word.lstrip('-')}?" if re.fullmatch(r"[a-z-]+", word) else ""
-        raise ConfigError(f"{word!r} is not KEY=VALUE, such as loop.steps=500.{hint}")
-    out: Any = read_yaml(value, source=f"The value of {path}")
-    for key in reversed(keys):
-        out = {key: out}
-    return out
 
 
 # -- what may change -----------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ldmctl.config import Raw
+from ldmctl.documents import Raw
 from ldmctl.errors import MismatchError
 
 FORMAT = 1

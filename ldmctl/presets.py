@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ldmctl.config import Config, Raw, merge, parse_overrides, read_config, read_yaml, resolve, section_of, slot_of, spell_out
+from ldmctl.config import Config, merge, resolve, section_of, slot_of, spell_out
+from ldmctl.documents import Raw, parse_overrides, read_config, read_yaml
 from ldmctl.errors import ConfigError, DataError, did_you_mean
 from ldmctl.schemas import VERBS
 

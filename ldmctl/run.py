@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ldmctl import registry, weights
-from ldmctl.config import Config, fixed_differences, read_config, write_json, write_yaml
+from ldmctl.config import Config, fixed_differences
+from ldmctl.documents import read_config, write_json, write_yaml
 from ldmctl.errors import LdmctlError, MismatchError, with_article
 from ldmctl.schemas import VERBS
 

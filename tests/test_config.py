@@ -5,23 +5,8 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field
 
-from ldmctl.config import (
-    Config,
-    Free,
-    PluginConfig,
-    Slot,
-    fixed_differences,
-    flatten,
-    free_keys,
-    merge,
-    parse_override,
-    parse_overrides,
-    plugin_config,
-    read_yaml,
-    resolve,
-    spell_out,
-    write_yaml,
-)
+from ldmctl.config import Config, Free, PluginConfig, Slot, fixed_differences, flatten, free_keys, merge, plugin_config, resolve, spell_out
+from ldmctl.documents import parse_override, parse_overrides, read_yaml, write_yaml
 from ldmctl.errors import ConfigError, PluginError
 
 

@@ -12,6 +12,7 @@ LAYERS = [
     {"protocols"},
     {"registry"},
     {"assets"},
+    {"documents"},
     {"config"},
     {"schemas"},
     {"presets", "manifest"},

@@ -9,7 +9,8 @@ import typer
 
 from ldmctl import presets
 from ldmctl.cli import ranks
-from ldmctl.config import Config, write_json, write_yaml
+from ldmctl.config import Config
+from ldmctl.documents import write_json, write_yaml
 from ldmctl.voice import Voice
 
 

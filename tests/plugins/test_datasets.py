@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldmctl import config, images, registry
+from ldmctl import config, documents, images, registry
 from ldmctl.errors import DataError
 from ldmctl_plugins.datasets.folder import Folder
 from ldmctl_plugins.datasets.idx import Idx
@@ -102,7 +102,7 @@ def test_every_data_preset_parses_and_says_what_is_missing(name, tmp_path, monke
     monkeypatch.setenv("LDMCTL_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     path = Path(__file__).parents[2] / "configs" / "data" / f"{name}.yaml"
-    preset = config.read_yaml(path.read_text(), source=name)
+    preset = documents.read_yaml(path.read_text(), source=name)
     assert set(preset) == {"dataset", "image"}
     made = config.plugin_config("dataset", preset["dataset"])
     plugin = registry.load("dataset", made.type)
