@@ -1,6 +1,7 @@
 """Latents out of noise, a fixed number at a time, so that a picture depends on its seed and not on its neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,25 @@ from torch import Tensor
 from ldmctl.diffusion import Denoise, Noise, Prediction, Spacing, levels, start
 from ldmctl.engine import Engine, generator
 from ldmctl.network import Network
+
+
+def rows_of(batch: int) -> int:
+    """Rows of the forward in which `batch` pictures are made: a power of two, where CPU kernels round every row alike."""
+    return 1 << (batch - 1).bit_length()
+
+
+@contextmanager
+def even_threads() -> Iterator[None]:
+    """As many threads as a power of two: the pieces into which CPU kernels cut their work are then all of one size.
+
+    The end of an odd piece is rounded by other instructions, so that a picture would depend on its place in the batch.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 << (before.bit_length() - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from ldmctl import weights
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import read_png_text
 from ldmctl.network import Network, build_network, class_index, describe_network
-from ldmctl.sampling import labels_as_in_data, sample_latents
+from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
 from ldmctl.stages.sample import sample as stage
 
 CPU = engines.Engine(torch.device("cpu"), torch.float32)
@@ -75,7 +75,8 @@ def test_an_odd_batch_keeps_the_promise_too(ldm, sample):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [5, 16])
-def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batch, vae_cache):
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batch, threads, vae_cache):
     from ldmctl import manifest as manifests
     from ldmctl import registry
     from ldmctl.presets import compose
@@ -93,13 +94,19 @@ def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batc
 
     def make(seeds):
         labels = [seed % len(manifest.classes) for seed in seeds]
-        settings = {"prediction": "v", "shape": manifest.latent, "guidance": 2.0, "steps": 2, "batch": batch}
-        return sample_latents(network, schedule, sampler, CPU, seeds=seeds, labels=labels, **settings)
+        settings = {"prediction": "v", "shape": manifest.latent, "guidance": 2.0, "steps": 2, "batch": rows_of(batch)}
+        with even_threads():
+            return sample_latents(network, schedule, sampler, CPU, seeds=seeds, labels=labels, **settings)
 
-    seeds = list(range(batch))
-    whole = make(seeds)
-    assert torch.equal(make(seeds[::-1]), whole.flip(0))
-    assert torch.equal(make([3]), whole[3:4]) and torch.equal(make([4, 1]), whole[[4, 1]])
+    seeds, before = list(range(batch)), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = make(seeds)
+        assert torch.equal(make(seeds[::-1]), whole.flip(0))
+        assert all(torch.equal(make([seed]), whole[seed : seed + 1]) for seed in (seeds[-1], seeds[len(seeds) // 2]))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_there_is_not_made_again(ldm, sample, tmp_path):

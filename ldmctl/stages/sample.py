@@ -14,7 +14,7 @@ from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
 from ldmctl.network import build_schedule, class_index, load_network
 from ldmctl.run import make_folder, model_file
-from ldmctl.sampling import labels_as_in_data, sample_latents
+from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
 from ldmctl.schemas import Sample
 from ldmctl.signals import Signals
 from ldmctl.voice import Voice
@@ -55,7 +55,8 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     # Make it, a batch at a time.
     side = int(header["image"]["size"])
     label_of = dict(zip(seeds, labels, strict=True))
-    with Signals(voice.say) as signals, voice.bar("sampling", len(seeds), done=len(seeds) - len(missing)) as bar:
+    rows = rows_of(config.batch)
+    with even_threads(), Signals(voice.say) as signals, voice.bar("sampling", len(seeds), done=len(seeds) - len(missing)) as bar:
         for first in range(0, len(missing), config.batch):
             chunk = missing[first : first + config.batch]
             latent = sample_latents(
@@ -69,10 +70,10 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
                 labels=[label_of[seed] for seed in chunk],
                 guidance=config.guidance,
                 steps=config.steps,
-                batch=config.batch,
+                batch=rows,
                 spacing=config.spacing,
             )
-            padded = torch.cat([latent, latent[-1:].expand(config.batch - len(latent), -1, -1, -1)])
+            padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
             for seed, picture in zip(chunk, to_uint8(codec.decode(padded, (side, side))), strict=False):
                 write_png(files[seed], picture.cpu(), {"ldmctl": texts[seed]})
             bar.advance(len(seeds) - len(missing) + first + len(chunk), amount=first + len(chunk))
