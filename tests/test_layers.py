@@ -67,9 +67,9 @@ def imported(file: Path) -> list[str]:
 
 
 def rank(module: str) -> tuple[int, int]:
-    """Where `ldmctl.x.y` stands: its layer, and inside cli options, the verbs, the chain of verbs, the whole."""
+    """Where `ldmctl.x.y` stands: its layer, and inside cli ranks, options, the verbs, the chain of verbs, the whole."""
     layer, *rest = module.split(".")[1:]
-    inside = {"options": 0, "quickstart": 2, "__init__": 3}
+    inside = {"ranks": -1, "options": 0, "quickstart": 2, "__init__": 3}
     return HEIGHT[layer], inside.get((rest or ["__init__"])[0], 1) if layer == "cli" else 0
 
 
