@@ -98,10 +98,11 @@ def recipe(manifest: Manifest) -> Raw:
     base = 64 if manifest.count("train") < 20_000 else 96 if manifest.count("train") < 200_000 else 128
     widths = [base * factor for factor in (1, 2, 3, 4)[:levels]]
     attention = [side / 2**level <= 16 and level > 0 for level in range(levels)]
+    usual = attention == [level > 0 for level in range(levels)]  # then nothing is said, so that other widths can be asked for alone
     labelled = sum(manifest.label_counts) > 0 and len(manifest.classes) > 1
     return {
         "data": manifest.data,
         "autoencoder": {"type": manifest.autoencoder["type"]},
-        "denoiser": {"type": "unet", "widths": widths, "attention": attention, "norm_groups": 32},
+        "denoiser": {"type": "unet", "widths": widths, "head_dim": 32, "norm_groups": 16} | ({} if usual else {"attention": attention}),
         "conditioner": {"type": "label"} if labelled else None,
     }

@@ -138,7 +138,7 @@ class Preview(Config):
     count: PositiveInt = Field(16, description="how many")
     steps: PositiveInt = Field(30, description="sampler steps")
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance, for conditional models")
-    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
+    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")] = PluginConfig(type="ddim")
 
 
 class FitDiffusion(Config):
@@ -154,7 +154,7 @@ class FitDiffusion(Config):
     )
     drop: float = Field(0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs")
     flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it")
-    preview: Preview = Field(default_factory=Preview.model_construct, json_schema_extra=Free)
+    preview: Preview = Field(Preview(), json_schema_extra=Free)
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()

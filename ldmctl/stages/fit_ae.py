@@ -33,6 +33,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     """Fit an autoencoder and leave it in the run folder `out`; the same call goes on where it stopped."""
     # Build the parts.
     engine = engines.start(config.machine)
+    engine.share(config.loop.batch)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     perceptual, config = build_perceptual(config, engine, voice)
     parts = build_parts(config, engine)

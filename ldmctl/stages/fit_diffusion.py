@@ -46,6 +46,7 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
     """Fit a denoiser to a cache and leave it in the run folder `out`; the same call goes on where it stopped."""
     # Build the parts.
     engine = engines.start(config.machine)
+    engine.share(config.loop.batch)
     cache = Path(config.latents).expanduser()
     manifest = check_cache(config, cache)
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
