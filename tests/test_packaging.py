@@ -1,5 +1,6 @@
 """What is installed is what is in the repository, and it starts fast from anywhere."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -31,20 +32,39 @@ def python(*words: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_exactly_the_tracked_files(tmp_path):
-    """A package or a kind of file that pyproject.toml forgets works editable and is absent here."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of the tracked files."""
     pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("wheel")
     for name in tracked():
-        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, tmp_path / "copy" / name)
-    (tmp_path / "copy" / "README.md").touch()
-    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), cwd=tmp_path / "copy")
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+        (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "copy" / name)
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), cwd=folder / "copy")
+    (file,) = (folder / "dist").glob("*.whl")
+    return file
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_exactly_the_tracked_files(wheel):
+    """A package or a kind of file that pyproject.toml forgets works editable and is absent here."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = {f"{FOLDERS[folder]}/{rest}" for folder, _, rest in (name.partition("/") for name in tracked()) if folder in FOLDERS}
     assert len(wanted) > 60
     assert packed == wanted, f"only in the wheel: {sorted(packed - wanted)}; only in the repository: {sorted(wanted - packed)}"
+
+
+@pytest.mark.slow
+def test_wheel_and_editable_list_the_same_plugins(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import ldmctl.cli; print(ldmctl.__file__); ldmctl.cli.run(['plugins', 'list', '--json'])"
+    )
+    where, packed = python("-c", program, str(tmp_path / "site"), cwd=tmp_path).splitlines()
+    _, editable = python("-c", program, cwd=tmp_path).splitlines()
+    assert where == str(tmp_path / "site" / "ldmctl" / "__init__.py")
+    assert len(json.loads(packed)["plugins"]) >= 17
+    assert json.loads(packed) == json.loads(editable)
 
 
 def test_it_runs_from_an_empty_folder(tmp_path):
