@@ -1,0 +1,51 @@
+"""The same promises on a CUDA device: `pytest -m gpu`."""
+
+import json
+
+import pytest
+import torch
+
+from ldmctl import manifest, weights
+from ldmctl.engine import Engine
+from ldmctl.errors import Stopped
+from ldmctl.latents import Latents, Resident
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+ADVERSARIAL = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=2"]
+
+
+def losses(run):
+    """The training loss of each report."""
+    return [row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_both_stages_train_in_every_precision(precision, tmp_path, fit_ae, encode, fit_diffusion, vqvae_words):
+    words = ["machine.device=cuda", f"machine.precision={precision}"]
+    ae = fit_ae(tmp_path / "ae", *vqvae_words, *ADVERSARIAL, *words)
+    cache = encode(tmp_path / "cache", ae, *words)
+    ldm = fit_diffusion(tmp_path / "ldm", cache, *words)
+    for run in (ae, ldm):
+        assert len(losses(run)) == 4 and all(torch.tensor(losses(run)).isfinite())
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, vae_cache, fit_diffusion, monkeypatch):
+    from ldmctl.loop import Training
+
+    words = ["machine.device=cuda", "machine.precision=fp32", "loop.steps=8", "loop.save=4"]
+    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Training, "_asked_to_stop", lambda training: training.done == 4)
+        fit_diffusion(tmp_path / "parts", vae_cache, *words)
+    parts = fit_diffusion(tmp_path / "parts", vae_cache, *words)
+    one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_resident_latents_answer_as_mapped_ones_do(vae_cache):
+    latents = Latents(vae_cache, manifest.read(vae_cache), "train")
+    engine = Engine(torch.device("cuda"), torch.float32)
+    assert Resident.fits(latents, engine)
+    items = torch.tensor([3, 0, 7, 3])
+    assert torch.equal(Resident(latents, engine).moments(items).cpu(), latents.moments(items))
