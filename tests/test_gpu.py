@@ -7,7 +7,6 @@ import torch
 
 from ldmctl import manifest, weights
 from ldmctl.engine import Engine
-from ldmctl.errors import Stopped
 from ldmctl.latents import Latents, Resident
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -29,15 +28,11 @@ def test_both_stages_train_in_every_precision(precision, tmp_path, fit_ae, encod
         assert len(losses(run)) == 4 and all(torch.tensor(losses(run)).isfinite())
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, vae_cache, fit_diffusion, monkeypatch):
-    from ldmctl.loop import Training
-
-    words = ["machine.device=cuda", "machine.precision=fp32", "loop.steps=8", "loop.save=4"]
-    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Training, "_asked_to_stop", lambda training: training.done == 4)
-        fit_diffusion(tmp_path / "parts", vae_cache, *words)
-    parts = fit_diffusion(tmp_path / "parts", vae_cache, *words)
+def test_a_prolonged_run_is_the_long_run_bit_for_bit(tmp_path, vae_cache, fit_diffusion):
+    words = ["machine.device=cuda", "machine.precision=fp32"]
+    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words, "loop.steps=8")
+    fit_diffusion(tmp_path / "parts", vae_cache, *words, "loop.steps=4")
+    parts = fit_diffusion(tmp_path / "parts", vae_cache, *words, "loop.steps=8")
     one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
