@@ -116,7 +116,7 @@ def test_every_verb_prints_one_json_object_and_nothing_else_on_stdout(there, tel
 
 def test_a_dry_run_prints_the_config_and_writes_nothing(chain, tell, monkeypatch):
     monkeypatch.chdir(chain)
-    for verb, words in {**CHAIN, "eval-lpips": ["eval-lpips"]}.items():
+    for verb, words in {**CHAIN, "eval-lpips": ["eval-lpips", "perceptual=null"]}.items():
         out = [] if verb == "eval-lpips" else ["--out", "dry"]
         assert tell(*words, *out, "--dry-run").out.strip(), verb
         assert json.loads(tell(*words, *out, "--dry-run", "--json").out)["dry_run"] is True

@@ -53,6 +53,14 @@ def interrupt(verb, out, *words, number):
             process.kill()
 
 
+def finish(verb, out, *words):
+    """The command from beginning, or from where it stopped, to its end: a process of its own too, so that threads are alike."""
+    with command(verb, out, *words) as process:
+        said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    return out
+
+
 def facts(out):
     """metrics.jsonl without how fast it went."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -73,36 +81,36 @@ def assert_same(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def test_a_denoiser_killed_with_kill_9_ends_the_same(tmp_path, fit_diffusion, vae_cache):
-    words = [*STEPS, *DRAWN, "loop.micro=3"]
-    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words)
-    code, _ = interrupt("fit-diffusion", tmp_path / "parts", f"latents={vae_cache}", *words, number=signal.SIGKILL)
+def test_a_denoiser_killed_with_kill_9_ends_the_same(tmp_path, vae_cache):
+    words = [f"latents={vae_cache}", *STEPS, *DRAWN, "loop.micro=3"]
+    whole = finish("fit-diffusion", tmp_path / "whole", *words)
+    code, _ = interrupt("fit-diffusion", tmp_path / "parts", *words, number=signal.SIGKILL)
     assert code == -signal.SIGKILL and state_of(tmp_path / "parts") == 10
     assert record(tmp_path / "parts")["status"] == "running", "nobody was there to say how it ended"
-    fit_diffusion(tmp_path / "parts", vae_cache, *words)
+    finish("fit-diffusion", tmp_path / "parts", *words)
     assert_same(whole, tmp_path / "parts")
     assert record(tmp_path / "parts")["status"] == "finished"
 
 
 @pytest.mark.slow
-def test_an_autoencoder_and_its_discriminator_killed_with_kill_9_end_the_same(tmp_path, fit_ae, vqvae_words):
+def test_an_autoencoder_and_its_discriminator_killed_with_kill_9_end_the_same(tmp_path, vqvae_words):
     words = [*vqvae_words, *ADVERSARIAL, *STEPS, "image.flip=true", "loop.steps=100"]
-    whole = fit_ae(tmp_path / "whole", *words)
+    whole = finish("fit-ae", tmp_path / "whole", *words)
     code, _ = interrupt("fit-ae", tmp_path / "parts", *words, number=signal.SIGKILL)
     assert code == -signal.SIGKILL and 10 <= state_of(tmp_path / "parts") < 100
-    fit_ae(tmp_path / "parts", *words)
+    finish("fit-ae", tmp_path / "parts", *words)
     assert_same(whole, tmp_path / "parts")
 
 
 @pytest.mark.slow
-def test_a_terminated_run_says_75_and_goes_on(tmp_path, fit_diffusion, vae_cache):
-    words = [*STEPS, *DRAWN]
-    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words)
-    code, said = interrupt("fit-diffusion", tmp_path / "parts", f"latents={vae_cache}", *words, number=signal.SIGTERM)
+def test_a_terminated_run_says_75_and_goes_on(tmp_path, vae_cache):
+    words = [f"latents={vae_cache}", *STEPS, *DRAWN]
+    whole = finish("fit-diffusion", tmp_path / "whole", *words)
+    code, said = interrupt("fit-diffusion", tmp_path / "parts", *words, number=signal.SIGTERM)
     assert code == 75 and "SIGTERM received" in said and "The same command goes on." in said
     assert (record(tmp_path / "parts")["status"], record(tmp_path / "parts")["exit_code"]) == ("stopped", 75)
     assert 10 <= state_of(tmp_path / "parts") == record(tmp_path / "parts")["step"] < 20
-    fit_diffusion(tmp_path / "parts", vae_cache, *words)
+    finish("fit-diffusion", tmp_path / "parts", *words)
     assert_same(whole, tmp_path / "parts")
 
 
