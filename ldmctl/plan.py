@@ -97,7 +97,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
 
 def costs(loop: Loop, parameters: int, activations: int, train: int, val: int) -> dict[str, Any]:
     """Epochs, memory and disk of a training: weights, gradients, two moments and the average, 4 bytes each, and activations."""
-    micro = loop.micro or loop.batch
+    micro = loop.micro if isinstance(loop.micro, int) else loop.batch
     return {
         "pictures": f"{train:,} + {val:,} held out",
         "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",

@@ -24,6 +24,9 @@ class Machine(Compute):
     """Where training runs."""
 
     devices: PositiveInt = Field(1, description="processes on this machine, one device each (DDP)", json_schema_extra=Free)
+    memory: PositiveFloat | None = Field(
+        None, description="GiB that loop.micro=auto may fill on each device; null: nine tenths of what is free", json_schema_extra=Free
+    )
 
 
 class Image(Config):
@@ -51,8 +54,13 @@ class Loop(Config):
 
     steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Free)
     batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches")
-    micro: PositiveInt | None = Field(
-        None, description="pictures per forward and device; null: the whole share at once", json_schema_extra=Free
+    micro: PositiveInt | Literal["auto"] | None = Field(
+        None,
+        description="pictures per forward and device; null: the whole share at once; auto: as many as one real step finds room for",
+        json_schema_extra=Free,
+    )
+    checkpointing: bool = Field(
+        False, description="keep less for the backward and compute it again: less memory, slower", json_schema_extra=Free
     )
     lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
     warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
@@ -79,6 +87,15 @@ class Losses(Config):
     perceptual_missing: Literal["error", "skip"] = Field(
         "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
     )
+    equivariance_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a penalty that makes scaled and turned latents decode to scaled and turned pictures (EQ-VAE); 0: off",
+    )
+    equivariance_share: float = Field(0.25, gt=0, le=1, description="share of each batch that the penalty looks at")
+
+
+StepOrShare = Annotated[int | float, Field(ge=0)]
 
 
 class Adversarial(Config):
@@ -86,15 +103,35 @@ class Adversarial(Config):
 
     loss: Literal["hinge", "vanilla", "lsgan"] = "hinge"
     weight: float = Field(0.5, ge=0, description="size of its gradient at the reconstruction, relative to that of the other losses")
-    start: int | float = Field(0.5, ge=0, description="first step with it: a step (1000) or a share of the run (0.5)")
+    start: StepOrShare | Literal["auto"] = Field(
+        0.5, description="first step of the discriminator: a step (1000), a share of the run (0.5), or auto: when the losses level off"
+    )
+    warmup: StepOrShare = Field(0.02, description="how long it then learns alone: steps or a share of the run")
+    ramp: StepOrShare = Field(0.05, description="how long its weight then rises from 0: steps or a share of the run")
     lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr")
+    balance: Literal["image", "last-layer", "none"] = Field(
+        "image", description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere"
+    )
+    balance_every: PositiveInt = Field(1, description="steps between measurements of the norms")
+    balance_smoothing: float = Field(0.9, ge=0, lt=1, description="decay of the averaged ratio of the norms")
+    balance_max: PositiveFloat = Field(1e4, description="largest ratio of the norms")
+    augment: list[Literal["colour", "translation", "cutout"]] = Field(
+        [], description="what pictures go through before the discriminator sees them, real and made alike (DiffAugment)"
+    )
+    r1: float = Field(0.0, ge=0, description="gamma of the gradient penalty on real pictures (R1); 0: off")
+    r1_every: PositiveInt = Field(16, description="steps between gradient penalties, each weighed so much more")
+    lecam: float = Field(
+        0.0, ge=0, description="weight of the penalty that keeps logits near their averages (LeCam), for few pictures; 0: off"
+    )
 
-    @field_validator("start")
+    @field_validator("start", "warmup", "ramp")
     @classmethod
-    def _step_or_share(cls, start: float) -> float:
-        if isinstance(start, float) and start >= 1 and not start.is_integer():
-            raise ValueError("a start of 1 or more counts steps and must be whole; below 1 it is a share of the run")
-        return int(start) if start >= 1 else start
+    def _step_or_share(cls, value: int | float | str) -> int | float | str:
+        if isinstance(value, str):
+            return value
+        if value >= 1 and not float(value).is_integer():
+            raise ValueError("a number of 1 or more counts steps and must be whole; below 1 it is a share of the run")
+        return int(value) if value >= 1 else value
 
 
 class Pictures(Config):
@@ -114,6 +151,10 @@ class FitAE(Pictures):
     discriminator: Annotated[PluginConfig | None, Slot("discriminator")] = None
     losses: Losses = Losses()
     adversarial: Adversarial = Adversarial()
+    init: str | None = Field(None, description="weights to begin with: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers")
+    train: Literal["all", "decoder"] = Field(
+        "all", description="decoder: the encoder and its codes stay as they are, so latents stay valid"
+    )
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()
