@@ -32,6 +32,7 @@ def fit_ae(
     *,
     config: str | Path | None = None,
     ae: str | None = None,
+    init: str | Path | None = None,
     data: str | Path | None = None,
     out: str | Path = "runs/ae",
     overwrite: bool = False,
@@ -42,8 +43,8 @@ def fit_ae(
     """Fit an autoencoder to pictures, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_ae import fit_ae as stage
 
-    flags = {"autoencoder": ae, "data": text(data), "machine": {"device": device, "precision": precision}}
-    settings, _ = compose(FitAE, config=text(config), overrides=overrides or [], flags=flags)
+    flags = {"autoencoder": ae, "init": text(init), "data": text(data), "machine": {"device": device, "precision": precision}}
+    settings, _ = compose(FitAE, config=text(config), overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
     refuse_several_devices(settings)
     return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
 

@@ -1,7 +1,8 @@
 """Presets by name, and the layers that make up the config of one command.
 
 Weakest first: schema defaults, the data preset, the verb's preset, the
-environment (LDMCTL_OVERRIDES), KEY=VALUE, flags.
+autoencoder that `init` names, the environment (LDMCTL_OVERRIDES), KEY=VALUE,
+flags.
 """
 
 import os
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 
 from ldmctl.config import Config, merge, resolve, section_of, slot_of, spell_out
 from ldmctl.documents import Raw, parse_overrides, read_config, read_yaml
-from ldmctl.errors import ConfigError, DataError, did_you_mean
+from ldmctl.errors import ConfigError, DataError, did_you_mean, with_article
+from ldmctl.origins import layer_of
 from ldmctl.schemas import VERBS
 
 Schema = TypeVar("Schema", bound=Config)
@@ -42,33 +44,60 @@ def read(folder: str, source: str) -> Raw:
 
 
 def compose(
-    schema: type[Schema], *, config: str | None = None, overrides: Sequence[str] = (), flags: Raw | None = None, below: Raw | None = None
+    schema: type[Schema],
+    *,
+    config: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Raw | None = None,
+    below: Raw | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[Schema, str]:
-    """(validated config, where it came from) of one command. `below` is a layer under the presets, such as a parent's own data."""
+    """(validated config, where it came from) of one command. `below` is a layer under the presets, such as a parent's own data.
+
+    `out` is the run folder of a command that may have `init`: its run can go on when the weights it began with are gone.
+    """
     verb: str = schema.verb  # type: ignore[attr-defined]
     strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
     wish = merge([spell_out(schema, layer) for layer in strong])
-    preset: Raw = {}
-    source = ""
-    if config is not None or names(verb):
-        preset, source = _preset(verb, config, wish, below or {})
+    written = read(verb, config) if config is not None else {}
+    origin = _origin({**written, **wish}, wish, out, overwrite) if "init" in schema.model_fields else {}
+    preset, source = written, f"--config {config}" if config is not None else ""
+    if config is None and names(verb):
+        preset, source = _preset(verb, wish, {**(below or {}), **origin})
     data = wish.get("data") or preset.get("data")
     parent = {key: value for key, value in (below or {}).items() if key in schema.model_fields}
     expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
     # A parent's pictures are replaced by other data; the way it prepares them is not.
-    own = {"image": parent.pop("image")} if "image" in parent else {}
-    layers = [parent, *expanded, own, preset, *strong]
+    own = [{"image": layer.pop("image")} for layer in (parent, origin) if "image" in layer]
+    layers = [parent, *expanded, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
-    return resolve(schema, layers, source=named), source
+    settings = resolve(schema, layers, source=named)
+    if origin:
+        source = f"{source}; autoencoder of {settings.init}"  # type: ignore[attr-defined]
+    elif getattr(settings, "train", None) == "decoder":
+        raise ConfigError("train=decoder leaves the encoder as it is, so it needs one that was trained: name it with --init (runs/ae).")
+    return settings, source
 
 
-def _preset(verb: str, config: str | None, wish: Raw, below: Raw) -> tuple[Raw, str]:
-    if config is not None:
-        return read(verb, config), f"--config {config}"
+def _origin(asked: Raw, wish: Raw, out: str | Path | None, overwrite: bool) -> Raw:
+    """The layer that `init` stands for: its autoencoder, how it saw pictures and, unless others are asked for, which; {} without."""
+    if (init := asked.get("init")) is None:
+        return {}
+    layer = pictures_of(init) | layer_of(str(init), out=out, overwrite=overwrite)
+    slot, there = wish.get("autoencoder"), layer["autoencoder"]["type"]
+    if isinstance(slot, dict) and slot.get("type", there) != there:
+        raise ConfigError(
+            f"{init} holds {with_article(there)}, and {with_article(str(slot['type']))} is asked for. Leave out --ae, or begin without --init."
+        )
+    return {key: value for key, value in layer.items() if key not in ("data", "dataset") or not asked.get("data")}
+
+
+def _preset(verb: str, wish: Raw, below: Raw) -> tuple[Raw, str]:
     data = wish.get("data") or below.get("data")
     stem = Path(str(data)).name if data else None
-    slot = wish.get("autoencoder") or below.get("autoencoder")
-    plugin = slot.get("type") if isinstance(slot, dict) else None
+    slots = [layer.get("autoencoder") for layer in (wish, below)]
+    plugin = next((slot["type"] for slot in slots if isinstance(slot, dict) and "type" in slot), None)
     for name in [f"{stem}-{plugin}", stem, "default"] if plugin else [stem, "default"]:
         if name and name in names(verb):
             return _document(f"preset {verb}/{name}", text(verb, name)), f"preset {verb}/{name}"

@@ -12,12 +12,17 @@ Autoencoder = Annotated[
     str | None,
     typer.Option("--ae", help="The autoencoder: vae, vqvae, identity, ...", autocompletion=options.complete_plugin("autoencoder")),
 ]
+Init = Annotated[
+    str | None,
+    typer.Option("--init", help="Weights to begin with: a run (runs/ae, runs/ae@best) or a folder that diffusers saved."),
+]
 
 
 def command(
     overrides: options.Overrides = None,
     config: options.ConfigName = None,
     ae: Autoencoder = None,
+    init: Init = None,
     data: options.Data = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ae",
     overwrite: options.Overwrite = False,
@@ -31,8 +36,10 @@ def command(
     verbose: options.Verbose = False,
 ) -> None:
     """Fit an autoencoder to a folder of pictures. The same command again resumes."""
-    flags = options.given(autoencoder=ae, data=data, machine__device=device, machine__devices=devices, machine__precision=precision)
-    settings, source = compose(FitAE, config=config, overrides=overrides or [], flags=flags)
+    flags = options.given(
+        autoencoder=ae, init=init, data=data, machine__device=device, machine__devices=devices, machine__precision=precision
+    )
+    settings, source = compose(FitAE, config=config, overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
     def work(voice: options.Voice) -> dict:
