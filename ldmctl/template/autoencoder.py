@@ -12,6 +12,7 @@ class Template(nn.Module):
     """Convolutions down to a small map and up again."""
 
     rescale = "channel"
+    decoding = ("decoder",)  # what `train: decoder` trains alone
 
     class Config(PluginConfig):
         channels: PositiveInt = Field(4, description="latent channels")
@@ -27,6 +28,11 @@ class Template(nn.Module):
         self.weight = config.weight
         self.encoder = Encoder(image_channels, config.widths, config.channels, layers=1)
         self.decoder = Decoder(config.channels, config.widths, image_channels, layers=1)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that makes the picture, for `adversarial.balance: last-layer`."""
+        return self.decoder.conv_out.weight
 
     def encode(self, image: Tensor) -> Tensor:
         """image [B,C,H,W] in [-1, 1] -> moments [B,c,h,w], what a cache stores."""
