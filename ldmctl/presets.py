@@ -61,7 +61,7 @@ def compose(
     strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
     wish = merge([spell_out(schema, layer) for layer in strong])
     written = read(verb, config) if config is not None else {}
-    origin = _origin({**written, **wish}, wish, out, overwrite) if "init" in schema.model_fields else {}
+    origin = _origin({**written, **wish}, wish, out, overwrite=overwrite) if "init" in schema.model_fields else {}
     preset, source = written, f"--config {config}" if config is not None else ""
     if config is None and names(verb):
         preset, source = _preset(verb, wish, {**(below or {}), **origin})
@@ -80,7 +80,7 @@ def compose(
     return settings, source
 
 
-def _origin(asked: Raw, wish: Raw, out: str | Path | None, overwrite: bool) -> Raw:
+def _origin(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -> Raw:
     """The layer that `init` stands for: its autoencoder, how it saw pictures and, unless others are asked for, which; {} without."""
     if (init := asked.get("init")) is None:
         return {}

@@ -240,6 +240,16 @@ def test_counters_that_one_of_two_codebooks_lacks_are_no_difference(vqvae_run):
     assert torch.equal(reconstruction(begun("ae")[0]), reconstruction(begun(vqvae_run)[0]))
 
 
+@pytest.mark.parametrize(("old", "new"), [("null", "1"), ("1", "null")])
+def test_state_that_a_key_of_training_brings_or_takes_along_is_no_difference(vae_run, old, new):
+    config = wanted(vae_run, f"autoencoder.kl_target={old}", "autoencoder.kl_weight=0.1").autoencoder
+    before = registry.build("autoencoder", config, image_channels=3)
+    weights.save(Path("a.safetensors"), before.state_dict(), weights.describe("autoencoder", config, image_channels=3))
+    after, _ = begun("a.safetensors", f"autoencoder.kl_target={new}")
+    assert set(before.state_dict()) != set(after.state_dict())
+    assert torch.equal(reconstruction(before), reconstruction(after))
+
+
 def test_keys_of_training_may_change_and_that_is_said(vae_run):
     autoencoder, said = begun(vae_run, "autoencoder.kl_weight=0.5")
     assert autoencoder.kl_weight == 0.5 and "autoencoder.kl_weight: 1e-06 there, 0.5 asked for" in said[0]
