@@ -5,7 +5,7 @@ Each check makes the class with small inputs and calls every method. What is not
 nothing. Keywords are keys of the plugin's Config: name small ones to be quick.
 
     from ldmctl.testing import check_autoencoder
-    check_autoencoder(FSQ, widths=[8, 16])
+    check_autoencoder(LFQ, widths=[8, 16])
 """
 
 import pickle

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "ldmctl_fsq.py"])
+@pytest.mark.parametrize("file", ["pyproject.toml", "ldmctl_lfq.py"])
 def test_the_plugin_in_the_readme_is_the_tested_one(file):
     assert (ROOT / "tests" / "sample_plugin" / file).read_text(encoding="utf-8").strip() in README
 

@@ -357,9 +357,9 @@ def test_a_plugin_of_a_third_party_is_installed_found_and_keeps_its_promise(tmp_
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     registry._advertised.cache_clear()
     try:
-        plugin = registry.find("autoencoder", "fsq")
-        assert plugin.source == "ldmctl-fsq 0.1.0"
+        plugin = registry.find("autoencoder", "lfq")
+        assert plugin.source == "ldmctl-lfq 0.1.0"
         check_autoencoder(plugin.load(), widths=[8, 16])
     finally:
         registry._advertised.cache_clear()
-        sys.modules.pop("ldmctl_fsq", None)
+        sys.modules.pop("ldmctl_lfq", None)
