@@ -5,6 +5,7 @@ from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
+from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Downsample",
     "Encoder",
     "MidBlock",
+    "PatchNorm",
+    "Patches",
     "Quantized",
     "ResnetBlock",
     "TimestepEmbedding",
