@@ -62,7 +62,7 @@ def _promise(kind: str) -> Callable[[Check], Check]:
 
 @_promise("autoencoder")
 def check_autoencoder(cls: type, /, **options: Any) -> None:
-    """Shapes, draws, penalties and facts, state, gradients, codes; colour and, unless it is refused, grey."""
+    """Shapes, draws, penalties and facts, state, gradients, codes, and what it offers beyond; colour and, unless it is refused, grey."""
     for channels in (3, 1):
         with _refusal_allowed(channels == 1):
             make = _maker(cls, options, image_channels=channels)
@@ -70,6 +70,8 @@ def check_autoencoder(cls: type, /, **options: Any) -> None:
             _check_coding(model, channels)
             _check_reconstruction(model, channels)
             _check_codes(model, channels)
+            _check_bits(model, channels)
+            _check_decoding(make(), channels)
             _check_saved(make, model, partial(_through, channels))
 
 
@@ -121,6 +123,9 @@ def _check_reconstruction(model: Any, channels: int) -> None:
         _expect(isinstance(value, Tensor) and not value.requires_grad, f"fact {name!r} is not a detached tensor")
         _expect(value.ndim == (1 if name.endswith("_counts") else 0), f"fact {name!r} has shape {_shape(value)}; only _counts are lists")
     _check_gradients(model, (picture - image).square().mean() + sum(penalties.values()))
+    if (layer := getattr(model, "last_layer", None)) is not None:
+        _expect(any(layer is parameter for parameter in model.parameters()), "last_layer is not one of its parameters")
+        _expect(layer.grad is not None and layer.grad.any(), "no gradient reaches last_layer")
     if hasattr(model, "after_step"):
         for _ in range(3):
             with _calling("after_step"):
@@ -135,6 +140,7 @@ def _check_codes(model: Any, channels: int) -> None:
     """codes and lookup, where they exist."""
     _expect(hasattr(model, "codes") == hasattr(model, "lookup"), "codes and lookup come together or not at all")
     if not hasattr(model, "codes"):
+        _expect(not hasattr(model, "code_count"), "code_count counts codes, and there is no method `codes`")
         return
     model.eval()
     with torch.no_grad(), _calling("codes or lookup"):
@@ -142,10 +148,50 @@ def _check_codes(model: Any, channels: int) -> None:
         codes = model.codes(moments)
         _expect(not codes.is_floating_point(), f"codes are {codes.dtype}, not integers")
         _expect(codes.shape == (2, *moments.shape[2:]), f"codes gave {_shape(codes)}, not [B,h,w]")
+        if hasattr(model, "code_count"):
+            _expect(_whole(model.code_count), f"code_count is {model.code_count!r}, not a whole number from 1")
+            lowest, highest = codes.min().item(), codes.max().item()
+            _expect(
+                lowest >= 0 and highest < model.code_count, f"codes go from {lowest} to {highest}, and code_count is {model.code_count}"
+            )
         found = model.lookup(codes)
         _expect(found.shape == moments.shape, f"lookup gave {_shape(found)}, not {_shape(moments)}")
         pictures = model.decode(model.draw(found)), model.decode(model.draw(moments))
         _same(*pictures, "a picture decoded from its codes is not the one decoded from its moments")
+
+
+def _check_bits(model: Any, channels: int) -> None:
+    """bits, where it exists."""
+    if not hasattr(model, "bits"):
+        return
+    model.eval()
+    with torch.no_grad(), _calling("bits"):
+        bits = model.bits(model.encode(_picture(model, channels)))
+        _expect(bits.shape == (2,), f"bits gave {_shape(bits)}, not [B]")
+        _expect(bits.isfinite().all() and (bits >= 0).all(), f"bits are {bits.tolist()}; they must be finite and not negative")
+
+
+def _check_decoding(model: Any, channels: int) -> None:
+    """decoding, where it exists, names submodules that decode needs and encode does without. Changes the model."""
+    names = getattr(model, "decoding", None)
+    if names is None:
+        return
+    _expect(isinstance(names, Sequence) and not isinstance(names, str) and names, f"decoding is {names!r}, not a list of names")
+    parts = {name: part for name, part in model.named_modules() if name}
+    unknown = [name for name in names if name not in parts]
+    _expect(not unknown, f"decoding names {unknown}, which are no submodules")
+    image = _picture(model, channels)
+    model.eval()
+    with torch.no_grad(), _calling("encode, codes or decode"):
+        moments = model.encode(image)
+        codes = model.codes(moments) if hasattr(model, "codes") else None
+        decoded = model.decode(model.draw(moments, _generator()))
+        for value in {id(value): value for name in names for value in parts[name].parameters()}.values():
+            value.add_(0.05 * _random(*value.shape, seed=1))
+        _same(model.encode(image), moments, f"encode uses {_few(names)}, which decoding leaves to decode alone", exactly=True)
+        if codes is not None:
+            _expect(torch.equal(model.codes(moments), codes), f"codes use {_few(names)}, which decoding leaves to decode alone")
+        _differs(model.decode(model.draw(moments, _generator())), decoded, "decode does not depend on what decoding names")
 
 
 @_promise("discriminator")

@@ -180,6 +180,17 @@ def test_a_good_plugin_of_each_kind_passes(kind):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_good_autoencoder_may_offer_more():
+    offers = {
+        **CODED,
+        "code_count": 4,
+        "decoding": ("up",),
+        "last_layer": property(lambda self: self.up.weight),
+        "bits": lambda self, moments: moments.new_full((len(moments),), 2.0 * moments[0, 0].numel()),
+    }
+    check("autoencoder", type("Generous", (Autoencoder,), offers))
+
+
 def test_there_is_a_check_for_every_kind():
     assert list(CHECKS) == list(registry.GROUPS)
     with pytest.raises(PluginError, match="Did you mean 'sampler'"):
@@ -205,6 +216,19 @@ def with_a_fact(name: str, fact: Callable) -> Callable:
 def secretive(self, config, *, image_channels):
     Autoencoder.__init__(self, config, image_channels=image_channels)
     self.secret = torch.rand(1, 4, 1, 1)  # not a buffer
+
+
+def frozen(self, config, *, image_channels):
+    Autoencoder.__init__(self, config, image_channels=image_channels)
+    self.up.requires_grad_(False)
+
+
+CODED = {  # by the channel that is highest; `decode` sees no more than `lookup` gives
+    "codes": lambda self, moments: moments.argmax(1),
+    "lookup": lambda self, codes: torch.nn.functional.one_hot(codes, 4).movedim(-1, 1).float(),
+    "draw": lambda self, moments, generator=None: moments,
+    "decode": lambda self, latent: self.up(self.lookup(self.codes(latent)) + latent - latent.detach()),
+}
 
 
 class Trusting(PluginConfig):
@@ -275,6 +299,21 @@ BROKEN = [
         {"codes": lambda self, m: m.argmax(1), "lookup": lambda self, c: c[:, None].repeat(1, 4, 1, 1).float()},
         "decoded from its codes",
     ),
+    ("autoencoder", {"decoding": "up"}, "decoding is 'up', not a list"),
+    ("autoencoder", {"decoding": ("up", "out")}, r"decoding names \['out'\]"),
+    ("autoencoder", {"decoding": ("down", "up")}, "encode uses down, up"),
+    (
+        "autoencoder",
+        {**CODED, "decoding": ("up",), "codes": lambda self, moments: (moments + self.up.weight[:, 0, :1, :1] / 2).argmax(1)},
+        "codes use up",
+    ),
+    ("autoencoder", {"last_layer": property(lambda self: self.up.weight.detach())}, "last_layer is not one of its parameters"),
+    ("autoencoder", {"__init__": frozen, "last_layer": property(lambda self: self.up.weight)}, "no gradient reaches last_layer"),
+    ("autoencoder", {"code_count": 4}, "there is no method `codes`"),
+    ("autoencoder", {**CODED, "code_count": 4.0}, "code_count is 4.0"),
+    ("autoencoder", {**CODED, "code_count": 3}, "codes go from 0 to 3, and code_count is 3"),
+    ("autoencoder", {"bits": lambda self, moments: moments.abs().sum()}, r"bits gave \[\], not \[B\]"),
+    ("autoencoder", {"bits": lambda self, moments: moments.abs().sum((1, 2, 3)).neg()}, "finite and not negative"),
     ("autoencoder", {"__init__": secretive, "decode": lambda self, latent: self.up(latent * self.secret)}, "outside of parameters"),
     ("discriminator", {"forward": lambda self, image: self.score(image)}, "not a list of maps"),
     ("discriminator", {"forward": lambda self, image: [self.score(image).mean((2, 3))]}, "not .B,1"),
