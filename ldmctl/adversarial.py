@@ -1,27 +1,25 @@
-"""What a discriminator learns, what it teaches, and how loudly.
+"""What a discriminator learns, what it teaches, when and how loudly.
 
-Losses read lists of maps of logits, each map counted equally. A generator's
-loss has no scale of its own, so it is balanced where it meets the others: at
-the reconstruction, by the norms of their gradients (arXiv:2210.13438, sec. 3.4).
-A stage then goes through the decoder once:
-
-    gradient, facts = balanced_gradient(losses, weights, image)
-    torch.autograd.backward([image, *penalties], [gradient, *(None for _ in penalties)])
+First the autoencoder trains without it; from `start` on the discriminator
+learns alone; after its warm-up the autoencoder hears it, at first softly.
+Losses read lists of maps of logits, each map counted equally.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
+from ldmctl.augment import augment
+from ldmctl.balance import Balance
 from ldmctl.errors import ConfigError
-
-LARGEST_RATIO = 1e4  # a discriminator that hardly answers is not amplified beyond this
-TINY = torch.finfo(torch.float32).tiny
+from ldmctl.plateau import Plateau
+from ldmctl.regularizers import LeCam, r1_penalty
+from ldmctl.schemas import Adversarial
 
 # kind: loss of logits of real pictures, of fake ones, and of fake ones as their maker wants them judged
 LOSSES = {
@@ -29,6 +27,112 @@ LOSSES = {
     "vanilla": (lambda x: softplus(-x), softplus, lambda x: softplus(-x)),  # arXiv:1406.2661, not saturating
     "lsgan": (lambda x: (x - 1) ** 2, lambda x: x**2, lambda x: (x - 1) ** 2),  # arXiv:1611.04076
 }
+
+
+class Adversary(nn.Module):
+    """The discriminator's part in a run of so many steps, without its weights. What it remembers is buffers, so that a run resumes with it.
+
+    Steps are optimizer steps, counted from 0. `gradient` and `judgement` are called for each micro-batch, `after_step` once per step.
+    """
+
+    begun: Tensor  # the first step of the discriminator, -1 while `auto` waits
+
+    def __init__(self, config: Adversarial, steps: int):
+        super().__init__()
+        self.config = config
+        first = -1 if config.start == "auto" else start_step(config.start, steps)
+        self.warmup, self.ramp = (in_steps(each, steps) for each in (config.warmup, config.ramp))
+        if first + self.warmup >= steps:
+            raise ConfigError(
+                f"The autoencoder hears its discriminator from step {first + self.warmup:,} of {steps:,} on: never. "
+                "Set adversarial.start or adversarial.warmup lower, or loop.steps higher."
+            )
+        self.register_buffer("begun", torch.tensor(first))
+        self.balance = Balance(config.balance, every=config.balance_every, smoothing=config.balance_smoothing, largest=config.balance_max)
+        self.plateau = Plateau(steps) if config.start == "auto" else None
+        self.lecam = LeCam() if config.lecam else None
+        self._begun: int | None = first
+
+    def judges(self, step: int) -> bool:
+        """Whether the discriminator learns in this step."""
+        return 0 <= self._first() <= step
+
+    def weight(self, step: int) -> float:
+        """The weight of its opinion in this step: 0 in its warm-up, then rising to `adversarial.weight`."""
+        heard = step - self._first() - self.warmup + 1
+        return self.config.weight * min(heard / max(self.ramp, 1), 1.0) if self.judges(step) and heard > 0 else 0.0
+
+    def opinion(self, discriminator: nn.Module, made: Tensor) -> Tensor:
+        """The loss of a reconstruction [B,C,H,W] before a discriminator that does not learn from it."""
+        return generator_loss(self.config.loss, discriminator.requires_grad_(False)(augment(made, self.config.augment)))
+
+    def gradient(
+        self,
+        losses: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        made: Tensor,
+        *,
+        step: int,
+        share: float = 1.0,
+        scale: float | Tensor = 1.0,
+        last_layer: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(gradient of all losses at the reconstruction, facts), as `Balance.gradient` has it; `auto` watches the losses here."""
+        if self.plateau is not None and self._first() < 0:
+            self.plateau.add(losses.get("perceptual", losses["pixel"]), share)
+        return self.balance.gradient(losses, weights, made, step=step, share=share, scale=scale, last_layer=last_layer)
+
+    def judgement(
+        self,
+        network: Callable[[Tensor], list[Tensor]],
+        made: Tensor,
+        image: Tensor,
+        *,
+        step: int,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(the discriminator's own loss, facts): one forward over real and made pictures together, the made ones without gradient.
+
+        In every `r1_every`-th step it is in float32 throughout, because a gradient of a gradient needs its digits.
+        """
+        made = made.detach()
+        penalized = self.config.r1 > 0 and step % self.config.r1_every == 0
+        if penalized:
+            image = image.detach().clone().requires_grad_()
+        with nullcontext() if penalized else autocast():
+            maps = network(augment(torch.cat([image, made]), self.config.augment))
+        real, fake = [each.chunk(2)[0] for each in maps], [each.chunk(2)[1] for each in maps]
+        loss, facts = discriminator_loss(self.config.loss, real, fake), discriminator_facts(real, fake)
+        if penalized:
+            penalty = r1_penalty(real, image)
+            loss = loss + self.config.r1 * self.config.r1_every * penalty
+            facts["r1"] = penalty.detach()
+        if self.lecam is not None:
+            penalty = self.lecam.penalty(real, fake)
+            self.lecam.note(real, fake)
+            loss = loss + self.config.lecam * penalty
+            facts["lecam"] = penalty.detach()
+        return loss, facts
+
+    def after_step(self, step: int) -> bool:
+        """Takes in the step on all ranks; whether `auto` has just decided that the discriminator starts with the next one."""
+        self.balance.after_step()
+        if self.lecam is not None and self.judges(step):
+            self.lecam.after_step()
+        if self.plateau is None or self._first() >= 0 or not self.plateau.after_step(step):
+            return False
+        self.begun.fill_(step + 1)
+        self._begun = step + 1
+        return True
+
+    def _first(self) -> int:
+        if self._begun is None:
+            self._begun = int(self.begun)
+        return self._begun
+
+    def _load_from_state_dict(self, *given: object, **more: object) -> None:
+        super()._load_from_state_dict(*given, **more)  # type: ignore[arg-type]
+        self._begun = None
 
 
 def discriminator_loss(kind: str, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
@@ -48,49 +152,9 @@ def discriminator_facts(real: Sequence[Tensor], fake: Sequence[Tensor]) -> dict[
     return {name: _mean([x.detach().float() for x in maps]) for name, maps in means.items()}
 
 
-def balanced_gradient(
-    losses: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    image: Tensor,
-    *,
-    balanced: str = "adversarial",
-    scale: float | Tensor = 1.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """(gradient of all losses at image [B,C,H,W], facts). Other losses keep their weights; the balanced one's gradient,
-    when there is one, gets `weight` times the norm of theirs together.
-
-    `image` is float32 and has a graph behind it, the losses are scalars made from it, batch means like each other. Each
-    loss's own graph is walked once and freed, times `scale` on the way and divided by it after: towers in float16 would
-    lose small gradients. Norms run over all ranks, so the number of ranks changes nothing; with
-    micro-batches each is balanced by itself, so there a step is that of one large batch only up to the noise of the ratio.
-
-    A balanced gradient that is zero, or not finite on any rank, counts nothing on all of them. The others' stay as they
-    are: a NaN there is for the loop to see. If there are no others, the balanced loss keeps its plain weight.
-
-    Facts: `<name>_share` of each in the sum of norms, and `<balanced>_scale`, what its gradient was multiplied by.
-    """
-    heard = {name: loss for name, loss in losses.items() if weights[name] > 0}
-    gradients = {name: torch.autograd.grad(loss * scale, image)[0] / scale for name, loss in heard.items()}
-    others = [weights[name] * gradients[name] for name in heard if name != balanced]
-    total = sum(others, start=torch.zeros_like(image))
-    reference, *norms = _norms([total, *gradients.values()])
-    scales = {name: torch.full_like(reference, weights[name]) for name in heard}
-    if balanced in heard:
-        size = norms[list(heard).index(balanced)]
-        if others:
-            scales[balanced] *= (reference / size.clamp_min(TINY)).clamp_max(LARGEST_RATIO)
-        counts = size.isfinite() & scales[balanced].isfinite()
-        scales[balanced] = torch.where(counts, scales[balanced], 0.0)
-        total = total + torch.where(counts, scales[balanced] * gradients[balanced], 0.0)  # where: 0 * nan would be nan
-    sizes = {name: torch.where(scales[name] > 0, scales[name] * norm, 0.0) for name, norm in zip(heard, norms, strict=True)}
-    whole = sum(sizes.values(), start=torch.zeros_like(reference)).clamp_min(TINY)
-    facts = {f"{name}_share": size / whole for name, size in sizes.items()}
-    return total, facts | ({f"{balanced}_scale": scales[balanced]} if balanced in heard else {})
-
-
 def start_step(start: int | float, steps: int) -> int:
     """The step at which the discriminator starts, given as a step or as a share of the run; a ConfigError when that is never."""
-    step = min(round(start * steps), steps - 1) if 0 < start < 1 else int(start)
+    step = min(in_steps(start, steps), steps - 1) if 0 < start < 1 else int(start)
     if step >= steps:
         raise ConfigError(
             f"The discriminator starts at step {step:,} of {steps:,}: never. "
@@ -99,13 +163,16 @@ def start_step(start: int | float, steps: int) -> int:
     return step
 
 
+def in_whole_steps(config: Adversarial, steps: int) -> Adversarial:
+    """The same with `start`, `warmup` and `ramp` in steps."""
+    start = config.start if config.start == "auto" else start_step(config.start, steps)
+    return config.model_copy(update={"start": start, "warmup": in_steps(config.warmup, steps), "ramp": in_steps(config.ramp, steps)})
+
+
+def in_steps(value: int | float, steps: int) -> int:
+    """A number of steps, given as such or, below 1, as a share of the run."""
+    return round(value * steps) if 0 < value < 1 else int(value)
+
+
 def _mean(maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([x.mean() for x in maps]).mean()
-
-
-def _norms(gradients: Sequence[Tensor]) -> Tensor:
-    """[N] norms over the pictures of all ranks."""
-    squares = torch.stack([x.square().sum() for x in gradients])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(squares)
-    return squares.sqrt()

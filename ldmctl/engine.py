@@ -61,6 +61,13 @@ class Engine:
             dist.all_reduce(value)
         return value
 
+    def maximum(self, value: Tensor) -> Tensor:
+        """The largest over the ranks, element by element."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
     def any(self, flag: bool) -> bool:
         """Whether it holds on any rank; every rank must ask."""
         return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
@@ -159,6 +166,13 @@ def micro_batches(count: int, micro: int | None) -> list[slice]:
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
+def recompute(module: nn.Module, wanted: bool) -> None:
+    """Whether the parts of a network that can do so (attribute `checkpointing`) keep little for the backward and compute it again."""
+    for part in module.modules():
+        if hasattr(part, "checkpointing"):
+            part.checkpointing = wanted  # type: ignore[assignment]
+
+
 # -- one network under training ----------------------------------------------------
 
 
@@ -179,19 +193,32 @@ class Learner:
 
     `network` is what forwards go through while training (DDP when there are
     ranks); `module` is the bare module; `average` holds the EMA weights, float32,
-    by state-dict name, or is empty.
+    by state-dict name, or is empty. `around` is what forwards go through instead of
+    the module, when that is a module around it; `alters` says whether the module's
+    own `after_step` is called.
     """
 
-    def __init__(self, module: nn.Module, loop: Loop, engine: Engine, *, averaged: bool = True, lr: float | None = None):
+    def __init__(
+        self,
+        module: nn.Module,
+        loop: Loop,
+        engine: Engine,
+        *,
+        averaged: bool = True,
+        lr: float | None = None,
+        around: nn.Module | None = None,
+        alters: bool = True,
+    ):
         self.module = module
+        self.alters = alters
         self.loop = loop
         self.engine = engine
         self.rate = 1.0 if lr is None else lr / loop.lr
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.network: Callable = module
+        self.network: Callable = module if around is None else around
         if engine.world > 1 and self.parameters:
             ids = [engine.device.index] if engine.device.type == "cuda" else None
-            self.network = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
         fused = engine.device.type in ("cuda", "cpu")
         self.optimizer = (
             torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused)
@@ -233,6 +260,11 @@ class Learner:
             self.optimizer.step()
         elif not bad:
             self.optimizer.step()
+
+    def after_step(self) -> Iterable[str]:
+        """The module's own `after_step`, where it has one -> names of tensors that it re-initialised."""
+        own: Callable[[], Iterable[str]] = getattr(self.module, "after_step", tuple)
+        return own() if self.alters else ()
 
     @torch.no_grad()
     def track(self, step: int, renewed: Iterable[str] = ()) -> None:
@@ -284,7 +316,7 @@ class Averaged:
 
     def __enter__(self) -> nn.Module:
         module = self.learner.module
-        self.was_training = module.training
+        self.modes = {part: part.training for part in module.modules()}  # part by part: frozen ones rest in eval mode
         self.kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
         if self.learner.average:
             module.load_state_dict(self.learner.average)
@@ -292,7 +324,8 @@ class Averaged:
 
     def __exit__(self, *_: object) -> None:
         self.learner.module.load_state_dict(self.kept)
-        self.learner.module.train(self.was_training)
+        for part, training in self.modes.items():
+            part.training = training
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

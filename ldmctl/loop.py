@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldmctl import weights
 from ldmctl.engine import Engine, Learner, learning_rate
@@ -25,7 +25,10 @@ from ldmctl.voice import Bar, Voice
 
 
 class Training:
-    """The life of one training run. `learners` by name; the first is the model that is published, under `header`."""
+    """The life of one training run. `learners` by name; the first is the model that is published, under `header`.
+
+    `remembers` are modules without optimizers whose buffers belong to the state; `items` is how many make an epoch.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,8 @@ class Training:
         header: dict[str, Any],
         voice: Voice,
         tracker: Any = None,
+        remembers: Mapping[str, nn.Module] | None = None,
+        items: int | None = None,
     ):
         self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
         self.header, self.voice, self.tracker = header, voice, tracker
@@ -44,7 +49,8 @@ class Training:
         self.first = self.done = 0
         self.scalars: dict[str, Any] = {"best": None}
         self.guard = Guard(loop.patience)
-        self.meter = Meter(engine)
+        self.remembers = dict(remembers or {})
+        self.meter = Meter(engine, epoch=math.ceil(items / loop.batch) if items else None)
         self.last_validation: dict[str, float] = {}
         self.signals = Signals(voice.say)
         self._restore()
@@ -69,6 +75,9 @@ class Training:
             )
         for name, learner in self.learners.items():
             learner.restore(name, tensors)
+        for name, module in self.remembers.items():
+            module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
+        self.meter.restore(tensors)
         self.first = self.done = int(scalars["step"])
         self.scalars = scalars["kept"]
         self.last_validation = self.scalars.get("validation", {})
@@ -95,6 +104,7 @@ class Training:
         for step in range(self.first, self.loop.steps):
             yield step
             self.done = step + 1
+            self.meter.step(self.done)
             self.bar.advance(self.done)
             last = self.done == self.loop.steps
             if last or self.done % self.loop.report == 0:
@@ -130,8 +140,7 @@ class Training:
     def update(self, step: int, learner: Learner, items: Tensor) -> None:
         """One optimizer step, the autoencoder's own `after_step`, and the average."""
         norm, bad = learner.update(step)
-        after_step: Any = getattr(learner.module, "after_step", tuple)
-        renewed = after_step()
+        renewed = learner.after_step()
         if learner.average:
             learner.track(step, renewed)
         name = next(name for name, each in self.learners.items() if each is learner)
@@ -178,8 +187,10 @@ class Training:
             raise DivergedError(
                 f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
             )
+        remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
         self.run.save_state(
-            tensors, {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
+            tensors | remembered | self.meter.state(),
+            {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row},
         )
         self._write_model(self.run.folder / "model.safetensors")
         keep = self.loop.keep
@@ -242,15 +253,21 @@ class Guard:
 class Meter:
     """Averages of what is reported, kept on the device and read once per report.
 
-    A name's ending says how ranks and steps join: _sum, _max, _counts (a histogram; reported as how many are used), else the mean.
+    A name's ending says how ranks and steps join: _sum, _max, else the mean. Histograms, _counts, are summed over an epoch
+    of so many steps, or over the report without one, since how many bins are used depends on how many items were seen:
+    `codes_counts` is reported as `codes_used`, `codes_dead` (the share of bins that is not) and `codes_perplexity`, of the
+    last whole epoch, or in the first one so far.
     """
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, *, epoch: int | None = None):
         self.engine = engine
+        self.epoch = epoch
+        self.whole: dict[str, Tensor] = {}  # histograms of the last whole epoch, over all ranks
+        self.counts: dict[str, Tensor] = {}  # of this one, of this rank
         self.start()
 
     def start(self) -> None:
-        """Forget everything and take the time."""
+        """Forget all but the histograms and take the time."""
         self.values: dict[str, Tensor] = {}
         self.shares: dict[str, float] = {}
         self.began = time.monotonic()
@@ -259,11 +276,14 @@ class Meter:
     def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
         """Add one micro-batch."""
         for name, value in values.items():
+            if name.endswith("_counts"):
+                self.counts[name] = self.counts.get(name, 0) + value.detach().long()
+                continue
             value = torch.as_tensor(value, device=self.engine.device).detach().float()
             old = self.values.get(name)
             if name.endswith("_max"):
                 self.values[name] = value if old is None else torch.maximum(old, value)
-            elif name.endswith(("_sum", "_counts")):
+            elif name.endswith("_sum"):
                 self.values[name] = value.clone() if old is None else old + value
             else:
                 self.values[name] = value * share if old is None else old + value * share
@@ -271,21 +291,49 @@ class Meter:
         if "loss" in values:
             self.steps += share
 
+    def step(self, done: int) -> None:
+        """After this many steps: an epoch may be whole."""
+        if self.epoch and done % self.epoch == 0 and self.counts:
+            self.whole = {name: self.engine.total(value) for name, value in self.counts.items()}
+            self.counts = {}
+
     def read(self) -> tuple[dict[str, float], float, float]:
         """(values by name, seconds, steps) since the last reading; then starts anew."""
         out: dict[str, float] = {}
         for name, value in self.values.items():
-            if name.endswith("_counts"):
-                out[f"{name.removesuffix('_counts')}_used"] = float((self.engine.total(value) > 0).sum())
-            elif name.endswith("_max"):
-                out[name] = float(_maximum(self.engine, value))
+            if name.endswith("_max"):
+                out[name] = float(self.engine.maximum(value))
             elif name.endswith("_sum"):
                 out[name.removesuffix("_sum")] = float(self.engine.total(value))
             else:
                 out[name] = float(self.engine.mean(value / self.shares[name]))
+        for name, histogram in (self.whole or {name: self.engine.total(value) for name, value in self.counts.items()}).items():
+            out |= {f"{name.removesuffix('_counts')}_{key}": value for key, value in spread(histogram).items()}
+        if not self.epoch:
+            self.counts = {}
         seconds, steps = time.monotonic() - self.began, self.steps
         self.start()
         return out, seconds, round(steps)
+
+    def state(self) -> dict[str, Tensor]:
+        """The histograms of all ranks together, by name, for the saved state; every rank must ask."""
+        out = {f"meter.whole.{name}": value for name, value in self.whole.items()}
+        return out | {f"meter.counts.{name}": self.engine.total(value) for name, value in self.counts.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave; the first rank goes on with the counts of all."""
+        for kept, prefix in ((self.whole, "meter.whole."), (self.counts, "meter.counts.")):
+            for name, value in state.items():
+                if name.startswith(prefix):
+                    mine = kept is self.whole or self.engine.leads
+                    kept[name.removeprefix(prefix)] = value.to(self.engine.device) * mine
+
+
+def spread(histogram: Tensor) -> dict[str, float]:
+    """Of how often each bin was met, integers [K]: how many were, which share was not, and the exponential of the entropy."""
+    shares = histogram.double() / histogram.sum().clamp_min(1)
+    entropy = -torch.special.xlogy(shares, shares).sum()
+    return {"used": float((histogram > 0).sum()), "dead": float((histogram == 0).double().mean()), "perplexity": float(entropy.exp())}
 
 
 def _step_of(model: Path) -> int | None:
@@ -294,13 +342,6 @@ def _step_of(model: Path) -> int | None:
         return weights.read_header(model).get("step")
     except MismatchError:
         return None
-
-
-def _maximum(engine: Engine, value: Tensor) -> Tensor:
-    if engine.world > 1:
-        value = value.clone()
-        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
-    return value
 
 
 def _some(items: Sequence[Any]) -> str:

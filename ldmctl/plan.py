@@ -9,11 +9,12 @@ from torch import nn
 from ldmctl import engine as engines
 from ldmctl import manifest as manifests
 from ldmctl import registry
-from ldmctl.adversarial import start_step
+from ldmctl.adversarial import Adversary
 from ldmctl.codec import load_autoencoder
 from ldmctl.errors import MissingError
 from ldmctl.feed import open_pictures
 from ldmctl.images import pad_to
+from ldmctl.initial import load_initial
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
@@ -26,6 +27,9 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     engines.start(config.machine)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     autoencoder = registry.build("autoencoder", config.autoencoder, image_channels=config.image.channels)
+    if config.init is not None:
+        load_initial(config.init, autoencoder, config)  # refuses weights that do not fit
+    engines.recompute(autoencoder, config.loop.checkpointing)
     image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
     with torch.no_grad():
         latent = autoencoder.draw(autoencoder.encode(pad_to(image, autoencoder.factor))).shape[1:]
@@ -36,11 +40,12 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     out = {"autoencoder": f"{count:,} parameters, factor {autoencoder.factor}", "latent": " x ".join(str(side) for side in latent)}
     if config.discriminator is not None:
         discriminator = registry.build("discriminator", config.discriminator, image_channels=config.image.channels)
-        begins = start_step(config.adversarial.start, config.loop.steps)
+        adversary = Adversary(config.adversarial, config.loop.steps)  # refuses what can never be
+        begins = "when the losses level off" if config.adversarial.start == "auto" else f"from step {int(adversary.begun):,}"
         critics = parameter_count(discriminator)
         activations += 3 * saved_bytes(discriminator, lambda: discriminator(image)[0])
         count += critics
-        out["discriminator"] = f"{critics:,} parameters, from step {begins:,}"
+        out["discriminator"] = f"{critics:,} parameters, {begins}"
     if config.perceptual is not None:
         out["perceptual"] = describe_perceptual(config)
     return out | costs(config.loop, count, activations, len(train), len(val))
@@ -77,6 +82,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     engines.start(config.machine)
     manifest = manifests.read(Path(config.latents))
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
+    engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
     activations = saved_bytes(network, lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label))
     out = {"network": f"{parameter_count(network):,} parameters", "latent": " x ".join(str(side) for side in manifest.latent)}

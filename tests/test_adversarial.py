@@ -1,15 +1,15 @@
-"""Losses of the two players have the textbook's values, and the balance at the reconstruction is what it says."""
+"""Losses of the two players have the textbook's values, and each phase begins when it was said to."""
 
 import math
-import os
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
-from ldmctl.adversarial import balanced_gradient, discriminator_facts, discriminator_loss, generator_loss, start_step
+from ldmctl.adversarial import Adversary, discriminator_facts, discriminator_loss, generator_loss, in_whole_steps, start_step
 from ldmctl.errors import ConfigError
+from ldmctl.plateau import Plateau
+from ldmctl.schemas import Adversarial
 
 KINDS = ["hinge", "vanilla", "lsgan"]
 
@@ -65,164 +65,6 @@ def test_facts_are_mean_logits_without_a_graph():
     assert facts["logits_real"] == 1 and facts["logits_fake"] == -2 and not facts["logits_real"].requires_grad
 
 
-# -- the balance ---------------------------------------------------------------
-
-
-def picture() -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
-    """A decoder, what it makes, and what it should have made."""
-    torch.manual_seed(0)
-    decoder = nn.Conv2d(2, 3, 3, padding=1)
-    return decoder, decoder(torch.randn(4, 2, 8, 8)), torch.randn(4, 3, 8, 8)
-
-
-def three_losses(image, target, loudness=1.0):
-    opinion = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
-    return {
-        "pixel": (image - target).abs().mean(),
-        "perceptual": (image - target).pow(4).mean(),
-        "adversarial": loudness * (opinion * image).mean(),
-    }
-
-
-def gradient_of(loss, image):
-    return torch.autograd.grad(loss, image, retain_graph=True)[0]
-
-
-@pytest.mark.parametrize("weight", [0.1, 0.5, 2.0])
-@pytest.mark.parametrize("loudness", [1e-3, 1.0, 1e6])
-def test_the_adversarial_gradient_has_its_weight_times_the_norm_of_the_others(weight, loudness):
-    _, image, target = picture()
-    weights = {"pixel": 1.0, "perceptual": 0.3, "adversarial": weight}
-    losses = three_losses(image, target, loudness)
-    others = gradient_of(losses["pixel"], image) + 0.3 * gradient_of(losses["perceptual"], image)
-    direction = gradient_of(losses["adversarial"], image)
-    gradient, facts = balanced_gradient(losses, weights, image)
-    added = gradient - others
-    torch.testing.assert_close(added.norm(), weight * others.norm(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(added / added.norm(), direction / direction.norm(), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(facts["adversarial_scale"], added.norm() / direction.norm(), rtol=1e-4, atol=0)
-
-
-def test_shares_are_the_parts_of_each_loss_and_add_up_to_one():
-    _, image, target = picture()
-    _, facts = balanced_gradient(three_losses(image, target), {"pixel": 1.0, "perceptual": 0.3, "adversarial": 0.5}, image)
-    shares = [facts[f"{name}_share"] for name in ("pixel", "perceptual", "adversarial")]
-    assert sum(shares).item() == pytest.approx(1) and all(0 < share < 1 for share in shares)
-    assert not any(fact.requires_grad for fact in facts.values())
-
-
-def test_without_an_adversarial_loss_it_is_the_plain_weighted_backward():
-    decoder, image, target = picture()
-    losses = three_losses(image, target)
-    del losses["adversarial"]
-    (2 * losses["pixel"] + 0.3 * losses["perceptual"]).backward(retain_graph=True)
-    expected = [p.grad.clone() for p in decoder.parameters()]
-    decoder.zero_grad()
-    gradient, facts = balanced_gradient(losses, {"pixel": 2.0, "perceptual": 0.3, "adversarial": 0.5}, image)
-    torch.autograd.backward([image], [gradient])
-    for parameter, grad in zip(decoder.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, grad)
-    assert set(facts) == {"pixel_share", "perceptual_share"}
-
-
-def test_one_backward_carries_the_penalties_too():
-    decoder, image, target = picture()
-    penalty = decoder.weight.square().mean()
-    losses = {"pixel": (image - target).abs().mean()}
-    (losses["pixel"] + penalty).backward(retain_graph=True)
-    expected = decoder.weight.grad.clone()
-    decoder.zero_grad()
-    gradient, _ = balanced_gradient(losses, {"pixel": 1.0}, image)
-    torch.autograd.backward([image, penalty], [gradient, None])
-    torch.testing.assert_close(decoder.weight.grad, expected)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-@pytest.mark.parametrize("factor", [0.0, math.nan, math.inf])
-def test_an_adversarial_gradient_that_is_zero_or_not_finite_counts_nothing(factor, weight):
-    _, image, target = picture()
-    losses = three_losses(image, target, factor)
-    alone, _ = balanced_gradient({"pixel": (image - target).abs().mean()}, {"pixel": 1.0}, image)
-    gradient, facts = balanced_gradient(losses, {"pixel": 1.0, "perceptual": 0.0, "adversarial": weight}, image)
-    torch.testing.assert_close(gradient, alone)
-    assert facts.get("adversarial_share", 0) == 0 and facts["pixel_share"] == 1
-
-
-def test_a_hardly_answering_discriminator_is_not_amplified_without_bound():
-    _, image, target = picture()
-    _, facts = balanced_gradient(three_losses(image, target, 1e-12), {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.5}, image)
-    assert facts["adversarial_scale"].item() == pytest.approx(0.5e4)
-
-
-def test_a_nan_of_the_reconstruction_is_not_hidden():
-    _, image, target = picture()
-    losses = three_losses(image, target) | {"pixel": (image * math.nan).mean()}
-    gradient, _ = balanced_gradient(losses, {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.5}, image)
-    assert gradient.isnan().all()
-
-
-def test_with_no_other_loss_the_adversarial_one_keeps_its_weight():
-    _, image, target = picture()
-    losses = three_losses(image, target)
-    expected = 0.5 * gradient_of(losses["adversarial"], image)
-    gradient, facts = balanced_gradient(losses, {"pixel": 0.0, "perceptual": 0.0, "adversarial": 0.5}, image)
-    torch.testing.assert_close(gradient, expected)
-    assert facts["adversarial_share"] == 1
-
-
-def test_equal_pictures_leave_a_finite_gradient():
-    target = torch.zeros(2, 3, 8, 8)
-    image = target.clone().requires_grad_() * 1
-    gradient, facts = balanced_gradient(three_losses(image, target), {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.5}, image)
-    assert gradient.isfinite().all() and all(fact.isfinite() for fact in facts.values())
-
-
-def test_a_loss_scale_saves_what_float16_towers_would_lose():
-    def gradient(scale):
-        image = torch.ones(1, 3, 8, 8, requires_grad=True)
-        losses = {"pixel": image.mean(), "adversarial": (image.half() * 1e-4).float().sum() * 1e-4}  # 1e-8 is 0 in float16
-        return balanced_gradient(losses, {"pixel": 1e-3, "adversarial": 0.5}, image, scale=scale)[0]
-
-    alone = torch.full((1, 3, 8, 8), 1e-3 / 192)
-    torch.testing.assert_close(gradient(1.0), alone)
-    torch.testing.assert_close(gradient(torch.tensor(2.0**16)), 1.5 * alone)
-
-
-def test_no_gradient_of_the_generator_reaches_the_discriminator():
-    decoder, image, target = picture()
-    discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 1, 3)).requires_grad_(False)
-    losses = {"pixel": (image - target).abs().mean(), "adversarial": generator_loss("hinge", [discriminator(image)])}
-    gradient, facts = balanced_gradient(losses, {"pixel": 1.0, "adversarial": 0.5}, image)
-    torch.autograd.backward([image], [gradient])
-    assert facts["adversarial_share"] > 0 and decoder.weight.grad.abs().sum() > 0
-    assert all(p.grad is None for p in discriminator.parameters())
-
-
-def _on_a_rank(rank: int, rows: torch.Tensor, file: str, out) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    image = rows[2 * rank : 2 * rank + 2].clone().requires_grad_()
-    gradient, facts = balanced_gradient(_rowwise(image), {"pixel": 1.0, "adversarial": 0.5}, image)
-    out[rank] = (gradient / 2, facts["adversarial_scale"].item())  # the mean over ranks halves what each one says
-    dist.destroy_process_group()
-
-
-def _rowwise(image: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"pixel": (image - 0.2).square().mean(), "adversarial": image.sin().mean()}
-
-
-@pytest.mark.skipif(os.name != "posix", reason="starts processes with a file as their meeting place")
-def test_two_ranks_balance_as_one_large_batch_does(tmp_path):
-    rows = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * torch.tensor([1.0, 1, 10, 10]).view(4, 1, 1, 1)
-    image = rows.clone().requires_grad_()
-    expected, facts = balanced_gradient(_rowwise(image), {"pixel": 1.0, "adversarial": 0.5}, image)
-    with multiprocessing.Manager() as manager:
-        out = manager.dict()
-        multiprocessing.spawn(_on_a_rank, args=(rows, str(tmp_path / "meeting"), out), nprocs=2)
-        parts = [out[rank] for rank in range(2)]
-    torch.testing.assert_close(torch.cat([part[0] for part in parts]), expected)
-    assert [part[1] for part in parts] == pytest.approx([facts["adversarial_scale"].item()] * 2)
-
-
 # -- when it starts ----------------------------------------------------------------
 
 
@@ -239,3 +81,129 @@ def test_a_discriminator_that_never_starts_is_an_error(start):
         start_step(start, 4700)
     with pytest.raises(ConfigError, match=r"starts at step 15,000 of 4,700: never"):
         start_step(15_000, 4700)
+
+
+def test_the_discriminator_learns_alone_and_then_its_weight_rises():
+    adversary = Adversary(Adversarial(start=10, warmup=5, ramp=4, weight=0.8), 100)
+    assert [adversary.judges(step) for step in (9, 10, 99)] == [False, True, True]
+    assert [adversary.weight(step) for step in (9, 10, 14)] == [0, 0, 0]
+    assert [adversary.weight(step) for step in (15, 16, 17, 18, 99)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+
+
+def test_shares_of_the_run_become_steps():
+    steps = in_whole_steps(Adversarial(start=0.5, warmup=0.1, ramp=7), 200)
+    assert (steps.start, steps.warmup, steps.ramp) == (100, 20, 7)
+    assert in_whole_steps(Adversarial(start="auto"), 200).start == "auto"
+
+
+def test_a_discriminator_that_is_never_heard_is_an_error():
+    with pytest.raises(ConfigError, match=r"hears its discriminator from step 110 of 100 on: never"):
+        Adversary(Adversarial(start=90, warmup=20), 100)
+
+
+def watched(losses, steps):
+    """The first step that `auto` gives to the discriminator of a run with these losses."""
+    adversary = Adversary(Adversarial(start="auto", warmup=0, ramp=0), steps)
+    for step in range(steps):
+        image = torch.zeros(1, 1, 2, 2, requires_grad=True)
+        adversary.gradient({"pixel": image.sum() + losses(step)}, {"pixel": 1.0, "adversarial": 0.0}, image, step=step)
+        if adversary.after_step(step):
+            assert not adversary.judges(step) and adversary.judges(step + 1) and adversary.weight(step + 1) > 0
+            return step + 1
+    return None
+
+
+def test_auto_waits_until_the_loss_has_levelled_off():
+    assert watched(lambda step: max(1 - step / 500, 0.2), 2000) == 520  # it levels at 400, and two windows of 40 see that
+    assert watched(lambda step: 1.0, 2000) == 120
+
+
+def test_auto_does_not_wait_for_ever():
+    assert watched(lambda step: 0.99**step, 1000) == 600
+
+
+def test_a_loss_that_is_not_finite_is_no_plateau():
+    assert watched(lambda step: math.nan, 1000) == 600
+
+
+def test_what_auto_has_seen_is_in_the_state():
+    first, losses = Plateau(1000), [1.0] * 45
+    for step, loss in enumerate(losses):
+        first.add(torch.tensor(loss))
+        first.after_step(step)
+    second = Plateau(4000)  # prolonged: the windows stay those it began with
+    second.load_state_dict(first.state_dict())
+    for each in (first, second):
+        found = []
+        for step in range(45, 80):
+            each.add(torch.tensor(1.0))
+            found.append(each.after_step(step))
+        assert found.index(True) == 59 - 45
+
+
+def test_the_step_of_auto_is_in_the_state():
+    adversary = Adversary(Adversarial(start="auto", warmup=0), 100)
+    adversary.begun.fill_(30)
+    other = Adversary(Adversarial(start="auto", warmup=0), 100)
+    assert not other.judges(50)
+    other.load_state_dict(adversary.state_dict())
+    assert other.judges(50) and not other.judges(29)
+
+
+def judged(**keys):
+    """(discriminator, loss, facts) of a first step; pictures are 1 x 2 x 2, the discriminator is linear."""
+    discriminator = nn.Conv2d(1, 1, 2, bias=False)
+    nn.init.constant_(discriminator.weight, 0.5)
+    adversary = Adversary(Adversarial(start=0, warmup=0, loss="lsgan", **keys), 10)
+    made = torch.full((3, 1, 2, 2), 0.25, requires_grad=True)
+    loss, facts = adversary.judgement(lambda x: [discriminator(x)], made, torch.full((3, 1, 2, 2), 0.5), step=0)
+    loss.backward()
+    assert made.grad is None
+    return discriminator, loss, facts
+
+
+def test_the_discriminators_loss_sends_no_gradient_to_the_reconstruction_and_is_the_textbooks():
+    discriminator, loss, facts = judged()
+    assert (facts["logits_real"], facts["logits_fake"]) == (1.0, 0.5)
+    assert loss.item() == pytest.approx(0.125) and discriminator.weight.grad.any()
+
+
+def test_r1_is_the_squared_gradient_at_real_pictures_weighed_for_the_steps_it_leaves_out():
+    _, loss, facts = judged(r1=2.0, r1_every=4)
+    assert facts["r1"].item() == pytest.approx(0.5)  # four weights of 0.5, squared, halved
+    assert loss.item() == pytest.approx(0.125 + 2 * 4 * 0.5)
+
+
+def test_the_generators_step_leaves_the_discriminator_without_gradient_and_frozen():
+    discriminator = nn.Conv2d(1, 1, 2)
+    adversary = Adversary(Adversarial(start=0, warmup=0), 10)
+    made = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    adversary.opinion(listed(discriminator), made).backward()
+    assert made.grad.any() and all(p.grad is None for p in discriminator.parameters())
+
+
+def listed(discriminator):
+    """A discriminator as the protocol wants it: a module that gives a list of maps."""
+
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = discriminator
+
+        def forward(self, image):
+            return [self.inner(image)]
+
+    return Listed()
+
+
+@pytest.mark.parametrize("keys", [{"augment": ["colour", "translation", "cutout"]}, {"lecam": 0.1}])
+def test_augmentation_and_lecam_go_through_both_players(keys):
+    discriminator = listed(nn.Conv2d(3, 1, 3))
+    adversary = Adversary(Adversarial(start=0, warmup=0, **keys), 10)
+    made, image = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
+    for step in range(2):
+        loss, facts = adversary.judgement(discriminator.requires_grad_(True), made, image, step=step)
+        adversary.after_step(step)
+        assert loss.isfinite() and ("lecam" in facts) == ("lecam" in keys)
+    adversary.opinion(discriminator, made).backward()
+    assert made.grad.any()

@@ -19,12 +19,12 @@ LAYERS = [
     {"images"},  # torch begins here
     {"pictures"},
     {"blocks"},
-    {"diffusion", "adversarial", "augment", "regularizers", "measures"},
-    {"weights"},
-    {"engine"},
+    {"diffusion", "augment", "regularizers", "balance", "plateau", "equivariance", "measures", "census"},
+    {"adversarial", "weights"},
+    {"engine", "tiling"},
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
-    {"sampling"},
-    {"loop"},
+    {"sampling", "examination", "room"},
+    {"loop", "verdict", "exhibits"},
     {"plan"},
     {"stages", "testing", "template"},
     {"cli", "api"},
@@ -67,10 +67,10 @@ def imported(file: Path) -> list[str]:
 
 
 def rank(module: str) -> tuple[int, int]:
-    """Where `ldmctl.x.y` stands: its layer, and inside cli ranks, options, the verbs, the chain of verbs, the whole."""
+    """Where `ldmctl.x.y` stands: its layer; inside cli ranks, options, verbs, their chain, the whole; inside testing promises, kinds, the whole."""
     layer, *rest = module.split(".")[1:]
-    inside = {"ranks": -1, "options": 0, "quickstart": 2, "__init__": 3}
-    return HEIGHT[layer], inside.get((rest or ["__init__"])[0], 1) if layer == "cli" else 0
+    inside = {"ranks": -1, "promises": -1, "options": 0, "quickstart": 2, "__init__": 3}
+    return HEIGHT[layer], inside.get((rest or ["__init__"])[0], 1) if layer in ("cli", "testing") else 0
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,33 @@ def test_reading_the_flags_twice_counts_nothing_twice():
 # -- the meter -------------------------------------------------------------------------
 
 
+def test_codes_used_are_counted_over_an_epoch_and_not_over_a_batch():
+    meter, found = Meter(CPU, epoch=4), []
+    for step in range(10):  # one code a batch, four in an epoch; the sixth to the tenth batch use only two
+        code = step if step < 4 else step % 2
+        meter.add({"codes_counts": torch.eye(8, dtype=torch.int64)[code]})
+        meter.step(step + 1)
+        found.append(meter.read()[0]["codes_used"])
+    assert found == [1, 2, 3, 4, 4, 4, 4, 2, 2, 2]  # the first epoch so far, then the last whole one
+
+
+def test_an_epoch_that_was_interrupted_is_counted_on():
+    whole, first = Meter(CPU, epoch=3), Meter(CPU, epoch=3)
+    batches = [{"codes_counts": torch.eye(5, dtype=torch.int64)[code]} for code in (0, 1, 2, 3, 3, 4)]
+    for step, batch in enumerate(batches):
+        whole.add(batch)
+        whole.step(step + 1)
+        if step < 4:
+            first.add(batch)
+            first.step(step + 1)
+    second = Meter(CPU, epoch=3)
+    second.restore(first.state())
+    for step in (4, 5):
+        second.add(batches[step])
+        second.step(step + 1)
+    assert second.read()[0] == whole.read()[0] and second.whole["codes_counts"].tolist() == [0, 0, 0, 2, 1]
+
+
 def test_endings_say_how_values_join():
     meter = Meter(CPU)
     for share, mean, largest, histogram in [(0.75, 1.0, 4.0, [1, 0, 0]), (0.25, 5.0, 2.0, [2, 0, 3])]:
@@ -119,7 +146,8 @@ def test_endings_say_how_values_join():
         meter.add({name: torch.tensor(value) for name, value in values.items()}, share)
     meter.add({"loss": torch.tensor(8.0)}, 1.0)
     values, seconds, steps = meter.read()
-    assert values == {"loss": 5.0, "latent_max": 4.0, "model/skipped": 2.0, "codes_used": 2.0}
+    codes = {"codes_used": 2.0, "codes_dead": pytest.approx(1 / 3), "codes_perplexity": pytest.approx(2.0)}
+    assert values == {"loss": 5.0, "latent_max": 4.0, "model/skipped": 2.0, **codes}
     assert steps == 2 and seconds > 0
     assert meter.read()[0] == {}, "a report begins the next one"
 

@@ -92,10 +92,13 @@ def tell(sentence: str, code: int, words: list[str]) -> int:
 
 
 def less_memory(words: list[str]) -> str:
-    """What to change so that the same command needs less memory."""
+    """The three knobs that make the same command need less memory, the harmless first."""
     if {"fit-ae", "fit-diffusion", "quickstart"} & set(words[:1]):
-        return "loop.micro=8 (the result stays the same), --precision bf16, a smaller image.size or network"
-    return "batch=4, --precision bf16"
+        return (
+            "1. loop.micro=8, or auto (fewer pictures per forward, the same result); 2. loop.checkpointing=true (slower, the same result); "
+            "3. a smaller image.size or network"
+        )
+    return "1. batch=4; 2. --precision bf16; 3. --device cpu"
 
 
 def is_disk_shortage(error: Exception) -> bool:

@@ -51,7 +51,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
             leftover.unlink()
 
         # Encode, split by split.
-        codec, tally, labels = Codec(autoencoder, engine), Tally(), Counter[int]()
+        codec, tally, labels = Codec(autoencoder, engine, tile=config.machine.tile), Tally(), Counter[int]()
         dtype = choose_dtype(config, splits["train"], codec, engine)
         run.note_bad(splits["train"].bad)  # met already
         shards: dict[str, list[Shard]] = {}
@@ -142,7 +142,9 @@ def choose_dtype(config: EncodeDataset, pictures: Pictures, codec: Codec, engine
 def fingerprint_of(config: EncodeDataset, splits: dict[str, Pictures], autoencoder: dict[str, Any]) -> str:
     """SHA-256 over what decides the latents: the autoencoder, the preparation and the stamp of every item."""
     image = {key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop")}
-    digest = hashlib.sha256(json.dumps([autoencoder, image, config.flip, config.dtype], sort_keys=True).encode())
+    tile = config.machine.tile
+    tiled = [tile] if tile is not None and config.image.size > tile else []  # smaller pictures come out the same
+    digest = hashlib.sha256(json.dumps([autoencoder, image, config.flip, config.dtype, *tiled], sort_keys=True).encode())
     for split, pictures in splits.items():
         digest.update(f"\n{split} {pictures.classes}".encode())
         for index in range(len(pictures)):

@@ -1,4 +1,4 @@
-"""How good reconstructions are, or how far two folders of pictures are apart: LPIPS, PSNR and SSIM with 95 % intervals."""
+"""How good an autoencoder is and whether that is enough for diffusion; or how far two folders of pictures are apart."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,87 +10,103 @@ from torch import Tensor
 from ldmctl import engine as engines
 from ldmctl import registry
 from ldmctl.codec import Codec, load_autoencoder
+from ldmctl.config import plugin_config
 from ldmctl.engine import Engine
-from ldmctl.errors import DataError, MismatchError, MissingError
-from ldmctl.feed import in_order, on_device, open_pictures
-from ldmctl.images import read, to_uint8
-from ldmctl.measures import Mean, psnr, ssim
-from ldmctl.run import model_file
+from ldmctl.errors import ConfigError, DataError, LdmctlError, MismatchError, MissingError
+from ldmctl.examination import examine, measure, title_of
+from ldmctl.exhibits import write_pictures
+from ldmctl.feed import on_device, open_pictures
+from ldmctl.images import read
+from ldmctl.measures import Mean
+from ldmctl.pictures import Pictures
+from ldmctl.run import config_of, model_file
 from ldmctl.schemas import EvalLpips
+from ldmctl.verdict import verdict
 from ldmctl.voice import Voice
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST = {"ssim": 11}  # pixels that a measure's window needs
 
 
-def eval_lpips(config: EvalLpips, *, voice: Voice) -> dict[str, Any]:
-    """{"count", "of", "psnr": {"mean", "low", "high"}, ...} over reconstructions, or over pairs of pictures."""
+def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None) -> dict[str, Any]:
+    """{"of", "count", "psnr": {"mean", "low", "high"}, ...}; for a run also what `Examination.as_dict` has, and the "verdict".
+
+    With `out`, the pictures of the verdict are written into that folder.
+    """
+    if config.pairs is not None:
+        if out is not None:
+            raise ConfigError("--out takes the pictures of a run's verdict; --pairs makes none. Leave one of them out.")
+        return compare_pairs(config, voice)
+
     # Build the parts.
     engine = engines.start(config.machine)
-    pairs, of, channels, total = source_of(config, engine)
-    perceptual = build_perceptual(config, engine, channels)
+    source = model_file(config.run, verb="fit-ae")
+    autoencoder, splits = open_run_and_pictures(config, source, engine)
+    codec, distances = Codec(autoencoder, engine), build_distances(config, source, engine, voice)
 
     # Measure.
-    means: dict[str, Mean] = {}
-    done = 0
-    with voice.bar("measuring", total) as bar, torch.no_grad():
-        for made, image in pairs:
-            values = {"psnr": psnr(made, image)}
-            if min(image.shape[-2:]) >= SMALLEST["ssim"]:
-                values["ssim"] = ssim(made, image)
-            if perceptual is not None:
-                with engine.autocast():
-                    values[config.perceptual.type] = perceptual(made, image).float()  # type: ignore[union-attr]
-            for name, value in values.items():
-                means.setdefault(name, Mean()).add(value)
-            done += len(image)
-            bar.advance(done, amount=done)
-    if not means:
-        raise DataError(f"There are no pictures to measure in {of}.")
+    found = examine(codec, splits, distances, engine, count=config.count, batch=config.batch, workers=config.workers, voice=voice)
 
     # Say it.
-    result = {name: dict(zip(("mean", "low", "high"), mean.interval(), strict=True)) for name, mean in means.items()}
-    return {"of": of, "count": done, **result}
+    result = {"of": f"reconstructions by {source} of the {found.split} split", **found.as_dict(), "verdict": verdict(found)}
+    if out is not None:
+        result["pictures"] = [str(path) for path in write_pictures(out, codec, splits, engine)]
+        voice.say(f"Pictures: {', '.join(result['pictures'])}.")
+    return result
 
 
 def plan_eval_lpips(config: EvalLpips) -> dict[str, Any]:
     """What would be measured, and by what; raises as it would in earnest."""
     engine = Engine(torch.device("cpu"), torch.float32)
-    _, of, channels, count = source_of(config, engine)
-    perceptual = [config.perceptual.type] if build_perceptual(config, engine, channels) is not None else []  # type: ignore[union-attr]
-    return {"pictures": f"{count:,}", "of": of, "measures": ", ".join(["psnr", "ssim", *perceptual])}
-
-
-def source_of(config: EvalLpips, engine: Engine) -> tuple[Iterator[tuple[Tensor, Tensor]], str, int, int]:
-    """(batches of (made, image) in [-1, 1], what they are, channels, how many)."""
     if config.pairs is not None:
-        files = paired_files(*(Path(folder).expanduser() for folder in config.pairs))[: config.count]
-        return pairs_of_files(files, engine), f"{config.pairs[0]} against {config.pairs[1]}", 3, len(files)
-    source = model_file(config.run, verb="fit-ae")
+        total, of = len(paired_files(*config.pairs)), f"{config.pairs[0]} against {config.pairs[1]}"
+        distances = [build_perceptual(config, engine, 3)] if config.perceptual else []
+    else:
+        source = model_file(config.run, verb="fit-ae")
+        split, pictures = next(iter(open_run_and_pictures(config, source, engine)[1].items()))
+        total, of = len(pictures), f"reconstructions by {source} of the {split} split"
+        distances = build_distances(config, source, engine, Voice())
+    measures = ", ".join(["psnr", "ssim", *map(title_of, distances)])
+    return {"pictures": f"{min(config.count or total, total):,}", "of": of, "measures": measures}
+
+
+def open_run_and_pictures(config: EvalLpips, source: Path, engine: Engine) -> tuple[Any, dict[str, Pictures]]:
+    """(the run's autoencoder, {split: its pictures}); of splits that were not asked for, the first that has pictures."""
     autoencoder, header = load_autoencoder(source, engine)
     if config.image.channels != header["context"]["image_channels"]:
         raise MismatchError(
             f"{source} takes pictures of {header['context']['image_channels']} channels, image.channels={config.image.channels} was asked for."
         )
-    pictures = open_pictures(config, config.split)
-    if not len(pictures):
-        raise DataError(f"The {config.split} split has no pictures; try split=train.")
-    of = f"reconstructions by {source} of the {config.split} split"
-    total = min(config.count or len(pictures), len(pictures))
-    return reconstructions(config, Codec(autoencoder, engine), engine), of, config.image.channels, total
+    for split in [config.split] if config.split else ["val", "train"]:
+        pictures = open_pictures(config, split)
+        if len(pictures):
+            return autoencoder, {split: pictures}
+    raise DataError(f"The {config.split} split has no pictures; leave split out." if config.split else "There are no pictures to measure.")
 
 
-def reconstructions(config: EvalLpips, codec: Codec, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each picture with its reconstruction, rounded to 8 bits as it would be saved."""
-    pictures = open_pictures(config, config.split)
-    for batch in in_order(pictures, config.batch, engine, wanted=config.workers, count=config.count):
-        good = [row for row, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
-        image = on_device(batch.image[good], engine)
-        yield on_device(to_uint8(codec.reconstruct(image)), engine), image
+# -- two folders -------------------------------------------------------------
 
 
-def paired_files(first: Path, second: Path) -> list[tuple[Path, Path]]:
+def compare_pairs(config: EvalLpips, voice: Voice) -> dict[str, Any]:
+    """{"of", "count", "psnr": {"mean", "low", "high"}, ...} over pairs of pictures of equal names."""
+    engine = engines.start(config.machine)
+    first, second = config.pairs  # type: ignore[misc]
+    files = paired_files(first, second)[: config.count]
+    distances = {title_of(each): each for each in [build_perceptual(config, engine, 3)] if each is not None}
+    means: dict[str, Mean] = {}
+    with voice.bar("measuring", len(files)) as bar, torch.no_grad():
+        for done, (made, image) in enumerate(pairs_of_files(files, engine), start=1):
+            measures = ["psnr", *(["ssim"] if min(image.shape[-2:]) >= SMALLEST["ssim"] else []), *distances]
+            for name, value in measure(made, image, measures, distances, engine).items():
+                means.setdefault(name, Mean()).add(value)
+            bar.advance(done, amount=done)
+    result = {name: dict(zip(("mean", "low", "high"), mean.interval(), strict=True)) for name, mean in means.items()}
+    return {"of": f"{first} against {second}", "count": len(files), **result}
+
+
+def paired_files(one: str, other: str) -> list[tuple[Path, Path]]:
     """Pictures with equal names below two folders; a DataError names what one of them lacks."""
+    first, second = Path(one).expanduser(), Path(other).expanduser()
     names = []
     for folder in (first, second):
         if not folder.is_dir():
@@ -115,11 +131,44 @@ def pairs_of_files(files: list[tuple[Path, Path]], engine: Engine) -> Iterator[t
         yield on_device(made[None], engine), on_device(image[None], engine)
 
 
-def build_perceptual(config: EvalLpips, engine: Engine, channels: int) -> Any:
-    """The perceptual measure; without its weights a MissingError that also says how to have the other numbers."""
+# -- distances ---------------------------------------------------------------
+
+
+def build_distances(config: EvalLpips, source: Path, engine: Engine, voice: Voice) -> list[Any]:
+    """The perceptual distance that is asked for, and the one that the run was trained with where that is another; none with perceptual=null.
+
+    The one that is asked for must be there. The other is left out with a warning if it cannot be had here.
+    """
+    if config.perceptual is None:
+        return []
+    trained = trained_with(source)
+    distances = [build_perceptual(config, engine, config.image.channels, trained)]
+    if trained is not None and trained["type"] != config.perceptual.type:
+        try:
+            own = plugin_config("perceptual", trained)
+            distances.append(registry.build("perceptual", own, image_channels=config.image.channels).to(engine.device))
+        except LdmctlError as error:
+            voice.warn(f"The run was trained with the perceptual distance {trained['type']}, which is not measured: {error}")
+    return distances
+
+
+def trained_with(source: Path) -> dict[str, Any] | None:
+    """The perceptual slot in the config of the run that a file of weights lies in; None without one, or without its config."""
+    for folder in (source.parent, source.parent.parent):  # a snapshot lies one deeper
+        if (folder / "config.yaml").exists():
+            slot = config_of(folder).get("perceptual")
+            return slot if isinstance(slot, dict) and "type" in slot else None
+    return None
+
+
+def build_perceptual(config: EvalLpips, engine: Engine, channels: int, trained: dict[str, Any] | None = None) -> Any:
+    """The perceptual distance asked for; without its weights a MissingError that also says how to have the other numbers."""
     if config.perceptual is None:
         return None
     try:
         return registry.build("perceptual", config.perceptual, image_channels=channels).to(engine.device)
     except MissingError as error:
-        raise type(error)(f"{error}\nFor PSNR and SSIM alone: ldmctl eval-lpips perceptual=null") from None
+        ways = "For PSNR and SSIM alone: ldmctl eval-lpips perceptual=null"
+        if trained is not None and trained["type"] != config.perceptual.type:
+            ways += f"\nWith the distance that the run was trained with: ldmctl eval-lpips perceptual={trained['type']}"
+        raise type(error)(f"{error}\n{ways}") from None

@@ -5,67 +5,94 @@ on the picture meet at the reconstruction, where the adversarial one is balanced
 against the others, and go through the decoder in one backward.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ldmctl import engine as engines
 from ldmctl import registry, weights
-from ldmctl.adversarial import balanced_gradient, discriminator_facts, discriminator_loss, generator_loss, start_step
+from ldmctl.adversarial import Adversary, in_whole_steps
+from ldmctl.balance import Balance
 from ldmctl.codec import Codec
 from ldmctl.engine import Engine, Learner
+from ldmctl.equivariance import Equivariant
 from ldmctl.errors import MissingError
 from ldmctl.feed import on_device, open_pictures, shown_items, training_batches
 from ldmctl.images import crop_to, grid, pad_to, to_uint8, write_png
+from ldmctl.initial import decoder_only, load_initial
 from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures
+from ldmctl.room import largest_micro
 from ldmctl.run import config_of, describe_plugins, open_run, parameter_count
 from ldmctl.schemas import FitAE, Losses
 from ldmctl.voice import Voice
 
+Value = TypeVar("Value", Tensor, float)
 VALIDATED = 256  # pictures of the held-out split that a validation looks at
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one step is made of."""
+
+    model: Learner
+    critic: Learner | None
+    adversary: Adversary | None
+    perceptual: Any
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """By name, the published one first."""
+        return {"autoencoder": self.model} | ({"discriminator": self.critic} if self.critic else {})
 
 
 def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = False) -> dict[str, Any]:
     """Fit an autoencoder and leave it in the run folder `out`; the same call goes on where it stopped."""
     # Build the parts.
     engine = engines.start(config.machine)
-    engine.share(config.loop.batch)
+    mine = engine.share(config.loop.batch)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     perceptual, config = build_perceptual(config, engine, voice)
-    parts = build_parts(config, engine)
-    autoencoder, discriminator = parts["autoencoder"], parts.get("discriminator")
-    begins = config.loop.steps if discriminator is None else begun_start(out, config, overwrite=overwrite)
-    config = config.model_copy(update={"adversarial": config.adversarial.model_copy(update={"start": begins})}) if discriminator else config
+    resumes = not overwrite and (Path(out).expanduser() / "state.safetensors").exists()
+    config = settled(config, config_of(Path(out).expanduser()) if resumes else {})
+    parts = build_parts(config, perceptual, engine, voice=None if resumes else voice)
+    autoencoder = parts.model.module
     voice.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
     )
 
     # Restore or start.
     named = [("dataset", config.dataset), ("autoencoder", config.autoencoder), ("discriminator", config.discriminator)]
-    run = open_run(
-        out, config, plugins=describe_plugins(*named, ("perceptual", config.perceptual)), overwrite=overwrite, writes=engine.leads
-    )
+    plugins = describe_plugins(*named, ("perceptual", config.perceptual))
+    run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads)
     with run:
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
-        if parameter_count(autoencoder) == 0:
+        if not parts.model.parameters:
             return keep_untrained(run, autoencoder, header, voice)
-        model = Learner(autoencoder, config.loop, engine)
-        learners = {"autoencoder": model}
-        if discriminator is not None:
-            critic = learners["discriminator"] = Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr)
+        micro = config.loop.micro
+        if micro == "auto":
+            micro = find_micro(config, perceptual, engine, train, mine.stop - mine.start)
+            voice.say(f"loop.micro=auto: {micro} of {mine.stop - mine.start} pictures per forward.")
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
-        weight = {
-            "pixel": config.losses.pixel_weight,
-            "perceptual": config.losses.perceptual_weight,
-            "adversarial": config.adversarial.weight,
-        }
+        remembers = {"adversary": parts.adversary} if parts.adversary else {}
 
-        with Training(run, engine, config.loop, learners, header=header, voice=voice, tracker=tracker) as training:
+        with Training(
+            run,
+            engine,
+            config.loop,
+            parts.learners,
+            header=header,
+            voice=voice,
+            tracker=tracker,
+            remembers=remembers,
+            items=len(train),
+        ) as training:
             stream = training_batches(train, config.loop, engine, first=training.first)
             shown = on_device(shown_items(val if len(val) else train), engine)
             run.note_bad([*train.bad, *val.bad])
@@ -73,41 +100,21 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
                 run.note_bad(batch.bad)
-                judged = discriminator is not None and step >= begins
-                slices = engines.micro_batches(len(batch.image), config.loop.micro)
-                for micro, rows in enumerate(slices):
-                    engines.reseed("step", config.loop.seed, step, micro, engine.rank)
-                    image = on_device(batch.image[rows], engine)
-                    share, last = len(image) / len(batch.image), micro == len(slices) - 1
-                    with model.backward_context(last=last):
-                        with engine.autocast():
-                            reconstruction = model.network(pad_to(image, autoencoder.factor))
-                        made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
-                        losses = picture_losses(made, image, config.losses, perceptual, engine)
-                        if discriminator is not None and judged:
-                            with engine.autocast():
-                                losses["adversarial"] = generator_loss(config.adversarial.loss, discriminator.requires_grad_(False)(made))
-                        gradient, facts = balanced_gradient(losses, weight, made, scale=model.scale)
-                        penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
-                        scale = model.scale * share
-                        torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
-                    scales = {**weight, "adversarial": facts.get("adversarial_scale", 0.0)}
-                    terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
-                    training.add({"loss": sum(terms.values(), torch.zeros(())), **terms, **reconstruction.facts, **facts}, share)
-                    if judged:
-                        with critic.backward_context(last=last):
-                            loss, facts = judge(critic, made.detach(), image, config.adversarial.loss, engine)
-                            (loss * critic.scale * share).backward()
-                        training.add(
-                            {"discriminator/loss": loss, **{f"discriminator/{name}": value for name, value in facts.items()}}, share
-                        )
-                training.update(step, model, items)
-                if judged:
-                    training.update(step, critic, items)
+                slices = engines.micro_batches(len(batch.image), micro)
+                for number, rows in enumerate(slices):
+                    engines.reseed("step", config.loop.seed, step, number, engine.rank)
+                    share, last = (rows.stop - rows.start) / len(batch.image), number == len(slices) - 1
+                    training.add(backward(parts, config, on_device(batch.image[rows], engine), step, share, engine, last=last), share)
+                training.update(step, parts.model, items)
+                if parts.adversary is not None and parts.critic is not None:
+                    if parts.adversary.judges(step):
+                        training.update(step, parts.critic, items)
+                    if parts.adversary.after_step(step):
+                        voice.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
 
                 # Report now and then.
                 if training.previews(step) and engine.leads:
-                    with model.averaged() as averaged, torch.no_grad():
+                    with parts.model.averaged() as averaged, torch.no_grad():
                         picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine)
                         values = validate(averaged, val, config.losses, perceptual, engine)
                     run.note_bad(val.bad)
@@ -116,6 +123,43 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
         # Save and say where.
         voice.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
+
+
+def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
+    """Leave the gradients of one micro-batch [B,C,H,W], which is `share` of this rank's batch, with both learners -> losses and facts."""
+    model, critic, adversary = parts.model, parts.critic, parts.adversary
+    autoencoder: Any = model.module
+    weight = {
+        "pixel": config.losses.pixel_weight,
+        "perceptual": config.losses.perceptual_weight,
+        "adversarial": adversary.weight(step) if adversary else 0.0,
+    }
+    with model.backward_context(last=last):
+        with engine.autocast():
+            reconstruction = model.network(pad_to(image, autoencoder.factor))
+        made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
+        losses = picture_losses(made, image, config.losses, parts.perceptual, engine)
+        if adversary is not None and critic is not None and weight["adversarial"]:
+            with engine.autocast():
+                losses["adversarial"] = adversary.opinion(critic.module, made)
+        last_layer = getattr(autoencoder, "last_layer", None)
+        listen = (adversary or Balance("none")).gradient
+        gradient, facts = listen(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
+        penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
+        scale = model.scale * share
+        torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
+    scales = {**weight, "adversarial": facts.get("adversarial_scale", 0.0)}
+    terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
+    said = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
+    if adversary is not None:
+        said["adversarial_weight"] = torch.tensor(weight["adversarial"])
+        if critic is not None and adversary.judges(step):
+            with critic.backward_context(last=last):
+                critic.module.requires_grad_(True)
+                loss, facts = adversary.judgement(critic.network, made, image, step=step, autocast=engine.autocast)
+                (loss * critic.scale * share).backward()
+            said |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
+    return said
 
 
 def build_perceptual(config: FitAE, engine: Engine, voice: Voice) -> tuple[Any, FitAE]:
@@ -134,22 +178,60 @@ def build_perceptual(config: FitAE, engine: Engine, voice: Voice) -> tuple[Any, 
     return built.to(engine.device), config
 
 
-def begun_start(out: str | Path, config: FitAE, *, overwrite: bool) -> int:
-    """The first step with the discriminator. A share of the run counts once: a run that is prolonged keeps the step it began with."""
-    folder, start = Path(out).expanduser(), config.adversarial.start
-    if start < 1 and not overwrite and (folder / "state.safetensors").exists():
-        start = (config_of(folder).get("adversarial") or {}).get("start", start)
-    return start_step(start, config.loop.steps)
+def settled(config: FitAE, known: Mapping[str, Any]) -> FitAE:
+    """The config with shares of the run turned into steps. They count once: a run that is prolonged keeps the steps it is `known` with."""
+    if config.discriminator is None:
+        return config
+    given, before = config.adversarial, known.get("adversarial") or {}
+    shares = {name for name in ("start", "warmup", "ramp") if isinstance(value := getattr(given, name), float) and 0 < value < 1}
+    kept = given.model_copy(update={name: before[name] for name in shares & before.keys()})
+    return config.model_copy(update={"adversarial": in_whole_steps(kept, config.loop.steps)})
 
 
-def build_parts(config: FitAE, engine: Engine) -> dict[str, Any]:
-    """The networks that are trained, their initial weights decided by loop.seed."""
-    parts = {}
+def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice | None = None) -> Parts:
+    """The networks that are trained. Their initial weights are those that `init` names, or decided by loop.seed;
+    without a voice, which says where they are from, they are to be replaced by those of a state."""
+    networks: dict[str, Any] = {}
     for kind, slot in (("autoencoder", config.autoencoder), ("discriminator", config.discriminator)):
         if slot is not None:
             engines.reseed("weights", config.loop.seed, kind)
-            parts[kind] = registry.build(kind, slot, image_channels=config.image.channels).to(engine.device).train()
-    return parts
+            networks[kind] = registry.build(kind, slot, image_channels=config.image.channels).to(engine.device).train()
+            engines.recompute(networks[kind], config.loop.checkpointing)
+    autoencoder, discriminator = networks["autoencoder"], networks.get("discriminator")
+    if config.init is not None and voice is not None:
+        for line in load_initial(config.init, autoencoder, config):
+            voice.say(line)
+    if config.train == "decoder":
+        decoder_only(autoencoder)
+    around = None
+    if config.losses.equivariance_weight:
+        keys = config.losses
+        around = Equivariant(autoencoder, weight=keys.equivariance_weight, share=keys.equivariance_share, squared=keys.pixel == "l2")
+    return Parts(
+        model=Learner(autoencoder, config.loop, engine, around=around, alters=config.train == "all"),
+        critic=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr) if discriminator else None,
+        adversary=Adversary(config.adversarial, config.loop.steps).to(engine.device) if discriminator else None,
+        perceptual=perceptual,
+    )
+
+
+def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
+    """The largest micro-batch that one real step has room for: both networks, all losses, optimizers and averages; made of parts
+    of its own, which are thrown away."""
+    always = config.adversarial.model_copy(update={"start": 0, "warmup": 0, "ramp": 0})
+    config = config.model_copy(update={"adversarial": always})
+    parts = build_parts(config, perceptual, engine)
+    pictures = train.batch([(index % len(train), None) for index in range(share)]).image
+
+    def step(count: int) -> None:
+        backward(parts, config, on_device(pictures[:count], engine), 0, 1.0, engine, last=True)
+        for learner in parts.learners.values():
+            learner.update(0)
+            learner.after_step()
+            if learner.average:
+                learner.track(0)
+
+    return largest_micro(step, share, engine, memory=config.machine.memory)
 
 
 def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, Tensor]:
@@ -162,13 +244,10 @@ def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any,
     return out
 
 
-def judge(critic: Learner, made: Tensor, image: Tensor, kind: str, engine: Engine) -> tuple[Tensor, dict[str, Tensor]]:
-    """The discriminator's own loss: one forward over real and made pictures together, made ones without gradient."""
-    critic.module.requires_grad_(True)
-    with engine.autocast():
-        maps = critic.network(torch.cat([image, made]))
-    real, fake = [each.chunk(2)[0] for each in maps], [each.chunk(2)[1] for each in maps]
-    return discriminator_loss(kind, real, fake), discriminator_facts(real, fake)
+def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
+    """The same, with the perceptual loss under its own name: what is not LPIPS is not called so."""
+    title = getattr(perceptual, "title", "perceptual")
+    return {name.replace("perceptual", title): value for name, value in values.items()}
 
 
 def reconstruct(autoencoder: nn.Module, image: Tensor, engine: Engine) -> Tensor:
@@ -194,8 +273,8 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
         terms = {name: float(value) for name, value in picture_losses(made, image, losses, perceptual, engine).items()}
         loss = losses.pixel_weight * terms["pixel"] + losses.perceptual_weight * terms.get("perceptual", 0.0)
         terms |= {"loss": loss, "psnr": float(psnr(made, image).mean())}
-        for name, value in terms.items():
-            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + value * len(image) / count
+        for name, value in titled(terms, perceptual).items():
+            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(value) * len(image) / count
     return sums
 
 

@@ -24,6 +24,7 @@ from ldmctl.latents import Latents, Resident, open_latents
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, describe_network
+from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
 from ldmctl.sampling import sample_latents
 from ldmctl.schemas import FitDiffusion
@@ -55,6 +56,7 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     engines.reseed("weights", config.loop.seed, "denoiser")
     network = build_network(described).to(engine.device).train()
+    engines.recompute(network, config.loop.checkpointing)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     size = " x ".join(str(side) for side in manifest.latent)
@@ -82,6 +84,7 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
             "image": manifest.image,
             "autoencoder": manifest.autoencoder,
         }
+        micro_batch = find_micro(config, described, manifest.latent, engine, voice) if config.loop.micro == "auto" else config.loop.micro
         model = Learner(network, config.loop, engine)
         source = Resident(train, engine) if Resident.fits(train, engine) else train
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
@@ -94,7 +97,7 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
                     config, items, source, train.labels, codec, schedule, engine, generator(engine.device, "noise", config.loop.seed, step)
                 )
                 mine = Drawn(*(part[engine.share(config.loop.batch)] for part in drawn))
-                slices = engines.micro_batches(len(mine.x), config.loop.micro)
+                slices = engines.micro_batches(len(mine.x), micro_batch)
                 for micro, rows in enumerate(slices):
                     engines.reseed("step", config.loop.seed, step, micro, engine.rank)
                     share, last = (rows.stop - rows.start) / len(mine.x), micro == len(slices) - 1
@@ -115,6 +118,24 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
         # Save and say where.
         voice.say(f"The denoiser is in {run.folder / 'model.safetensors'}, samples of fixed seeds in {run.folder / 'samples'}.")
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
+
+
+def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, voice: Voice) -> int:
+    """The largest micro-batch that one real step has room for, by a network of its own, which is thrown away."""
+    network = build_network(described).to(engine.device).train()
+    engines.recompute(network, config.loop.checkpointing)
+    model, mine = Learner(network, config.loop, engine), engine.share(config.loop.batch)
+
+    def step(count: int) -> None:
+        x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
+        loss = denoising_loss(model.network, Drawn(x, label, x, label.long(), label > 0), engine)
+        (loss * model.scale).backward()
+        model.update(0)
+        model.track(0)
+
+    found = largest_micro(step, mine.stop - mine.start, engine, memory=config.machine.memory)
+    voice.say(f"loop.micro=auto: {found} of {mine.stop - mine.start} latents per forward.")
+    return found
 
 
 def check_cache(config: FitDiffusion, cache: Path) -> Manifest:

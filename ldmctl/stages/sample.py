@@ -28,7 +28,7 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-diffusion")
     network, header, fingerprint = load_network(source, engine)
-    codec = load_codec(source, header, engine)
+    codec = load_codec(source, header, engine, tile=config.machine.tile)
     schedule, sampler = build_schedule(header), registry.build("sampler", config.sampler)
     seeds = list(range(config.seed, config.seed + config.count))
     labels = choose_labels(config, header, seeds)
@@ -43,6 +43,9 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
         "precision": str(engine.dtype).removeprefix("torch."),
         **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
     }
+    side = int(header["image"]["size"])
+    if config.machine.tile is not None and side > config.machine.tile:
+        settings["tile"] = config.machine.tile
     texts = {seed: describe(seed, label, classes, settings) for seed, label in zip(seeds, labels, strict=True)}
     files = {seed: folder / f"{seed:06d}.png" for seed in seeds}
     missing = [seed for seed in seeds if overwrite or read_png_text(files[seed]).get("ldmctl") != texts[seed]]
@@ -53,7 +56,6 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
         )
 
     # Make it, a batch at a time.
-    side = int(header["image"]["size"])
     label_of = dict(zip(seeds, labels, strict=True))
     rows = rows_of(config.batch)
     with even_threads(), Signals(voice.say) as signals, voice.bar("sampling", len(seeds), done=len(seeds) - len(missing)) as bar:
@@ -106,14 +108,14 @@ def is_foreign(file: Path) -> bool:
     return "ldmctl" not in read_png_text(file)
 
 
-def load_codec(source: Path, header: dict[str, Any], engine: engines.Engine) -> Codec:
+def load_codec(source: Path, header: dict[str, Any], engine: engines.Engine, *, tile: int | None = None) -> Codec:
     """The autoencoder beside a denoiser's file, with the statistics of the latents; another autoencoder is a MismatchError."""
     folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
     file = folder / "autoencoder.safetensors"
     autoencoder, _ = load_autoencoder(file, engine)
     if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
-    return Codec(autoencoder, engine, statistics_of(header))
+    return Codec(autoencoder, engine, statistics_of(header), tile=tile)
 
 
 def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:

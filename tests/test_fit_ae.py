@@ -1,0 +1,193 @@
+"""What the first stage promises: a step is the same in parts, on ranks and after an interruption, and nobody learns from another's loss."""
+
+import json
+
+import pytest
+import torch
+from test_ranks import together
+
+from ldmctl import engine as engines
+from ldmctl import weights
+from ldmctl.engine import Engine
+from ldmctl.errors import ConfigError, MemoryShortage
+from ldmctl.stages import fit_ae as stage
+
+CPU = Engine(torch.device("cpu"), torch.float32)
+CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=1", "adversarial.warmup=1", "adversarial.ramp=2"]
+CODES = ["autoencoder.revive=2"]
+SMALL_STEPS = [
+    "adversarial.loss=vanilla",
+    "loop.steps=6",
+    "loop.lr=1e-4",
+    "loop.warmup=1",
+    "loop.clip=null",
+]  # steps so small that rounding does not grow; the hinge's gradient of a bias is a difference of equals
+
+
+def state(run):
+    return weights.load(run / "state.safetensors")[0]
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_close(one, other):
+    """Two states, up to rounding."""
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=2e-5, rtol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("learning", ["gradient", "ema"])
+def test_an_accumulation_of_4_equals_the_batch_of_4x_with_codebook_and_discriminator(tmp_path, fit_ae, vqvae_words, learning):
+    words = [*vqvae_words, *CODES, *CRITIC, *SMALL_STEPS, f"autoencoder.learning={learning}"]
+    whole = fit_ae(tmp_path / "whole", *words)
+    parts = fit_ae(tmp_path / "parts", *words, "loop.micro=2")
+    assert_close(state(whole), state(parts))
+    assert state(whole)["adversary.balance.ratio"] > 0, "the adversarial phase was reached"
+    assert state(whole)["meter.whole.codes_counts"].sum() == 40 * 64, "an epoch of 40 pictures of 8x8 codes was counted"
+
+
+def test_two_ranks_of_4_learn_what_one_rank_of_8_learns_with_codebook_and_discriminator(tmp_path, fit_ae, vqvae_words):
+    words = [*vqvae_words, *CODES, *CRITIC, *SMALL_STEPS]
+    alone = fit_ae(tmp_path / "alone", *words)
+    codes, said = together("fit-ae", tmp_path / "both", *words)
+    assert codes == [0, 0], said
+    assert_close(state(alone), state(tmp_path / "both"))
+    for one, other in zip(rows(alone), rows(tmp_path / "both"), strict=True):
+        if "autoencoder/gradient" in one:
+            assert one["autoencoder/gradient"] == pytest.approx(other["autoencoder/gradient"], rel=1e-3)
+
+
+def test_the_phases_are_counted_in_optimizer_steps_and_not_in_micro_batches(tmp_path, fit_ae):
+    run = fit_ae(tmp_path / "run", *CRITIC, "adversarial.start=2", "loop.steps=6", "loop.micro=2")
+    judged = [row["step"] for row in rows(run) if "discriminator/loss" in row]
+    heard = [row["step"] for row in rows(run) if "adversarial" in row]
+    assert judged == [3, 4, 5, 6] and heard == [4, 5, 6]
+
+
+def test_every_report_says_logits_weight_and_shares(tmp_path, fit_ae):
+    last = rows(fit_ae(tmp_path / "run", *CRITIC, "loop.steps=6"))[-1]
+    assert {"discriminator/logits_real", "discriminator/logits_fake", "adversarial_weight", "adversarial_scale"} <= last.keys()
+    assert last["pixel_share"] + last["adversarial_share"] == pytest.approx(1)
+
+
+def one_step(tiny, *words, step=5):
+    """The parts of a run, with the gradients of one step."""
+    config = tiny("fit-ae", *CRITIC, "loop.steps=8", *words)
+    config = stage.settled(config, {})
+    parts = stage.build_parts(config, None, CPU)
+    image = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    parts.adversary.balance.ratio.fill_(1.0)
+    engines.reseed("test")
+    facts = stage.backward(parts, config, image, step, 1.0, CPU, last=True)
+    return parts, facts
+
+
+def gradients(learner):
+    return {name: None if p.grad is None else p.grad.clone() for name, p in learner.module.named_parameters()}
+
+
+def test_the_generators_gradient_does_not_leak_into_the_discriminators_step(tiny):
+    heard, facts = one_step(tiny)
+    alone, silent = one_step(tiny, "adversarial.weight=0")
+    assert "adversarial" in facts and "adversarial" not in silent
+    for name, gradient in gradients(heard.critic).items():
+        torch.testing.assert_close(gradient, gradients(alone.critic)[name], msg=name)
+        assert gradient.any()
+
+
+def test_the_discriminators_loss_does_not_reach_the_autoencoder(tiny):
+    with_critic, _ = one_step(tiny, "adversarial.weight=0")
+    without, _ = one_step(tiny, "adversarial.start=7", "adversarial.warmup=0", step=2)
+    for name, gradient in gradients(with_critic.model).items():
+        torch.testing.assert_close(gradient, gradients(without.model)[name], msg=name)
+
+
+def test_the_adversarial_loss_changes_what_the_autoencoder_learns(tiny):
+    heard, _ = one_step(tiny)
+    alone, _ = one_step(tiny, "adversarial.weight=0")
+    assert any((gradients(heard.model)[name] - gradient).abs().max() > 1e-6 for name, gradient in gradients(alone.model).items())
+
+
+def test_decoder_only_training_leaves_latents_as_they_are(tmp_path, fit_ae, vqvae_run, vqvae_words):
+    run = fit_ae(tmp_path / "run", *vqvae_words, *CODES, f"init={vqvae_run}", "train=decoder", "loop.steps=6", "loop.preview=2")
+    before, after = (weights.load(folder / "model.safetensors")[0] for folder in (vqvae_run, run))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+
+
+def test_a_run_begins_with_the_weights_of_another_and_their_average(tmp_path, fit_ae, vae_run):
+    run = fit_ae(tmp_path / "run", f"init={vae_run}", "loop.steps=1", "loop.lr=1e-12")
+    before, after = (weights.load(folder / "model.safetensors")[0] for folder in (vae_run, run))
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name])
+
+
+def test_checkpointing_changes_nothing_that_is_learned(tmp_path, fit_ae):
+    plain, again = (fit_ae(tmp_path / name, "loop.steps=3", f"loop.checkpointing={name}") for name in ("false", "true"))
+    one, other = state(plain), state(again)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_automatic_micro_batch_changes_nothing_that_is_learned(tmp_path, fit_ae, vqvae_words):
+    words = [*vqvae_words, *CRITIC, *SMALL_STEPS]
+    whole, found = (fit_ae(tmp_path / name, *words, f"loop.micro={micro}") for name, micro in (("whole", "null"), ("auto", "auto")))
+    one, other = state(whole), state(found)
+    assert all(torch.equal(one[name], other[name]) for name in one), "there was room for the whole batch"
+
+
+def test_without_room_for_one_picture_the_knobs_are_named(tmp_path, fit_ae):
+    with pytest.raises(MemoryShortage, match=r"A step of one picture needs .* GiB.*checkpointing=true, a smaller image.size") as caught:
+        fit_ae(tmp_path / "run", "loop.micro=auto", "machine.memory=0.001")
+    assert caught.value.exit_code == 7
+
+
+def test_the_equivariance_penalty_is_one_of_the_terms_and_changes_the_gradient(tmp_path, fit_ae, vqvae_words):
+    plain, bound = (fit_ae(tmp_path / str(weight), *vqvae_words, f"losses.equivariance_weight={weight}") for weight in (0, 0.5))
+    assert "equivariance" not in rows(plain)[-1] and rows(bound)[-1]["equivariance"] > 0
+    one, other = state(plain), state(bound)
+    assert one.keys() == other.keys(), "what is around the autoencoder has no weights"
+    assert not torch.equal(one["autoencoder.weights.encoder.conv_in.weight"], other["autoencoder.weights.encoder.conv_in.weight"])
+    counted = [{name: run[name] for name in run if name.endswith(("uses", "counts"))} for run in (one, other)]
+    assert [each["meter.counts.codes_counts"].sum() for each in counted] == [4 * 8 * 64] * 2, "turned pictures are not counted"
+
+
+def test_a_prolonged_run_keeps_the_steps_of_its_phases(tmp_path, fit_ae):
+    words = [*CRITIC, "adversarial.start=0.5", "adversarial.warmup=0.25", "adversarial.ramp=0.25"]
+    run = fit_ae(tmp_path / "run", *words, "loop.steps=8")
+    fit_ae(run, *words, "loop.steps=16")
+    assert [row["step"] for row in rows(run) if "adversarial" in row] == [*range(7, 17)]
+
+
+def test_auto_starts_the_discriminator_and_a_resumed_run_knows_it(tmp_path, fit_ae):
+    words = [*CRITIC, "adversarial.start=auto", "loop.lr=1e-9"]
+    run = fit_ae(tmp_path / "run", *words, "loop.steps=120")  # windows of 20 steps: the third sees no gain for the second time
+    assert int(state(run)["adversary.begun"]) == 60
+    fit_ae(run, *words, "loop.steps=122")
+    assert [row["step"] for row in rows(run) if "discriminator/loss" in row] == [*range(61, 123)]
+
+
+@pytest.mark.parametrize("stop", [4, 5])
+def test_a_run_that_goes_on_in_the_adversarial_phase_ends_the_same(tmp_path, fit_ae, vqvae_words, stop):
+    words = [
+        *vqvae_words,
+        *CODES,
+        *CRITIC,
+        "adversarial.lecam=0.1",
+        "adversarial.r1=0.1",
+        "adversarial.r1_every=2",
+        "autoencoder.learning=ema",
+    ]
+    whole = fit_ae(tmp_path / "whole", *words, "loop.steps=9")
+    fit_ae(tmp_path / "parts", *words, f"loop.steps={stop}")
+    fit_ae(tmp_path / "parts", *words, "loop.steps=9")
+    one, other = state(whole), state(tmp_path / "parts")
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_decoder_alone_needs_an_encoder_to_keep(tmp_path, fit_ae):
+    with pytest.raises(ConfigError, match=r"train=decoder .*--init"):
+        fit_ae(tmp_path / "run", "train=decoder")
