@@ -1,0 +1,54 @@
+"""Does a plugin keep the promise of its kind? `ldmctl plugins check` and the tests of third parties call these.
+
+Each check makes the class with small inputs and calls every method. What is not as
+`protocols.py` says is a PluginError with one complaint; a plugin that passes returns
+nothing. Keywords are keys of the plugin's Config: name small ones to be quick.
+
+    from ldmctl.testing import check_autoencoder
+    check_autoencoder(LFQ, widths=[8, 16])
+"""
+
+from typing import Any
+
+from ldmctl.registry import kind_of
+from ldmctl.testing.autoencoder import check_autoencoder
+from ldmctl.testing.conditioner import check_conditioner
+from ldmctl.testing.dataset import check_dataset
+from ldmctl.testing.denoiser import check_denoiser
+from ldmctl.testing.discriminator import check_discriminator
+from ldmctl.testing.perceptual import check_perceptual
+from ldmctl.testing.promises import Check
+from ldmctl.testing.sampler import check_sampler
+from ldmctl.testing.schedule import check_schedule
+from ldmctl.testing.tracker import check_tracker
+
+__all__ = [
+    "CHECKS",
+    "check",
+    "check_autoencoder",
+    "check_conditioner",
+    "check_dataset",
+    "check_denoiser",
+    "check_discriminator",
+    "check_perceptual",
+    "check_sampler",
+    "check_schedule",
+    "check_tracker",
+]
+
+CHECKS: dict[str, Check] = {
+    "autoencoder": check_autoencoder,
+    "discriminator": check_discriminator,
+    "schedule": check_schedule,
+    "denoiser": check_denoiser,
+    "sampler": check_sampler,
+    "dataset": check_dataset,
+    "perceptual": check_perceptual,
+    "conditioner": check_conditioner,
+    "tracker": check_tracker,
+}
+
+
+def check(kind: str, cls: type, /, **options: Any) -> None:
+    """The check of this kind; a PluginError says what is not as promised."""
+    CHECKS[kind_of(kind)](cls, **options)

@@ -1,0 +1,50 @@
+"""What a dataset promises: the same items each time and in every process."""
+
+import pickle
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ldmctl import images
+from ldmctl.protocols import Example
+from ldmctl.testing.promises import calling, expect, maker, promise
+
+
+@promise("dataset")
+def check_dataset(cls: type, /, **options: Any) -> None:
+    """Items, labels and stamps of both splits, the same each time and in every process."""
+    train, val = (maker(cls, options, split=split)() for split in ("train", "val"))
+    expect(len(train) > 0, "there is nothing to train on")
+    expect(list(train.classes) == list(val.classes), "the two splits name different classes")
+    names = list(train.classes)
+    expect(all(isinstance(name, str) for name in names) and len(set(names)) == len(names), "classes must be different strings")
+    copy = maker(cls, options, split="train")()
+    with calling("pickling"):
+        sent = pickle.loads(pickle.dumps(train))
+    for dataset in (train, val):
+        for index in sorted({0, len(dataset) // 2, len(dataset) - 1} & set(range(len(dataset)))):
+            _check_item(dataset, index, len(names))
+    for index in {0, len(train) - 1}:
+        for other, what in ((copy, "made again"), (sent, "sent to a worker")):
+            expect(other.stamp(index) == train.stamp(index), f"the stamp of item {index} changes when the dataset is {what}")
+            expect(_pixels(other[index]).equal(_pixels(train[index])), f"item {index} changes when the dataset is {what}")
+    stamps = [train.stamp(index) for index in range(min(len(train), 50))]
+    expect(len(set(stamps)) == len(stamps), "two items have the same stamp")
+
+
+def _check_item(dataset: Any, index: int, classes: int) -> None:
+    with calling(f"item {index}"):
+        item, stamp = dataset[index], dataset.stamp(index)
+    expect(isinstance(item, Example), f"item {index} is {type(item).__name__}, not an Example")
+    raw = isinstance(item.picture, Image.Image) or (getattr(item.picture, "ndim", 0) == 3 and str(item.picture.dtype).endswith("uint8"))
+    expect(raw, f"the picture of item {index} is neither a Pillow image nor uint8 [C,H,W]")
+    expect(isinstance(item.label, int) and -1 <= item.label < classes, f"item {index} has label {item.label!r} of {classes} classes")
+    expect(isinstance(item.text, str), f"item {index} has a caption of type {type(item.text).__name__}")
+    expect(isinstance(stamp, str) and stamp, f"item {index} has stamp {stamp!r}, not a string")
+    expect(_pixels(item).equal(_pixels(dataset[index])), f"item {index} is not the same the second time")
+
+
+def _pixels(item: Example) -> Tensor:
+    with calling("decoding the picture"):
+        return images.to_tensor(images.load(item.picture, channels=3))
