@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ldmctl.cli import options
 from ldmctl.presets import compose, pictures_of, wished
@@ -22,6 +23,7 @@ def command(
     pairs: Annotated[
         tuple[str, str] | None, typer.Option("--pairs", help="Two folders of pictures with equal names, instead of a run.")
     ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder for verdict.png and latents.png [default: none are written].")] = None,
     device: options.Device = None,
     precision: options.Precision = None,
     offline: options.Offline = False,
@@ -30,7 +32,10 @@ def command(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """LPIPS, PSNR and SSIM with 95 % intervals: of reconstructions of held-out pictures, or between two folders."""
+    """How good an autoencoder is on held-out pictures, and whether that is enough for diffusion; or how far two folders are apart.
+
+    PSNR, SSIM and LPIPS come with 95 % intervals, beside those of the same pictures merely shrunk to the latent's size.
+    """
     flags = options.given(run=run, data=data, pairs=list(pairs) if pairs else None, machine__device=device, machine__precision=precision)
     paired = pairs or wished(EvalLpips, overrides, "pairs")
     below = {} if paired else pictures_of(run or str(wished(EvalLpips, overrides, "run") or "runs/ae"))
@@ -40,7 +45,7 @@ def command(
     def work(voice: options.Voice) -> dict:
         from ldmctl.stages.eval_lpips import eval_lpips
 
-        result = eval_lpips(settings, voice=voice)
+        result = eval_lpips(settings, voice=voice, out=out)
         if not json:
             show(result)
         return result
@@ -54,12 +59,16 @@ def command(
 
 
 def show(result: dict) -> None:
-    """The numbers as a table on stdout."""
-    table = Table(
-        "measure", "mean", "95 % interval", "", box=None, title=f"{result['count']:,} pictures: {result['of']}", title_justify="left"
-    )
+    """The numbers as a table on stdout, then the verdict."""
+    baseline = result.get("baseline") or {}
+    columns = ["measure", "mean", "95 % interval", *(["merely shrunk"] if baseline else []), ""]
+    table = Table(*columns, box=None, title=f"{result['count']:,} pictures: {result['of']}", title_justify="left")
     for name, value in result.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "mean" in value and "low" in value:
             interval = f"{value['low']:.4f} to {value['high']:.4f}" if result["count"] > 1 else "none of one"
-            table.add_row(name.upper(), f"{value['mean']:.4f}", interval, MEANING.get(name, ""))
-    Console(highlight=False, soft_wrap=True).print(table)
+            small = [f"{baseline[name]['mean']:.4f}"] if baseline else []
+            table.add_row(name.upper(), f"{value['mean']:.4f}", interval, *small, MEANING.get(name, "0 is equal, lower is closer"))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for sentence in result.get("verdict", []):
+        console.print(Text(sentence))
