@@ -191,3 +191,74 @@ def test_a_run_that_goes_on_in_the_adversarial_phase_ends_the_same(tmp_path, fit
 def test_the_decoder_alone_needs_an_encoder_to_keep(tmp_path, fit_ae):
     with pytest.raises(ConfigError, match=r"train=decoder .*--init"):
         fit_ae(tmp_path / "run", "train=decoder")
+
+
+# -- what other trainers got wrong ---------------------------------------------------------
+
+
+def counted(module):
+    """The batch sizes that a module's forward is called with, as a list that grows."""
+    sizes = []
+    module.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    return sizes
+
+
+def test_a_step_runs_the_autoencoder_once_and_the_discriminator_twice(tiny):
+    config = stage.settled(tiny("fit-ae", *CRITIC, "loop.steps=8"), {})
+    parts = stage.build_parts(config, None, CPU)
+    runs, looks = counted(parts.model.module), counted(parts.critic.module)
+    stage.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
+    assert runs == [8], "once for both players"
+    assert looks == [8, 16], "once to teach, once to learn, real and made pictures together"
+
+
+def test_before_its_start_the_discriminator_costs_nothing(tiny):
+    config = stage.settled(tiny("fit-ae", *CRITIC, "adversarial.start=6", "adversarial.warmup=0", "loop.steps=8"), {})
+    parts = stage.build_parts(config, None, CPU)
+    looks = counted(parts.critic.module)
+    facts = stage.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
+    assert looks == [] and not {"adversarial", "discriminator/loss"} & facts.keys()
+
+
+def test_the_default_discriminator_joins_late_and_has_no_batch_norm(tiny):
+    parts, _ = one_step(tiny)
+    assert not [each for each in parts.critic.module.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    assert tiny("fit-ae").adversarial.start == 0.5
+
+
+def test_an_epochs_end_makes_no_step_of_part_of_a_batch(tmp_path, tiny):
+    config = tiny("fit-ae", "loop.batch=16", "loop.steps=6")  # 40 pictures: the third batch goes on in the next epoch
+    stream = list(stage.training_batches(stage.open_pictures(config, "train"), config.loop, CPU, first=0))
+    assert [len(batch.image) for _, batch in stream] == [16] * 6
+    seen = torch.cat([items for items, _ in stream])
+    assert seen[:40].sort().values.tolist() == seen[40:80].sort().values.tolist() == [*range(40)]
+
+
+def test_weights_stay_float32_when_networks_compute_in_bfloat16(tmp_path, fit_ae, vqvae_words):
+    run = fit_ae(tmp_path / "run", *vqvae_words, *CRITIC, "machine.precision=bf16")
+    halves = {name: value.dtype for name, value in state(run).items() if value.is_floating_point() and value.dtype != torch.float32}
+    assert len(state(run)) > 100 and not halves
+
+
+def test_the_average_moves_once_a_step_and_not_with_the_discriminator(tmp_path, fit_ae):
+    words = ["loop.ema=0.5", "loop.lr=1e-3", *CRITIC, "adversarial.weight=0"]
+    together, alone = fit_ae(tmp_path / "together", *words), fit_ae(tmp_path / "alone", *words, "discriminator=null")
+    one, other = weights.load(together / "model.safetensors")[0], weights.load(alone / "model.safetensors")[0]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Gap(torch.nn.Module):
+    """A perceptual loss that minds the left half alone."""
+
+    title = "gap"
+
+    def forward(self, image, target):
+        return (image - target)[..., : image.shape[-1] // 2].square().flatten(1).mean(1)
+
+
+def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(tiny):
+    config = tiny("fit-ae", "losses.pixel_weight=0")
+    parts = stage.build_parts(config, Gap(), CPU)
+    facts = stage.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
+    assert parts.model.module.decoder.conv_out.weight.grad.abs().sum() > 0
+    assert facts["gap"] > 0 and "gap_share" in facts and not [name for name in facts if "perceptual" in name]
