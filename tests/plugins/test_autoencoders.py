@@ -12,6 +12,7 @@ from ldmctl.blocks.codebook import DISTANCES
 from ldmctl.protocols import Reconstruction
 
 SMALL = {
+    "fsq": {"widths": [8, 16, 16], "layers": 1, "levels": [5, 4, 3], "norm_groups": 8},
     "vae": {"widths": [8, 16, 16], "layers": 1, "channels": 3, "norm_groups": 8},
     "vqvae": {"widths": [8, 16, 16], "layers": 1, "channels": 3, "norm_groups": 8, "codebook_size": 32},
     "identity": {},
@@ -104,7 +105,7 @@ def test_pictures_stay_float32_under_autocast(name):
     assert all(value.dtype == torch.float32 for value in reconstruction.penalties.values())
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ["vae", "vqvae"])
 @pytest.mark.parametrize("size", [28, 32])
 def test_weights_from_diffusers_give_its_output(name, size):
     diffusers = pytest.importorskip("diffusers")
