@@ -4,12 +4,15 @@ from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
+from ldmctl.blocks.kmeans import Clusters, k_means
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
+from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
 
 __all__ = [
     "Attention",
+    "Clusters",
     "Codebook",
     "Decoder",
     "DownBlock",
@@ -24,5 +27,7 @@ __all__ = [
     "UpBlock",
     "Upsample",
     "group_norm",
+    "k_means",
+    "nearest_codes",
     "sinusoids",
 ]

@@ -4,9 +4,12 @@ Features stay continuous in the cache and are quantized inside `decode`. Names a
 `commitment`, which here weighs the term that it names.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
 from ldmctl.blocks import Codebook, Decoder, Encoder
@@ -16,6 +19,7 @@ from ldmctl.protocols import Reconstruction
 
 class VQVAE(nn.Module):
     rescale = "common"
+    decoding = ("post_quant_conv", "decoder")
 
     class Config(PluginConfig):
         channels: PositiveInt = Field(4, description="latent channels, the length of a code")
@@ -31,26 +35,58 @@ class VQVAE(nn.Module):
         commitment: float = Field(
             0.25, ge=0, description="beta, the weight of the term that pulls the encoder to the codes; codes are pulled with weight 1"
         )
+        learning: Literal["gradient", "ema"] = Field(
+            "gradient", description="how codes learn: by gradient, or as moving averages of the features that are nearest to them"
+        )
+        decay: float = Field(0.99, ge=0, lt=1, description="share that learning=ema keeps of its averages from one step to the next")
+        kmeans: NonNegativeInt = Field(
+            0,
+            description="first steps whose features are kept, up to 128 per code, for k-means to place the codes after the last of them; 0: never",
+        )
         revive: NonNegativeInt = Field(
             25,
             description="steps after which an unused code is moved to a feature of the last batch (sooner in the first steps); 0: never",
         )
+        unit_length: bool = Field(
+            False, description="features and codes are scaled to norm 1, so that directions are compared (arXiv:2110.04627)"
+        )
+        gradient: Literal["straight-through", "rotation"] = Field(
+            "straight-through",
+            description="what features get of the gradient of their codes: all as it is, or turned and scaled with them (arXiv:2410.06424)",
+        )
+
+        @model_validator(mode="after")
+        def _directions_need_a_plane(self) -> Self:
+            if self.unit_length and self.channels == 1:
+                raise ValueError("unit_length leaves one channel two values, -1 and 1; take channels of 2 or more, or unit_length=false")
+            return self
 
     def __init__(self, config: Config, *, image_channels: int):
         super().__init__()
         self.channels = config.channels
         self.factor = 2 ** (len(config.widths) - 1)
         self.commitment = config.commitment
+        self.code_count = config.codebook_size
+        self.learns_by_gradient = config.learning == "gradient"
         shape = {"layers": config.layers, "norm_groups": config.norm_groups, "attention": config.attention}
         self.encoder = Encoder(image_channels, config.widths, config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)
-        self.quantize = Codebook(config.codebook_size, config.channels, revive=config.revive)
+        self.quantize = Codebook(
+            config.codebook_size,
+            config.channels,
+            learning=config.learning,
+            decay=config.decay,
+            kmeans=config.kmeans,
+            revive=config.revive,
+            unit_length=config.unit_length,
+            gradient=config.gradient,
+        )
         self.post_quant_conv = nn.Conv2d(config.channels, config.channels, 1)
 
     def encode(self, image: Tensor) -> Tensor:
-        """image [B,C,H,W] in [-1, 1] -> features [B,c,h,w], not yet quantized."""
-        return self.quant_conv(self.encoder(image)).to(image.dtype)
+        """image [B,C,H,W] in [-1, 1] -> features [B,c,h,w], not yet quantized; of norm 1 with `unit_length`."""
+        return self.quantize.prepare(self.quant_conv(self.encoder(image))).to(image.dtype)
 
     def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
         """The features themselves: encoding is deterministic."""
@@ -58,24 +94,27 @@ class VQVAE(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """features [B,c,h,w] -> image [B,C,H,W] of their nearest codes."""
-        return self._picture(self.quantize(latent).latent)
+        return self._picture(self.quantize.quantize(latent))
 
     def forward(self, image: Tensor, generator: Generator | None = None) -> Reconstruction:
         """image [B,C,H,W] -> its reconstruction, with the commitment and codebook penalties."""
         features = self.encode(image)
         quantized = self.quantize(features)
-        shares = quantized.counts / quantized.codes.numel()
-        variance = features.detach().float().var((0, 2, 3), correction=0).mean()
+        seen = features.detach().float()
         facts = {
             "codes_counts": quantized.counts,
-            "perplexity": shares.mul((shares + 1e-10).log()).sum().neg().exp(),  # of this batch
-            "quantization_error": quantized.codebook.detach() / variance,  # share of the variance that rounding loses
+            "quantization_error": quantized.codebook.detach()
+            / seen.var((0, 2, 3), correction=0).mean(),  # share of the variance that rounding loses
+            "latent_deviation": seen.std(correction=0),
+            "latent_max": seen.abs().amax(),
         }
-        penalties = {"commitment": self.commitment * quantized.commitment, "codebook": quantized.codebook}
+        penalties = {"commitment": self.commitment * quantized.commitment}
+        if self.learns_by_gradient:
+            penalties["codebook"] = quantized.codebook
         return Reconstruction(self._picture(quantized.latent), penalties, facts)
 
     def after_step(self) -> Sequence[str]:
-        """Moves codes that fell out of use; names them when it did."""
+        """Moves codes that fell out of use, and what else gradients do not teach them; names them when they begin anew."""
         return [f"quantize.{name}" for name in self.quantize.after_step()]
 
     def codes(self, moments: Tensor) -> Tensor:
@@ -85,6 +124,15 @@ class VQVAE(nn.Module):
     def lookup(self, codes: Tensor) -> Tensor:
         """indices [B,h,w] -> codes [B,c,h,w], which decode to the same picture as the features they stand for."""
         return self.quantize.lookup(codes)
+
+    def bits(self, moments: Tensor) -> Tensor:
+        """features [B,c,h,w] -> [B], what the indices of a picture's codes cost when all codes are as likely."""
+        return moments.new_full((len(moments),), math.log2(self.code_count) * moments.shape[2] * moments.shape[3], dtype=torch.float32)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that makes the picture."""
+        return self.decoder.conv_out.weight
 
     def _picture(self, latent: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(latent)).to(latent.dtype)
