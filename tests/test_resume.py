@@ -142,7 +142,7 @@ def test_an_autoencoder_stopped_before_or_after_its_discriminator_began_ends_the
     fit_ae(tmp_path / "parts", *words)
     assert facts(whole) == facts(tmp_path / "parts")
     files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.suffix in (".safetensors", ".png"))
-    assert len(files) == 2 + 7 + 8
+    assert len(files) == 2 + 7 + 8 + 2
     for name in files:
         assert (whole / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
 

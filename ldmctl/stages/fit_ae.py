@@ -21,6 +21,8 @@ from ldmctl.codec import Codec
 from ldmctl.engine import Engine, Learner
 from ldmctl.equivariance import Equivariant
 from ldmctl.errors import MissingError
+from ldmctl.examination import examine
+from ldmctl.exhibits import write_pictures
 from ldmctl.feed import on_device, open_pictures, shown_items, training_batches
 from ldmctl.images import crop_to, grid, pad_to, to_uint8, write_png
 from ldmctl.initial import decoder_only, load_initial
@@ -28,12 +30,14 @@ from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures
 from ldmctl.room import largest_micro
-from ldmctl.run import config_of, describe_plugins, open_run, parameter_count
+from ldmctl.run import Run, config_of, describe_plugins, open_run, parameter_count
 from ldmctl.schemas import FitAE, Losses
+from ldmctl.verdict import verdict
 from ldmctl.voice import Voice
 
 Value = TypeVar("Value", Tensor, float)
 VALIDATED = 256  # pictures of the held-out split that a validation looks at
+JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,11 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
                     run.note_bad(val.bad)
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
-        # Save and say where.
+        # Judge it, save and say where.
+        result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
+        judged = conclude(parts, {"val": val, "train": train}, run, engine, voice) if engine.leads else {}
         voice.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
-        return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
+        return {**result, **training.last_validation, **judged}
 
 
 def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
@@ -278,7 +284,20 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
     return sums
 
 
-def keep_untrained(run: Any, autoencoder: nn.Module, header: dict[str, Any], voice: Voice) -> dict[str, Any]:
+def conclude(parts: Parts, pictures: Mapping[str, Pictures], run: Run, engine: Engine, voice: Voice) -> dict[str, Any]:
+    """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
+    with parts.model.averaged() as averaged:
+        codec = Codec(averaged, engine)
+        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, voice=voice)
+        write_pictures(run.folder / "samples", codec, pictures, engine)
+    judged = {**found.as_dict(), "verdict": verdict(found)}
+    for line in judged["verdict"]:
+        voice.say(line)
+    run.update(judged=judged)
+    return judged
+
+
+def keep_untrained(run: Run, autoencoder: nn.Module, header: dict[str, Any], voice: Voice) -> dict[str, Any]:
     """Save an autoencoder that has nothing to learn, such as `identity`."""
     if run.writes:
         weights.save(run.folder / "model.safetensors", autoencoder.state_dict(), {**header, "step": 0})
