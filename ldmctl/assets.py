@@ -13,6 +13,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -32,10 +33,18 @@ class Weights:
     url: str
     sha256: str
     purpose: str
+    also: tuple[str, ...] = ()  # other names that the same weights are known by
 
 
 WEIGHTS = (
     Weights("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af", "LPIPS (VGG16)"),
+    Weights(
+        "squeezenet1_0-b66bff10.pth",
+        "https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth",
+        "b66bff10",
+        "the perceptual distance `features` (SqueezeNet)",
+        ("squeezenet1_0-imagenet.safetensors",),
+    ),
     Weights(
         "weights-inception-2015-12-05-6726825d.pth",
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
@@ -43,6 +52,7 @@ WEIGHTS = (
         "Frechet and kernel distances (Inception)",
     ),
 )
+LPIPS_HEADS = "functional/image/lpips_models/vgg.pth"  # inside torchmetrics
 
 
 # -- data --------------------------------------------------------------------
@@ -87,9 +97,10 @@ def hub_folder() -> Path:
 
 
 def weights_places(name: str) -> list[Path]:
-    """Where a file of weights is looked for when no config names it."""
+    """Where a file of weights is looked for when no config names it, in order."""
     own = os.environ.get("LDMCTL_WEIGHTS_DIR")
-    return [*([Path(own).expanduser() / name] if own else []), hub_folder() / name]
+    folders = [*([Path(own).expanduser()] if own else []), hub_folder()]
+    return [folder / each for folder in folders for each in _names(name)]
 
 
 def find_weights(name: str, *, url: str | None = None, sha256: str | None = None, given: str | Path | None = None) -> Path:
@@ -102,7 +113,7 @@ def find_weights(name: str, *, url: str | None = None, sha256: str | None = None
         url, sha256 = url or known.url, sha256 or known.sha256
     if given is not None:
         path = Path(given).expanduser()
-        places = [path / name if path.is_dir() else path]
+        places = [path / each for each in _names(name)] if path.is_dir() else [path]
     else:
         places = weights_places(name)
     if (found := next((place for place in places if place.is_file()), None)) is not None:
@@ -119,9 +130,20 @@ def find_weights(name: str, *, url: str | None = None, sha256: str | None = None
         raise MissingError(_missing(name, places, url, f"The download failed: {error}")) from None
 
 
-def weights_report() -> list[tuple[str, Path | None]]:
-    """(name, where it is or None) of every file of weights that ldmctl itself may ask for."""
-    return [(item.name, next((place for place in weights_places(item.name) if place.is_file()), None)) for item in WEIGHTS]
+def weights_report() -> list[tuple[Weights, Path | None]]:
+    """Every file of weights that ldmctl itself may ask for and fetch, and where it is."""
+    return [(item, next((place for place in weights_places(item.name) if place.is_file()), None)) for item in WEIGHTS]
+
+
+def lpips_heads() -> Path | None:
+    """The learned heads of LPIPS v0.1 for VGG16, a file inside the installed torchmetrics."""
+    spec = find_spec("torchmetrics")  # found, not imported: its import would pull in torchvision
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return next((file for folder in folders if (file := Path(folder) / LPIPS_HEADS).is_file()), None)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return name, *next((item.also for item in WEIGHTS if item.name == name), ())
 
 
 def download(url: str, path: Path, *, sha256: str | None = None) -> Path:

@@ -137,10 +137,41 @@ def test_downloads_are_refused_offline(server, monkeypatch, places):
 
 
 def test_the_report_lists_what_is_there(places):
-    assert dict(assets.weights_report())["vgg16-397923af.pth"] is None
+    def found() -> dict[str, Path | None]:
+        return {item.name: path for item, path in assets.weights_report()}
+
+    assert found()["vgg16-397923af.pth"] is None
     (places / "torch/hub/checkpoints").mkdir(parents=True)
     (places / "torch/hub/checkpoints/vgg16-397923af.pth").touch()
-    assert dict(assets.weights_report())["vgg16-397923af.pth"] == places / "torch/hub/checkpoints/vgg16-397923af.pth"
+    assert found()["vgg16-397923af.pth"] == places / "torch/hub/checkpoints/vgg16-397923af.pth"
+
+
+def test_weights_are_found_under_their_other_name(places, monkeypatch):
+    other = places / "own" / "squeezenet1_0-imagenet.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(CONTENT)
+    assert assets.find_weights("squeezenet1_0-b66bff10.pth", given=other.parent) == other
+    monkeypatch.setenv("LDMCTL_WEIGHTS_DIR", str(other.parent))
+    assert assets.find_weights("squeezenet1_0-b66bff10.pth") == other
+    (places / "own/squeezenet1_0-b66bff10.pth").write_bytes(CONTENT)
+    assert assets.find_weights("squeezenet1_0-b66bff10.pth") == places / "own/squeezenet1_0-b66bff10.pth"
+
+
+def test_what_is_missing_names_the_other_name_too(places, monkeypatch):
+    monkeypatch.setenv("LDMCTL_OFFLINE", "1")
+    with pytest.raises(MissingError, match=r"squeezenet1_0-imagenet\.safetensors"):
+        assets.find_weights("squeezenet1_0-b66bff10.pth")
+
+
+def test_the_name_of_every_file_begins_its_checksum():
+    assert len(assets.WEIGHTS) >= 3
+    for item in assets.WEIGHTS:
+        assert f"-{item.sha256}." in item.name and item.url.endswith(item.name) and len(item.sha256) == 8
+
+
+def test_the_heads_of_lpips_lie_in_torchmetrics():
+    pytest.importorskip("torchmetrics")
+    assert assets.lpips_heads().is_file()
 
 
 def test_looking_for_things_and_listing_datasets_needs_no_torch():

@@ -475,3 +475,19 @@ def test_the_pictures_of_a_run_can_be_sent_to_another_process():
 
 def test_a_path_is_said_as_it_is_written(tell):
     assert "[red]:smile:[/]" in tell("fit-ae", "--data", "x/[red]:smile:[/]").err
+
+
+def test_doctor_says_what_each_file_of_weights_is_for_and_where_it_is_or_how_it_is_got(tell, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "squeezenet1_0-imagenet.safetensors").touch()
+    monkeypatch.setenv("LDMCTL_WEIGHTS_DIR", str(own))
+    said = tell("doctor").out
+    assert f"at {own / 'squeezenet1_0-imagenet.safetensors'}" in said and "MISSING vgg16-397923af.pth, for LPIPS (VGG16)" in said
+    for place in (own, tmp_path / "hub/hub/checkpoints"):
+        assert f"not at {place / 'vgg16-397923af.pth'}" in said
+    assert "https://download.pytorch.org/models/vgg16-397923af.pth" in said
+    listed = {item["name"]: item for item in json.loads(tell("doctor", "--json").out)["weights"]}
+    assert listed["vgg16-397923af.pth"]["path"] is None and len(listed["vgg16-397923af.pth"]["looked_for"]) == 2
+    assert listed["squeezenet1_0-b66bff10.pth"]["path"] == str(own / "squeezenet1_0-imagenet.safetensors")
+    assert listed["functional/image/lpips_models/vgg.pth"]["path"] is not None

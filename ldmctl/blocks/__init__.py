@@ -2,6 +2,7 @@
 
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
+from ldmctl.blocks.backbone import check_channels, fill, in_colour, inverse_length
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
@@ -26,7 +27,11 @@ __all__ = [
     "TimestepEmbedding",
     "UpBlock",
     "Upsample",
+    "check_channels",
+    "fill",
     "group_norm",
+    "in_colour",
+    "inverse_length",
     "k_means",
     "nearest_codes",
     "sinusoids",

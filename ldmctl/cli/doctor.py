@@ -19,7 +19,7 @@ def command(json: Json = False) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        lines = value if isinstance(value, list) else [value]
+        lines = weights_lines(value) if name == "weights" else value if isinstance(value, list) else [value]
         print(f"{name:16} {lines[0] if lines else 'none'}")
         for line in lines[1:]:
             print(f"{'':16} {line}")
@@ -79,11 +79,39 @@ def plugin_state() -> dict[str, Any]:
 
 
 def places() -> dict[str, Any]:
-    """Where weights and data are looked for, and what is there."""
+    """Where data and each file of weights are looked for, and what is there."""
     from ldmctl import assets
 
-    weights = [f"{name}: {path or 'not found'}" for name, path in assets.weights_report()]
+    heads = assets.lpips_heads()
+    weights = [
+        {
+            "name": item.name,
+            "purpose": item.purpose,
+            "path": str(path) if path else None,
+            "looked_for": [str(place) for place in assets.weights_places(item.name)],
+            "get": f"downloaded from {item.url} when it is needed and downloads are allowed",
+        }
+        for item, path in assets.weights_report()
+    ]
+    weights.append(
+        {
+            "name": assets.LPIPS_HEADS,
+            "purpose": "LPIPS (its learned heads)",
+            "path": str(heads) if heads else None,
+            "looked_for": ["the installed torchmetrics"],
+            "get": "pip install 'torchmetrics>=1.5'",
+        }
+    )
     return {"data folder": str(assets.data_root()), "offline": yes(assets.offline()), "weights": weights}
+
+
+def weights_lines(weights: list[dict[str, Any]]) -> list[str]:
+    """What each file is for and where it is, or where it was looked for and how it is got."""
+    lines = []
+    for item in weights:
+        lines.append(f"{'found  ' if item['path'] else 'MISSING'} {item['name']}, for {item['purpose']}")
+        lines += [f"  at {item['path']}"] if item["path"] else [*(f"  not at {place}" for place in item["looked_for"]), f"  {item['get']}"]
+    return lines
 
 
 def yes(holds: bool) -> str:

@@ -2,40 +2,43 @@
 
 Five stages of a frozen VGG16 see both pictures; each position's features are
 scaled to unit length, their squared differences weighed by a learned head per
-stage, averaged over positions and summed. Grey is repeated. Colours with alpha
-are laid over mid-grey first, so what is invisible does not count.
+stage, averaged over positions and summed.
+
+A picture's distance depends on no other picture, so its gradient is computed
+together with it, a few pictures at a time, and is all that is kept for the
+backward: the activations of the tower never wait for the rest of the network.
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
-from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from ldmctl.assets import find_weights
+from ldmctl.assets import LPIPS_HEADS, find_weights, lpips_heads
+from ldmctl.blocks import check_channels, fill, in_colour, inverse_length
 from ldmctl.config import PluginConfig
-from ldmctl.errors import DataError, MissingError, PluginError, one_line
+from ldmctl.errors import DataError, MissingError
 
 FILE = "vgg16-397923af.pth"
 URL = f"https://download.pytorch.org/models/{FILE}"
 SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
 
 WIDTHS = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]  # a stage each, pooled in between
-ENDS = [0, 4, 9, 16, 23, 30]  # where each stage ends among torchvision's `features`: behind its last ReLU
 SMALLEST = 16  # pixels that four poolings leave one of
-
-# Everything that torch.load is known to raise on a file that is cut short or something else.
-UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, struct.error, pickle.UnpicklingError)
+AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 22}  # pixels of one pass: bounds memory, and on a CPU keeps allocations small enough to be reused
+ROWS_AT_ONCE = 1 << 18  # features that a CPU's cache holds while they are compared
 
 
 class LPIPS(nn.Module):
-    """The VGG variant of LPIPS v0.1; equals torchmetrics' and lpips' numbers on their weights."""
+    """The VGG variant of LPIPS v0.1; equals torchmetrics' and lpips' numbers on their weights. Differentiable once."""
+
+    title = "lpips"
 
     class Config(PluginConfig):
         weights: str | None = Field(None, description=f"torchvision's {FILE}; null: looked for, then downloaded")
@@ -43,18 +46,18 @@ class LPIPS(nn.Module):
 
     def __init__(self, config: Config, *, image_channels: int):
         super().__init__()
-        if image_channels not in (1, 3, 4):
-            raise PluginError(f"lpips compares pictures of 1, 3 or 4 channels, not of {image_channels}.")
+        check_channels("lpips", image_channels)
         with torch.device("meta"):  # initial weights would only be thrown away
             self.features = _vgg16()
             self.heads = nn.ParameterList(torch.empty(1, widths[-1], 1, 1) for widths in WIDTHS)
         heads = Path(config.heads).expanduser() if config.heads else _heads_of_torchmetrics()
-        _fill(self.heads, heads, {f"lin{i}.model.1.weight": str(i) for i in range(len(WIDTHS))}, "the heads of LPIPS v0.1 for VGG16")
+        fill(self.heads, heads, {str(i): f"lin{i}.model.1.weight" for i in range(len(WIDTHS))}, "the heads of LPIPS v0.1 for VGG16")
         tower = find_weights(FILE, url=URL, sha256=SHA256, given=config.weights)
-        _fill(self.features, tower, {f"features.{name}": name for name in self.features.state_dict()}, "torchvision's weights of VGG16")
+        fill(self.features, tower, {name: f"features.{name}" for name in self.features.state_dict()}, "torchvision's weights of VGG16")
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+        self._laid_out: tuple[Any, list[list[Layer]]] = (None, [])
 
     def train(self, mode: bool = True) -> LPIPS:
         """Stays in evaluation, whatever the module that holds it is told."""
@@ -67,28 +70,134 @@ class LPIPS(nn.Module):
                 f"lpips needs pictures of at least {SMALLEST} x {SMALLEST} pixels, these have {image.shape[-1]} x {image.shape[-2]}: "
                 "set a larger image.size, or perceptual: null."
             )
-        x, y = self._seen(image), self._seen(target.detach())
-        distance = x.new_zeros(len(x), dtype=torch.float32)
-        for (start, end), head in zip(pairwise(ENDS), self.heads, strict=True):
-            for layer in self.features[start:end]:
-                x = layer(x)
-                with torch.no_grad():
-                    y = layer(y)
-            with torch.autocast(x.device.type, enabled=False):
-                distance = distance + ((_unit(x.float()) - _unit(y.float())).square() * head).sum(1).mean((1, 2))
+        kind = image.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        with torch.autocast(kind, enabled=False):
+            x, y = ((in_colour(picture) - self.shift) / self.scale for picture in (image, target.detach()))
+            if x.requires_grad and torch.is_grad_enabled():
+                return _Distance.apply(x, y, self, dtype)
+            return self.measure(x, y, dtype, sloped=False)[0]
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, y: Tensor, dtype: torch.dtype, *, sloped: bool) -> tuple[Tensor, Tensor | None]:
+        """x, y [B,3,H,W] as the tower sees them -> distances [B] and the gradient [B,3,H,W] of each with respect to its x, float32."""
+        stages = self._layers(dtype)
+        some = max(1, AT_ONCE.get(x.device.type, 1 << 20) // (x.shape[-2] * x.shape[-1]))
+        parts = [_measure(a, b, stages, self.heads, dtype, sloped) for a, b in zip(x.split(some), y.split(some), strict=True)]
+        distance = torch.cat([part for part, _ in parts])
+        return distance, torch.cat([slope for _, slope in parts if slope is not None]) if sloped else None
+
+    def _layers(self, dtype: torch.dtype) -> list[list[Layer]]:
+        """The frozen convolutions in the numbers and the layout of the pass, made again only when a weight has changed."""
+        parameters = list(self.features.parameters())
+        key = dtype, [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+        if self._laid_out[0] != key:
+            form = torch.contiguous_format if parameters[0].device.type == "mps" else torch.channels_last
+            each = iter(zip(parameters[::2], parameters[1::2], strict=True))
+            self._laid_out = key, [[Layer.of(*next(each), dtype, form) for _ in widths] for widths in WIDTHS]
+        return self._laid_out[1]
+
+
+class _Distance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, module: LPIPS, dtype: torch.dtype) -> Tensor:
+        distance, slope = module.measure(x, y, dtype, sloped=True)
+        ctx.save_for_backward(slope)
         return distance
 
-    def _seen(self, image: Tensor) -> Tensor:
-        """[B,1|3|4,H,W] -> [B,3,H,W] as the tower was trained to see it."""
-        image = image.float()
-        if image.shape[1] == 4:
-            image = image[:, :3] * (image[:, 3:] + 1) / 2
-        return (image - self.shift) / self.scale  # the three shifts repeat grey
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * gradient.view(-1, 1, 1, 1), None, None, None
 
 
-def _unit(features: Tensor) -> Tensor:
-    # eps inside the root: the gradient stays finite where all features are 0
-    return features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
+class Layer(NamedTuple):
+    """One 3 x 3 convolution."""
+
+    weight: Tensor
+    bias: Tensor
+    back: Tensor  # the gradient with respect to its input is the convolution with these: turned, input and output exchanged
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, dtype: torch.dtype, form: torch.memory_format) -> Layer:
+        """In the numbers and the layout of a pass."""
+        weight = weight.detach().to(dtype)
+        return cls(
+            weight.contiguous(memory_format=form),
+            bias.detach().to(dtype),
+            weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=form),
+        )
+
+
+class Stage(NamedTuple):
+    """What the backward needs of a stage."""
+
+    maps: list[Tensor]  # behind each ReLU
+    pooled: Tensor | None  # where each maximum of the pooling before it stood
+    size: torch.Size  # before that pooling
+
+
+def _measure(
+    x: Tensor, y: Tensor, stages: list[list[Layer]], heads: nn.ParameterList, dtype: torch.dtype, sloped: bool
+) -> tuple[Tensor, Tensor | None]:
+    form = torch.channels_last if stages[0][0].weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    unscale = x.shape[-2] * x.shape[-1]  # undone at the end: the slope of a mean over many positions would vanish in float16
+    distance = x.new_zeros(len(x))
+    seen, slopes = [], []
+    x, y = (picture.to(dtype, memory_format=form) for picture in (x, y))
+    for layers, head in zip(stages, heads, strict=True):
+        # One after the other, not as one batch: equal pictures then have equal features to the last bit.
+        stage, y = _stage(x, layers), _stage(y, layers).maps[-1]
+        x = stage.maps[-1]
+        term, slope = _compare(x, y, head.flatten(), unscale, sloped)
+        distance += term
+        if sloped:
+            seen.append(stage)
+            slopes.append(slope)
+    if not sloped:
+        return distance, None
+    back = torch.zeros_like(slopes[-1])
+    while seen:
+        stage, layers = seen.pop(), stages[len(seen)]
+        back = back.add_(slopes.pop())
+        for layer, features in zip(reversed(layers), reversed(stage.maps), strict=True):
+            back = torch.ops.aten.threshold_backward(back, features, 0)
+            back = F.conv2d(back, layer.back, padding=1)
+        if stage.pooled is not None:
+            back = F.max_unpool2d(back, stage.pooled, 2, 2, output_size=stage.size)
+    return distance, back.float() / unscale
+
+
+def _stage(x: Tensor, layers: list[Layer]) -> Stage:
+    pooled, size, maps = None, x.shape, []
+    if x.shape[1] > 3:
+        x, pooled = F.max_pool2d(x, 2, 2, return_indices=True)
+    for layer in layers:
+        x = F.conv2d(x, layer.weight, layer.bias, padding=1).relu_()
+        maps.append(x)
+    return Stage(maps, pooled, size)
+
+
+def _compare(a: Tensor, b: Tensor, head: Tensor, unscale: float, sloped: bool) -> tuple[Tensor, Tensor | None]:
+    """a, b [B,C,h,w], head [C] -> mean over positions of sum_c head_c (a_c/|a| - b_c/|b|)^2, float32 [B]; its slope in a, times `unscale`."""
+    count, channels, height, width = a.shape
+    a, b = (features.permute(0, 2, 3, 1).reshape(-1, channels) for features in (a, b))
+    terms = torch.empty(len(a), device=a.device)
+    slope = torch.empty_like(a) if sloped else None
+    some = max(1, ROWS_AT_ONCE // channels) if a.device.type == "cpu" else len(a)
+    for start in range(0, len(a), some):
+        rows = slice(start, start + some)
+        x, y = a[rows].float(), b[rows].float()
+        inverse = inverse_length(x)
+        x = x * inverse
+        apart = x - y * inverse_length(y)  # no fused multiplication: equal features must leave exactly 0
+        weighed = apart * head
+        torch.sum(apart.mul_(weighed), 1, out=terms[rows])
+        if slope is not None:
+            along = torch.mul(x, weighed, out=apart).sum(1, keepdim=True)  # the part that scaling to unit length takes away
+            torch.mul(weighed.sub_(x.mul_(along)), inverse.mul_(2 * unscale / (height * width)), out=slope[rows])
+    distance = terms.view(count, -1).mean(1)
+    return distance, None if slope is None else slope.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _vgg16() -> nn.Sequential:
@@ -103,24 +212,10 @@ def _vgg16() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _fill(module: nn.Module, file: Path, names: dict[str, str], what: str) -> None:
-    """Puts the tensors of a published file into a module made without storage; a MissingError when they do not fit."""
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        module.load_state_dict({own: found[name].float() for name, own in names.items()}, assign=True)
-    except UNREADABLE as error:
-        raise MissingError(
-            f"{file} does not hold {what} ({one_line(error)[:200]}). "
-            "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config of `perceptual`."
-        ) from None
-
-
 def _heads_of_torchmetrics() -> Path:
-    spec = find_spec("torchmetrics")  # found, not imported: its import would pull in torchvision
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (file := Path(folder) / "functional" / "image" / "lpips_models" / "vgg.pth").is_file():
-            return file
+    if (file := lpips_heads()) is not None:
+        return file
     raise MissingError(
-        "The heads of LPIPS (lpips_models/vgg.pth) are not in the installed torchmetrics: pip install 'torchmetrics>=1.5', "
+        f"The heads of LPIPS ({LPIPS_HEADS}) are not in the installed torchmetrics: pip install 'torchmetrics>=1.5', "
         "or name the file of lpips v0.1 as perceptual.heads=FILE."
     )

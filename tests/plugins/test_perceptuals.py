@@ -1,5 +1,6 @@
-"""Every perceptual distance keeps its protocol; LPIPS is the published one, and never loses a gradient."""
+"""Every perceptual distance keeps its protocol; LPIPS is the published one and never loses a gradient; `features` is not LPIPS."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.errors import DataError, MissingError, PluginError
+from ldmctl.errors import ConfigError, DataError, MissingError, PluginError
+from ldmctl.images import load, resize, to_float, to_tensor
 
 FILE = "vgg16-397923af.pth"
 LAYERS = [(0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256), (14, 256, 256)]
@@ -45,8 +48,9 @@ def pictures(channels: int = 3, size: int = 32, count: int = 2, seed: int = 0) -
     return image, target
 
 
-def test_a_perceptual_is_registered():
-    assert "lpips" in [plugin.name for plugin in registry.plugins("perceptual")]
+def test_perceptuals_are_registered_and_say_what_reports_call_them(lpips, features):
+    assert {"features", "lpips"} <= {plugin.name for plugin in registry.plugins("perceptual")}
+    assert lpips[3].title == "lpips" and features[3].title == "features-squeezenet1_0"
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -73,6 +77,73 @@ def test_lpips_equals_torchmetrics_on_equal_weights(lpips, tower, monkeypatch):
             expected = theirs(image, target).flatten()
             assert expected.min() > 1e-3
             torch.testing.assert_close(lpips[3](image, target), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_lpips_equals_the_lpips_package_in_value_and_gradient(lpips):
+    package = pytest.importorskip("lpips", exc_type=ImportError)
+    theirs = package.LPIPS(net="vgg", pnet_rand=True, verbose=False).requires_grad_(False)
+    own = lpips[3].features.state_dict()
+    theirs.net.load_state_dict({name: own[name.split(".", 1)[1]] for name in theirs.net.state_dict()})
+    for size, seed in [(16, 0), (37, 1)]:
+        image, target = pictures(size=size, seed=seed)
+        slopes = []
+        for module in (lpips[3], theirs):
+            leaf = image.clone().requires_grad_()
+            distance = module(leaf, target).flatten()
+            (distance * torch.tensor([1.0, -3.0])).sum().backward()
+            slopes.append((distance.detach(), leaf.grad))
+        torch.testing.assert_close(slopes[0][0], slopes[1][0], rtol=1e-5, atol=1e-6)
+        # a feature that rounding moves across 0 switches its gradient on or off: compared as a whole
+        assert (slopes[0][1] - slopes[1][1]).norm() < 1e-3 * slopes[1][1].norm()
+
+
+def test_a_batch_that_is_measured_in_parts_is_measured_alike(lpips, monkeypatch):
+    import ldmctl_plugins.perceptuals.lpips as module
+
+    image, target = pictures(count=3)
+    whole = image.clone().requires_grad_()
+    expected = lpips[3](whole, target)
+    expected.sum().backward()
+    monkeypatch.setitem(module.AT_ONCE, "cpu", 1)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 1000)
+    parts = image.clone().requires_grad_()
+    distance = lpips[3](parts, target)
+    distance.sum().backward()
+    torch.testing.assert_close(distance, expected)
+    torch.testing.assert_close(parts.grad, whole.grad)
+
+
+def test_lpips_as_a_loss_reaches_the_weights_of_the_decoder(lpips):
+    """Elsewhere the loss was computed under no_grad and trained nothing."""
+    decoder = nn.Conv2d(3, 3, 1)
+    image, target = pictures()
+    lpips[3](decoder(image), target).mean().backward()
+    assert decoder.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert not lpips[3](decoder(image), target).requires_grad
+
+
+def test_lpips_without_a_gradient_is_the_same_number(lpips):
+    image, target = pictures()
+    with torch.inference_mode():
+        expected = lpips[3](image, target)
+    assert torch.equal(lpips[3](image.requires_grad_(), target).detach(), expected)
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.bfloat16, 0.15), (torch.float16, 0.05)])  # the lpips package: 0.117 and 0.038
+def test_the_gradient_of_lpips_does_not_vanish_in_half_precision(lpips, dtype, apart):
+    """Where the mean over positions is taken back in float16, a small weight of the loss leaves no gradient at all."""
+    image, target = pictures()
+
+    def slope(weight: float, half: bool) -> torch.Tensor:
+        leaf = image.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=half):
+            (lpips[3](leaf, target) * weight).sum().backward()
+        return leaf.grad / weight
+
+    loud, exact = slope(1.0, True), slope(1.0, False)
+    assert (loud - exact).norm() < apart * exact.norm()
+    torch.testing.assert_close(slope(1e-6, True), loud, rtol=1e-4, atol=1e-8)
 
 
 def test_grey_is_repeated(lpips):
@@ -273,3 +344,178 @@ plugin(plugin.Config(type="lpips", weights={str(tower)!r}), image_channels=3)
 print(sorted({{"torchvision", "torchmetrics"}} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+# -- features --------------------------------------------------------------------
+
+SQUEEZENET = Path(__file__).parents[3] / "shared" / "weights" / "squeezenet1_0-imagenet.safetensors"
+CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing" / "val"
+
+
+def random_weights(name: str, path: Path) -> Path:
+    models = pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(models.get_model(name, weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory) -> Path:
+    return random_weights("squeezenet1_0", tmp_path_factory.mktemp("features") / "squeezenet1_0-b66bff10.pth")
+
+
+@pytest.fixture(scope="module")
+def features(squeezenet):
+    return {channels: build_features(channels, weights=str(squeezenet)) for channels in (1, 3, 4)}
+
+
+def build_features(channels: int = 3, **keys):
+    plugin = registry.load("perceptual", "features")
+    return plugin(plugin.Config(type="features", **keys), image_channels=channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_features_give_one_distance_per_picture_with_a_gradient_to_the_image_alone(features, channels):
+    module = features[channels]
+    image, target = (x.requires_grad_() for x in pictures(channels))
+    distance = module(image, target)
+    assert distance.shape == (2,) and distance.dtype == torch.float32 and (distance > 0).all() and (distance <= 4).all()
+    assert torch.equal(module(image, image), torch.zeros(2))
+    distance.sum().backward()
+    assert image.grad.abs().sum() > 0 and image.grad.isfinite().all() and target.grad is None
+    assert all(not p.requires_grad and p.grad is None for p in module.parameters())
+    assert not any(part.training for part in module.train().modules())
+
+
+def test_features_equal_the_formula_of_the_paper(squeezenet):
+    models = pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
+    network = models.squeezenet1_0(weights=None).eval()
+    network.load_state_dict(torch.load(squeezenet, weights_only=True))
+    image, target = pictures(size=40)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    expected = torch.zeros(2)
+    with torch.no_grad():
+        for end in (2, 6, 11, 13):  # behind the first ReLU, and the last Fire module before each pooling and at the end
+            units = [nn.functional.normalize(network.features[:end](((x + 1) / 2 - mean) / deviation), dim=1) for x in (image, target)]
+            expected += (units[0] - units[1]).square().sum(1).mean((1, 2)) / 4
+    torch.testing.assert_close(build_features(weights=str(squeezenet))(image, target), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_see_grey_repeated_and_alpha_over_mid_grey(features):
+    image, target = pictures(1)
+    torch.testing.assert_close(features[1](image, target), features[3](image.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)))
+    clear = [torch.cat([x[:, :3], -torch.ones(2, 1, 32, 32)], 1) for x in pictures(4)]
+    assert torch.equal(features[4](*clear), torch.zeros(2))
+
+
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
+def test_features_of_plain_and_identical_pictures_have_a_finite_gradient(features, level):
+    plain = torch.full((1, 3, 32, 32), level)
+    for target in (plain, pictures(count=1)[0]):
+        image = plain.clone().requires_grad_()
+        features[3](image, target).sum().backward()
+        assert image.grad.isfinite().all()
+
+
+def test_a_layer_is_compared_as_it_was_before_a_relu_wrote_over_it(squeezenet):
+    """torchvision's ReLUs work in place: what a hook keeps without a copy is what comes after them."""
+    before = build_features(weights=str(squeezenet), layers=["features.0"])(*pictures())
+    after = build_features(weights=str(squeezenet), layers=["features.1"])(*pictures())
+    both = build_features(weights=str(squeezenet), layers=["features.1", "features.0"])(*pictures())
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(both, (before + after) / 2)
+
+
+def test_what_lies_behind_the_last_layer_neither_runs_nor_is_loaded(squeezenet, tmp_path):
+    state = torch.load(squeezenet, weights_only=True)
+    path = tmp_path / "begin.pth"
+    torch.save({name: value for name, value in state.items() if name.startswith(("features.0.", "features.3."))}, path)
+    module = build_features(weights=str(path), layers=["features.3.squeeze"])
+    assert set(module.state_dict()) == {
+        "network.features.0.weight",
+        "network.features.0.bias",
+        "network.features.3.squeeze.weight",
+        "network.features.3.squeeze.bias",
+    }
+    torch.testing.assert_close(module(*pictures()), build_features(weights=str(squeezenet), layers=["features.3.squeeze"])(*pictures()))
+
+
+@pytest.mark.parametrize(("network", "stages"), [("resnet18", ["relu", "layer1", "layer2", "layer3", "layer4"]), ("regnet_y_400mf", None)])
+def test_other_networks_choose_the_last_module_of_each_resolution(network, stages, tmp_path):
+    module = build_features(network=network, weights=str(random_weights(network, tmp_path / "weights.pth")))
+    assert len(module.layers) == 5 and (stages is None or module.layers == stages)
+    assert (module(*pictures()) > 0).all()
+
+
+def test_unknown_networks_and_layers_name_what_is_near(squeezenet):
+    with pytest.raises(ConfigError, match=r"no network 'resnet8'.*'resnet18'"):
+        build_features(network="resnet8")
+    with pytest.raises(ConfigError, match=r"no layer 'features.4.squeez'.*features\.4\.squeeze"):
+        build_features(weights=str(squeezenet), layers=["features.4.squeez"])
+
+
+def test_pictures_that_the_network_shrinks_to_nothing_are_a_sentence(features):
+    smallest = features[3].smallest
+    assert 1 < smallest <= 32 and features[3](*pictures(size=smallest)).isfinite().all()
+    with pytest.raises(DataError, match=f"at least {smallest} x {smallest} pixels, these have {smallest - 1} x {smallest - 1}"):
+        features[3](*pictures(size=smallest - 1))
+
+
+def test_missing_and_unfit_weights_of_a_network_are_sentences(monkeypatch, tmp_path):
+    monkeypatch.setenv("LDMCTL_OFFLINE", "1")
+    monkeypatch.setenv("LDMCTL_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with pytest.raises(MissingError, match=r"(?s)squeezenet1_0-b66bff10\.pth are missing.*squeezenet1_0-imagenet\.safetensors"):
+        build_features()
+    with pytest.raises(MissingError, match=r"resnet18-f37072fd\.pth"):
+        build_features(network="resnet18")
+    (tmp_path / "squeezenet1_0-imagenet.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(MissingError, match="does not hold torchvision's weights of squeezenet1_0"):
+        build_features()
+
+
+def test_a_torchvision_that_does_not_import_is_a_sentence(tmp_path):
+    """Beside a torch of another build it raises a RuntimeError."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    code = """
+from ldmctl import registry
+from ldmctl.errors import MissingError
+plugin = registry.load("perceptual", "features")
+try:
+    plugin(plugin.Config(type="features"), image_channels=3)
+except MissingError as error:
+    print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert "features needs torchvision, which cannot be imported here: RuntimeError: operator torchvision::nms" in told.stdout
+
+
+def test_building_features_draws_no_random_numbers(squeezenet):
+    torch.manual_seed(0)
+    build_features(weights=str(squeezenet))
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+@pytest.mark.skipif(not (SQUEEZENET.is_file() and CLOTHING.is_dir()), reason="needs ../shared/weights and ../shared/data")
+@pytest.mark.parametrize("damage", ["blur", "noise", "shift"])
+def test_more_damage_to_a_photograph_is_more_distance(damage):
+    module = build_features(weights=str(SQUEEZENET))
+    files = sorted(CLOTHING.rglob("*.jpg"))[:4]
+    assert len(files) == 4
+    image = torch.stack([to_float(to_tensor(resize(load(Image.open(file), channels=3), 96))[:, :96, :96]) for file in files])
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+
+    def damaged(strength: int) -> torch.Tensor:
+        if damage == "blur":
+            return nn.functional.avg_pool2d(image, 2 * strength + 1, 1, strength, count_include_pad=False)
+        return image.roll(strength, 3) if damage == "shift" else (image + 0.1 * strength * noise).clamp(-1, 1)
+
+    with torch.no_grad():
+        distances = torch.stack([module(damaged(strength), image) for strength in (1, 2, 4)])
+    assert (distances[0] > 0.001).all() and (distances.diff(dim=0) > 0).all()
