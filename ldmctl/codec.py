@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from ldmctl import weights
 from ldmctl.engine import Engine
-from ldmctl.errors import MismatchError, with_article
+from ldmctl.errors import ConfigError, MismatchError, with_article
 from ldmctl.images import crop_to, pad_to
 from ldmctl.manifest import Statistics
+from ldmctl.tiling import HALO, Network, tiled
+
+SMALLEST = 4  # side of a tile in pixels of the latent
 
 
 def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
@@ -36,12 +39,20 @@ class Codec:
     """Pictures [B,C,H,W] in [-1, 1] of any size <-> moments <-> latents of mean 0 and deviation 1.
 
     Networks run in the engine's precision, everything else in float32. Without
-    statistics, `whiten` and `unwhiten` are the identity.
+    statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
+    more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
+    takes the memory of one tile and six times as long or more.
     """
 
-    def __init__(self, autoencoder: Any, engine: Engine, statistics: Statistics | None = None):
+    def __init__(self, autoencoder: Any, engine: Engine, statistics: Statistics | None = None, *, tile: int | None = None):
         self.autoencoder = autoencoder
         self.engine = engine
+        self.side = None if tile is None else tile // autoencoder.factor  # of a tile, in pixels of the latent
+        if self.side is not None and self.side < SMALLEST:
+            raise ConfigError(
+                f"A tile of {tile} pixels is too small for this autoencoder, which makes one latent pixel of {autoencoder.factor}. "
+                f"Set machine.tile to {SMALLEST * autoencoder.factor} or more, or to null."
+            )
         shape = (1, -1, 1, 1)
         given = statistics or Statistics(mean=[0.0], deviation=[1.0])
         self.mean = torch.tensor(given.mean, dtype=torch.float32, device=engine.device).view(shape)
@@ -51,7 +62,8 @@ class Codec:
     def encode(self, image: Tensor) -> Tensor:
         """[B,C,H,W] -> moments [B,m,h,w] float32; the image is padded to multiples of the factor."""
         with self.engine.autocast():
-            return self.autoencoder.encode(pad_to(image, self.autoencoder.factor)).float()
+            padded = pad_to(image, self.autoencoder.factor)
+            return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
 
     @torch.no_grad()
     def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -70,7 +82,7 @@ class Codec:
     def decode(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
         """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
         with self.engine.autocast():
-            image = self.autoencoder.decode(self.unwhiten(latent.float()))
+            image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
         return crop_to(image.float(), size).clamp(-1, 1)
 
     @torch.no_grad()
@@ -79,7 +91,15 @@ class Codec:
         moments = self.encode(image)
         mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
         with self.engine.autocast():
-            return crop_to(self.autoencoder.decode(mode(moments).float()).float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
+            made = self._run(self.autoencoder.decode, mode(moments).float())
+        return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
+
+    def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
+        """network(x), in tiles if it is larger than one; x has `scale` pixels per pixel of the latent."""
+        if self.side is None:
+            return network(x)
+        cells = (x.shape[-2] // scale, x.shape[-1] // scale)
+        return tiled(network, x, cells=cells, side=self.side, halo=min(HALO, self.side // 4))
 
 
 def statistics_of(header: Mapping[str, Any]) -> Statistics:

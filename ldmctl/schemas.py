@@ -29,6 +29,16 @@ class Machine(Compute):
     )
 
 
+class Coding(Compute):
+    """Where pictures are encoded or decoded."""
+
+    tile: PositiveInt | None = Field(
+        1024,
+        description="side of the square tiles, pixels, in which larger pictures are encoded and decoded; null: always whole",
+        json_schema_extra=Free,
+    )
+
+
 class Image(Config):
     """How every picture is prepared, for training, encoding and evaluation alike."""
 
@@ -170,7 +180,7 @@ class EncodeDataset(Pictures):
     batch: PositiveInt = Field(64, description="pictures per forward", json_schema_extra=Free)
     shard: PositiveInt = Field(16_384, description="items per shard file")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
-    machine: Compute = Compute()
+    machine: Coding = Coding()
 
 
 class Preview(Config):
@@ -216,7 +226,7 @@ class Sample(Config):
     )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
-    machine: Compute = Compute()
+    machine: Coding = Coding()
 
     @field_validator("label", mode="before")
     @classmethod

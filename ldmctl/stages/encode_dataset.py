@@ -156,7 +156,11 @@ def keep_finished(run: Run, identity: str, own: dict[str, Any], voice: Voice) ->
     """What there is, if it is of these pictures and this autoencoder; else a MismatchError."""
     found = manifests.read(run.folder)
     if found.fingerprint != identity:
-        what = "another autoencoder (or another state of it)" if found.autoencoder != own else "other pictures, or pictures changed since"
+        what = (
+            "another autoencoder (or another state of it)"
+            if found.autoencoder != own
+            else "other pictures, pictures changed since, or in other tiles"
+        )
         raise MismatchError(f"{run.folder} holds latents of {what}. Encode again with --overwrite, or into another --out.")
     counts = {split: found.count(split) for split in found.splits}
     voice.say(f"{run.folder} is complete already: {', '.join(f'{count:,} {split}' for split, count in counts.items())}.")
