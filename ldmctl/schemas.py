@@ -236,17 +236,21 @@ class Sample(Config):
 
 
 class EvalLpips(Pictures):
-    """ldmctl eval-lpips: LPIPS, PSNR and SSIM of reconstructions, or of two folders."""
+    """ldmctl eval-lpips: how good an autoencoder is and whether that is enough for diffusion; or how far two folders are apart."""
 
     verb: ClassVar[str] = "eval-lpips"
     run: str = Field("runs/ae", description="run folder of fit-ae, or runs/ae@STEP, runs/ae@best")
     pairs: tuple[str, str] | None = Field(None, description="two folders of pictures with equal file names, instead of a run")
-    split: Literal["val", "train"] = Field("val", description="which part of the data is reconstructed")
-    perceptual: Annotated[PluginConfig | None, Slot("perceptual", default="lpips")] = None
+    split: Literal["val", "train"] | None = Field(
+        None, description="which part of the data is reconstructed; null: val, or train where nothing is held out"
+    )
+    perceptual: Annotated[PluginConfig | None, Slot("perceptual", default="lpips")] = Field(
+        None, description="a distance to measure, beside the one that the run was trained with; null: neither"
+    )
     count: PositiveInt | None = Field(None, description="only the first so many pictures; null: all")
     batch: PositiveInt = Field(32, description="pictures per forward")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen")
-    machine: Compute = Compute()
+    machine: Coding = Coding()
 
     @model_validator(mode="before")
     @classmethod

@@ -100,6 +100,9 @@ def judge_psnr(found: Examination) -> Judgement:
     """Against published first stages."""
     psnr = found.measures["psnr"]
     text = f"PSNR {_interval(psnr, '.2f')} dB"
+    if psnr.mean >= PSNR[1] and _behind(found, "psnr"):
+        simple = f"as much as Stable Diffusion's first stage has on photographs ({PSNR[1]} dB), but these pictures are simpler"
+        return Judgement("PSNR", "doubtful", f"{text}: {simple}; to raise it, {_ways(found, *LONGER, *WIDER)}.")
     if psnr.mean >= PSNR[1]:
         return Judgement("PSNR", "good", f"{text}: likely good enough; Stable Diffusion's first stage has {PSNR[1]} dB on photographs.")
     if psnr.mean >= PSNR[0]:
@@ -116,6 +119,9 @@ def judge_ssim(found: Examination) -> Judgement | None:
         return None
     ssim = found.measures["ssim"]
     text, way = f"SSIM {_interval(ssim, '.3f')}", _ways(found, *LONGER, *WIDER)
+    if ssim.mean >= SSIM[0] and _behind(found, "ssim"):
+        simple = f"no more than the {found.baseline['ssim'].mean:.3f} of pictures merely shrunk and enlarged again"
+        return Judgement("SSIM", "doubtful", f"{text}: {simple}; to raise it, {way}.")
     if ssim.mean >= SSIM[1]:
         return Judgement("SSIM", "good", f"{text}: likely good enough; Stable Diffusion's first stage has {SSIM[1]} on photographs.")
     if ssim.mean >= SSIM[0]:
@@ -130,8 +136,8 @@ def judge_gain(found: Examination) -> Judgement | None:
     if "psnr" not in found.gains:
         return None
     gain, about = found.gains["psnr"], "the gain over shrinking"
-    small = f"shrunk to {found.latent.shape[1]} x {found.latent.shape[2]} and enlarged again, {found.baseline['psnr'].mean:.2f} dB"
-    text = f"Closer by {_interval(gain, '+.2f')} dB than the pictures merely {small}"
+    small = f"shrunk to {found.latent.shape[1]} x {found.latent.shape[2]} and enlarged again ({found.baseline['psnr'].mean:.2f} dB)"
+    text = f"Against the pictures merely {small} it gains {_interval(gain, '+.2f')} dB"
     if gain.mean >= GAIN and not gain.interval()[1] <= 0:
         return Judgement(about, "good", f"{text}: it keeps clearly more than shrinking does.")
     if gain.mean > 0:
@@ -243,6 +249,11 @@ def _listed(words: Sequence[str], joint: str = "and") -> str:
 def _interval(mean: Mean, form: str) -> str:
     middle, low, high = mean.interval()
     return f"{middle:{form}}" if math.isnan(low) else f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _behind(found: Examination, name: str) -> bool:
+    """Whether shrinking alone keeps as much by this measure."""
+    return name in found.gains and found.gains[name].mean <= 0
 
 
 def _ratio(found: Examination, name: str) -> float:

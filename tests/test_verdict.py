@@ -380,8 +380,8 @@ def measured(**means):
     return {**whole().measures, **{name: around(mean) for name, mean in means.items()}}
 
 
-def gained(db):
-    return {**whole().gains, "psnr": around(db)}
+def gained(db=5.0, ssim=0.3):
+    return {**whole().gains, "psnr": around(db), "ssim": around(ssim)}
 
 
 def used(codes, **changes):
@@ -397,6 +397,8 @@ SIDES = [  # about, level, changes on either side of each threshold
     ("PSNR", ["doubtful", "poor"], [{"measures": measured(psnr=db)} for db in (20.21, 20.19)]),
     ("SSIM", ["good", "doubtful"], [{"measures": measured(ssim=value)} for value in (0.691, 0.689)]),
     ("SSIM", ["doubtful", "poor"], [{"measures": measured(ssim=value)} for value in (0.521, 0.519)]),
+    ("PSNR", ["good", "doubtful"], [{"gains": gained(db)} for db in (0.01, -0.01)]),
+    ("SSIM", ["good", "doubtful"], [{"gains": gained(ssim=value)} for value in (0.01, -0.01)]),
     ("the gain over shrinking", ["good", "doubtful"], [{"gains": gained(db)} for db in (1.01, 0.99)]),
     ("the gain over shrinking", ["doubtful", "poor"], [{"gains": gained(db), "measures": measured(lpips=0.3)} for db in (0.01, -0.01)]),
     ("the gain over shrinking", ["doubtful", "poor"], [{"gains": gained(-1), "measures": measured(lpips=value)} for value in (0.19, 0.21)]),
@@ -553,3 +555,38 @@ def test_without_lpips_the_runs_own_distance_is_offered(tiny, quiet, vae_run, tm
     words = [f"run={run}", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
     with pytest.raises(MissingError, match=r"eval-lpips perceptual=null\n.*eval-lpips perceptual=features"):
         eval_lpips(tiny("eval-lpips", *words, below=pictures_of(vae_run)), voice=quiet)
+
+
+@pytest.fixture
+def towers(tmp_path):
+    """Random weights of VGG16 and of squeezenet1_1, in the files that perceptual plugins read: {"lpips": path, "features": path}."""
+    models = pytest.importorskip("torchvision.models", exc_type=ImportError)
+    paths = {"lpips": tmp_path / "vgg16.pth", "features": tmp_path / "squeezenet.pth"}
+    with torch.device("meta"):
+        tower = models.vgg16(weights=None).features
+    state = {f"features.{name}": torch.randn(value.shape) * 0.03 for name, value in tower.state_dict().items()}
+    torch.save(state, paths["lpips"])
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), paths["features"])
+    return {name: str(path) for name, path in paths.items()}
+
+
+def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, quiet, vae_run, tmp_path, towers, capsys):
+    run, slot = tmp_path / "ae", "{type: features, network: squeezenet1_1, weights: %s}"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((vae_run / "model.safetensors").read_bytes())
+    below = pictures_of(vae_run)
+    below["image"] = {**below["image"], "size": 32}
+    asked = f"perceptual={{type: lpips, weights: {towers['lpips']}}}"
+    words = [f"run={run}", asked, "count=2", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
+    config = (vae_run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("perceptual: null", f"perceptual: {slot % towers['features']}"))
+    said = eval_lpips(tiny("eval-lpips", *words, below=below), voice=quiet)
+    assert {"lpips", "features-squeezenet1_1"} <= set(said) and len(said["verdict"]) == 10
+    assert "lpips" not in eval_lpips(tiny("eval-lpips", *words, "perceptual=null", below=below), voice=quiet)
+    (run / "config.yaml").write_text(config.replace("perceptual: null", f"perceptual: {slot % (tmp_path / 'gone.pth')}"))
+    said = eval_lpips(tiny("eval-lpips", *words, below=below), voice=quiet)
+    assert (
+        "lpips" in said
+        and "features-squeezenet1_1" not in said
+        and "trained with the perceptual distance features" in capsys.readouterr().err
+    )

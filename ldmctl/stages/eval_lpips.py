@@ -42,7 +42,7 @@ def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-ae")
     autoencoder, splits = open_run_and_pictures(config, source, engine)
-    codec, distances = Codec(autoencoder, engine), build_distances(config, source, engine, voice)
+    codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, voice)
 
     # Measure.
     found = examine(codec, splits, distances, engine, count=config.count, batch=config.batch, workers=config.workers, voice=voice)
