@@ -122,11 +122,15 @@ def eval_lpips(
     run: str | Path | None = None,
     data: str | Path | None = None,
     pairs: tuple[str | Path, str | Path] | None = None,
+    out: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
     voice: Voice | None = None,
 ) -> dict[str, Any]:
-    """Measure reconstructions, or two folders -> {"of", "count", "psnr": {"mean", "low", "high"}, "ssim": ..., "lpips": ...}."""
+    """Measure reconstructions, or two folders -> {"of", "count", "psnr": {"mean", "low", "high"}, "ssim": ..., "lpips": ...}.
+
+    Of reconstructions also "bits_per_pixel", "latent", "baseline" and the "verdict", a list of sentences; `out` is a folder for its pictures.
+    """
     from ldmctl.stages.eval_lpips import eval_lpips as stage
 
     folders = [str(folder) for folder in pairs] if pairs else None
@@ -134,7 +138,7 @@ def eval_lpips(
     parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
     below = {} if pairs or wished(EvalLpips, overrides, "pairs") else pictures_of(parent)
     settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
-    return stage(settings, voice=voice or Voice(quiet=True))
+    return stage(settings, voice=voice or Voice(quiet=True), out=out)
 
 
 def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", precision: str = "auto") -> Codec:

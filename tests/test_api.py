@@ -26,7 +26,7 @@ def chain(tmp_path_factory):
         "encode_dataset": api.encode_dataset(["workers=0"], run=ae, out=cache, **PLAIN),
         "fit_diffusion": api.fit_diffusion([*small, "loop.steps=4", *TINY], latents=f"{cache}/", out=ldm, **PLAIN),
         "sample": api.sample(["batch=4"], run=ldm, count=5, steps=2, label="red circle", guidance=2, out=folder / "samples", **PLAIN),
-        "eval_lpips": api.eval_lpips(["perceptual=null", "workers=0"], run=ae, **PLAIN),
+        "eval_lpips": api.eval_lpips(["perceptual=null", "workers=0"], run=ae, out=folder / "verdict", **PLAIN),
     }
     return folder, gave
 
@@ -38,7 +38,8 @@ def test_each_verb_gives_what_it_made(chain):
     assert gave["encode_dataset"]["items"] == {"train": 24, "val": 8} and gave["encode_dataset"]["latent"] == [2, 16, 16]
     assert set(gave["encode_dataset"]["statistics"]) == {"mean", "deviation"}
     assert gave["fit_diffusion"]["steps"] == 4 and "val/loss" in gave["fit_diffusion"]
-    assert gave["eval_lpips"]["count"] == 8 and set(gave["eval_lpips"]) == {"of", "count", "psnr", "ssim"}
+    assert gave["eval_lpips"]["count"] == 8 and set(gave["eval_lpips"]) >= {"of", "count", "psnr", "ssim", "latent", "verdict"}
+    assert sorted(file.name for file in (folder / "verdict").iterdir()) == ["latents.png", "verdict.png"]
     assert gave["eval_lpips"]["psnr"]["low"] <= gave["eval_lpips"]["psnr"]["mean"] <= gave["eval_lpips"]["psnr"]["high"]
 
 

@@ -126,7 +126,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
 
         # Judge it, save and say where.
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
-        judged = conclude(parts, {"val": val, "train": train}, run, engine, voice) if engine.leads else {}
+        judged = conclude(parts, config, {"val": val, "train": train}, run, engine, voice) if engine.leads else {}
         voice.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
         return {**result, **training.last_validation, **judged}
 
@@ -284,11 +284,11 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
     return sums
 
 
-def conclude(parts: Parts, pictures: Mapping[str, Pictures], run: Run, engine: Engine, voice: Voice) -> dict[str, Any]:
+def conclude(parts: Parts, config: FitAE, pictures: Mapping[str, Pictures], run: Run, engine: Engine, voice: Voice) -> dict[str, Any]:
     """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
     with parts.model.averaged() as averaged:
         codec = Codec(averaged, engine)
-        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, voice=voice)
+        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, workers=config.loop.workers, voice=voice)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
