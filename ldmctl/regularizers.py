@@ -12,7 +12,7 @@ def r1_penalty(logits: Sequence[Tensor], image: Tensor) -> Tensor:
 
     D(x) of a picture is the mean over maps of the mean over patches, as in the losses; the squared norm is a sum over the picture's pixels and
     channels, the expectation a mean over the batch. `logits` are maps [B,1,*,*] made of `image` [B,C,H,W], which requires a gradient
-    and is real. Give it a forward of its own in float32: half precision leaves few digits to a gradient of a gradient.
+    and is real. The forward is best in float32: half precision leaves few digits to a gradient of a gradient.
     """
     score = torch.stack([each.float().flatten(1).mean(1) for each in logits]).mean(0)
     gradient = torch.autograd.grad(score.sum(), image, create_graph=True)[0]
