@@ -2,7 +2,7 @@
 
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
-from ldmctl.blocks.backbone import check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
@@ -19,6 +19,7 @@ __all__ = [
     "DownBlock",
     "Downsample",
     "Encoder",
+    "FrozenConvolution",
     "MidBlock",
     "PatchNorm",
     "Patches",
@@ -27,6 +28,7 @@ __all__ = [
     "TimestepEmbedding",
     "UpBlock",
     "Upsample",
+    "channels_order",
     "check_channels",
     "fill",
     "group_norm",

@@ -8,14 +8,58 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmctl.errors import MissingError, PluginError, one_line
 
 EPSILON = 1e-8
+ONES = [1, 1], [1, 1], [1, 1]  # padding, stride and dilation
 
 # Everything that torch.load is known to raise on a file that is cut short or something else.
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, struct.error, pickle.UnpicklingError)
+
+
+class FrozenConvolution:
+    """A 3 x 3 convolution with ReLU whose weights never change, and the way back through it, both outside autograd."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
+        weight, self.bias = weight.detach().to(dtype), bias.detach().to(dtype)
+        form = channels_order(weight.device)
+        self.weight = weight.contiguous(memory_format=form)
+        # the gradient is the convolution with the weights turned, input and output exchanged
+        self.turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=form)
+        self.packed = _packs(weight)
+        if self.packed:  # once, where an ordinary convolution does it in every call
+            self.weight, self.turned = (
+                torch.ops.mkldnn._reorder_convolution_weight(each, *ONES, 1, [2, each.shape[1], 32, 32])
+                for each in (self.weight, self.turned)
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B,I,H,W] -> [B,O,H,W], nowhere below 0."""
+        if self.packed:
+            return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *ONES, 1, "relu", [], "")
+        return F.conv2d(x, self.weight, self.bias, padding=1).relu_()
+
+    def back(self, slope: Tensor, output: Tensor) -> Tensor:
+        """The slope of something in the `output` of a call [B,O,H,W] -> its slope in the input [B,I,H,W]."""
+        slope = torch.ops.aten.threshold_backward(slope, output, 0)
+        if self.packed:
+            return torch.ops.mkldnn._convolution_pointwise(slope, self.turned, None, *ONES, 1, "none", [], "")
+        return F.conv2d(slope, self.turned, padding=1)
+
+
+def channels_order(device: torch.device) -> torch.memory_format:
+    """Channels last, which convolutions and poolings on CPU and CUDA are faster in."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN's convolutions, which torch.compile uses on a CPU, take such weights."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_channels(name: str, image_channels: int) -> None:

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmctl.assets import find_weights
-from ldmctl.blocks import check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks import channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.config import PluginConfig
 from ldmctl.errors import ConfigError, DataError, MissingError, PluginError, did_you_mean, one_line
 
@@ -92,8 +92,7 @@ class Features(nn.Module):
                 found[name] = features * inverse_length(features)
 
         seen = (in_colour(picture) / 2 + 0.5 - self.mean) / self.deviation
-        if seen.device.type != "mps":
-            seen = seen.contiguous(memory_format=torch.channels_last)  # poolings on a CPU are ten times faster
+        seen = seen.contiguous(memory_format=channels_order(seen.device))
         _run(self.network, seen, self.calls, keep)
         return [found[name] for name in self.layers]
 

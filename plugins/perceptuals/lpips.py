@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ldmctl.assets import LPIPS_HEADS, find_weights, lpips_heads
-from ldmctl.blocks import check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError, MissingError
 
@@ -57,7 +57,11 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
-        self._laid_out: tuple[Any, list[list[Layer]]] = (None, [])
+        self._laid_out: tuple[Any, list[list[FrozenConvolution]]] = (None, [])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy lays its weights out anew."""
+        return {**self.__dict__, "_laid_out": (None, [])}
 
     def train(self, mode: bool = True) -> LPIPS:
         """Stays in evaluation, whatever the module that holds it is told."""
@@ -87,14 +91,13 @@ class LPIPS(nn.Module):
         distance = torch.cat([part for part, _ in parts])
         return distance, torch.cat([slope for _, slope in parts if slope is not None]) if sloped else None
 
-    def _layers(self, dtype: torch.dtype) -> list[list[Layer]]:
+    def _layers(self, dtype: torch.dtype) -> list[list[FrozenConvolution]]:
         """The frozen convolutions in the numbers and the layout of the pass, made again only when a weight has changed."""
         parameters = list(self.features.parameters())
         key = dtype, [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
         if self._laid_out[0] != key:
-            form = torch.contiguous_format if parameters[0].device.type == "mps" else torch.channels_last
             each = iter(zip(parameters[::2], parameters[1::2], strict=True))
-            self._laid_out = key, [[Layer.of(*next(each), dtype, form) for _ in widths] for widths in WIDTHS]
+            self._laid_out = key, [[FrozenConvolution(*next(each), dtype) for _ in widths] for widths in WIDTHS]
         return self._laid_out[1]
 
 
@@ -111,24 +114,6 @@ class _Distance(torch.autograd.Function):
         return ctx.saved_tensors[0] * gradient.view(-1, 1, 1, 1), None, None, None
 
 
-class Layer(NamedTuple):
-    """One 3 x 3 convolution."""
-
-    weight: Tensor
-    bias: Tensor
-    back: Tensor  # the gradient with respect to its input is the convolution with these: turned, input and output exchanged
-
-    @classmethod
-    def of(cls, weight: Tensor, bias: Tensor, dtype: torch.dtype, form: torch.memory_format) -> Layer:
-        """In the numbers and the layout of a pass."""
-        weight = weight.detach().to(dtype)
-        return cls(
-            weight.contiguous(memory_format=form),
-            bias.detach().to(dtype),
-            weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=form),
-        )
-
-
 class Stage(NamedTuple):
     """What the backward needs of a stage."""
 
@@ -138,13 +123,12 @@ class Stage(NamedTuple):
 
 
 def _measure(
-    x: Tensor, y: Tensor, stages: list[list[Layer]], heads: nn.ParameterList, dtype: torch.dtype, sloped: bool
+    x: Tensor, y: Tensor, stages: list[list[FrozenConvolution]], heads: nn.ParameterList, dtype: torch.dtype, sloped: bool
 ) -> tuple[Tensor, Tensor | None]:
-    form = torch.channels_last if stages[0][0].weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     unscale = x.shape[-2] * x.shape[-1]  # undone at the end: the slope of a mean over many positions would vanish in float16
     distance = x.new_zeros(len(x))
     seen, slopes = [], []
-    x, y = (picture.to(dtype, memory_format=form) for picture in (x, y))
+    x, y = (picture.to(dtype, memory_format=channels_order(x.device)) for picture in (x, y))
     for layers, head in zip(stages, heads, strict=True):
         # One after the other, not as one batch: equal pictures then have equal features to the last bit.
         stage, y = _stage(x, layers), _stage(y, layers).maps[-1]
@@ -161,19 +145,18 @@ def _measure(
         stage, layers = seen.pop(), stages[len(seen)]
         back = back.add_(slopes.pop())
         for layer, features in zip(reversed(layers), reversed(stage.maps), strict=True):
-            back = torch.ops.aten.threshold_backward(back, features, 0)
-            back = F.conv2d(back, layer.back, padding=1)
+            back = layer.back(back, features)
         if stage.pooled is not None:
             back = F.max_unpool2d(back, stage.pooled, 2, 2, output_size=stage.size)
     return distance, back.float() / unscale
 
 
-def _stage(x: Tensor, layers: list[Layer]) -> Stage:
+def _stage(x: Tensor, layers: list[FrozenConvolution]) -> Stage:
     pooled, size, maps = None, x.shape, []
     if x.shape[1] > 3:
         x, pooled = F.max_pool2d(x, 2, 2, return_indices=True)
     for layer in layers:
-        x = F.conv2d(x, layer.weight, layer.bias, padding=1).relu_()
+        x = layer(x)
         maps.append(x)
     return Stage(maps, pooled, size)
 

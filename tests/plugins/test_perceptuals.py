@@ -1,5 +1,6 @@
 """Every perceptual distance keeps its protocol; LPIPS is the published one and never loses a gradient; `features` is not LPIPS."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from ldmctl import registry
+from ldmctl.blocks import FrozenConvolution, backbone
 from ldmctl.errors import ConfigError, DataError, MissingError, PluginError
 from ldmctl.images import load, resize, to_float, to_tensor
 
@@ -111,6 +113,31 @@ def test_a_batch_that_is_measured_in_parts_is_measured_alike(lpips, monkeypatch)
     distance.sum().backward()
     torch.testing.assert_close(distance, expected)
     torch.testing.assert_close(parts.grad, whole.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_convolution_is_torchs_with_its_gradient_packed_or_not(dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(8, 5, 3, 3, generator=generator), torch.randn(8, generator=generator)
+    x = torch.randn(2, 5, 7, 6, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = nn.functional.conv2d(x, weight.to(dtype), bias.to(dtype), padding=1).relu()
+    slope = torch.randn(expected.shape, generator=generator).to(dtype)
+    (back,) = torch.autograd.grad(expected, x, slope)
+    for packs in (True, False):
+        if not packs:
+            monkeypatch.setattr(backbone, "_packs", lambda weight: False)
+        layer = FrozenConvolution(weight, bias, dtype)
+        assert packs or not layer.packed
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), expected)
+            torch.testing.assert_close(layer.back(slope, layer(x)), back)
+
+
+def test_a_copy_of_lpips_measures_alike_and_copies_no_packed_weights(lpips):
+    image, target = pictures(size=16)
+    expected = lpips[3](image, target)
+    again = copy.deepcopy(lpips[3])
+    assert again._laid_out == (None, []) and torch.equal(again(image, target), expected)
 
 
 def test_lpips_as_a_loss_reaches_the_weights_of_the_decoder(lpips):
