@@ -101,9 +101,10 @@ def tiled(network: Network, x: Tensor, *, cells: tuple[int, int], side: int, hal
     scale = x.shape[-1] // cells[1]
     whole = Whole(stride=math.ceil(math.sqrt(cells[0] * cells[1]) / side))
     mixed = random.Random(0).sample(tiles, len(tiles))  # neighbours are alike: mixed, the first notes already speak of the whole
-    for _ in range(passes):
-        for tile in mixed:
-            whole.run(network, tile.seen(x, scale), tile)
+    for tile in mixed * passes:
+        whole.run(network, tile.seen(x, scale), tile)
+        if not whole.notes:  # convolutions alone
+            break
     whole.freeze()
     result: Tensor | None = None
     for tile in tiles:
