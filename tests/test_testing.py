@@ -218,6 +218,11 @@ def secretive(self, config, *, image_channels):
     self.secret = torch.rand(1, 4, 1, 1)  # not a buffer
 
 
+def forgetful(self, image):
+    self.score.bias.data += 1
+    return [self.score(image)]
+
+
 def frozen(self, config, *, image_channels):
     Autoencoder.__init__(self, config, image_channels=image_channels)
     self.up.requires_grad_(False)
@@ -318,6 +323,7 @@ BROKEN = [
     ("discriminator", {"forward": lambda self, image: self.score(image)}, "not a list of maps"),
     ("discriminator", {"forward": lambda self, image: [self.score(image).mean((2, 3))]}, "not .B,1"),
     ("discriminator", {"forward": lambda self, image: [self.score(image.detach())]}, "no gradient reaches the picture"),
+    ("discriminator", {"forward": forgetful}, "forward changes score.bias"),
     ("schedule", {"marginal": lambda self, t: (t, 1 - t)}, "t = 0 is not data"),
     ("schedule", {"marginal": lambda self, t: (1 - t / 2, t / 2)}, "t = 1 is not noise"),
     ("schedule", {"marginal": lambda self, t: (1 - (t * 10).floor() / 10, (t * 10).floor() / 10)}, "does not rise"),
