@@ -18,7 +18,7 @@ STEP = 1 / 127.5  # one of 255
 
 
 def autoencoder(kind="vae", attention=False):
-    """A small network of random weights. Nothing is harder for tiles: trained ones agree ten times better (benchmarks/tiling.py)."""
+    """A small network of random weights. Harder for tiles than the trained ones of benchmarks/tiling.py."""
     words = {"type": kind, "widths": [8, 16], "layers": 1, "norm_groups": 4, "attention": attention}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
