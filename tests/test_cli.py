@@ -175,7 +175,7 @@ def test_a_batch_larger_than_the_set_and_a_set_of_one_are_trained_on(tell):
         (["loop.betas=[2,3]"], "loop.betas.0: input should be less than 1 (got 2)"),
         (["image.size=-3"], "image.size: "),
         (["autoencoder=null"], "autoencoder: has keys of its own"),
-        (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of identity, vae, vqvae."),
+        (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of fsq, identity, vae, vqvae."),
         (["autoencoder={type: vae, type: vqvae}"], "the key 'type' stands twice"),
         (["autoencoder.widths=[]"], "autoencoder.widths: "),
         (["autoencoder.widths=[0]"], "autoencoder.widths.0: input should be greater than 0 (got 0)"),

@@ -243,7 +243,7 @@ def test_changed_pictures_are_refused(of_folder, tmp_path, change):
         file.unlink()
     else:
         Image.new("RGB", (20, 20), "red").save(file if change == "edited" else file.with_name("new.png"))
-    with pytest.raises(MismatchError, match="holds latents of other pictures, or pictures changed since") as caught:
+    with pytest.raises(MismatchError, match="holds latents of other pictures, pictures changed since, or in other tiles") as caught:
         of_folder()
     assert caught.value.exit_code == 6 and contents(cache) == before
 

@@ -115,7 +115,7 @@ def test_overwrite_deletes_our_files_and_nothing_else(tmp_path, fit_ae):
         "data/0001.png",
     }
     assert sorted(path.name for path in (ours / "snapshots").iterdir()) == ["best.safetensors", "notes.txt"]
-    assert [path.name for path in (ours / "samples").glob("*.png")] == ["000000001.png"]
+    assert {path.name for path in (ours / "samples").glob("*.png")} == {"000000001.png", "latents.png", "verdict.png"}
     assert len((ours / "metrics.jsonl").read_text().splitlines()) == 2
 
 
