@@ -1,7 +1,7 @@
 """One full training step of an autoencoder, ours beside the same step made of diffusers and lpips.
 
-python benchmarks/autoencoder_step.py              # minutes on two cores; writes results/autoencoder_step.json
-python benchmarks/autoencoder_step.py --rounds 1 --steps 10 --report 2 --print   # only a look
+python benchmarks/autoencoder_step.py              # half an hour on two cores; writes results/autoencoder_step.json
+python benchmarks/autoencoder_step.py --rounds 1 --steps 3 --print   # only a look
 
 A step is one update of the autoencoder and one of the discriminator on batches of one size: pixel, LPIPS (VGG16) and adversarial loss with its adaptive
 weight, clipping, AdamW, moving average. Ours is the command `ldmctl fit-ae` as it is, reading pictures from a folder; its time is that of metrics.jsonl
@@ -43,8 +43,8 @@ def main() -> None:
     """Prepare the files, compare the distances, measure, write."""
     options = argparse.ArgumentParser()
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--steps", type=int, default=30)
-    options.add_argument("--report", type=int, default=5)
+    options.add_argument("--steps", type=int, default=10)
+    options.add_argument("--report", type=int, default=1)
     options.add_argument("--print", action="store_true", help="show the result and keep nothing")
     asked = options.parse_args()
     if asked.steps < 3 * asked.report:

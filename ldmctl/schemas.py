@@ -81,6 +81,9 @@ class Loop(Config):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)")
     patience: PositiveInt = Field(10, description="steps in a row that may be not finite before the run is given up")
     seed: NonNegativeInt = Field(0, description="decides initial weights, data order and noise")
+    shuffle: Literal["full", "blocks"] = Field(
+        "full", description="full: any item anywhere in an epoch; blocks: near-sequential reads, for sets larger than memory"
+    )
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
     report: PositiveInt = Field(100, description="steps between lines of metrics.jsonl", json_schema_extra=Free)
     save: PositiveInt = Field(1000, description="steps between states from which the run can go on", json_schema_extra=Free)
@@ -192,6 +195,29 @@ class Preview(Config):
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")] = PluginConfig(type="ddim")
 
 
+class Times(Config):
+    """Which noise levels a denoiser is trained at."""
+
+    sampling: Literal["uniform", "stratified", "logit-normal"] = Field(
+        "uniform",
+        description="uniform: each time equally likely; stratified: so, spread evenly over each batch; logit-normal: the middle more",
+    )
+    mean: float = Field(0.0, description="of logit-normal: below 0 more times near clean, above more near noise")
+    deviation: PositiveFloat = Field(1.0, description="of logit-normal: the smaller, the more in the middle")
+
+
+class Weighting(Config):
+    """How much each noise level counts in the loss."""
+
+    kind: Literal["none", "min-snr", "soft-min-snr", "learned"] = Field(
+        "none",
+        description="none: the loss of the prediction as it is; the others weigh it by signal-to-noise, or by an uncertainty learned along",
+    )
+    gamma: PositiveFloat = Field(
+        5.0, description="of min-snr and soft-min-snr: the signal-to-noise ratio beyond which weights rise no more"
+    )
+
+
 class FitDiffusion(Config):
     """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
 
@@ -200,6 +226,8 @@ class FitDiffusion(Config):
     denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
     schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
     prediction: Literal["eps", "x0", "v", "flow"] = Field("v", description="what the network predicts")
+    times: Times = Times()
+    weighting: Weighting = Weighting()
     conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
         None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
     )

@@ -17,7 +17,8 @@ from ldmctl import weights
 from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, DataError, MismatchError
-from ldmctl.latents import ShardWriter, Tally, open_latents
+from ldmctl.latents import open_latents
+from ldmctl.shards import ShardWriter, Tally
 from ldmctl.stages.fit_diffusion import check_cache
 
 CPU = Engine(torch.device("cpu"), torch.float32)

@@ -22,7 +22,7 @@ LAYERS = [
     {"diffusion", "augment", "regularizers", "balance", "plateau", "equivariance", "measures", "census"},
     {"adversarial", "weights"},
     {"engine", "tiling"},
-    {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
+    {"run", "latents", "shards", "feed", "codec", "network", "initial", "signals", "voice"},
     {"sampling", "examination", "room"},
     {"loop", "verdict", "exhibits"},
     {"plan"},

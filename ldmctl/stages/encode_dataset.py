@@ -16,11 +16,11 @@ from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import DataError, MismatchError, Stopped
 from ldmctl.feed import in_order, on_device, open_pictures
-from ldmctl.latents import DTYPES, ShardWriter, Tally
 from ldmctl.manifest import FORMAT, Shard
 from ldmctl.pictures import Pictures
 from ldmctl.run import Run, describe_plugins, model_file, open_run
 from ldmctl.schemas import EncodeDataset
+from ldmctl.shards import DTYPES, ShardWriter, Tally
 from ldmctl.signals import Signals
 from ldmctl.voice import Voice
 
