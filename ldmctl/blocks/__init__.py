@@ -10,6 +10,18 @@ from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
 from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
+from ldmctl.blocks.transformer import (
+    RotaryAttention,
+    SwiGLU,
+    TransformerBlock,
+    axial_rotary,
+    axial_sinusoids,
+    gated_width,
+    modulated_norm,
+    patchify,
+    rotate,
+    unpatchify,
+)
 
 __all__ = [
     "Attention",
@@ -25,16 +37,26 @@ __all__ = [
     "Patches",
     "Quantized",
     "ResnetBlock",
+    "RotaryAttention",
+    "SwiGLU",
     "TimestepEmbedding",
+    "TransformerBlock",
     "UpBlock",
     "Upsample",
+    "axial_rotary",
+    "axial_sinusoids",
     "channels_order",
     "check_channels",
     "fill",
+    "gated_width",
     "group_norm",
     "in_colour",
     "inverse_length",
     "k_means",
+    "modulated_norm",
     "nearest_codes",
+    "patchify",
+    "rotate",
     "sinusoids",
+    "unpatchify",
 ]
