@@ -15,7 +15,6 @@ RECIPE is not to be changed: results that are compared come from one judge.
 import argparse
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -145,17 +144,22 @@ def nearest_distances(queries: Tensor, references: Tensor, *, chunk: int = 256) 
 
 def spread_of(distances: Tensor) -> dict[str, float]:
     """Median and first percentile."""
-    return {"median": round(float(distances.median()), 4), "percentile_1": round(float(distances.quantile(0.01)), 4)}
+    return {"median": significant(distances.median()), "percentile_1": significant(distances.quantile(0.01))}
 
 
 def real_floor(train: Tensor, test: Tensor, count: int) -> dict[str, Any]:
     """The distance of `count` training digits' features to the test digits', mean and range over disjoint draws of a fixed seed."""
+    if not 2 <= count <= len(train):
+        raise DataError(f"The judge compares 2 to {len(train):,} samples with as many real digits, not {count:,}; results are of 5,000.")
     draws = min(DRAWS, len(train) // count)
-    if not draws:
-        raise DataError(f"{count:,} samples are more than the {len(train):,} real digits that they are compared with. Judge fewer.")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(RECIPE.seed))
     found = [frechet_distance(train[rows], test) for rows in order[: draws * count].split(count)]
     return {"mean": sum(found) / draws, "low": min(found), "high": max(found), "draws": draws}
+
+
+def significant(value: Tensor | float) -> float:
+    """The number with four significant digits."""
+    return float(f"{float(value):.4g}")
 
 
 # -- the judge ---------------------------------------------------------------------
@@ -168,11 +172,11 @@ def judge_pictures(judge: Judge, pictures: Tensor, labels: Tensor) -> dict[str, 
     floor = real_floor(judge.train_features, judge.test_features, len(pictures))
     return {
         "count": len(pictures),
-        "classifier_frechet_distance": round(distance, 4),
-        "floor": {name: round(value, 4) for name, value in floor.items()},
-        "ratio": round(distance / floor["mean"], 3),
+        "classifier_frechet_distance": significant(distance),
+        "floor": {name: significant(value) for name, value in floor.items()},
+        "ratio": significant(distance / floor["mean"]),
         "confident_share": round(confident_share(logits), 4),
-        "accuracy": rounded(accuracy(logits, labels)),
+        "accuracy": None if (right := accuracy(logits, labels)) is None else round(right, 4),
         "nearest_training_picture": nearness(judge.train, judge.train_features, pictures, features),
         "label_histogram": label_histogram(logits),
     }
@@ -331,11 +335,6 @@ def judge_folder(judge: Judge, folder: Path, labels: Path | None = None) -> dict
 def usual_cache() -> Path:
     """Where the judge is kept when nobody says where."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ldmctl" / "judge"
-
-
-def rounded(value: float | None) -> float | None:
-    """Four digits, or none."""
-    return None if value is None or math.isnan(value) else round(value, 4)
 
 
 def main() -> None:

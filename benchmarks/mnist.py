@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from judge import CLASSES, Judge, judge_folder, open_judge, picture_files, usual_cache
+from judge import CLASSES, Judge, judge_folder, open_judge, picture_files, significant, usual_cache
 from machine import RESULTS, describe, keep, ldmctl
 
 STAGES = {
@@ -90,7 +90,7 @@ def judge_sets(judge: Judge, folder: Path) -> dict[str, Any]:
     found = {name: judge_folder(judge, folder / place) for name, place in SETS.items() if (folder / place).is_dir()}
     if "plain" in found:
         ours, plain = (found[name]["classifier_frechet_distance"] for name in ("labelled", "plain"))
-        found["labelled_over_plain"] = round(ours / plain, 4)
+        found["labelled_over_plain"] = significant(ours / plain)
     return {"judge": judge.facts, **found}
 
 

@@ -1,5 +1,6 @@
 """The judge of made digits measures what it says: known distances, known shares, and the labels that samples carry."""
 
+import argparse
 import importlib
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from ldmctl.errors import DataError
-from ldmctl.images import write_png
+from ldmctl.images import read, read_png_text, write_png
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -84,9 +85,10 @@ def test_the_floor_is_the_mean_over_disjoint_draws_of_real_digits(judging):
     assert found["mean"] == pytest.approx(sum(distances) / 4)
 
 
-def test_more_samples_than_real_digits_have_no_floor(judging):
-    with pytest.raises(DataError, match="500 samples are more than the 400 real digits"):
-        judging.real_floor(normal(400), normal(300), 500)
+@pytest.mark.parametrize("count", [1, 500])
+def test_a_single_sample_and_more_samples_than_real_digits_have_no_floor(judging, count):
+    with pytest.raises(DataError, match=f"2 to 400 samples with as many real digits, not {count}"):
+        judging.real_floor(normal(400), normal(300), count)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
@@ -144,7 +146,7 @@ def test_a_verdict_tells_copies_from_new_pictures_and_wrong_labels_from_right_on
     assert copies["count"] == 50 and copies["accuracy"] == 1 and copies["confident_share"] == 1
     assert copies["nearest_training_picture"]["pixels"] == {"median": 0, "percentile_1": 0}
     assert copies["label_histogram"] == [5] * 10
-    assert copies["ratio"] == pytest.approx(copies["classifier_frechet_distance"] / copies["floor"]["mean"], abs=1e-2)
+    assert copies["ratio"] == pytest.approx(copies["classifier_frechet_distance"] / copies["floor"]["mean"], rel=1e-3)
     new = random_digits(judging, 50, seed=2)
     verdict = judging.judge_pictures(judge, new.pictures, (new.labels + 1) % 10)
     assert verdict["accuracy"] == 0
@@ -250,3 +252,29 @@ def test_eulers_method_lands_on_the_point_that_every_velocity_points_to(plain):
 
     found = plain.sample(velocity, noise, torch.tensor([4, 5]), 10, 2.0, engine)
     assert torch.allclose(found, target, atol=1e-4)
+
+
+def test_the_plain_recipe_writes_labelled_samples_of_the_caches_own_autoencoder(plain, judging, monkeypatch, vqvae_cache, tmp_path):
+    monkeypatch.setattr(plain, "BATCH", 2)
+    monkeypatch.setattr(plain, "STEPS", 2)
+    asked = argparse.Namespace(minutes=1e-6, count=3, guidance=2.0, seed=0, device="cpu")
+    took = plain.run(vqvae_cache, tmp_path / "once", asked)
+    assert took["training_steps"] >= 1
+    manifest = plain.manifests.read(vqvae_cache)
+    files = judging.picture_files(tmp_path / "once")
+    assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
+    assert [read_png_text(file)["label"] for file in files] == manifest.classes[:3]
+    assert read(files[0]).shape == (3, manifest.image["size"], manifest.image["size"])
+
+
+def test_the_benchmark_sets_our_distance_beside_the_plain_recipes(judging, judge, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    mnist = importlib.import_module("mnist")
+    for name, pictures in (("labelled", judge.test.pictures[:20]), ("plain", 255 - judge.test.pictures[:20])):
+        pictures[:, 0, 0] = judge.test.labels[:20]
+        for index, picture in enumerate(pictures):
+            write_png(tmp_path / mnist.SETS[name] / f"{index:06d}.png", picture[None], {"label": str(index % 10)})
+    found = mnist.judge_sets(judge, tmp_path)
+    assert "unconditional" not in found
+    ours, plain = (found[name]["classifier_frechet_distance"] for name in ("labelled", "plain"))
+    assert found["labelled_over_plain"] == pytest.approx(ours / plain, rel=1e-3)
