@@ -144,18 +144,37 @@ def reseed(*parts: object) -> None:
     torch.manual_seed(seed_of(*parts))
 
 
-@lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """A permutation of range(count), a pure function of its arguments."""
-    return torch.randperm(count, generator=generator("cpu", "order", seed, epoch, count))
+BLOCK = 256  # neighbours that `blocks` keeps near each other
+WINDOW = 128 * BLOCK  # items that it mixes
 
 
-def batch_items(seed: int, count: int, batch: int, step: int) -> Tensor:
+@lru_cache(maxsize=2)  # the epoch that is learned from and the one that is read ahead
+def epoch_order(seed: int, epoch: int, count: int, shuffle: str = "full") -> Tensor:
+    """A permutation of range(count), a pure function of its arguments.
+
+    `full`: any of them. `blocks`: blocks of BLOCK neighbours in any order, and items
+    mixed within each WINDOW of them, so that at any time only a window is read from.
+    """
+    random = generator("cpu", "order", seed, epoch, count)
+    if shuffle == "full":
+        return torch.randperm(count, generator=random)
+    blocks = torch.randperm(-(-count // BLOCK), generator=random)
+    return torch.cat([_mixed(window, count, random) for window in blocks.split(WINDOW // BLOCK)])
+
+
+def _mixed(blocks: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """The items of these blocks, in any order."""
+    items = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    items = items[items < count]
+    return items[torch.randperm(len(items), generator=random)]
+
+
+def batch_items(seed: int, count: int, batch: int, step: int, shuffle: str = "full") -> Tensor:
     """The items [batch] of one step: the epochs' permutations, one after the other, cut into batches."""
     rows, position, end = [], step * batch, (step + 1) * batch
     while position < end:
         epoch, first = divmod(position, count)
-        rows.append(epoch_order(seed, epoch, count)[first : first + end - position])
+        rows.append(epoch_order(seed, epoch, count, shuffle)[first : first + end - position])
         position += len(rows[-1])
     return torch.cat(rows)
 

@@ -1,49 +1,99 @@
-"""A cache of latents on disk, read back through memory maps; `shards` wrote it."""
+"""A cache of latents on disk, read back through memory maps; `shards` wrote it.
+
+Opening reads headers and labels only. What is larger than VERIFIED is checked
+block by block, each block once, before its first row is used. For training,
+`training_latents` gives each step its rows, read ahead by a thread where the
+disk may be waited for, or from the accelerator's memory where all of them fit.
+"""
 
 import json
-from collections.abc import Iterator
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ldmctl import weights
-from ldmctl.engine import Engine
+from ldmctl.engine import BLOCK, WINDOW, Engine, batch_items, generator
 from ldmctl.errors import MismatchError
 from ldmctl.manifest import Manifest, Shard
+from ldmctl.schemas import Loop
+from ldmctl.shards import DTYPES, ROWS_PER_CRC
 
-VERIFIED = 2 << 30  # caches up to this many bytes are hashed whole before they are used
+VERIFIED = 64 << 20  # caches up to this many bytes are hashed whole when they are opened: a tenth of a second
+AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One variant of a shard's rows."""
+
+    shard: Shard
+    variant: str  # a tensor of the file: moments or flipped
+    rows: np.ndarray  # records of one row's bytes each [n], mapped
+    offset: int  # of the first row, in bytes of the file
+    crc32: list[int] | None  # of each ROWS_PER_CRC rows, None where the manifest has none
 
 
 class Latents:
-    """One split of a cache, mapped into memory: opening it costs the same for a thousand items and for a million."""
+    """One split of a cache, mapped into memory: opening it costs the same for a thousand items and for a million.
+
+    Item i lies at place i, and its mirrored variant at place len + i.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, split: str):
         self.folder, self.manifest, self.split = folder, manifest, split
         self.shards = manifest.splits.get(split, [])
-        self.starts = np.cumsum([0, *(shard.count for shard in self.shards)])
-        self.maps = [_map(folder / shard.file, shard) for shard in self.shards]
-        self.labels = (
-            torch.cat([torch.from_numpy(np.array(each["labels"])) for each in self.maps]) if self.maps else torch.zeros(0, dtype=torch.long)
-        )
+        tensors = [_map(folder / shard.file, shard, manifest) for shard in self.shards]
+        variants = ["moments", "flipped"] if manifest.flipped else ["moments"]
+        self.parts = [
+            Part(shard, variant, *each[variant], _checksums(folder, shard, variant))
+            for variant in variants
+            for shard, each in zip(self.shards, tensors, strict=True)
+        ]
+        self.labels = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(each["labels"][0].view(np.int64) for each in tensors)]))
+        self.starts = np.cumsum([0, *(len(part.rows) for part in self.parts)])
+        self.blocks = np.cumsum([0, *(-(-len(part.rows) // ROWS_PER_CRC) for part in self.parts)])
+        self.checked = np.zeros(self.blocks[-1], bool)
+        self.dtype = DTYPES[manifest.dtype]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self.labels)
 
     def moments(self, items: Tensor, flipped: Tensor | None = None) -> Tensor:
         """Moments [B,m,h,w] float32 of these items, the mirrored variant where `flipped` [B] is true."""
-        rows = items.numpy()
-        out = np.empty((len(rows), *self.manifest.moments), dtype=np.float32)
-        mirror = np.zeros(len(rows), bool) if flipped is None else flipped.numpy()
-        shard_of = np.searchsorted(self.starts, rows, side="right") - 1
-        for shard in np.unique(shard_of):
-            for name, which in (("moments", ~mirror), ("flipped", mirror)):
-                here = np.flatnonzero((shard_of == shard) & which)
-                if len(here):
-                    out[here] = self.maps[shard][name][rows[here] - self.starts[shard]]
-        return torch.from_numpy(out)
+        return self.stored(items, flipped).float()
+
+    def stored(self, items: Tensor, flipped: Tensor | None = None, *, pinned: bool = False) -> Tensor:
+        """The same in the cache's own dtype, perhaps in memory from which an accelerator copies while others compute."""
+        places = (items if flipped is None else items + len(self) * flipped).numpy()
+        order = np.argsort(places)
+        places = places[order]
+        if len(places) and not 0 <= places[0] <= places[-1] < self.starts[-1]:
+            raise IndexError(f"Items {places[0]} to {places[-1]} were asked for; there are {self.starts[-1]}.")
+        if not self.checked.all():
+            self._check(places)
+        out = torch.empty((len(places), *self.manifest.moments), dtype=self.dtype, pin_memory=pinned)
+        records = out.numpy().reshape(-1).view(self._record)
+        cuts = np.searchsorted(places, self.starts)
+        for index in np.flatnonzero(np.diff(cuts)).tolist():
+            here = slice(cuts[index], cuts[index + 1])
+            records[order[here]] = self.parts[index].rows[places[here] - self.starts[index]]
+        return out
+
+    @property
+    def _record(self) -> np.dtype:
+        """One row as one value, which numpy copies whole."""
+        return np.dtype((np.void, int(np.prod(self.manifest.moments)) * self.dtype.itemsize))
 
     def items(self) -> Iterator[dict[str, Any]]:
         """Stamp and caption of each item, in order."""
@@ -51,49 +101,146 @@ class Latents:
             with (self.folder / shard.file).with_suffix(".items.jsonl").open(encoding="utf-8") as lines:
                 yield from map(json.loads, lines)
 
-    def verify(self) -> None:
-        """Hash every shard; one that is not as it was written is a MismatchError with its name."""
-        for shard in self.shards:
-            if weights.file_sha256(self.folder / shard.file) != shard.sha256:
-                raise MismatchError(
-                    f"{self.folder / shard.file} has changed since it was written. Encode again: ldmctl encode-dataset --overwrite."
-                )
-
     def bytes(self) -> int:
         """Size of the shards on disk."""
         return sum((self.folder / shard.file).stat().st_size for shard in self.shards)
 
+    def expect(self, items: Tensor) -> None:
+        """Ask the system to read these items, with the neighbours in their BLOCK, in long pieces and without waiting for them."""
+        blocks = np.unique(items.numpy() // BLOCK)[:, None] * BLOCK + np.arange(BLOCK)
+        places = blocks[blocks < len(self)]
+        self._expect(np.concatenate([places + len(self) * variant for variant in range(1 + self.manifest.flipped)]))
 
-def _map(path: Path, shard: Shard) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as read-only memory maps."""
+    def _expect(self, places: np.ndarray) -> None:
+        """`expect` of ascending places; where the system or the disk takes no advice, nothing happens."""
+        if not hasattr(os, "posix_fadvise") or not len(places):
+            return
+        part = np.searchsorted(self.starts, places, side="right") - 1
+        cuts = np.flatnonzero((np.diff(places, prepend=-2) != 1) | (np.diff(part, prepend=-1) != 0))
+        width = self._record.itemsize
+        for first, last in zip(cuts, [*cuts[1:], len(places)], strict=True):
+            there = self.parts[part[first]]
+            with suppress(OSError), (self.folder / there.shard.file).open("rb") as file:
+                begin = there.offset + int(places[first] - self.starts[part[first]]) * width
+                os.posix_fadvise(file.fileno(), begin, int(last - first) * width, os.POSIX_FADV_WILLNEED)
+
+    # -- checks
+
+    def verify(self) -> None:
+        """Hash every shard; one that is not as it was written is a MismatchError with its name."""
+        _at_once(self._check_file, self.shards)
+        self.checked[:] = True
+
+    def check(self) -> None:
+        """Check every block that has not been checked."""
+        self._check_blocks(np.flatnonzero(~self.checked))
+
+    def _check(self, places: np.ndarray) -> None:
+        """Check the blocks that hold these places, each at its first touch."""
+        part = np.searchsorted(self.starts, places, side="right") - 1
+        block = self.blocks[part] + (places - self.starts[part]) // ROWS_PER_CRC
+        self._check_blocks(np.unique(block[~self.checked[block]]))
+
+    def _check_blocks(self, blocks: np.ndarray) -> None:
+        if not len(blocks):
+            return
+        part = np.searchsorted(self.blocks, blocks, side="right") - 1
+        hashed = [index for index in np.unique(part).tolist() if self.parts[index].crc32 is None]
+        _at_once(self._check_file, [self.parts[index].shard for index in hashed])
+        for index in hashed:
+            self.checked[self.blocks[index] : self.blocks[index + 1]] = True
+        _at_once(self._check_block, blocks[~self.checked[blocks]].tolist())
+
+    def _check_block(self, block: int) -> None:
+        index = int(np.searchsorted(self.blocks, block, side="right")) - 1
+        part, number = self.parts[index], block - int(self.blocks[index])
+        first, last = number * ROWS_PER_CRC, min((number + 1) * ROWS_PER_CRC, len(part.rows))
+        self._expect(np.arange(first, last) + self.starts[index])  # mapped memory alone is read in much smaller pieces
+        assert part.crc32 is not None
+        if zlib.crc32(part.rows[first:last].data) != part.crc32[number]:
+            raise MismatchError(
+                f"{self.folder / part.shard.file} has changed since it was written, in block {number} of its {part.variant} "
+                f"(rows {first:,} to {last - 1:,}). {AGAIN}"
+            )
+        self.checked[block] = True
+
+    def _check_file(self, shard: Shard) -> None:
+        try:
+            found = weights.file_sha256(self.folder / shard.file)
+        except FileNotFoundError:
+            raise MismatchError(f"{self.folder / shard.file} is missing. {AGAIN}") from None
+        if found != shard.sha256:
+            raise MismatchError(f"{self.folder / shard.file} has changed since it was written. {AGAIN}")
+
+    def labels_fit(self) -> bool:
+        """Whether as many items have each label as the manifest says; it says so of the training split alone."""
+        counts = self.manifest.label_counts
+        if self.split != "train":
+            return True
+        if len(self) and (int(self.labels.min()) < -1 or int(self.labels.max()) >= len(counts)):
+            return False
+        return torch.bincount(self.labels + 1, minlength=len(counts) + 1).tolist()[1:] == counts
+
+
+def _map(path: Path, shard: Shard, manifest: Manifest) -> dict[str, tuple[np.ndarray, int]]:
+    """(rows [n] as records of their bytes, mapped; their offset in bytes) of each tensor of a shard that its manifest promises."""
+    moments = [shard.count, *manifest.moments]
+    wanted = {"labels": ("I64", [shard.count]), "moments": (KINDS[manifest.dtype], moments)}
+    if manifest.flipped:
+        wanted["flipped"] = wanted["moments"]
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError("its header has no end")
-            entries = json.loads(file.read(length))
-        kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
-        maps: dict[str, np.ndarray] = {
-            name: np.memmap(path, kinds[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
-            for name, entry in entries.items()
-            if name != "__metadata__"
-        }
-        counts = {len(maps[name]) for name in ("labels", "moments")}
+        size = path.stat().st_size
+        whole = torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()  # mapped; unlike numpy.memmap it keeps no file open
+        length = int.from_bytes(whole[:8].tobytes(), "little")
+        if length > size:
+            raise ValueError("its header has no end")
+        entries = json.loads(whole[8 : 8 + length].tobytes())
+        count = entries["moments"]["shape"][0]
+        if count != shard.count:
+            raise MismatchError(f"{path} holds {count} items, its manifest says {shard.count}. {AGAIN}")
+        found = {}
+        for name, (kind, shape) in wanted.items():
+            entry = entries[name]
+            if [entry["dtype"], entry["shape"]] != [kind, shape]:
+                raise ValueError(f"{name} is {entry['dtype']} {entry['shape']}, its manifest says {kind} {shape}")
+            first, last = (8 + length + int(offset) for offset in entry["data_offsets"])
+            if last - first != int(np.prod(shape)) * SIZES[kind] or last > size:
+                raise ValueError(f"{name} is cut off")
+            found[name] = (whole[first:last].view(np.dtype((np.void, (last - first) // shard.count))), first)
+        return found
     except FileNotFoundError:
-        raise MismatchError(f"{path} is missing. Encode again: ldmctl encode-dataset --overwrite.") from None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
-        raise MismatchError(f"{path} is damaged ({error}). Encode again: ldmctl encode-dataset --overwrite.") from None
-    if counts != {shard.count}:
-        raise MismatchError(
-            f"{path} holds {max(counts)} items, its manifest says {shard.count}. Encode again: ldmctl encode-dataset --overwrite."
-        )
-    return maps
+        raise MismatchError(f"{path} is missing. {AGAIN}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, RuntimeError) as error:
+        raise MismatchError(f"{path} is damaged ({' '.join(str(error).split())[:200]}). {AGAIN}") from None
+
+
+KINDS = {"float16": "F16", "float32": "F32"}  # safetensors' names
+SIZES = {"F16": 2, "F32": 4, "I64": 8}
+
+
+def _checksums(folder: Path, shard: Shard, variant: str) -> list[int] | None:
+    """Of each ROWS_PER_CRC rows, None where the manifest has none."""
+    found: list[int] | None = getattr(shard, "crc32" if variant == "moments" else "crc32_flipped", None) or None
+    if found is not None and len(found) != -(-shard.count // ROWS_PER_CRC):
+        raise MismatchError(f"{folder / shard.file} has {len(found)} checksums for {shard.count} {variant} in its manifest. {AGAIN}")
+    return found
+
+
+def _at_once(work: Callable[[T], object], given: list[T]) -> None:
+    """Do it for each, several at a time; the first error is raised."""
+    if len(given) < 2:
+        for each in given:
+            work(each)
+        return
+    with ThreadPoolExecutor(min(8, len(given), os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, given):
+            pass
 
 
 def open_latents(folder: Path, manifest: Manifest, split: str) -> Latents:
-    """One split, with its hashes checked when it is small enough for that to take seconds."""
+    """One split, hashed whole when it is small; of a larger one only the labels are looked at, and its rows when they are used."""
     latents = Latents(folder, manifest, split)
-    if latents.bytes() <= VERIFIED:
+    if latents.bytes() <= VERIFIED or not latents.labels_fit():
         latents.verify()
     return latents
 
@@ -102,9 +249,13 @@ class Resident:
     """One split held on the accelerator, so that a step copies nothing. Same answers as `Latents`."""
 
     def __init__(self, latents: Latents, engine: Engine):
+        latents.check()
         self.engine = engine
-        names = [name for name in ("moments", "flipped") if latents.maps and name in latents.maps[0]]
-        self.held = {name: torch.cat([torch.from_numpy(np.array(each[name])).to(engine.device) for each in latents.maps]) for name in names}
+        self.labels = latents.labels.to(engine.device)
+        self.held = torch.empty((int(latents.starts[-1]), *latents.manifest.moments), dtype=latents.dtype, device=engine.device)
+        for part, first in zip(latents.parts, latents.starts, strict=False):
+            rows = torch.frombuffer(part.rows, dtype=latents.dtype).view(-1, *latents.manifest.moments)
+            self.held[first : first + len(rows)].copy_(rows)
 
     @staticmethod
     def fits(latents: Latents, engine: Engine) -> bool:
@@ -114,11 +265,76 @@ class Resident:
         free, _ = torch.cuda.mem_get_info(engine.device)
         return latents.bytes() < free // 2
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def moments(self, items: Tensor, flipped: Tensor | None = None) -> Tensor:
         """Moments [B,m,h,w] float32 on the device, the mirrored variant where `flipped` [B] is true."""
-        rows = items.to(self.engine.device, non_blocking=True)
-        out = self.held["moments"][rows]
+        places = items.to(self.engine.device, non_blocking=True)
         if flipped is not None:
-            mirror = flipped.to(self.engine.device)
-            out = torch.where(mirror.view(-1, 1, 1, 1), self.held["flipped"][rows], out)
-        return out.float()
+            places = places + len(self) * flipped.to(self.engine.device, non_blocking=True)
+        return self.held[places].float()
+
+
+# -- training ------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """What a step reads."""
+
+    items: Tensor  # of the global batch [B], on the CPU
+    moments: Tensor  # of the rows that were asked for [b,m,h,w], float32 on the device
+    labels: Tensor  # of the same rows [b], on the device
+
+
+def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int) -> Iterator[Batch]:
+    """These rows of the global batch of each step from `first` on, half of them mirrored if `flip`; a pure function of seed and step."""
+
+    def asked(step: int) -> tuple[Tensor, Tensor | None]:
+        items = batch_items(loop.seed, len(source), loop.batch, step, loop.shuffle)
+        mirrored = torch.rand(loop.batch, generator=generator("cpu", "mirror", loop.seed, step)) < 0.5 if flip else None
+        return items, None if mirrored is None else mirrored[rows]
+
+    def resident(step: int) -> Batch:
+        items, mirrored = asked(step)
+        return Batch(items, source.moments(items[rows], mirrored), source.labels[items[rows].to(engine.device, non_blocking=True)])
+
+    def mapped(step: int) -> Batch:
+        assert isinstance(source, Latents)
+        if loop.shuffle == "blocks":
+            expect(source, loop, step, first)
+        items, mirrored = asked(step)
+        pinned, labels = engine.device.type == "cuda", source.labels[items[rows]]
+        return Batch(items, source.stored(items[rows], mirrored, pinned=pinned), labels.pin_memory() if pinned else labels)
+
+    steps = range(first, loop.steps)
+    if isinstance(source, Resident):
+        yield from map(resident, steps)
+        return
+    for batch in ahead(mapped, steps):
+        moments = batch.moments.to(engine.device, non_blocking=True).float()
+        yield Batch(batch.items, moments, batch.labels.to(engine.device, non_blocking=True))
+
+
+def expect(latents: Latents, loop: Loop, step: int, first: int) -> None:
+    """In the step that enters a WINDOW, have the next one read while this one is learned from."""
+    window = step * loop.batch // WINDOW
+    if step == first:
+        latents.expect(batch_items(loop.seed, len(latents), WINDOW, window, loop.shuffle))
+    if step == first or window != (step - 1) * loop.batch // WINDOW:
+        latents.expect(batch_items(loop.seed, len(latents), WINDOW, window + 1, loop.shuffle))
+
+
+def ahead(read: Callable[[int], T], steps: Iterable[int], depth: int = 2) -> Iterator[T]:
+    """`read(step)` for each step in order; a thread reads `depth` of them before they are asked for. Its errors are raised here."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(1, "latents") as pool:
+        try:
+            for step in steps:
+                waiting.append(pool.submit(read, step))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
