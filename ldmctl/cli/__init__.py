@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ldmctl.cli import configs, doctor, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
 from ldmctl.errors import LdmctlError, one_line
 
 app = typer.Typer(
@@ -31,9 +31,11 @@ app.command("encode-dataset")(encode_dataset.command)
 app.command("fit-diffusion")(fit_diffusion.command)
 app.command("sample")(sample.command)
 app.command("eval-lpips")(eval_lpips.command)
+app.command("ema")(ema.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")
+app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.command)
 
 
