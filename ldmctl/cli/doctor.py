@@ -1,19 +1,37 @@
-"""ldmctl doctor: what this machine has, and what is missing."""
+"""ldmctl doctor: what this machine has, and what is missing; with --run, what is wrong with a diffusion run."""
 
 import os
 import platform
 from importlib import import_module, metadata
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ldmctl import registry
-from ldmctl.cli.options import Json, print_json
-from ldmctl.errors import PluginError, one_line
+from ldmctl.cli.options import Device, Json, print_json
+from ldmctl.errors import ConfigError, PluginError, one_line
+from ldmctl.voice import Voice
 
 PACKAGES = ("ldmctl", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "torchmetrics", "entrypoints")
 
 
-def command(json: Json = False) -> None:
-    """Versions, devices, bf16, whether torchvision imports, broken plugins, weights and data folders."""
+def command(
+    run: Annotated[
+        str | None, typer.Option("--run", help="A run folder of fit-diffusion to examine; runs/ldm@best names a snapshot.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder for checkup.png [default: checkup in the run folder].")] = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Versions, devices, bf16, whether torchvision imports, broken plugins, weights and data folders.
+
+    With --run it answers "why does only noise come out?": reconstruct, whiten, denoise, sample, average, a sentence and pictures for each.
+    """
+    if run is not None:
+        examine_run(run, out, device, json)
+        return
+    if out is not None or device is not None:
+        raise ConfigError("--out and --device go with --run FOLDER, the run folder of fit-diffusion to examine.")
     found = {**versions(), **devices(), **imports(), **plugin_state(), **places()}
     if json:
         print_json(found)
@@ -23,6 +41,19 @@ def command(json: Json = False) -> None:
         print(f"{name:16} {lines[0] if lines else 'none'}")
         for line in lines[1:]:
             print(f"{'':16} {line}")
+
+
+def examine_run(run: str, out: str | None, device: str | None, json: bool) -> None:
+    """The links of a run's chain, one after the other, and the first that is broken."""
+    from ldmctl.checkup import checkup
+
+    found = checkup(run, out=out, device=device or "auto", voice=Voice())
+    if json:
+        print_json(found)
+        return
+    for link in found["links"]:
+        print(f"{link['name']:12} {link['verdict']:8} {link['sentence']}")
+    print(f"{'picture':12} {found['picture'] or 'none, there is nothing to show'}\n{found['conclusion']}")
 
 
 def versions() -> dict[str, str]:
