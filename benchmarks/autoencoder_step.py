@@ -42,7 +42,7 @@ TOLERANCE = 1e-3  # relative, between two distances
 def main() -> None:
     """Prepare the files, compare the distances, measure, write."""
     options = argparse.ArgumentParser()
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--steps", type=int, default=10)
     options.add_argument("--report", type=int, default=1)
     options.add_argument("--print", action="store_true", help="show the result and keep nothing")
