@@ -1,4 +1,8 @@
-"""What a cache of latents says of itself: latents.json, readable without torch, and the network that suits it."""
+"""What a cache of latents says of itself: latents.json, readable without torch, and the network that suits it.
+
+Statistics are frozen when a cache is first complete, since models carry them;
+what is measured of the items that are there now stands beside them.
+"""
 
 import json
 from pathlib import Path
@@ -6,10 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ldmctl.config import flatten
 from ldmctl.documents import Raw
 from ldmctl.errors import MismatchError
 
 FORMAT = 1
+DRIFT = 0.02  # of a deviation: statistics that moved further are spoken of
 
 
 class Loose(BaseModel):
@@ -18,13 +24,29 @@ class Loose(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class Sums(Loose):
+    """What the statistics of some latents are made of, float64, per channel."""
+
+    count: int = Field(description="values per channel")
+    mean: list[float]
+    square: list[float] = Field(description="sum of squared distances from the mean")
+
+
 class Shard(Loose):
-    """One file of a split."""
+    """One file of a split, and the file of its items beside it."""
 
     file: str
     count: int
     sha256: str
     crc32: list[int] = Field(description="of each 1,024 rows of moments")
+    crc32_flipped: list[int] = Field([], description="of each 1,024 rows of flipped, where there are any")
+    items_sha256: str = Field("", description="of the .items.jsonl beside it; empty: not recorded")
+    sums: Sums | None = Field(None, description="of its latents, in the training split")
+
+    @property
+    def items_file(self) -> str:
+        """Name of the file that has a line for each row."""
+        return str(Path(self.file).with_suffix(".items.jsonl"))
 
 
 class Statistics(Loose):
@@ -42,13 +64,16 @@ class Manifest(Loose):
     latent: tuple[int, int, int]
     dtype: Literal["float16", "float32"]
     flipped: bool
-    statistics: Statistics
+    statistics: Statistics = Field(description="what latents are whitened by; frozen")
+    measured: Statistics | None = Field(None, description="of the items that are there now")
     classes: list[str]
     label_counts: list[int]
     data: str | None
     image: dict[str, Any]
     autoencoder: dict[str, Any] = Field(description="type and fingerprint of the autoencoder that made the latents")
     fingerprint: str = Field(description="of the items, their preparation and the autoencoder")
+    preparation: dict[str, Any] = Field({}, description="all that decides the latents of a picture")
+    skipped: dict[str, list[str]] = Field({}, description="stamps of the pictures that could not be read, by split")
     splits: dict[str, list[Shard]]
 
     def count(self, split: str) -> int:
@@ -81,6 +106,25 @@ def read(folder: str | Path) -> Manifest:
         raise MismatchError(
             f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again: ldmctl encode-dataset --overwrite."
         ) from None
+
+
+def drift(frozen: Statistics, measured: Statistics) -> float:
+    """How far statistics have moved, in deviations: the largest shift of a mean, or change of a deviation, of any channel."""
+    shifts = [abs(now - then) / deviation for now, then, deviation in zip(measured.mean, frozen.mean, frozen.deviation, strict=True)]
+    changes = [abs(now / then - 1) for now, then in zip(measured.deviation, frozen.deviation, strict=True)]
+    return max([*shifts, *changes])
+
+
+def differences(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """`key: this there, that asked for` of everything in which two preparations differ."""
+    before, after = dict(flatten(there)), dict(flatten(asked))
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} asked for" for key in changed]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 40 else f"{text[:12]}...{text[-4:]}"
 
 
 def _verb_of(folder: Path) -> str | None:
