@@ -190,8 +190,8 @@ def test_hundreds_of_stored_averages_are_still_solved():
 
 
 @pytest.mark.parametrize(
-    ("length", "bound"),  # twice what is measured here: 1.6e-4, 3.2e-5, 5.9e-6, 4.7e-6, 1.0e-5; float32 rounds at 6e-8
-    [(0.03, 3e-4), (0.04, 6e-5), (0.07, 1.2e-5), (0.12, 1e-5), (0.15, 2e-5)],
+    ("length", "bound"),  # twice what 16 pairs gave here: 4.0e-4, 9.1e-5, 2.5e-5, 1.7e-5, 4.4e-5
+    [(0.03, 8e-4), (0.04, 1.8e-4), (0.07, 5e-5), (0.12, 3.4e-5), (0.15, 9e-5)],
 )
 def test_an_average_built_from_snapshots_equals_one_tracked_directly(folder, path, length, bound):
     tracked = shares(STEPS, gamma_of(length)) @ path
@@ -208,7 +208,7 @@ def test_what_was_stored_comes_back_exactly_from_its_one_file(folder, step, leng
     average = built(folder, length, step)
     kept, _ = weights.load(folder / f"{step:09d}-{length:.3f}.safetensors")
     assert list(average.used) == [f"{step:09d}-{length:.3f}.safetensors"]
-    torch.testing.assert_close(average.tensors["w"], kept["w"], rtol=1e-6, atol=0)
+    assert torch.allclose(average.tensors["w"], kept["w"], rtol=1e-6, atol=0)
     assert torch.equal(average.tensors["seen"], kept["seen"])
 
 
@@ -216,7 +216,7 @@ def test_an_average_may_end_between_two_snapshots(folder, path):
     step = STEPS // 2 + EVERY // 2
     average = built(folder, 0.1, step)
     tracked = shares(step, gamma_of(0.1)) @ path[:step]
-    assert off(average.tensors["w"], tracked) < 2e-3  # 8e-4 here
+    assert off(average.tensors["w"], tracked) < 5.4e-3  # 2.7e-3 here: the profile's edge is between two of those stored
     assert (average.tensors["w"].double() - tracked).norm() / (path[step - 1] - tracked).norm() < average.misfit
     assert max(average.used) == f"{STEPS // 2 + EVERY:09d}-0.100.safetensors"  # later ones are not read
     assert average.header["step"] == step
