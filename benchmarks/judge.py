@@ -2,8 +2,8 @@
 
 LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/judge.py FOLDER_OF_PNG [--labels FILE] [--cache FOLDER]
 
-It looks through a small classifier, trained once on the 60,000 training digits by RECIPE (minutes on two cores; always on the CPU
-in float32) and kept in a cache folder. `classifier_frechet_distance` is the Fréchet distance (arXiv:1706.08500, eq. 6) between
+It looks through a small classifier, trained once on the 60,000 training digits by RECIPE (always on the CPU in float32, on one
+thread: a minute or two) and kept in a cache folder. `classifier_frechet_distance` is the Fréchet distance (arXiv:1706.08500, eq. 6) between
 the Gaussians of the classifier's FEATURES features over the samples and over the 10,000 test digits. It is not FID: other features,
 other numbers. `floor` is the same distance of as many real training digits, in disjoint draws; `ratio` is distance / floor.
 Compare distances of equally many samples only; the numbers to quote are of 5,000.
@@ -173,7 +173,7 @@ def judge_pictures(judge: Judge, pictures: Tensor, labels: Tensor) -> dict[str, 
     return {
         "count": len(pictures),
         "classifier_frechet_distance": significant(distance),
-        "floor": {name: significant(value) for name, value in floor.items()},
+        "floor": {**{name: significant(floor[name]) for name in ("mean", "low", "high")}, "draws": floor["draws"]},
         "ratio": significant(distance / floor["mean"]),
         "confident_share": round(confident_share(logits), 4),
         "accuracy": None if (right := accuracy(logits, labels)) is None else round(right, 4),
