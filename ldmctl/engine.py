@@ -7,17 +7,20 @@ the number of ranks nor the micro-batch changes what is learned.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.averages import PowerAverages
+from ldmctl.errors import ConfigError, MismatchError, MissingError
 from ldmctl.schemas import Compute, Loop
 
 
@@ -192,6 +195,22 @@ def recompute(module: nn.Module, wanted: bool) -> None:
             part.checkpointing = wanted  # type: ignore[assignment]
 
 
+def compiles(wanted: bool | Literal["auto"], engine: Engine) -> bool:
+    """Whether networks are compiled: asked for, or on cuda where it can be done. MissingError when asked for and it cannot."""
+    if wanted == "auto":
+        return engine.device.type == "cuda" and _compiler() is not None
+    if wanted and _compiler() is None:
+        raise MissingError(
+            "machine.compile=true needs a C++ compiler (g++ or clang++ on the PATH, or the one CXX names), and there is none."
+        )
+    return wanted
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return next((found for name in ([named] if named else ["g++", "clang++", "c++"]) if (found := shutil.which(name))), None)
+
+
 # -- one network under training ----------------------------------------------------
 
 
@@ -214,7 +233,7 @@ class Learner:
     ranks); `module` is the bare module; `average` holds the EMA weights, float32,
     by state-dict name, or is empty. `around` is what forwards go through instead of
     the module, when that is a module around it; `alters` says whether the module's
-    own `after_step` is called.
+    own `after_step` is called; `compiled` puts these forwards through torch.compile.
     """
 
     def __init__(
@@ -227,6 +246,7 @@ class Learner:
         lr: float | None = None,
         around: nn.Module | None = None,
         alters: bool = True,
+        compiled: bool = False,
     ):
         self.module = module
         self.alters = alters
@@ -235,6 +255,8 @@ class Learner:
         self.rate = 1.0 if lr is None else lr / loop.lr
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.network: Callable = module if around is None else around
+        if compiled:
+            self.network = torch.compile(self.network)
         if engine.world > 1 and self.parameters:
             ids = [engine.device.index] if engine.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
@@ -245,6 +267,8 @@ class Learner:
             else None
         )
         self.average = {name: value.detach().clone() for name, value in module.state_dict().items()} if averaged else {}
+        trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.powers = PowerAverages(module.state_dict(), trained) if averaged and loop.keep.averages else None
         self.scale = torch.tensor(2.0**12 if engine.dtype == torch.float16 else 1.0, device=engine.device)  # of the loss
         self._growth = torch.zeros((), dtype=torch.int32, device=engine.device)
 
@@ -295,6 +319,8 @@ class Learner:
         torch._foreach_lerp_([self.average[name] for name in averaged], [weights[name] for name in averaged], 1 - decay)
         for name in self.average.keys() - trained:
             self.average[name].copy_(weights[name])
+        if self.powers is not None:
+            self.powers.update(step + 1, weights, set(renewed))
 
     def averaged(self) -> "Averaged":
         """A context in which the module holds the averaged weights and is in eval mode."""
@@ -305,6 +331,7 @@ class Learner:
         out = {f"{prefix}.weights.{name}": value for name, value in self.module.state_dict().items()}
         out |= {f"{prefix}.average.{name}": value for name, value in self.average.items()}
         out |= {f"{prefix}.scale": self.scale, f"{prefix}.growth": self._growth}
+        out |= self.powers.state(f"{prefix}.powers") if self.powers is not None else {}
         for index, parameter in enumerate(self.parameters):
             slots = self.optimizer.state.get(parameter, {}) if self.optimizer else {}
             out |= {f"{prefix}.optimizer.{index}.{key}": value for key, value in slots.items()}
@@ -319,6 +346,8 @@ class Learner:
             raise MismatchError(f"The saved state is of another {prefix}: {' '.join(str(error).split())[:300]}") from None
         for name, value in _below(part, "average.").items():
             self.average[name] = value.to(self.engine.device)
+        if self.powers is not None:
+            self.powers.restore("powers", part)
         self.scale.copy_(part["scale"])
         self._growth.copy_(part["growth"])
         for index, parameter in enumerate(self.parameters):

@@ -29,13 +29,13 @@ def training_batches(pictures: Pictures, loop: Loop, engine: Engine, *, first: i
 
     def order() -> Iterator[list[tuple[int, int]]]:
         for step in range(first, loop.steps):
-            items = batch_items(loop.seed, len(pictures), loop.batch, step).tolist()
+            items = batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle).tolist()
             yield list(enumerate(items, start=step * loop.batch))[rows]
 
     seeds = (lambda position: seed_of("picture", loop.seed, position)) if drawn else None
     stream = batches(pictures, order(), seeds=seeds, workers=workers(loop.workers, pictures, engine))
     for step, batch in enumerate(stream, start=first):
-        yield batch_items(loop.seed, len(pictures), loop.batch, step), batch
+        yield batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle), batch
 
 
 def in_order(pictures: Pictures, batch: int, engine: Engine, *, wanted: int | None = None, count: int | None = None) -> Iterator[Batch]:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import weights
+from ldmctl.arithmetic import peak_rate
 from ldmctl.engine import Engine, Learner, learning_rate
 from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.room import GIB, held
 from ldmctl.run import Run
 from ldmctl.schemas import Loop
 from ldmctl.signals import Signals
@@ -27,7 +29,8 @@ from ldmctl.voice import Bar, Voice
 class Training:
     """The life of one training run. `learners` by name; the first is the model that is published, under `header`.
 
-    `remembers` are modules without optimizers whose buffers belong to the state; `items` is how many make an epoch.
+    `remembers` are modules without optimizers whose buffers belong to the state; `items` is how many make an epoch. With the
+    `flops` of a training step of one item, reports say what share of the device's peak they make.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Training:
         tracker: Any = None,
         remembers: Mapping[str, nn.Module] | None = None,
         items: int | None = None,
+        flops: int = 0,
     ):
         self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
         self.header, self.voice, self.tracker = header, voice, tracker
@@ -51,6 +55,8 @@ class Training:
         self.guard = Guard(loop.patience)
         self.remembers = dict(remembers or {})
         self.meter = Meter(engine, epoch=math.ceil(items / loop.batch) if items else None)
+        self.flops = flops
+        self.peak = engine.world * peak_rate(engine) if flops else 1.0
         self.last_validation: dict[str, float] = {}
         self.signals = Signals(voice.say)
         self._restore()
@@ -85,6 +91,7 @@ class Training:
         self.run.cut_metrics(self.done)
         if _step_of(model) != self.done:
             self._write_model(model)
+            self._write_averages()
         if self.done:
             self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
@@ -126,8 +133,7 @@ class Training:
         return self.done % 8 == 0 and self.engine.any(self.signals.asked)  # asking the ranks costs a wait
 
     def _keeps(self) -> bool:
-        every = self.loop.keep.every
-        return bool(every) and self.done % every == 0
+        return any(every and self.done % every == 0 for every in (self.loop.keep.every, self.loop.keep.averages))
 
     def previews(self, step: int) -> bool:
         """Whether pictures and the validation loss are due after this step."""
@@ -151,12 +157,20 @@ class Training:
         """One line in metrics.jsonl and on the screen, averaged since the last one."""
         facts, seconds, steps = self.meter.read()
         rate = steps * self.loop.batch / max(seconds, 1e-9)
-        values = {**facts, "lr": learning_rate(self.loop, self.done - 1), "images_per_second": round(rate, 1)}
+        values = {
+            **facts,
+            "lr": learning_rate(self.loop, self.done - 1),
+            "images_per_second": round(rate, 1),
+            **({"peak_share": round(self.flops * rate / self.peak, 4)} if self.flops else {}),
+            **({"memory_gib": round(bytes_held / GIB, 3)} if (bytes_held := held(self.engine)) else {}),
+        }
         self.run.log(self.done, values)
         if self.tracker is not None and self.run.writes:
             self.tracker.log(self.done, values)
         shown = {name: value for name, value in facts.items() if "/" not in name}
-        self.bar.report(dict(list(shown.items())[:6]), rate=rate)
+        self.bar.report(
+            dict(list(shown.items())[:6]) | {name: values[name] for name in ("peak_share", "memory_gib") if name in values}, rate=rate
+        )
 
     def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
         """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far."""
@@ -193,13 +207,20 @@ class Training:
             {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row},
         )
         self._write_model(self.run.folder / "model.safetensors")
+        self._write_averages()
         keep = self.loop.keep
-        if self._keeps():
+        if keep.every and self.done % keep.every == 0:
             self._write_model(self.run.folder / "snapshots" / f"{self.done:09d}.safetensors")
             numbered = sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
             for old in numbered[: -keep.last] if keep.last and self.run.writes else []:
                 old.unlink()
         self.run.update(step=self.done)
+
+    def _write_averages(self) -> None:
+        """The pair of power averages, when `loop.keep.averages` asks for it; at the end in any case."""
+        every = self.loop.keep.averages
+        if self.model.powers is not None and self.run.writes and (self.done % every == 0 or self.done == self.loop.steps):
+            self.model.powers.write(self.run.folder / "averages", self.done, self.header)
 
     def _write_model(self, path: Path, *, step: int | None = None) -> None:
         if self.run.writes:

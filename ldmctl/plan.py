@@ -10,6 +10,7 @@ from ldmctl import engine as engines
 from ldmctl import manifest as manifests
 from ldmctl import registry
 from ldmctl.adversarial import Adversary
+from ldmctl.arithmetic import forward_flops, peak_rate, seconds_of, training_flops
 from ldmctl.codec import load_autoencoder
 from ldmctl.errors import MissingError
 from ldmctl.feed import open_pictures
@@ -18,7 +19,9 @@ from ldmctl.initial import load_initial
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
+from ldmctl.voice import duration
 
+PATIENCE = 1.0  # seconds at a device's peak that a timed step may take; it takes a few times as long
 HOST = engines.Engine(torch.device("cpu"), torch.float32)
 
 
@@ -78,15 +81,47 @@ def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
 
 
 def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
-    """Parameters, steps, memory and disk of a fit-diffusion."""
-    engines.start(config.machine)
+    """Parameters, arithmetic, steps, memory, disk and time of a fit-diffusion."""
+    engine = engines.start(config.machine)
     manifest = manifests.read(Path(config.latents))
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
     engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
-    activations = saved_bytes(network, lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label))
-    out = {"network": f"{parameter_count(network):,} parameters", "latent": " x ".join(str(side) for side in manifest.latent)}
-    return out | costs(config.loop, parameter_count(network), activations, manifest.count("train"), manifest.count("val"))
+    forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)
+    activations, flops = saved_bytes(network, forward), forward_flops(forward)
+    train = manifest.count("train")
+    out = {
+        "network": f"{parameter_count(network):,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
+        "latent": " x ".join(str(side) for side in manifest.latent),
+        **costs(config.loop, parameter_count(network), activations, train, manifest.count("val")),
+    }
+    rate, count = training_rate(network.to(engine.device), config, manifest.latent, flops, engine)
+    share = rate * training_flops(flops, checkpointing=config.loop.checkpointing) / peak_rate(engine)
+    out["time"] = (
+        f"about {duration(train / rate)} per epoch, {duration(config.loop.steps * config.loop.batch / rate)} in all: {rate:,.3g} latents/s, "
+        f"{share:.0%} of this device's peak, by one step of {count} without compiling"
+    )
+    return out
+
+
+def training_rate(
+    network: nn.Module, config: FitDiffusion, latent: tuple[int, ...], flops: int, engine: engines.Engine
+) -> tuple[float, int]:
+    """(latents per second over all devices, latents in the step that was timed): a step that takes seconds at most."""
+    affordable = PATIENCE * peak_rate(engine) / max(training_flops(flops), 1)
+    micro = config.loop.micro if isinstance(config.loop.micro, int) else config.loop.batch
+    count = max(1, min(micro, config.loop.batch // config.machine.devices, int(affordable)))
+    model = engines.Learner(network.train(), config.loop, engine)
+    x, label = torch.randn(count, *latent, device=engine.device), torch.zeros(count, dtype=torch.long, device=engine.device)
+
+    def step() -> None:
+        with engine.autocast():
+            said = network(x, label.float(), label)
+        (said.float().square().mean() * model.scale).backward()
+        model.update(0)
+        model.track(0)
+
+    return config.machine.devices * count / seconds_of(step, engine), count
 
 
 def plan_sample(config: Sample) -> dict[str, Any]:

@@ -91,6 +91,15 @@ def _peak(step: Callable[[int], object], count: int, engine: Engine) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def held(engine: Engine) -> int:
+    """Bytes that tensors took at most on an accelerator since this was last asked; elsewhere those that the process holds now."""
+    if engine.device.type != "cuda":
+        return _status("VmRSS")
+    peak = torch.cuda.max_memory_allocated(engine.device)
+    torch.cuda.reset_peak_memory_stats(engine.device)
+    return peak
+
+
 def used(engine: Engine) -> int:
     """Bytes that this process holds now, of the kind that `_peak` counts."""
     return torch.cuda.memory_reserved(engine.device) if engine.device.type == "cuda" else _status("VmRSS")

@@ -20,7 +20,14 @@ from ldmctl.errors import LdmctlError, MismatchError, with_article
 from ldmctl.schemas import VERBS
 
 OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
-OWN_PATTERNS = ("samples/*.png", "snapshots/*.safetensors", "latents.json", "*-[0-9]*.safetensors", "*-[0-9]*.items.jsonl")
+OWN_PATTERNS = (
+    "samples/*.png",
+    "snapshots/*.safetensors",
+    "averages/*.safetensors",
+    "latents.json",
+    "*-[0-9]*.safetensors",
+    "*-[0-9]*.items.jsonl",
+)
 
 WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
 

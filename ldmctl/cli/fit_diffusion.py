@@ -16,6 +16,7 @@ def command(
     latents: Annotated[str | None, typer.Option("--latents", help="The cache that encode-dataset wrote [default: cache].")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ldm",
     overwrite: options.Overwrite = False,
+    accept_data: Annotated[bool, typer.Option("--accept-data", help="Go on though the cache has changed since the run began.")] = False,
     device: options.Device = None,
     devices: options.Devices = None,
     precision: options.Precision = None,
@@ -35,7 +36,7 @@ def command(
     def work(voice: options.Voice) -> dict:
         from ldmctl.stages.fit_diffusion import fit_diffusion
 
-        return fit_diffusion(settings, out, voice=voice, overwrite=overwrite)
+        return fit_diffusion(settings, out, voice=voice, overwrite=overwrite, accept_data=accept_data)
 
     def plan() -> dict:
         from ldmctl.plan import plan_fit_diffusion

@@ -1,11 +1,16 @@
 """The second stage: a denoiser fitted to cached latents.
 
 What decides a step's gradient (items, posterior noise, times, noise, dropped
-conditions) is drawn for the global batch from (seed, step); each rank and
-micro-batch keeps its rows, so neither changes it.
+conditions) is drawn for the global batch from (seed, step), noise for so many
+rows at a time; each rank reads and keeps its rows, so neither the number of
+ranks nor the micro-batch changes it.
 """
 
+import hashlib
+import json
 import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +20,14 @@ from torch import Tensor
 from ldmctl import engine as engines
 from ldmctl import manifest as manifests
 from ldmctl import registry, weights
+from ldmctl.arithmetic import forward_flops, training_flops
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.diffusion import draw_times, noised, target, timestep
+from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.engine import Engine, Learner, generator
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import grid, to_uint8, write_png
-from ldmctl.latents import Latents, Resident, open_latents
+from ldmctl.latents import Latents, Resident, open_latents, training_latents
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, describe_network
@@ -31,25 +38,34 @@ from ldmctl.schemas import FitDiffusion
 from ldmctl.voice import Voice
 
 VALIDATED = 512  # held-out latents that a validation looks at
+CHUNK = 64  # rows of the global batch whose noise is drawn together, whichever rank keeps them
 
 
 class Drawn(NamedTuple):
-    """What one step learns from, for the global batch."""
+    """What one step learns from, of one rank or micro-batch."""
 
     x: Tensor  # noised latents [B,c,h,w]
     told: Tensor  # timesteps [B]
     goal: Tensor  # [B,c,h,w]
     labels: Tensor  # [B], -1 when unknown
     dropped: Tensor  # bool [B]
+    weight: Tensor  # of each loss [B]
+    level: Tensor  # ln(sigma / alpha) [B]
 
 
-def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwrite: bool = False) -> dict[str, Any]:
-    """Fit a denoiser to a cache and leave it in the run folder `out`; the same call goes on where it stopped."""
+def fit_diffusion(
+    config: FitDiffusion, out: str | Path, *, voice: Voice, overwrite: bool = False, accept_data: bool = False
+) -> dict[str, Any]:
+    """Fit a denoiser to a cache and leave it in the run folder `out`; the same call goes on where it stopped.
+
+    A cache whose items have changed since is a MismatchError, unless `accept_data`.
+    """
     # Build the parts.
     engine = engines.start(config.machine)
     engine.share(config.loop.batch)
     cache = Path(config.latents).expanduser()
     manifest = check_cache(config, cache)
+    compiled = engines.compiles(config.machine.compile, engine)
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
@@ -68,8 +84,9 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
     plugins = [("denoiser", config.denoiser), ("schedule", config.schedule), ("conditioner", config.conditioner)]
     run = open_run(out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads)
     with run:
-        check_same_cache(run.record.get("cache"), manifest, run.folder, resumed=run.resumed)
-        run.update(cache=manifest.fingerprint)
+        if run.resumed:
+            check_same_cache(run.record, manifest, run.folder, accepted=accept_data)
+        run.update(**of_cache(manifest))
         if engine.leads:
             shutil.copyfile(cache / "autoencoder.safetensors", run.folder / "autoencoder.safetensors")
         header = {
@@ -85,27 +102,31 @@ def fit_diffusion(config: FitDiffusion, out: str | Path, *, voice: Voice, overwr
             "autoencoder": manifest.autoencoder,
         }
         micro_batch = find_micro(config, described, manifest.latent, engine, voice) if config.loop.micro == "auto" else config.loop.micro
-        model = Learner(network, config.loop, engine)
+        model = Learner(network, config.loop, engine, compiled=compiled)
+        learners = {"diffusion": model}
+        if config.weighting.kind == "learned":
+            learners["uncertainty"] = Learner(Uncertainty().to(engine.device), config.loop, engine, averaged=False)
+        flops = training_flops(flops_of(network, manifest.latent, engine), checkpointing=config.loop.checkpointing)
         source = Resident(train, engine) if Resident.fits(train, engine) else train
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
 
-        with Training(run, engine, config.loop, {"diffusion": model}, header=header, voice=voice, tracker=tracker) as training:
+        with Training(run, engine, config.loop, learners, header=header, voice=voice, tracker=tracker, flops=flops) as training:
             # One step.
-            for step in training:
-                items = engines.batch_items(config.loop.seed, len(train), config.loop.batch, step)
-                drawn = draw(
-                    config, items, source, train.labels, codec, schedule, engine, generator(engine.device, "noise", config.loop.seed, step)
-                )
-                mine = Drawn(*(part[engine.share(config.loop.batch)] for part in drawn))
+            own, count = engine.share(config.loop.batch), config.loop.batch
+            stream = training_latents(source, config.loop, engine, rows=rows_read(own, count), flip=config.flip, first=training.first)
+            for step, batch in zip(training, stream, strict=False):
+                key = ("noise", config.loop.seed, step)
+                mine = draw(config, count, own, batch.moments, batch.labels, codec, schedule, engine, key)
                 slices = engines.micro_batches(len(mine.x), micro_batch)
                 for micro, rows in enumerate(slices):
                     engines.reseed("step", config.loop.seed, step, micro, engine.rank)
                     share, last = (rows.stop - rows.start) / len(mine.x), micro == len(slices) - 1
-                    with model.backward_context(last=last):
-                        loss = denoising_loss(model.network, Drawn(*(part[rows] for part in mine)), engine)
-                        (loss * model.scale * share).backward()
-                    training.add({"loss": loss}, share)
-                training.update(step, model, items)
+                    with ExitStack() as stack:
+                        for each in learners.values():
+                            stack.enter_context(each.backward_context(last=last))
+                        training.add(backward(learners, Drawn(*(part[rows] for part in mine)), share, engine), share)
+                for each in learners.values():
+                    training.update(step, each, batch.items)
 
                 # Report now and then.
                 if training.previews(step) and engine.leads:
@@ -128,8 +149,7 @@ def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[in
 
     def step(count: int) -> None:
         x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
-        loss = denoising_loss(model.network, Drawn(x, label, x, label.long(), label > 0), engine)
-        (loss * model.scale).backward()
+        backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label), 1.0, engine)
         model.update(0)
         model.track(0)
 
@@ -154,57 +174,126 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
     return manifest
 
 
-def check_same_cache(known: str | None, manifest: Manifest, folder: Path, *, resumed: bool) -> None:
-    """A run that began on other latents does not go on with these: MismatchError."""
-    if resumed and known is not None and known != manifest.fingerprint:
+def of_cache(manifest: Manifest) -> dict[str, Any]:
+    """What a run remembers of the cache that it is fitted to: which items, how many, and in which latent space."""
+    space = json.dumps([manifest.autoencoder, manifest.statistics.model_dump(), manifest.image, manifest.classes], sort_keys=True)
+    return {
+        "cache": manifest.fingerprint,
+        "cache_items": {split: manifest.count(split) for split in manifest.splits},
+        "cache_space": hashlib.sha256(space.encode()).hexdigest(),
+    }
+
+
+def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
+    """A run that began on other latents goes on with these only if that is `accepted` and they are of the same space: MismatchError."""
+    now = of_cache(manifest)
+    if record.get("cache") in (None, now["cache"]):
+        return
+    counts = [
+        f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents"
+        for items in (record.get("cache_items", {}), now["cache_items"])
+    ]
+    changed = f"The cache has changed since {folder} was begun: it had {counts[0]}, now it has {counts[1]}."
+    if record.get("cache_space") != now["cache_space"]:
         raise MismatchError(
-            f"The cache has changed since {folder} was begun ({manifest.count('train'):,} training latents now). "
+            f"{changed} Its autoencoder, statistics, preparation or classes are others too, so what was learned does not fit. "
             "Begin anew: --out another folder, or --overwrite."
         )
+    if not accepted:
+        raise MismatchError(f"{changed} Go on with what it has now: --accept-data. Or begin anew: --out another folder, or --overwrite.")
+
+
+def rows_read(rows: slice, count: int) -> slice:
+    """The rows that a rank reads of a batch: its own, to whole chunks."""
+    return slice(rows.start // CHUNK * CHUNK, min(-(-rows.stop // CHUNK) * CHUNK, count))
 
 
 def draw(
     config: FitDiffusion,
-    items: Tensor,
-    source: Latents | Resident,
+    count: int,
+    rows: slice,
+    moments: Tensor,
     labels: Tensor,
     codec: Codec,
     schedule: Any,
     engine: Engine,
-    random: torch.Generator,
+    key: Sequence[object],
+    *,
+    times: Tensor | None = None,
 ) -> Drawn:
-    """Noised latents, times and targets of some items, all randomness from one generator."""
-    count = len(items)
-    mirrored = torch.rand(count, generator=random, device=engine.device) < 0.5 if config.flip else None
-    u = torch.rand(count, generator=random, device=engine.device)
-    dropped = torch.rand(count, generator=random, device=engine.device) < config.drop
-    moments = source.moments(items, mirrored if mirrored is None else mirrored.cpu())
-    clean = codec.whiten(codec.draw(moments.to(engine.device, non_blocking=True), random))
-    noise = torch.randn(clean.shape, generator=random, device=engine.device)
-    t = draw_times(schedule, u)
-    goal = target(config.prediction, schedule, clean, noise, t)
+    """Noised latents, times and targets of those `rows` of a batch of `count` items, whose moments and labels were read for `rows_read`.
+
+    `key` decides all that is random in the whole batch, but for `times` [count] when they are given.
+    """
+    device, read = engine.device, rows_read(rows, count)
+    random = generator(device, *key)
+    t = draw_times(schedule, positions(config.times, count, random, device)) if times is None else on(times, device)
+    dropped = torch.rand(count, generator=random, device=device) < config.drop
+    clean, noise = [], []
+    for start in range(read.start, read.stop, CHUNK):
+        random = generator(device, *key, start)
+        clean.append(codec.draw(moments[start - read.start : start - read.start + CHUNK], random))
+        noise.append(torch.randn(clean[-1].shape, generator=random, device=device))
+    mine = slice(rows.start - read.start, rows.stop - read.start)
+    x, e, t = codec.whiten(torch.cat(clean)[mine]), torch.cat(noise)[mine], t[rows]
     return Drawn(
-        noised(schedule, clean, noise, t), timestep(schedule, t), goal, labels[items].to(engine.device, non_blocking=True), dropped
+        noised(schedule, x, e, t),
+        timestep(schedule, t),
+        target(config.prediction, schedule, x, e, t),
+        labels[mine],
+        dropped[rows],
+        loss_weight(config.weighting, config.prediction, schedule, t),
+        log_level(schedule, t),
     )
 
 
-def denoising_loss(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
-    """Mean squared error of the prediction, float32 scalar."""
+def on(times: Tensor, device: torch.device) -> Tensor:
+    """Times on a device, float64 where it has that."""
+    return times.to(device, torch.float32 if device.type == "mps" else times.dtype)
+
+
+def flops_of(network: Network, latent: tuple[int, ...], engine: Engine) -> int:
+    """Floating-point operations of one latent's forward."""
+    one = torch.zeros(1, *latent, device=engine.device)
+    return forward_flops(lambda: network(one, one.new_zeros(1), torch.zeros(1, dtype=torch.long, device=engine.device)))
+
+
+def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
+    """Mean squared error of the prediction of each item, float32 [B]."""
     with engine.autocast():
         said = network(drawn.x, drawn.told, drawn.labels, drawn.dropped)
-    return (said.float() - drawn.goal).square().mean()
+    return (said.float() - drawn.goal).square().flatten(1).mean(1)
+
+
+def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine: Engine) -> dict[str, Tensor]:
+    """Add the gradients of a micro-batch, `share` of this rank's batch -> its losses: as they are, and as they count."""
+    model, uncertainty = learners["diffusion"], learners.get("uncertainty")
+    losses = denoising_losses(model.network, drawn, engine)
+    if uncertainty is None:
+        counted = losses * drawn.weight
+        total = counted.mean() * model.scale
+    else:
+        counted, own = with_uncertainty(losses, uncertainty.network(drawn.level))
+        total = counted.mean() * model.scale + own.mean() * uncertainty.scale
+    (total * share).backward()
+    return {"loss": losses.mean(), "loss_weighted": counted.mean()}
 
 
 def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine) -> dict[str, float]:
-    """The loss on held-out latents with noise and times that never change; empty without any."""
+    """The unweighted loss on held-out latents with noise and times that never change, in all and by noise level; empty without any."""
     count = min(VALIDATED, len(val))
-    total = 0.0
-    for first in range(0, count, 64):
-        items = torch.arange(first, min(first + 64, count))
-        still = config.model_copy(update={"flip": False, "drop": 0.0})
-        drawn = draw(still, items, val, val.labels, codec, schedule, engine, generator(engine.device, "validation", first))
-        total += float(denoising_loss(network, drawn, engine)) * len(items) / count
-    return {"val/loss": total} if count else {}
+    if not count:
+        return {}
+    still = config.model_copy(update={"drop": 0.0})
+    times, losses, levels = validation_times(schedule, count), [], []
+    for first in range(0, count, CHUNK):
+        items = torch.arange(first, min(first + CHUNK, count))
+        moments, labels = val.moments(items).to(engine.device), val.labels[items].to(engine.device)
+        key, here = ("validation", first), times[first : first + CHUNK]
+        drawn = draw(still, len(items), slice(0, len(items)), moments, labels, codec, schedule, engine, key, times=here)
+        losses.append(denoising_losses(network, drawn, engine))
+        levels.append(drawn.level)
+    return {"val/loss": float(torch.cat(losses).mean()), **binned(torch.cat(losses), torch.cat(levels))}
 
 
 def save_preview(

@@ -1,0 +1,132 @@
+"""The second stage learns what theory says, and the same from a cache as from pictures encoded on the way."""
+
+import json
+
+import pytest
+import torch
+
+from ldmctl import registry, weights
+from ldmctl.codec import Codec, load_autoencoder
+from ldmctl.config import plugin_config
+from ldmctl.diffusion import clean_from, timestep
+from ldmctl.engine import Engine, Learner
+from ldmctl.errors import MismatchError
+from ldmctl.feed import on_device, open_pictures
+from ldmctl.latents import Latents
+from ldmctl.manifest import read
+from ldmctl.network import build_network, describe_network
+from ldmctl.presets import pictures_of
+from ldmctl.schemas import Loop
+from ldmctl.stages import fit_diffusion as stage
+
+HOST = Engine(torch.device("cpu"), torch.float32)
+SHAPE = (2, 4, 4)
+STEPS = 200
+SMALL = {
+    "unet": {"type": "unet", "widths": [16], "layers": 1, "norm_groups": 4, "head_dim": 8},
+    "dit": {"type": "dit", "width": 32, "depth": 2, "heads": 2, "patch": 1},
+}
+RECIPES = [("cosine", prediction) for prediction in ("eps", "x0", "v", "flow")] + [
+    (schedule, "v") for schedule in ("linear", "scaled-linear", "flow")
+]
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), RECIPES)
+@pytest.mark.parametrize("denoiser", SMALL)
+def test_of_gaussian_latents_every_denoiser_learns_the_posterior_mean(tiny, denoiser, schedule, prediction):
+    config = tiny("fit-diffusion", f"schedule={schedule}", f"prediction={prediction}", "drop=0", below={"latents": "nowhere"})
+    plan, count = registry.build("schedule", config.schedule), 64
+    codec = Codec(registry.build("autoencoder", plugin_config("autoencoder", {"type": "identity"}), image_channels=2), HOST)
+    torch.manual_seed(0)
+    network = build_network(describe_network(plugin_config("denoiser", SMALL[denoiser]), None, latent=SHAPE, classes=[]))
+    model = Learner(network, Loop(lr=4e-3, warmup=20, steps=STEPS, decay="cosine", ema=0.98), HOST)
+    labels, random = torch.full((count,), -1), torch.Generator().manual_seed(1)
+    for step in range(STEPS):
+        clean = torch.randn(count, *SHAPE, generator=random)
+        drawn = stage.draw(config, count, slice(0, count), clean, labels, codec, plan, HOST, ("noise", step))
+        stage.backward({"diffusion": model}, drawn, 1.0, HOST)
+        model.update(step)
+        model.track(step)
+    t = torch.tensor([0.15, 0.4, 0.6]).double()
+    alpha, sigma = plan.marginal(t)
+    clean, noise = torch.randn(2, 32, 3, *SHAPE)
+    x = alpha.float().view(-1, 1, 1, 1) * clean + sigma.float().view(-1, 1, 1, 1) * noise
+    with model.averaged(), torch.no_grad():
+        for place in range(3):
+            said = network(x[:, place], timestep(plan, t[place : place + 1]).expand(32))
+            guess = clean_from(prediction, x[:, place], said, float(alpha[place]), float(sigma[place]))
+            best = x[:, place] * float(alpha[place] / (alpha[place] ** 2 + sigma[place] ** 2))
+            assert (guess - best).square().mean() < 0.05, f"at t={t[place]:.2f}, of deviation {best.std():.2f}"
+
+
+def test_training_with_the_cache_is_training_that_encodes_on_the_fly(tmp_path, tiny, fit_diffusion, encode, vqvae_run, monkeypatch):
+    cache = encode(tmp_path / "cache", vqvae_run, "flip=true", "dtype=float32")
+    words = ["flip=true", "loop.steps=6", "loop.lr=1e-4", "loop.warmup=1"]
+    cached = weights.load(fit_diffusion(tmp_path / "cached", cache, *words) / "model.safetensors")[0]
+
+    pictures = open_pictures(tiny("encode-dataset", f"run={vqvae_run}", below=pictures_of(vqvae_run)), "train")
+    encoder = Codec(load_autoencoder(vqvae_run / "model.safetensors", HOST)[0], HOST)
+    encoded = []
+
+    def live(self, items, flipped=None, *, pinned=False):
+        image = on_device(pictures.batch([(int(item), None) for item in items]).image, HOST)
+        encoded.append(len(image))
+        return encoder.encode(torch.where(flipped.view(-1, 1, 1, 1), image.flip(-1), image))
+
+    monkeypatch.setattr(Latents, "stored", live)
+    monkeypatch.setattr(stage, "validate", lambda *_: {})
+    model = weights.load(fit_diffusion(tmp_path / "live", cache, *words) / "model.safetensors")[0]
+    assert sum(encoded) == 6 * 8
+    for name in cached:
+        torch.testing.assert_close(model[name], cached[name], atol=2e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("rows", [slice(0, 48), slice(48, 96), slice(64, 96), slice(95, 96)])
+def test_a_rank_draws_for_its_rows_what_one_process_draws_for_the_whole_batch(tiny, rows):
+    config = tiny("fit-diffusion", "drop=0.5", below={"latents": "nowhere"})
+    codec = Codec(registry.build("autoencoder", plugin_config("autoencoder", {"type": "identity"}), image_channels=2), HOST)
+    moments, labels, plan = torch.randn(96, *SHAPE), torch.arange(96), registry.build("schedule", config.schedule)
+
+    def drawn(rows):
+        read = stage.rows_read(rows, 96)
+        return stage.draw(config, 96, rows, moments[read], labels[read], codec, plan, HOST, ("noise", 7))
+
+    whole, part = drawn(slice(0, 96)), drawn(rows)
+    for name in whole._fields:
+        assert torch.equal(getattr(whole, name)[rows], getattr(part, name)), name
+
+
+def test_a_rank_reads_its_rows_to_whole_chunks():
+    assert stage.rows_read(slice(256, 512), 1024) == slice(256, 512)
+    assert stage.rows_read(slice(24, 48), 48) == slice(0, 48)
+    assert stage.rows_read(slice(96, 192), 192) == slice(64, 192)
+
+
+def test_reports_say_the_share_of_the_peak_and_the_memory(tmp_path, fit_diffusion, vae_cache):
+    rows = [json.loads(line) for line in (fit_diffusion(tmp_path / "run", vae_cache) / "metrics.jsonl").read_text().splitlines()]
+    reports = [row for row in rows if "images_per_second" in row]
+    assert reports and all(0 <= row["peak_share"] < 1.5 and row["memory_gib"] > 0.01 for row in reports)
+
+
+def test_what_is_sampled_are_averages_that_have_moved(tmp_path, fit_diffusion, vae_cache):
+    run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=4", "loop.ema=0.9")
+    state, model = weights.load(run / "state.safetensors")[0], weights.load(run / "model.safetensors")[0]
+    begun = weights.load(fit_diffusion(tmp_path / "begun", vae_cache, "loop.steps=1", "loop.lr=1e-12") / "model.safetensors")[0]
+    for name in ("denoiser.conv_in.weight", "denoiser.conv_out.weight"):
+        assert torch.equal(model[name], state[f"diffusion.average.{name}"])
+        assert not torch.equal(model[name], state[f"diffusion.weights.{name}"])
+        assert not torch.allclose(model[name], begun[name])
+
+
+def test_a_cache_with_other_items_is_refused_with_the_counts_or_accepted(tmp_path, fit_diffusion, vae_cache):
+    run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=2")
+    record = json.loads((run / "run.json").read_text())
+    manifest = read(vae_cache)
+    grown = manifest.model_copy(update={"fingerprint": "another", "splits": {**manifest.splits, "train": manifest.splits["train"] * 2}})
+    with pytest.raises(MismatchError, match=r"had 40 training and 8 held-out latents, now it has 80 training.*--accept-data") as caught:
+        stage.check_same_cache(record, grown, run, accepted=False)
+    assert caught.value.exit_code == 6
+    stage.check_same_cache(record, grown, run, accepted=True)
+    other = grown.model_copy(update={"statistics": manifest.statistics.model_copy(update={"mean": [9.0] * len(manifest.statistics.mean)})})
+    with pytest.raises(MismatchError, match="statistics"):
+        stage.check_same_cache(record, other, run, accepted=True)
