@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 class CachedLatents(Dataset):
     """Whitened latents [N,c,h,w] of a file, one by one under the name that the script reads."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str):
         self.latents = load_file(path)["latents"]
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """fit-diffusion on two processes beside one, at the same global batch: how fast, and whether they learn the same.
 
-python benchmarks/two_processes.py              # six minutes on two cores; writes results/two_processes.json
+python benchmarks/two_processes.py              # four minutes on two cores; writes results/two_processes.json
 python benchmarks/two_processes.py --rounds 1 --steps 6 --report 1 --print   # only a look
 
 `ldmctl fit-diffusion --devices 2` and the same command without it, on a cache of latents of random pixels. On CPUs each of the two processes computes
