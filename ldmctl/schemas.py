@@ -29,6 +29,16 @@ class Machine(Compute):
     )
 
 
+class Fleet(Machine):
+    """Where a denoiser is trained."""
+
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether torch.compile translates the network first: minutes once, then faster steps; auto: on cuda",
+        json_schema_extra=Free,
+    )
+
+
 class Coding(Compute):
     """Where pictures are encoded or decoded."""
 
@@ -57,6 +67,9 @@ class Keep(Config):
     every: NonNegativeInt = Field(0, description="one each so many steps, 0 for none")
     last: NonNegativeInt = Field(0, description="of those, how many of the newest stay; 0 for all")
     best: bool = Field(True, description="also the one with the lowest validation loss")
+    averages: NonNegativeInt = Field(
+        0, description="steps between pairs of averages in averages/, from which `ldmctl ema` builds one of any length; 0 for none"
+    )
 
 
 class Loop(Config):
@@ -173,6 +186,12 @@ class FitAE(Pictures):
     machine: Machine = Machine()
 
 
+class Encoding(Coding):
+    """Where a data set is encoded."""
+
+    devices: PositiveInt = Field(1, description="processes on this machine, one device and every so many-th shard each", json_schema_extra=Free)
+
+
 class EncodeDataset(Pictures):
     """ldmctl encode-dataset: every picture through the encoder once, into a cache of latents."""
 
@@ -181,9 +200,9 @@ class EncodeDataset(Pictures):
     dtype: Literal["auto", "float16", "float32"] = Field("auto", description="auto: float16 unless its range or rounding is too small")
     flip: bool = Field(False, description="also encode the mirrored picture, as a second variant of each item")
     batch: PositiveInt = Field(64, description="pictures per forward", json_schema_extra=Free)
-    shard: PositiveInt = Field(16_384, description="items per shard file")
+    shard: PositiveInt = Field(16_384, description="pictures per shard file: what an interruption may cost, and what a device takes at a time")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
-    machine: Coding = Coding()
+    machine: Encoding = Encoding()
 
 
 class Preview(Config):
@@ -236,7 +255,7 @@ class FitDiffusion(Config):
     preview: Preview = Field(Preview(), json_schema_extra=Free)
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
-    machine: Machine = Machine()
+    machine: Fleet = Fleet()
 
 
 class Sample(Config):

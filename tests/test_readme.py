@@ -34,6 +34,8 @@ def test_keys_and_names_in_the_commands_of_the_readme_exist():
         if verb not in VERBS:
             continue
         overrides = [word for word in words if "=" in word and not word.startswith("-")]
+        if "--init" in words:
+            overrides.remove("train=decoder")  # refused without a run to begin with
         compose(VERBS[verb], overrides=overrides, flags={"dataset": {"type": "shapes"}} if "dataset" in VERBS[verb].model_fields else None)
         if "--data" in words and words[words.index("--data") + 1].islower() and words[words.index("--data") + 1] != "photos":
             assert words[words.index("--data") + 1] in names("data")
