@@ -16,8 +16,12 @@ def command(
     ] = None,
     data: options.Data = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The cache.")] = "cache",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file of the finished cache --out with its hash, and stop.")
+    ] = False,
     overwrite: options.Overwrite = False,
     device: options.Device = None,
+    devices: Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine to encode on, one process each.")] = None,
     precision: options.Precision = None,
     offline: options.Offline = False,
     dry_run: options.DryRun = False,
@@ -25,8 +29,14 @@ def command(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Encode every picture once into a cache of latents. Data defaults to that of the run."""
-    flags = options.given(run=run, data=data, machine__device=device, machine__precision=precision)
+    """Encode every picture once into a cache of latents. Data defaults to that of the run.
+
+    The same command again goes on where it stopped, and takes up pictures that were added, changed or removed since.
+    """
+    if verify:
+        check(out, options.Manner(json, quiet, verbose))
+        return
+    flags = options.given(run=run, data=data, machine__device=device, machine__devices=devices, machine__precision=precision)
     below = pictures_of(run or str(wished(EncodeDataset, overrides, "run") or "runs/ae"))
     settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
@@ -42,3 +52,12 @@ def command(
         return plan_encode_dataset(settings)
 
     options.perform(settings, source, manner, work, plan=plan)
+
+
+def check(out: str, manner: options.Manner) -> None:
+    """Read a finished cache as a whole; what is wrong with it is an error."""
+    from ldmctl.stages.encode_dataset import verify_cache
+
+    found = verify_cache(out, voice=options.Voice(quiet=manner.quiet, verbose=manner.verbose))
+    if manner.json:
+        options.print_json(found)
