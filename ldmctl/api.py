@@ -66,6 +66,7 @@ def encode_dataset(
     flags = {"run": text(run), "data": text(data), "machine": {"device": device, "precision": precision}}
     parent = text(run) or wished(EncodeDataset, overrides, "run") or "runs/ae"
     settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent))
+    refuse_several_devices(settings)
     return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
 
 
@@ -76,6 +77,7 @@ def fit_diffusion(
     latents: str | Path | None = None,
     out: str | Path = "runs/ldm",
     overwrite: bool = False,
+    accept_data: bool = False,
     device: str | None = None,
     precision: str | None = None,
     voice: Voice | None = None,
@@ -88,7 +90,7 @@ def fit_diffusion(
     below = manifest.recipe(manifest.read(str(cache)))
     settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
     refuse_several_devices(settings)
-    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
 def sample(

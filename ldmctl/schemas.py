@@ -189,7 +189,9 @@ class FitAE(Pictures):
 class Encoding(Coding):
     """Where a data set is encoded."""
 
-    devices: PositiveInt = Field(1, description="processes on this machine, one device and every so many-th shard each", json_schema_extra=Free)
+    devices: PositiveInt = Field(
+        1, description="processes on this machine, one device and every so many-th shard each", json_schema_extra=Free
+    )
 
 
 class EncodeDataset(Pictures):
@@ -200,7 +202,9 @@ class EncodeDataset(Pictures):
     dtype: Literal["auto", "float16", "float32"] = Field("auto", description="auto: float16 unless its range or rounding is too small")
     flip: bool = Field(False, description="also encode the mirrored picture, as a second variant of each item")
     batch: PositiveInt = Field(64, description="pictures per forward", json_schema_extra=Free)
-    shard: PositiveInt = Field(16_384, description="pictures per shard file: what an interruption may cost, and what a device takes at a time")
+    shard: PositiveInt = Field(
+        16_384, description="pictures per shard file: what an interruption may cost, and what a device takes at a time"
+    )
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
     machine: Encoding = Encoding()
 

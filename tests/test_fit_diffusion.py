@@ -1,6 +1,7 @@
 """The second stage learns what theory says, and the same from a cache as from pictures encoded on the way."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
@@ -24,15 +25,16 @@ SHAPE = (2, 4, 4)
 STEPS = 200
 SMALL = {
     "unet": {"type": "unet", "widths": [16], "layers": 1, "norm_groups": 4, "head_dim": 8},
-    "dit": {"type": "dit", "width": 32, "depth": 2, "heads": 2, "patch": 1},
+    "dit": {"type": "dit", "width": 32, "depth": 2, "head_dim": 16},
 }
-RECIPES = [("cosine", prediction) for prediction in ("eps", "x0", "v", "flow")] + [
-    (schedule, "v") for schedule in ("linear", "scaled-linear", "flow")
+QUICK = [("unet", "cosine", "eps"), ("unet", "flow", "flow"), ("dit", "cosine", "v"), ("dit", "linear", "x0")]
+RECIPES = [
+    pytest.param(*recipe, marks=() if recipe in QUICK else pytest.mark.slow)
+    for recipe in product(SMALL, ("linear", "scaled-linear", "cosine", "flow"), ("eps", "x0", "v", "flow"))
 ]
 
 
-@pytest.mark.parametrize(("schedule", "prediction"), RECIPES)
-@pytest.mark.parametrize("denoiser", SMALL)
+@pytest.mark.parametrize(("denoiser", "schedule", "prediction"), RECIPES)
 def test_of_gaussian_latents_every_denoiser_learns_the_posterior_mean(tiny, denoiser, schedule, prediction):
     config = tiny("fit-diffusion", f"schedule={schedule}", f"prediction={prediction}", "drop=0", below={"latents": "nowhere"})
     plan, count = registry.build("schedule", config.schedule), 64
@@ -130,3 +132,47 @@ def test_a_cache_with_other_items_is_refused_with_the_counts_or_accepted(tmp_pat
     other = grown.model_copy(update={"statistics": manifest.statistics.model_copy(update={"mean": [9.0] * len(manifest.statistics.mean)})})
     with pytest.raises(MismatchError, match="statistics"):
         stage.check_same_cache(record, other, run, accepted=True)
+
+
+def test_a_run_goes_on_with_a_cache_that_has_grown_when_that_is_accepted(tmp_path, fit_diffusion, encode, vae_run):
+    cache = encode(tmp_path / "cache", vae_run)
+    run = fit_diffusion(tmp_path / "run", cache, "loop.steps=2")
+    encode(cache, vae_run, "dataset.count=48")
+    with pytest.raises(MismatchError, match=r"had 40 .*, now it has 48 .*--accept-data"):
+        fit_diffusion(run, cache, "loop.steps=4")
+    fit_diffusion(run, cache, "loop.steps=4", accept_data=True)
+    assert weights.read_header(run / "model.safetensors")["step"] == 4
+    assert json.loads((run / "run.json").read_text())["cache_items"]["train"] == 48
+
+
+def test_learned_weights_are_saved_resumed_and_not_part_of_the_model(tmp_path, fit_diffusion, vae_cache):
+    words = ["weighting.kind=learned", "times.sampling=logit-normal", "loop.lr=1e-2"]
+    whole = fit_diffusion(tmp_path / "whole", vae_cache, *words, "loop.steps=6")
+    fit_diffusion(tmp_path / "parts", vae_cache, *words, "loop.steps=3")
+    parts = fit_diffusion(tmp_path / "parts", vae_cache, *words, "loop.steps=6")
+    one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
+    assert one["uncertainty.weights.linear.weight"].any() and one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not [name for name in weights.load(whole / "model.safetensors")[0] if "linear.weight" in name and "uncertainty" in name]
+
+
+def test_averages_stored_while_training_build_one_of_any_length_that_can_be_sampled(tmp_path, fit_diffusion, vae_cache, quiet, tiny):
+    from ldmctl.averages import write_model
+    from ldmctl.stages.sample import sample
+
+    run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=6", "loop.keep.averages=2")
+    assert sorted(path.name for path in (run / "averages").iterdir()) == [
+        f"{step:09d}-{length}.safetensors" for step in (2, 4, 6) for length in ("0.050", "0.100")
+    ]
+    file, average = write_model(run, 0.1)
+    stored = weights.load(run / "averages" / "000000006-0.100.safetensors")[0]
+    assert all(torch.allclose(average.tensors[name].float(), stored[name].float(), atol=1e-6) for name in stored)
+    sample(tiny("sample", f"run={run}@ema-0.100", "count=1", "steps=1", "machine.device=cpu"), tmp_path / "samples", voice=quiet)
+    assert file.is_file() and (tmp_path / "samples" / "000000.png").is_file()
+
+
+def test_validation_is_said_in_bins_of_noise_level(tmp_path, fit_diffusion, vae_cache):
+    rows = [json.loads(line) for line in (fit_diffusion(tmp_path / "run", vae_cache) / "metrics.jsonl").read_text().splitlines()]
+    last = next(row for row in reversed(rows) if "val/loss" in row)
+    bins = {name: value for name, value in last.items() if name.startswith("val/loss_sigma_")}
+    assert len(bins) >= 3 and min(bins.values()) <= last["val/loss"] <= max(bins.values())

@@ -51,7 +51,9 @@ def rows(folder):
 
 def facts(folder):
     """The reports without how fast it went."""
-    return [{key: value for key, value in row.items() if key not in ("images_per_second", "peak_share", "memory_gib")} for row in rows(folder)]
+    return [
+        {key: value for key, value in row.items() if key not in ("images_per_second", "peak_share", "memory_gib")} for row in rows(folder)
+    ]
 
 
 def record(folder):

@@ -169,7 +169,7 @@ def test_a_cache_that_changed_since_is_refused_and_leaves_the_run_alone(tmp_path
     run = fit_diffusion(tmp_path / "run", cache)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
     encode(tmp_path / "cache", vae_run, "dataset.count=24", overwrite=True)
-    with pytest.raises(MismatchError, match="it had 40 training and 8 held-out latents, now it has 24 .*--overwrite") as caught:
+    with pytest.raises(MismatchError, match=r"it had 40 training and 8 held-out latents, now it has 24 .*--overwrite") as caught:
         fit_diffusion(run, cache)
     assert caught.value.exit_code == 6
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}

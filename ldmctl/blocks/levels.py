@@ -45,7 +45,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> list[Tensor]:
         """The map after every layer, the last of them for the next level; all of them are a U-Net's skips."""
-        return _run(self, self._maps, x, time)
+        return run_block(self, self._maps, x, time)
 
     def _maps(self, x: Tensor, time: Tensor | None) -> list[Tensor]:
         maps = []
@@ -71,7 +71,7 @@ class MidBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """[B,width,h,w] -> [B,width,h,w]."""
-        return _run(self, self._map, x, time)
+        return run_block(self, self._map, x, time)
 
     def _map(self, x: Tensor, time: Tensor | None) -> Tensor:
         x = self.resnets[0](x, time)
@@ -106,7 +106,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skips: Sequence[Tensor] = (), time: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """[B,*,h,w] -> [B,width,*size], by default twice the size; `skips`, when given, are joined one to each block, the last first."""
-        return _run(self, self._map, x, time, size, *skips)
+        return run_block(self, self._map, x, time, size, *skips)
 
     def _map(self, x: Tensor, time: Tensor | None, size: tuple[int, int] | None, *skips: Tensor) -> Tensor:
         for number, resnet in enumerate(self.resnets):
@@ -118,7 +118,7 @@ class UpBlock(nn.Module):
         return x
 
 
-def _run(block: Any, forward: Callable[..., Any], *inputs: Any) -> Any:
+def run_block(block: Any, forward: Callable[..., Any], *inputs: Any) -> Any:
     """`forward(*inputs)`, again in the backward where the block asks for it. Tensors stand in `inputs` themselves, so that they count as kept."""
     if not (block.checkpointing and torch.is_grad_enabled()):
         return forward(*inputs)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ldmctl.blocks.attention import attend
 from ldmctl.blocks.embedding import sinusoids
-from ldmctl.blocks.levels import _run as run_block
+from ldmctl.blocks.levels import run_block
 
 EPS = 1e-6
 MODULATED = 6  # shift, scale and gate of the attention, then of the MLP

@@ -9,7 +9,7 @@ from ldmctl import registry
 from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
-SMALL = {"unet": {"widths": [8, 16, 16], "layers": 1, "norm_groups": 4}}
+SMALL = {"dit": {"width": 32, "depth": 2, "head_dim": 16}, "unet": {"widths": [8, 16, 16], "layers": 1, "norm_groups": 4}}
 NAMES = [plugin.name for plugin in registry.plugins("denoiser") if plugin.name in SMALL]
 
 
@@ -35,7 +35,7 @@ def latents(channels: int = 3, size: tuple[int, int] = (8, 8)) -> torch.Tensor:
 
 
 def test_the_built_in_denoisers_are_registered():
-    assert NAMES == ["unet"]
+    assert NAMES == ["dit", "unet"]
 
 
 @pytest.mark.parametrize("name", NAMES)
