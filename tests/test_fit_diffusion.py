@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from PIL import Image
 
 from ldmctl import registry, weights
 from ldmctl.codec import Codec, load_autoencoder
@@ -135,14 +136,22 @@ def test_a_cache_with_other_items_is_refused_with_the_counts_or_accepted(tmp_pat
 
 
 def test_a_run_goes_on_with_a_cache_that_has_grown_when_that_is_accepted(tmp_path, fit_diffusion, encode, vae_run):
-    cache = encode(tmp_path / "cache", vae_run)
-    run = fit_diffusion(tmp_path / "run", cache, "loop.steps=2")
-    encode(cache, vae_run, "dataset.count=48")
-    with pytest.raises(MismatchError, match=r"had 40 .*, now it has 48 .*--accept-data"):
-        fit_diffusion(run, cache, "loop.steps=4")
-    fit_diffusion(run, cache, "loop.steps=4", accept_data=True)
+    pictures = tmp_path / "pictures" / "train"
+    pictures.mkdir(parents=True)
+
+    def draw(*numbers):
+        for number in numbers:
+            Image.effect_noise((16, 16), 40 + number).convert("RGB").save(pictures / f"{number:02d}.png")
+        return encode(tmp_path / "cache", vae_run, f"data={pictures.parent}")
+
+    cache = draw(*range(10))
+    run = fit_diffusion(tmp_path / "run", cache, "conditioner=null", "loop.steps=2")
+    draw(10, 11)
+    with pytest.raises(MismatchError, match=r"had 10 training .*, now it has 12 .*--accept-data"):
+        fit_diffusion(run, cache, "conditioner=null", "loop.steps=4")
+    fit_diffusion(run, cache, "conditioner=null", "loop.steps=4", accept_data=True)
     assert weights.read_header(run / "model.safetensors")["step"] == 4
-    assert json.loads((run / "run.json").read_text())["cache_items"]["train"] == 48
+    assert json.loads((run / "run.json").read_text())["cache_items"]["train"] == 12
 
 
 def test_learned_weights_are_saved_resumed_and_not_part_of_the_model(tmp_path, fit_diffusion, vae_cache):
