@@ -90,8 +90,9 @@ def gradients(learner):
 
 
 def test_the_generators_gradient_does_not_leak_into_the_discriminators_step(tiny):
-    heard, facts = one_step(tiny)
-    alone, silent = one_step(tiny, "adversarial.weight=0")
+    loss = "adversarial.loss=vanilla"  # hinge's gradients of the last bias cancel, but for rounding
+    heard, facts = one_step(tiny, loss)
+    alone, silent = one_step(tiny, loss, "adversarial.weight=0")
     assert "adversarial" in facts and "adversarial" not in silent
     for name, gradient in gradients(heard.critic).items():
         torch.testing.assert_close(gradient, gradients(alone.critic)[name], msg=name)
