@@ -10,7 +10,7 @@ from PIL import Image
 from ldmctl import registry, weights
 from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.config import plugin_config
-from ldmctl.diffusion import clean_from, timestep
+from ldmctl.diffusion import clean_from, time_of, timestep
 from ldmctl.engine import Engine, Learner
 from ldmctl.errors import MismatchError
 from ldmctl.feed import on_device, open_pictures
@@ -50,7 +50,7 @@ def test_of_gaussian_latents_every_denoiser_learns_the_posterior_mean(tiny, deno
         stage.backward({"diffusion": model}, drawn, 1.0, HOST)
         model.update(step)
         model.track(step)
-    t = torch.tensor([0.15, 0.4, 0.6]).double()
+    t = torch.cat([time_of(plan, level) for level in (0.2, 1, 2)])  # of sigma / alpha, which multiplies an error of eps
     alpha, sigma = plan.marginal(t)
     clean, noise = torch.randn(2, 32, 3, *SHAPE)
     x = alpha.float().view(-1, 1, 1, 1) * clean + sigma.float().view(-1, 1, 1, 1) * noise
