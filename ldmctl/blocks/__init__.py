@@ -4,6 +4,7 @@ from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.blocks.codebook import Codebook, Quantized
+from ldmctl.blocks.conditions import join_maps, refuse_tokens
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
@@ -52,10 +53,12 @@ __all__ = [
     "group_norm",
     "in_colour",
     "inverse_length",
+    "join_maps",
     "k_means",
     "modulated_norm",
     "nearest_codes",
     "patchify",
+    "refuse_tokens",
     "rotate",
     "sinusoids",
     "unpatchify",

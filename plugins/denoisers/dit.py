@@ -18,8 +18,10 @@ from ldmctl.blocks import (
     axial_rotary,
     axial_sinusoids,
     gated_width,
+    join_maps,
     modulated_norm,
     patchify,
+    refuse_tokens,
     unpatchify,
 )
 from ldmctl.config import PluginConfig
@@ -63,10 +65,7 @@ class DiT(nn.Module):
         self, config: Config, *, channels: int, size: tuple[int, int], vector_dim: int = 0, token_dim: int = 0, map_channels: int = 0
     ):
         super().__init__()
-        if token_dim:
-            raise PluginError(
-                "The denoiser 'dit' takes vectors and maps, not tokens: choose a conditioner without tokens, or another denoiser."
-            )
+        refuse_tokens("dit", token_dim)
         width = config.width
         self.patch = config.patch or (1 if max(size) <= SMALL else 2)
         self.grid = self._grid(*size)
@@ -109,7 +108,7 @@ class DiT(nn.Module):
         signal = self._signal(timestep, condition)
         steering = signal if self.modulation is None else self.modulation(signal)
 
-        padded = F.pad(self._with_maps(x, condition), (0, grid[1] * self.patch - width, 0, grid[0] * self.patch - height))
+        padded = F.pad(join_maps(x, self.map_channels, condition), (0, grid[1] * self.patch - width, 0, grid[0] * self.patch - height))
         tokens = (self.patch_embedding(patchify(padded, self.patch)) + positions).to(x.dtype)
         hidden = tokens
         for number, each in enumerate(self.blocks, start=1):
@@ -126,12 +125,6 @@ class DiT(nn.Module):
         if self.vector_embedding is not None and condition is not None and condition.vector is not None:
             signal = signal + self.vector_embedding(condition.vector)
         return F.silu(signal)
-
-    def _with_maps(self, x: Tensor, condition: Condition | None) -> Tensor:
-        if not self.map_channels:
-            return x
-        maps = None if condition is None else condition.maps
-        return torch.cat([x, x.new_zeros(x.shape[0], self.map_channels, *x.shape[2:]) if maps is None else maps.to(x.dtype)], dim=1)
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of patches; what the last ones lack is padded with zeros."""

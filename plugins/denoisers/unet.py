@@ -7,14 +7,12 @@ the size of the skip they meet.
 import math
 from typing import Self
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt, StrictBool, model_validator
 from torch import Tensor, nn
 
-from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm
+from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm, join_maps, refuse_tokens
 from ldmctl.config import PluginConfig
-from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
 EPS = 1e-5
@@ -55,10 +53,7 @@ class UNet(nn.Module):
         self, config: Config, *, channels: int, size: tuple[int, int], vector_dim: int = 0, token_dim: int = 0, map_channels: int = 0
     ):
         super().__init__()
-        if token_dim:
-            raise PluginError(
-                "The denoiser 'unet' takes vectors and maps, not tokens: choose a conditioner without tokens, or another denoiser."
-            )
+        refuse_tokens("unet", token_dim)
         widths, layers = config.widths, config.layers
         time_width = 4 * widths[0]
         groups = math.gcd(config.norm_groups, *widths)
@@ -89,7 +84,7 @@ class UNet(nn.Module):
         if self.vector_embedding is not None and condition is not None and condition.vector is not None:
             time = time + self.vector_embedding(condition.vector)
 
-        hidden = self.conv_in(self._with_maps(x, condition))
+        hidden = self.conv_in(join_maps(x, self.map_channels, condition))
         skips = [hidden]
         for block in self.down_blocks:
             skips += block(skips[-1], time)
@@ -108,12 +103,6 @@ class UNet(nn.Module):
         for layer in ends:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-    def _with_maps(self, x: Tensor, condition: Condition | None) -> Tensor:
-        if not self.map_channels:
-            return x
-        maps = None if condition is None else condition.maps
-        return torch.cat([x, x.new_zeros(x.shape[0], self.map_channels, *x.shape[2:]) if maps is None else maps.to(x.dtype)], dim=1)
 
 
 def _joined(widths: list[int], level: int, layers: int) -> list[int]:
