@@ -29,7 +29,7 @@ from process import main as command_here
 from process import script
 from random_cache import make
 
-from ldmctl.engine import Learner
+from ldmctl.learner import Learner
 from ldmctl.network import Network
 
 SIZES: dict[str, dict[str, Any]] = {

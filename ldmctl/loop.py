@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ldmctl import weights
 from ldmctl.arithmetic import peak_rate
-from ldmctl.engine import Engine, Learner, learning_rate
+from ldmctl.engine import Engine
 from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.learner import Learner, learning_rate
 from ldmctl.room import GIB, held
 from ldmctl.run import Run
 from ldmctl.schemas import Loop

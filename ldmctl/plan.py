@@ -16,6 +16,7 @@ from ldmctl.errors import MissingError
 from ldmctl.feed import open_pictures
 from ldmctl.images import pad_to
 from ldmctl.initial import load_initial
+from ldmctl.learner import Learner
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
@@ -111,7 +112,7 @@ def training_rate(
     affordable = PATIENCE * peak_rate(engine) / max(training_flops(flops), 1)
     micro = config.loop.micro if isinstance(config.loop.micro, int) else config.loop.batch
     count = max(1, min(micro, config.loop.batch // config.machine.devices, int(affordable)))
-    model = engines.Learner(network.train(), config.loop, engine)
+    model = Learner(network.train(), config.loop, engine)
     x, label = torch.randn(count, *latent, device=engine.device), torch.zeros(count, dtype=torch.long, device=engine.device)
 
     def step() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, multiprocessing, nn
 
 from ldmctl.blocks import Codebook, k_means, nearest_codes
 from ldmctl.blocks.nearest import CPU_TILE, NARROWEST, width_of
-from ldmctl.engine import Engine, Learner
+from ldmctl.engine import Engine
+from ldmctl.learner import Learner
 from ldmctl.schemas import Loop
 
 

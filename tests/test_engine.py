@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ldmctl import engine as engines
-from ldmctl.engine import Engine, Learner, batch_items, epoch_order, learning_rate, micro_batches
+from ldmctl.engine import Engine, batch_items, epoch_order, micro_batches
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.learner import Learner, learning_rate
 from ldmctl.schemas import Loop, Machine
 
 CPU = Engine(torch.device("cpu"), torch.float32)

@@ -11,10 +11,11 @@ from ldmctl import registry, weights
 from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.config import plugin_config
 from ldmctl.diffusion import clean_from, time_of, timestep
-from ldmctl.engine import Engine, Learner
+from ldmctl.engine import Engine
 from ldmctl.errors import MismatchError
 from ldmctl.feed import on_device, open_pictures
 from ldmctl.latents import Latents
+from ldmctl.learner import Learner
 from ldmctl.manifest import read
 from ldmctl.network import build_network, describe_network
 from ldmctl.presets import pictures_of

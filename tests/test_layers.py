@@ -23,7 +23,7 @@ LAYERS = [
     {"adversarial", "weights", "emphasis"},
     {"averages"},
     {"engine", "tiling"},
-    {"shards"},
+    {"shards", "learner"},
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
     {"sampling", "examination", "room", "arithmetic"},
     {"loop", "verdict", "exhibits"},

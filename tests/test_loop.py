@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ldmctl import weights
-from ldmctl.engine import Engine, Learner, batch_items
+from ldmctl.engine import Engine, batch_items
 from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.learner import Learner
 from ldmctl.loop import Guard, Meter, Training
 from ldmctl.run import open_run
 

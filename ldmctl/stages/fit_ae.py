@@ -18,7 +18,7 @@ from ldmctl import registry, weights
 from ldmctl.adversarial import Adversary, in_whole_steps
 from ldmctl.balance import Balance
 from ldmctl.codec import Codec
-from ldmctl.engine import Engine, Learner
+from ldmctl.engine import Engine
 from ldmctl.equivariance import Equivariant
 from ldmctl.errors import MissingError
 from ldmctl.examination import examine
@@ -26,6 +26,7 @@ from ldmctl.exhibits import write_pictures
 from ldmctl.feed import on_device, open_pictures, shown_items, training_batches
 from ldmctl.images import crop_to, grid, pad_to, to_uint8, write_png
 from ldmctl.initial import decoder_only, load_initial
+from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures

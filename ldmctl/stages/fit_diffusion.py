@@ -24,10 +24,11 @@ from ldmctl.arithmetic import forward_flops, training_flops
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.diffusion import draw_times, noised, target, timestep
 from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
-from ldmctl.engine import Engine, Learner, generator
+from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import grid, to_uint8, write_png
 from ldmctl.latents import Latents, Resident, open_latents, training_latents
+from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, describe_network
