@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ldmctl import weights
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.sharding import Spread, gathered, laid_out
 
 LENGTHS = (0.05, 0.10)  # tracked: those that others between 0.03 and 0.2 are combined from well
 LONGEST = 12**-0.5  # gamma = 0, the plain mean
@@ -74,7 +75,7 @@ def combination(step: int, length: float, stored: Sequence[tuple[int, float]]) -
 
 
 class PowerAverages:
-    """The power averages of LENGTHS of one network's weights, float32, where the weights are.
+    """The power averages of LENGTHS of one network's weights, float32, where the weights are, and sharded as they are.
 
     `averaged` names the tensors that are averaged, the trained parameters; all others are copied as they are.
     """
@@ -103,7 +104,7 @@ class PowerAverages:
         """Everything that a resume needs, by name."""
         return {f"{prefix}.{length:.3f}.{name}": value for length, average in self.averages.items() for name, value in average.items()}
 
-    def restore(self, prefix: str, state: Mapping[str, Tensor]) -> None:
+    def restore(self, prefix: str, state: Mapping[str, Tensor | Spread]) -> None:
         """Take back what `state` gave. A MismatchError where there is nothing: a power average begins with the first step."""
         mine = self.state(prefix)
         if not mine.keys() <= state.keys():
@@ -116,16 +117,18 @@ class PowerAverages:
                 raise MismatchError(
                     f"The saved state is of another network: {name} is {list(state[name].shape)} there, {list(value.shape)} here."
                 )
-            value.copy_(state[name])
+            value.copy_(laid_out(state[name], value))
 
-    def write(self, folder: Path, step: int, header: Mapping[str, Any]) -> list[Path]:
-        """Store each average after `step` as a model file under the model's own `header` -> the files."""
+    def write(self, folder: Path, step: int, header: Mapping[str, Any], *, writes: bool = True) -> list[Path]:
+        """Store each average after `step` as a model file under the model's own `header` -> the files. One rank writes, all take part."""
         files = []
         for length, average in self.averages.items():
             file = folder / f"{step:09d}-{length:.3f}.safetensors"
             copied = sorted(average.keys() - set(self.names))
-            weights.save(file, average, {**header, "step": step, "length": length, "copied": copied})
-            files.append(file)
+            tensors = gathered(average, keep=writes)
+            if writes:
+                weights.save(file, tensors, {**header, "step": step, "length": length, "copied": copied})
+                files.append(file)
         return files
 
 

@@ -25,14 +25,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import safetensors
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ldmctl import engine as engines
 from ldmctl import manifest as manifests
-from ldmctl import registry, weights
+from ldmctl import registry, states, weights
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
 from ldmctl.config import resolve
 from ldmctl.diffusion import Denoise, levels
@@ -50,6 +49,7 @@ from ldmctl.presets import pictures_of
 from ldmctl.run import config_of, make_folder, model_file
 from ldmctl.sampling import even_threads, rows_of, sample_latents
 from ldmctl.schemas import Coding, Compute, EncodeDataset, Sample
+from ldmctl.sharding import whole
 from ldmctl.verdict import PSNR
 from ldmctl.voice import Voice
 
@@ -566,9 +566,8 @@ def raw_network(chain: Chain) -> Network:
     step = weights.read_header(file).get("scalars", {}).get("step")
     if step != chain.header.get("step"):
         raise MismatchError(f"{file} is of step {step}, this model of step {chain.header.get('step')}.")
-    with safetensors.safe_open(str(file), framework="pt") as state:
-        names = [name for name in state.keys() if name.startswith(prefix)]  # noqa: SIM118
-        tensors = {name.removeprefix(prefix): state.get_tensor(name) for name in names}
+    saved, _ = states.load(chain.folder, chain.engine) or ({}, {})
+    tensors = {name.removeprefix(prefix): whole(value) for name, value in saved.items() if name.startswith(prefix)}
     network = build_network(chain.header)
     weights.load_into(network, tensors, file)
     return network.to(chain.engine.device).eval().requires_grad_(False)

@@ -1,7 +1,8 @@
 """One network under training: its optimizer, its gradients over micro-batches and ranks, and the averages of its weights."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from ldmctl.averages import PowerAverages
 from ldmctl.engine import Engine
 from ldmctl.errors import MismatchError
 from ldmctl.schemas import Loop
+from ldmctl.sharding import Spread, laid_out, local, shard, whole
+
+Saved = TypeVar("Saved", bound=Tensor | Spread)
 
 
 def learning_rate(loop: Loop, step: int) -> float:
@@ -33,6 +37,8 @@ class Learner:
     by state-dict name, or is empty. `around` is what forwards go through instead of
     the module, when that is a module around it; `alters` says whether the module's
     own `after_step` is called; `compiled` puts these forwards through torch.compile.
+    With `sharded` the ranks share the module itself (FSDP2 instead of DDP) and with it
+    all that is made of its weights: every rank takes part in every forward.
     """
 
     def __init__(
@@ -46,17 +52,21 @@ class Learner:
         around: nn.Module | None = None,
         alters: bool = True,
         compiled: bool = False,
+        sharded: bool = False,
     ):
         self.module = module
         self.alters = alters
         self.loop = loop
         self.engine = engine
         self.rate = 1.0 if lr is None else lr / loop.lr
+        self.sharded = sharded and engine.world > 1
+        if self.sharded:
+            shard(module, engine.device)
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.network: Callable = module if around is None else around
         if compiled:
             self.network = torch.compile(self.network)
-        if engine.world > 1 and self.parameters:
+        if engine.world > 1 and self.parameters and not self.sharded:
             ids = [engine.device.index] if engine.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
         fused = engine.device.type in ("cuda", "cpu")
@@ -72,15 +82,20 @@ class Learner:
         self._growth = torch.zeros((), dtype=torch.int32, device=engine.device)
 
     def backward_context(self, *, last: bool) -> AbstractContextManager:
-        """Around a forward and its backward: ranks exchange gradients at the last micro-batch only."""
+        """Around a forward and its backward: ranks exchange gradients at the last micro-batch only.
+
+        Until then each rank holds those of the whole network, 4 bytes per parameter, of a sharded one too.
+        """
+        if self.sharded:
+            self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         waits = isinstance(self.network, DistributedDataParallel) and not last
         return self.network.no_sync() if waits else nullcontext()  # type: ignore[attr-defined]
 
     def update(self, step: int) -> tuple[Tensor, Tensor]:
         """One optimizer step -> (gradient norm, 1.0 if it was not finite and the step was skipped). No host sync."""
         assert self.optimizer is not None
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients) / self.scale
+        gradients = [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+        norm = self._norm(gradients) / self.scale
         bad = (~norm.isfinite()).float()
         factor = 1 / self.scale
         if self.loop.clip is not None:
@@ -93,6 +108,10 @@ class Learner:
         if self.engine.dtype == torch.float16:
             torch._amp_update_scale_(self.scale, self._growth, bad, 2.0, 0.5, 2000)
         return norm, bad
+
+    def _norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        norm = nn.utils.get_total_norm(gradients)
+        return self.engine.total(norm.square()).sqrt() if self.sharded else norm
 
     def _step(self, bad: Tensor) -> None:
         assert self.optimizer is not None
@@ -136,21 +155,23 @@ class Learner:
             out |= {f"{prefix}.optimizer.{index}.{key}": value for key, value in slots.items()}
         return out
 
-    def restore(self, prefix: str, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; a state of another network is a MismatchError."""
-        part = {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}
+    def restore(self, prefix: str, state: Mapping[str, Tensor | Spread]) -> None:
+        """Take back what `state` gave, on any number of ranks, sharded or not; a state of another network is a MismatchError."""
+        part = _below(state, f"{prefix}.")
+        weights = self.module.state_dict()
+        saved = {name: laid_out(value, weights.get(name)) for name, value in _below(part, "weights.").items()}
         try:
-            self.module.load_state_dict(_below(part, "weights."))
+            self.module.load_state_dict(saved)
         except RuntimeError as error:
             raise MismatchError(f"The saved state is of another {prefix}: {' '.join(str(error).split())[:300]}") from None
         for name, value in _below(part, "average.").items():
-            self.average[name] = value.to(self.engine.device)
+            self.average[name].copy_(laid_out(value, self.average[name]))
         if self.powers is not None:
             self.powers.restore("powers", part)
-        self.scale.copy_(part["scale"])
-        self._growth.copy_(part["growth"])
+        self.scale.copy_(whole(part["scale"]))
+        self._growth.copy_(whole(part["growth"]))
         for index, parameter in enumerate(self.parameters):
-            slots = {key: value.to(self.engine.device) for key, value in _below(part, f"optimizer.{index}.").items()}
+            slots = {key: laid_out(value, parameter).to(self.engine.device) for key, value in _below(part, f"optimizer.{index}.").items()}
             if slots and self.optimizer:
                 self.optimizer.state[parameter] = slots
 
@@ -167,13 +188,17 @@ class Averaged:
         self.kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
         if self.learner.average:
             module.load_state_dict(self.learner.average)
+        if self.learner.sharded:
+            module.unshard()  # type: ignore[operator]  # what is in no unit; parts are called by themselves too, as samplers do
         return module.eval()
 
     def __exit__(self, *_: object) -> None:
+        if self.learner.sharded:
+            self.learner.module.reshard()  # type: ignore[operator]
         self.learner.module.load_state_dict(self.kept)
         for part, training in self.modes.items():
             part.training = training
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _below(state: Mapping[str, Saved], prefix: str) -> dict[str, Saved]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

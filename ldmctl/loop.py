@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmctl import weights
+from ldmctl import states, weights
 from ldmctl.arithmetic import peak_rate
 from ldmctl.engine import Engine
 from ldmctl.errors import DivergedError, MismatchError, Stopped
@@ -23,6 +23,7 @@ from ldmctl.learner import Learner, learning_rate
 from ldmctl.room import GIB, held
 from ldmctl.run import Run
 from ldmctl.schemas import Loop
+from ldmctl.sharding import gathered, local
 from ldmctl.signals import Signals
 from ldmctl.voice import Bar, Voice
 
@@ -64,7 +65,8 @@ class Training:
         self.bar: Bar = voice.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
 
     def _restore(self) -> None:
-        saved = self.run.load_state() if self.run.resumed else None
+        self.engine.barrier()  # the first rank may have cleared the folder
+        saved = states.load(self.run.folder, self.engine) if self.run.resumed else None
         model = self.run.folder / "model.safetensors"
         if saved is None:
             if self.run.resumed and model.exists():
@@ -82,15 +84,16 @@ class Training:
             )
         for name, learner in self.learners.items():
             learner.restore(name, tensors)
+        whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
         for name, module in self.remembers.items():
-            module.load_state_dict({key: tensors[f"{name}.{key}"] for key in module.state_dict()})
-        self.meter.restore(tensors)
+            module.load_state_dict({key: whole[f"{name}.{key}"] for key in module.state_dict()})
+        self.meter.restore(whole)
         self.first = self.done = int(scalars["step"])
         self.scalars = scalars["kept"]
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
-        if _step_of(model) != self.done:
+        if self._first_rank_says(self.engine.leads and _step_of(model) != self.done):
             self._write_model(model)
             self._write_averages()
         if self.done:
@@ -174,7 +177,10 @@ class Training:
         )
 
     def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
-        """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far."""
+        """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far.
+
+        The first rank calls it, and where the model is sharded all do.
+        """
         values = self.last_validation = self.scalars["validation"] = {name: float(value) for name, value in values.items()}
         self.run.log(step + 1, values)
         if self.tracker is not None and self.run.writes:
@@ -183,7 +189,8 @@ class Training:
                 self.tracker.image(step + 1, picture)
         best = self.scalars.get("best")
         judged = values.get(judged_by, math.nan)
-        if self.loop.keep.best and math.isfinite(judged) and (best is None or judged < best):
+        better = self.engine.leads and math.isfinite(judged) and (best is None or judged < best)
+        if self.loop.keep.best and self._first_rank_says(better):
             self.scalars["best"] = judged
             self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
         self.voice.say(
@@ -198,15 +205,14 @@ class Training:
         if self.guard.in_a_row:
             self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
         tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
-        if not all(bool(value.isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name):
+        held = (local(value) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name)
+        if self.engine.any(not all(bool(value.isfinite().all()) for value in held)):
             raise DivergedError(
                 f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
             )
         remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
-        self.run.save_state(
-            tensors | remembered | self.meter.state(),
-            {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row},
-        )
+        scalars = {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
+        states.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
         self._write_model(self.run.folder / "model.safetensors")
         self._write_averages()
         keep = self.loop.keep
@@ -220,13 +226,17 @@ class Training:
     def _write_averages(self) -> None:
         """The pair of power averages, when `loop.keep.averages` asks for it; at the end in any case."""
         every = self.loop.keep.averages
-        if self.model.powers is not None and self.run.writes and (self.done % every == 0 or self.done == self.loop.steps):
-            self.model.powers.write(self.run.folder / "averages", self.done, self.header)
+        if self.model.powers is not None and (self.done % every == 0 or self.done == self.loop.steps):
+            self.model.powers.write(self.run.folder / "averages", self.done, self.header, writes=self.run.writes)
 
     def _write_model(self, path: Path, *, step: int | None = None) -> None:
+        tensors = gathered(self.model.average or self.model.module.state_dict(), keep=self.run.writes)
         if self.run.writes:
-            tensors = self.model.average or self.model.module.state_dict()
             weights.save(path, tensors, {**self.header, "step": self.done if step is None else step})
+
+    def _first_rank_says(self, flag: bool) -> bool:
+        """Whether the first rank found so, on every rank that takes part: all of a sharded model's, else each for itself."""
+        return self.engine.any(flag) if self.model.sharded else flag
 
 
 class Guard:

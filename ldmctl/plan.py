@@ -82,7 +82,7 @@ def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
 
 
 def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
-    """Parameters, arithmetic, steps, memory, disk and time of a fit-diffusion."""
+    """Parameters, arithmetic, steps, memory, disk and time of a fit-diffusion; no time where one device may have no room for a step."""
     engine = engines.start(config.machine)
     manifest = manifests.read(Path(config.latents))
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
@@ -90,12 +90,14 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     label = torch.zeros(1, dtype=torch.long)
     forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)
     activations, flops = saved_bytes(network, forward), forward_flops(forward)
-    train = manifest.count("train")
+    train, sharing = manifest.count("train"), config.machine.devices if config.machine.parallel == "fsdp" else 1
     out = {
         "network": f"{parameter_count(network):,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
         "latent": " x ".join(str(side) for side in manifest.latent),
-        **costs(config.loop, parameter_count(network), activations, train, manifest.count("val")),
+        **costs(config.loop, parameter_count(network), activations, train, manifest.count("val"), share=sharing),
     }
+    if sharing > 1:
+        return out
     rate, count = training_rate(network.to(engine.device), config, manifest.latent, flops, engine)
     share = rate * training_flops(flops, checkpointing=config.loop.checkpointing) / peak_rate(engine)
     out["time"] = (
@@ -137,13 +139,16 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     }
 
 
-def costs(loop: Loop, parameters: int, activations: int, train: int, val: int) -> dict[str, Any]:
-    """Epochs, memory and disk of a training: weights, gradients, two moments and the average, 4 bytes each, and activations."""
+def costs(loop: Loop, parameters: int, activations: int, train: int, val: int, *, share: int = 1) -> dict[str, Any]:
+    """Epochs, memory and disk of a training: weights, gradients, two moments and the average, 4 bytes each, and activations.
+
+    Memory is that of one device, of as many as `share` the network.
+    """
     micro = loop.micro if isinstance(loop.micro, int) else loop.batch
     return {
         "pictures": f"{train:,} + {val:,} held out",
         "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",
-        "memory": f"about {human(20 * parameters + micro * activations)} in float32 with {micro} pictures per forward",
+        "memory": f"about {human(20 * parameters / share + micro * activations)} in float32 with {micro} pictures per forward",
         "disk": f"about {human(20 * parameters)}, and {human(4 * parameters)} for each snapshot",
     }
 

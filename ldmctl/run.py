@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from ldmctl import registry, weights
 from ldmctl.config import Config, fixed_differences
 from ldmctl.documents import read_config, write_json, write_yaml
-from ldmctl.errors import LdmctlError, MismatchError, with_article
+from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.schemas import VERBS
 
 OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
@@ -25,7 +24,7 @@ OWN_PATTERNS = (
     "snapshots/*.safetensors",
     "averages/*.safetensors",
     "latents.json",
-    "*-[0-9]*.safetensors",
+    "*-[0-9]*.safetensors",  # of a cache, and of a sharded state
     "*-[0-9]*.items.jsonl",
 )
 
@@ -79,21 +78,6 @@ class Run:
         self.record |= values
         if self.writes:
             weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
-
-    def save_state(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-        """Replace state.safetensors: one file, one rename."""
-        if self.writes:
-            weights.save(self.folder / "state.safetensors", tensors, {"kind": "state", "scalars": dict(scalars)})
-
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """(tensors, scalars) of the last saved state, None when there is none yet."""
-        file = self.folder / "state.safetensors"
-        if not file.exists():
-            return None
-        tensors, header = weights.load(file)
-        if header.get("kind") != "state":
-            raise MismatchError(f"{file} is not the state of a run but {with_article(header.get('kind', 'file'))}. {WAYS}")
-        return tensors, header["scalars"]
 
     def close(self, status: str, exit_code: int = 0) -> None:
         """Say how it ended and let the folder go."""
@@ -247,7 +231,8 @@ def _take(folder: Path) -> IO[str]:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what ldmctl wrote into a run folder, and nothing else; run.json, by which it is known, last."""
+    """Delete what ldmctl wrote into a run folder, and nothing else: the state first, which names others, and run.json, by which it is known, last."""
+    (folder / "state.safetensors").unlink(missing_ok=True)
     for file in [*(file for pattern in OWN_PATTERNS for file in folder.glob(pattern)), *(folder / name for name in OWN)]:
         file.unlink(missing_ok=True)
 

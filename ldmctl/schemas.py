@@ -4,7 +4,7 @@ A key marked `Free` may change when a run is resumed; any other change is refuse
 Slots are filled by plugins, whose own keys stand in their `Config`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -23,7 +23,13 @@ class Compute(Config):
 class Machine(Compute):
     """Where training runs."""
 
-    devices: PositiveInt = Field(1, description="processes on this machine, one device each (DDP)", json_schema_extra=Free)
+    devices: PositiveInt = Field(1, description="processes on this machine, one device each", json_schema_extra=Free)
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="what several devices share. ddp: the batch; fsdp: also the denoiser, its optimizer and averages, for those "
+        "too large for one device. What is learned is the same",
+        json_schema_extra=Free,
+    )
     memory: PositiveFloat | None = Field(
         None, description="GiB that loop.micro=auto may fill on each device; null: nine tenths of what is free", json_schema_extra=Free
     )
@@ -37,6 +43,12 @@ class Fleet(Machine):
         description="whether torch.compile translates the network first: minutes once, then faster steps; auto: on cuda",
         json_schema_extra=Free,
     )
+
+    @model_validator(mode="after")
+    def _compiled_or_sharded(self) -> Self:
+        if self.compile is True and self.parallel == "fsdp":
+            raise ValueError("parallel=fsdp is not compiled: take compile=false, or auto, which leaves it out then")
+        return self
 
 
 class Coding(Compute):
@@ -188,6 +200,12 @@ class FitAE(Pictures):
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _autoencoders_are_not_sharded(self) -> Self:
+        if self.machine.parallel == "fsdp":
+            raise ValueError("machine.parallel: fsdp shares large denoisers among devices (fit-diffusion); fit-ae trains with ddp")
+        return self
 
 
 class Encoding(Coding):

@@ -1,6 +1,9 @@
 """The same promises on a CUDA device: `pytest -m gpu`."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +39,24 @@ def test_a_prolonged_run_is_the_long_run_bit_for_bit(tmp_path, vae_cache, fit_di
     one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_two_devices_that_share_the_network_learn_what_two_that_share_the_batch_learn(precision, tmp_path, vae_cache, fit_diffusion):
+    words = ["machine.device=cuda", f"machine.precision={precision}", "machine.compile=false", "loop.lr=1e-4", "loop.preview=2"]
+    config = Path(__file__).parent / "tiny" / "fit-diffusion.yaml"
+    for parallel in ("ddp", "fsdp"):
+        command = ["fit-diffusion", "--config", config, "--out", tmp_path / parallel, f"latents={vae_cache}", "--devices", "2"]
+        subprocess.run(
+            [sys.executable, "-m", "ldmctl", *map(str, command), *words, f"machine.parallel={parallel}"], check=True, timeout=300
+        )
+    assert losses(tmp_path / "fsdp") == pytest.approx(losses(tmp_path / "ddp"), rel=1e-3)
+    assert len(list((tmp_path / "fsdp").glob("state-*-of-00002.safetensors"))) == 2
+    one, other = (weights.load(tmp_path / parallel / "model.safetensors")[0] for parallel in ("ddp", "fsdp"))
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in other.items()}
+    fit_diffusion(tmp_path / "fsdp", vae_cache, *words, "loop.steps=6")
+    assert len(losses(tmp_path / "fsdp")) == 6
 
 
 def test_resident_latents_answer_as_mapped_ones_do(vae_cache):

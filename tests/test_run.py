@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from ldmctl import weights
+from ldmctl import states, weights
+from ldmctl.engine import Engine
 from ldmctl.errors import ConfigError, DivergedError, MismatchError, Stopped
 from ldmctl.run import config_of, model_file, open_run
 
@@ -53,7 +54,7 @@ def test_other_ranks_hold_no_lock_and_write_nothing(tmp_path, tiny):
     with open_run(tmp_path / "run", tiny("fit-ae"), writes=False) as other:
         other.log(1, {"loss": 1.0})
         other.update(step=1)
-        other.save_state({"a": torch.zeros(1)}, {})
+        states.save(other.folder, {"a": torch.zeros(1)}, {"step": 1}, Engine(torch.device("cpu"), torch.float32, rank=1))
         other.note_bad([{"file_name": "a.png"}])
     assert not (tmp_path / "run").exists()
 
@@ -138,13 +139,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_state_that_cannot_be_written_leaves_the_old_state(tmp_path, tiny):
-    with open_run(tmp_path, tiny("fit-ae")) as run:
-        run.save_state({"a": torch.ones(2)}, {"step": 1})
-        with pytest.raises(RuntimeError):
-            run.save_state({"a": torch.sparse_coo_tensor(size=(2, 2))}, {"step": 2})
-        tensors, scalars = run.load_state()
-        assert tensors["a"].tolist() == [1, 1] and scalars == {"step": 1}
+def test_a_state_that_cannot_be_written_leaves_the_old_state(tmp_path):
+    engine = Engine(torch.device("cpu"), torch.float32)
+    states.save(tmp_path, {"a": torch.ones(2)}, {"step": 1}, engine)
+    with pytest.raises(RuntimeError):
+        states.save(tmp_path, {"a": torch.sparse_coo_tensor(size=(2, 2))}, {"step": 2}, engine)
+    tensors, scalars = states.load(tmp_path, engine)
+    assert tensors["a"].tolist() == [1, 1] and scalars == {"step": 1}
     assert not list(tmp_path.glob(".*.tmp"))
 
 

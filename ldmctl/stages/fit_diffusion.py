@@ -66,14 +66,14 @@ def fit_diffusion(
     engine.share(config.loop.batch)
     cache = Path(config.latents).expanduser()
     manifest = check_cache(config, cache)
-    compiled = engines.compiles(config.machine.compile, engine)
+    sharded = is_sharded(config, engine)
+    compiled = not sharded and engines.compiles(config.machine.compile, engine)
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     engines.reseed("weights", config.loop.seed, "denoiser")
-    network = build_network(described).to(engine.device).train()
-    engines.recompute(network, config.loop.checkpointing)
+    network = new_network(config, described, engine)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     size = " x ".join(str(side) for side in manifest.latent)
@@ -103,11 +103,11 @@ def fit_diffusion(
             "autoencoder": manifest.autoencoder,
         }
         micro_batch = find_micro(config, described, manifest.latent, engine, voice) if config.loop.micro == "auto" else config.loop.micro
-        model = Learner(network, config.loop, engine, compiled=compiled)
+        flops = training_flops(flops_of(network, manifest.latent), checkpointing=config.loop.checkpointing)
+        model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
         if config.weighting.kind == "learned":
             learners["uncertainty"] = Learner(Uncertainty().to(engine.device), config.loop, engine, averaged=False)
-        flops = training_flops(flops_of(network, manifest.latent, engine), checkpointing=config.loop.checkpointing)
         source = Resident(train, engine) if Resident.fits(train, engine) else train
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
 
@@ -130,7 +130,7 @@ def fit_diffusion(
                     training.update(step, each, batch.items)
 
                 # Report now and then.
-                if training.previews(step) and engine.leads:
+                if training.previews(step) and (engine.leads or sharded):  # a sharded network is gathered from all ranks
                     with model.averaged(), torch.no_grad():
                         values = validate(config, network, val, codec, schedule, engine)
                         picture = run.folder / "samples" / f"{step + 1:09d}.png"
@@ -142,15 +142,29 @@ def fit_diffusion(
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 
+def is_sharded(config: FitDiffusion, engine: Engine) -> bool:
+    """Whether there are ranks and they share the network itself."""
+    return config.machine.parallel == "fsdp" and engine.world > 1
+
+
+def new_network(config: FitDiffusion, described: dict[str, Any], engine: Engine) -> Network:
+    """The network to train, on the device; one that is to be sharded stays on the CPU, from where its Learner takes it piece by piece."""
+    network = build_network(described).train()
+    engines.recompute(network, config.loop.checkpointing)
+    return network if is_sharded(config, engine) else network.to(engine.device)
+
+
 def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, voice: Voice) -> int:
     """The largest micro-batch that one real step has room for, by a network of its own, which is thrown away."""
-    network = build_network(described).to(engine.device).train()
-    engines.recompute(network, config.loop.checkpointing)
-    model, mine = Learner(network, config.loop, engine), engine.share(config.loop.batch)
+    model = Learner(new_network(config, described, engine), config.loop, engine, sharded=is_sharded(config, engine))
+    mine = engine.share(config.loop.batch)
 
     def step(count: int) -> None:
         x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
-        backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label), 1.0, engine)
+        parts = 2 if model.sharded and count < mine.stop - mine.start else 1  # gradients of all weights wait for the last part
+        for part in range(parts):
+            with model.backward_context(last=part == parts - 1):
+                backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label), 1.0, engine)
         model.update(0)
         model.track(0)
 
@@ -253,10 +267,11 @@ def on(times: Tensor, device: torch.device) -> Tensor:
     return times.to(device, torch.float32 if device.type == "mps" else times.dtype)
 
 
-def flops_of(network: Network, latent: tuple[int, ...], engine: Engine) -> int:
-    """Floating-point operations of one latent's forward."""
-    one = torch.zeros(1, *latent, device=engine.device)
-    return forward_flops(lambda: network(one, one.new_zeros(1), torch.zeros(1, dtype=torch.long, device=engine.device)))
+def flops_of(network: Network, latent: tuple[int, ...]) -> int:
+    """Floating-point operations of one latent's forward, where the network is."""
+    device = next(network.parameters()).device
+    one = torch.zeros(1, *latent, device=device)
+    return forward_flops(lambda: network(one, one.new_zeros(1), torch.zeros(1, dtype=torch.long, device=device)))
 
 
 def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
@@ -300,7 +315,7 @@ def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, sch
 def save_preview(
     config: FitDiffusion, network: Network, codec: Codec, schedule: Any, sampler: Any, manifest: Manifest, path: Path, engine: Engine
 ) -> None:
-    """A grid of samples whose seeds and labels never change."""
+    """A grid of samples whose seeds and labels never change, written by the first rank."""
     count = config.preview.count
     labels = [index % len(manifest.classes) for index in range(count)] if config.conditioner is not None else [-1] * count
     latent = sample_latents(
@@ -317,4 +332,5 @@ def save_preview(
         batch=count,
     )
     size = int(manifest.image["size"])
-    write_png(path, grid(to_uint8(codec.decode(latent, (size, size)))))
+    if engine.leads:
+        write_png(path, grid(to_uint8(codec.decode(latent, (size, size)))))
