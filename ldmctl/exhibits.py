@@ -1,18 +1,20 @@
-"""Pictures that go with a verdict: reconstructions beside their originals, and what each latent channel shows."""
+"""Pictures that go with a verdict: reconstructions beside their originals, what each latent channel shows, rows with captions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ldmctl.codec import Codec
 from ldmctl.engine import Engine, generator
 from ldmctl.examination import held_out
 from ldmctl.feed import on_device, shown_items
-from ldmctl.images import crop_to, grid, to_uint8, write_png
+from ldmctl.images import crop_to, grid, to_tensor, to_uint8, write_png
 from ldmctl.pictures import Pictures
 
 LOUDER = 4  # times the absolute error is amplified
@@ -63,3 +65,22 @@ def enlarged(image: Tensor) -> Tensor:
     """uint8 [B,C,H,W] with every pixel as large a square as it takes to be `SIDE` pixels wide."""
     times = -(-SIDE // image.shape[-1])
     return image.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+def captioned(rows: Sequence[tuple[str, Tensor]], *, columns: int) -> Tensor:
+    """uint8 [C,H',W'] of rows of at most so many pictures [n,C,H,W] in [-1, 1], each row after a tile with its caption."""
+    tiles = []
+    for caption, image in rows:
+        shown = enlarged(to_uint8(image[:columns].nan_to_num(0.0)).cpu())
+        blank = torch.full((columns - len(shown), *shown.shape[1:]), 255, dtype=torch.uint8)
+        tiles += [written(caption, shown.shape[1:])[None], shown, blank]
+    return grid(torch.cat(tiles), columns=columns + 1)
+
+
+def written(text: str, shape: Sequence[int]) -> Tensor:
+    """uint8 [C,H,W] of this shape: black text on white, wrapped to its width."""
+    channels, height, width = shape
+    image = Image.new({1: "L", 3: "RGB", 4: "RGBA"}[channels], (width, height), "white")
+    lines = "\n".join(textwrap.wrap(text, max((width - 8) // 6, 4)))
+    ImageDraw.Draw(image).multiline_text((4, 4), lines, fill="black")
+    return to_tensor(image)

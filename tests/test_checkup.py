@@ -12,8 +12,10 @@ import torch
 from ldmctl import checkup as examined
 from ldmctl import engine as engines
 from ldmctl import registry, weights
-from ldmctl.checkup import Link, checkup, conclusion, error_ratio, judge_channels, judge_ratios, judge_samples, noise_levels
+from ldmctl.chain import error_ratio, noise_levels, open_chain
+from ldmctl.checkup import checkup
 from ldmctl.cli import run as command
+from ldmctl.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_ratios, judge_samples
 from ldmctl.diffusion import Denoise
 from ldmctl.documents import read_config, write_yaml
 from ldmctl.errors import ConfigError, MismatchError
@@ -139,8 +141,7 @@ def test_an_average_that_never_left_its_initial_weights_is_named_before_what_it_
     links, said = links_of(folder)
     assert links["average"]["verdict"] == "broken" and links["average"]["moved"] == 0
     assert "still the initial ones" in links["average"]["sentence"] and "loop.ema" in links["average"]["change"]
-    order = examined.CAUSES
-    assert order.index("whiten") < order.index("average") < order.index("denoise")
+    assert CAUSES.index("whiten") < CAUSES.index("average") < CAUSES.index("denoise")
     assert said.startswith("The first broken link is reconstruct")
 
 
@@ -148,7 +149,7 @@ def test_raw_weights_that_are_much_better_than_the_average_blame_it(ldm, changed
     errors = iter([0.3, 0.9])
     monkeypatch.setattr(examined, "estimated", lambda *_: torch.zeros(1))
     monkeypatch.setattr(examined, "error_ratio", lambda *_: next(errors))
-    link, _ = examined.average(examined.open_chain(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, _ = examined.average(open_chain(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.verdict == "broken" and link.number == pytest.approx(1 / 3)
     assert "the average lags behind" in link.sentence and "loop.ema" in link.change
 
@@ -179,7 +180,7 @@ def test_without_its_pictures_it_decodes_all_the_same(changed, vae_cache, tmp_pa
     (cache / "config.yaml").write_text(write_yaml({**raw, "data": None, "dataset": {"type": "folder", "path": str(tmp_path / "none")}}))
     config = read_config(folder)
     (folder / "config.yaml").write_text(write_yaml({**config, "latents": str(cache)}))
-    link, rows = examined.reconstruct(examined.open_chain(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, rows = examined.reconstruct(open_chain(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.number is None and [caption for caption, _ in rows] == ["decoded latents"]
     assert "originals are missing" in link.sentence or "same picture" in link.sentence
 

@@ -1,0 +1,145 @@
+"""What the numbers of a checkup mean: bounds, a verdict and a sentence for each link of a chain. Where the bounds come from:
+
+- Whitened channels: a mean of 0.1 or a deviation of 0.9 to 1.1 moves the signal-to-noise ratio of every level by a fifth, which a
+  network trained on them does not notice, and is what chance makes of a few hundred latents (a standard error of 0.04 where all
+  values of a latent move together). A factor of two shifts each level to another one's place: that is broken.
+- Denoising: of latents with deviation 1 the best linear guess is x / (1 + sigma^2), its squared error sigma^2 / (1 + sigma^2)
+  (Wiener). Every network can do that, so a ratio of errors above 1 is less than nothing learned; a tenth is left to chance and
+  rounding. At the lowest level a ratio near 1 is usual, since a posterior's own noise cannot be guessed, and near pure noise too.
+- Samples: latents have deviation 1, so samples should; those of a few seeds differ from it by a fifth at most. Where neighbours in
+  the data correlate and in samples hardly, samples are noise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ldmctl.documents import write_json
+
+MEAN = (0.1, 0.5)  # of a whitened channel, its absolute value: weak beyond the first, broken beyond the second
+DEVIATION = (1.1, 2.0)  # of a whitened channel, or 1 / deviation
+KNOWS, WORSE = 0.9, 1.1  # times the linear guess's error: below it knows more, above less
+SPREAD = (1.25, 2.0)  # deviation of samples, or 1 / deviation
+FAR, OUTSIDE = 4.0, 0.01  # deviations, and the share of values that may lie beyond
+ALIKE = 0.2  # correlation of neighbours in the data from which noise can be told by it
+
+Verdict = Literal["good", "weak", "broken", "unknown"]
+CAUSES = ("reconstruct", "whiten", "average", "denoise", "sample")  # what breaks one of them breaks those after it
+
+
+@dataclass(frozen=True)
+class Link:
+    """What was found of one link; `change` is what to do first if it is broken."""
+
+    name: str
+    verdict: Verdict
+    sentence: str
+    number: float | None = None
+    change: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None where there is no number: {"name", "verdict", "sentence", "number", "change", and the facts}."""
+        values = asdict(self)
+        return dict(json.loads(write_json({**values, **values.pop("facts")})))
+
+
+def conclusion(links: Sequence[Link]) -> str:
+    """The first broken link, a cause before its effects, and what to change; or that there is none."""
+    found = {link.name: link for link in links}
+    ordered = [found[name] for name in CAUSES if name in found]
+    if broken := [link for link in ordered if link.verdict == "broken"]:
+        return f"The first broken link is {broken[0].name}: {broken[0].change}."
+    words = ["The chain holds."]
+    words += [f"Its weakest link is {link.name}: {link.change}." for link in ordered if link.verdict == "weak"][:1]
+    if untried := [link.name for link in ordered if link.verdict == "unknown"]:
+        words.append(f"Nothing is known of {' and '.join(untried)}.")
+    return " ".join(words)
+
+
+def judge_channels(latent: Tensor, *, common: bool) -> tuple[list[float], list[float], list[int], bool]:
+    """(means, deviations, channels that are off, whether one is far off) of whitened latents [N,c,h,w], in float64.
+
+    Where all channels were divided by one `common` number, it is their joint deviation that counts.
+    """
+    values = latent.to("cpu", torch.float64).transpose(0, 1).flatten(1)
+    mean, variance = values.mean(1), values.var(1, correction=0)
+    counts = (variance.mean().expand_as(variance) if common else variance).sqrt()
+    factor = torch.maximum(counts, 1 / counts.clamp_min(1e-12))
+    off, far = (~((mean.abs() <= MEAN[level]) & (factor <= DEVIATION[level])) for level in (0, 1))  # nan is off
+    return mean.tolist(), counts.tolist(), off.nonzero().flatten().tolist(), bool(far.any())
+
+
+def judge_ratios(ratios: Sequence[float], sigmas: Sequence[float], prediction: str, trained: str) -> tuple[Verdict, str, str]:
+    """(verdict, what it means, what to change) of five error ratios from little noise to nearly nothing else."""
+    longer = "more loop.steps, or another loop.lr"
+    if not all(map(math.isfinite, ratios)):
+        way = "take an earlier snapshot (--run FOLDER@best), then a smaller loop.lr or machine.precision=fp32"
+        return "broken", f"the network says what is not finite; {way}", way
+    if min(ratios) >= KNOWS:
+        return "broken", f"it has learned nothing {trained}; train longer ({longer}) and look whether loss falls in metrics.jsonl", longer
+    detail, structure = ratios[:2], ratios[2:]
+    if min(structure[:2]) >= KNOWS or max(structure) > WORSE:
+        lost = min(structure[:2]) >= 1
+        where = sigmas[2 + max(range(len(structure)), key=structure.__getitem__)]
+        steadier = "" if prediction != "eps" else ", or prediction=v, since eps says little of what is clean near pure noise"
+        said = f"it removes little noise, but structure is missing, most at {where:.3g}; {longer}{steadier}"
+        return "broken" if lost else "weak", said, f"{longer}{steadier}"
+    if max(detail) > WORSE:
+        finer = "" if prediction != "x0" else ", or prediction=v, since x0 has to repeat all that is clean already"
+        return "weak", f"it finds structure, but detail is missing at little noise; {longer}{finer}", f"{longer}{finer}"
+    return "good", "it knows more than the mean, of structure and of detail", ""
+
+
+def judge_samples(latent: Tensor, real: Tensor | None) -> tuple[Verdict, str, str, dict[str, Any]]:
+    """(verdict, what it means, what to change, numbers) of sampled latents [N,c,h,w], beside those of the data where there are any."""
+    finite = bool(latent.isfinite().all())
+    deviation = float(latent.to("cpu", torch.float64).square().mean().sqrt())
+    outside = share_outside(latent)
+    facts: dict[str, Any] = {"finite": finite, "deviation": deviation, "outside": outside, "neighbours": neighbour_correlation(latent)}
+    facts |= {"outside_in_data": None, "neighbours_in_data": None}
+    if real is not None:
+        facts |= {"outside_in_data": share_outside(real), "neighbours_in_data": neighbour_correlation(real)}
+    longer = "more loop.steps, or another loop.lr"
+    if not finite:
+        way = "a smaller loop.lr, or --precision fp32"
+        return "broken", f"are not finite: the sampler diverges; {way}", way, facts
+    said = f"have a deviation of {deviation:.2f} where latents have 1, and {outside:.2%} of their values lie beyond {FAR:g}"
+    if max(deviation, 1 / max(deviation, 1e-12)) > SPREAD[0]:
+        level: Verdict = "broken" if max(deviation, 1 / max(deviation, 1e-12)) > SPREAD[1] else "weak"
+        wide = "they diverge, and guidance above 1 makes it worse" if deviation > 1 else "they are washed out"
+        return level, f"{said}: {wide}; {longer}", longer, facts
+    here, there = facts["neighbours"], facts["neighbours_in_data"]
+    if there is not None and there > ALIKE and here < there / 2:
+        alike = f"neighbouring values correlate by {here:.2f}, in the data by {there:.2f}"
+        return "broken" if here < there / 4 else "weak", f"{said}, but {alike}: they are mostly noise; {longer}", longer, facts
+    if outside > max(OUTSIDE, 4 * (facts["outside_in_data"] or 0)):
+        return "weak", f"{said}: outliers that the data does not have; {longer}", longer, facts
+    return "good", f"{said}: as wide as they should be", "", facts
+
+
+def share_outside(latent: Tensor) -> float:
+    """Share of values more than `FAR` deviations of 1 from 0."""
+    return float((latent.abs() > FAR).float().mean())
+
+
+def neighbour_correlation(latent: Tensor) -> float | None:
+    """How much values of [N,c,h,w] correlate with those beside and below them, over all channels; None without any neighbours."""
+    if min(latent.shape[-2:]) < 2:
+        return None
+    centred = (latent - latent.mean((0, 2, 3), keepdim=True)).to("cpu", torch.float64)
+    beside = (centred[..., 1:] * centred[..., :-1]).mean()
+    below = (centred[..., 1:, :] * centred[..., :-1, :]).mean()
+    return float((beside + below) / 2 / centred.square().mean().clamp_min(1e-12))
+
+
+def shorter_average(steps: int) -> float:
+    """The decay that averages over the last tenth of so many steps."""
+    return max(0.0, round(1 - 10 / max(steps, 1), 6))
