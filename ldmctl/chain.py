@@ -23,10 +23,11 @@ from ldmctl.config import resolve
 from ldmctl.diffusion import Denoise, levels
 from ldmctl.engine import Engine, generator, micro_batches
 from ldmctl.errors import MismatchError
-from ldmctl.feed import on_device, open_pictures
+from ldmctl.feed import open_pictures
 from ldmctl.latents import Latents, open_latents
 from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, build_schedule, load_network
+from ldmctl.pictures import Batch
 from ldmctl.presets import pictures_of
 from ldmctl.run import config_of
 from ldmctl.schemas import Coding, EncodeDataset
@@ -122,8 +123,8 @@ def recorded(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def originals(chain: Chain, items: Items) -> tuple[list[int], Tensor]:
-    """(which of the first latents of a split have their picture still, those pictures [n,C,H,W]); a DataError or another if none has."""
+def originals(chain: Chain, items: Items) -> tuple[list[int], Batch]:
+    """(which of the first latents of a split have their picture still, those pictures and labels); a DataError or another if none has."""
     layer = pictures_of(chain.cache)
     pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{chain.cache / 'config.yaml'}"), items.split)
     stamps = [item["stamp"] for item in islice(chain.splits[items.split].items(), len(items.latent))]
@@ -131,7 +132,7 @@ def originals(chain: Chain, items: Items) -> tuple[list[int], Tensor]:
     found = [row for row, stamp in enumerate(stamps) if stamp in places]
     if not found:
         raise MismatchError(f"The {items.split} pictures of {layer.get('data') or 'the data set'} are not those of {chain.cache} any more.")
-    return found, on_device(pictures.batch([(places[stamps[row]], None) for row in found]).image, chain.engine)
+    return found, pictures.batch([(places[stamps[row]], None) for row in found])
 
 
 def encoded_by(chain: Chain) -> str:
@@ -206,12 +207,3 @@ def raw_network(chain: Chain) -> Network:
     network = build_network(chain.header)
     weights.load_into(network, tensors, file)
     return network.to(chain.engine.device).eval().requires_grad_(False)
-
-
-def distance(held: dict[str, Tensor], others: dict[str, Tensor] | None) -> float | None:
-    """How far weights are from others, relative to the size of those; None without others of the same shapes."""
-    if others is None or {name: value.shape for name, value in held.items()} != {name: value.shape for name, value in others.items()}:
-        return None
-    apart = sum(float((held[name].to("cpu", torch.float64) - value.double()).square().sum()) for name, value in others.items())
-    size = sum(float(value.double().square().sum()) for value in others.values())
-    return math.sqrt(apart / max(size, 1e-24))

@@ -1,8 +1,9 @@
 """Why does only noise come out? The chain of a diffusion run, link by link: a number, a sentence and rows of pictures for each.
 
 reconstruct: cached latents decode to the pictures they were made of. whiten: they have mean 0 and deviation 1 as the run sees them.
-denoise: one step from each of five noise levels. sample: all steps, from noise alone. average: the EMA weights, which all of this
-uses, against the raw ones. A link that fails does not end the walk. `chain` has what is looked at, `diagnosis` the bounds.
+denoise: one step from each of five noise levels. labels: they are those of the pictures, and help; where the network listens to any.
+sample: all steps, from noise alone. average: the EMA weights, which all of this uses, against the raw ones. A link that fails does
+not end the walk. `chain` has what is looked at, `diagnosis` the bounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ldmctl import engine as engines
 from ldmctl import registry, weights
 from ldmctl.chain import (
     Chain,
-    distance,
+    Items,
     encoded_by,
     error_ratio,
     estimated,
@@ -33,11 +34,25 @@ from ldmctl.chain import (
 )
 from ldmctl.codec import autoencoder_fingerprint
 from ldmctl.config import resolve
-from ldmctl.diagnosis import Link, Verdict, conclusion, judge_channels, judge_ratios, judge_samples, shorter_average
+from ldmctl.diagnosis import (
+    STILL,
+    Link,
+    Verdict,
+    conclusion,
+    distance,
+    judge_channels,
+    judge_labels,
+    judge_ratios,
+    judge_samples,
+    shorter_average,
+    strayed,
+)
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.exhibits import captioned
+from ldmctl.feed import on_device
 from ldmctl.images import write_png
 from ldmctl.measures import psnr
+from ldmctl.network import Network
 from ldmctl.run import make_folder, model_file
 from ldmctl.sampling import even_threads, rows_of, sample_latents
 from ldmctl.schemas import Compute, Sample
@@ -50,7 +65,6 @@ DENOISED = 64  # latents that noise is added to
 WHITENED = 512  # latents whose mean and deviation are taken
 LOST = 0.5  # share of what tells pictures apart that decoding may lose
 SAME = 1e-4  # deviations by which equal statistics may differ
-STILL = 1e-4  # relative change of weights that have not moved
 RAW = (0.8, 0.5)  # times the average's error that raw weights make
 
 Row = tuple[str, Tensor]  # caption, pictures [n,C,H,W] in [-1, 1]
@@ -70,7 +84,9 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", vo
     make_folder(folder)
 
     walk: dict[str, Callable[[Chain], tuple[Link, list[Row]]]]
-    walk = {"reconstruct": reconstruct, "whiten": whiten, "denoise": denoise, "sample": sample, "average": average}
+    walk = {"reconstruct": reconstruct, "whiten": whiten, "denoise": denoise, "labels": labels, "sample": sample, "average": average}
+    if chain.network.conditioner is None:
+        del walk["labels"]
     links, rows = [], []
     with (voice or Voice(quiet=True)).bar("checkup", len(walk), unit="links") as bar:
         for done, (name, look) in enumerate(walk.items(), start=1):
@@ -106,14 +122,14 @@ def reconstruct(chain: Chain) -> tuple[Link, list[Row]]:
     if not bool(made.isfinite().all()):
         return Link("reconstruct", "broken", "Decoded latents are not finite: the autoencoder has diverged.", change=longer), rows
     try:
-        found, image = originals(chain, items)
+        found, pictures = originals(chain, items)
     except LdmctlError as error:
         apart = float(made.std(0).mean()) if len(made) > 1 else math.inf
         if apart < 1 / 255:
             return Link("reconstruct", "broken", f"All latents decode to the same picture. {way} says more.", change=longer), rows
         text = f"Latents decode to pictures that differ; whether to the right ones, see the first row, since originals are missing. {error}"
         return Link("reconstruct", "unknown", text), rows
-    made = made[found]
+    made, image = made[found], on_device(pictures.image, chain.engine)
     rows = [("originals", image), ("decoded latents", made)]
     value = float(psnr(made, image).mean())
     scatter = float((image - image.mean(0)).square().sum() / max(len(image) - 1, 1) / image[0].numel())
@@ -190,6 +206,45 @@ def denoise(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("denoise", verdict, text, ratios[len(ratios) // 2], change, facts), rows
 
 
+def labels(chain: Chain) -> tuple[Link, list[Row]]:
+    """Whether cached labels are those of their pictures, and whether the network errs less with them than with others."""
+    if not chain.unseen:
+        return Link("labels", "unknown", f"There is no label to try. {chain.lacking}"), []
+    items = chain.take(chain.unseen, DENOISED)
+    known = items.labels >= 0
+    classes = items.labels[known].unique()
+    if len(classes) < 2:
+        text = f"{len(items.latent)} {items.split} latents have {len(classes)} classes: there is none to compare with."
+        return Link("labels", "unknown", text), []
+    wrong = wrong_share(chain, items)
+    items = Items(items.split, items.latent[known], items.labels[known])
+    others = classes[(torch.searchsorted(classes, items.labels) + 1) % len(classes)]
+    gains = torch.stack([label_gains(chain, items, others, sigma) for sigma in noise_levels(chain.schedule)[2:]]).mean(0)
+    means = torch.stack([gains[items.labels == label].mean() for label in classes])
+    verdict, said, change = judge_labels(means, wrong, chain.trained)
+    facts = {"split": items.split, "count": len(gains), "classes": len(classes), "wrong": wrong}
+    return Link("labels", verdict, f"Of {len(gains)} {items.split} latents, {said}.", float(means.mean()), change, facts), []
+
+
+def wrong_share(chain: Chain, items: Items) -> float | None:
+    """The share of cached labels that are not those of their pictures; None where no picture is found."""
+    try:
+        found, pictures = originals(chain, items)
+    except LdmctlError:
+        return None
+    return sum(int(items.labels[row]) != label for row, label in zip(found, pictures.label, strict=True)) / len(found)
+
+
+def label_gains(chain: Chain, items: Items, others: Tensor, sigma: float) -> Tensor:
+    """How much less one step errs with each latent's own label than with the other [N], relative to the mean error with others, float64."""
+    x = items.latent + sigma * noise_of(items.latent, sigma)
+    own, other = (
+        (estimated(chain, chain.network, each, x, sigma) - items.latent).to("cpu", torch.float64).square().flatten(1).mean(1)
+        for each in (items, items._replace(labels=others))
+    )
+    return (other - own) / other.mean()
+
+
 def sample(chain: Chain) -> tuple[Link, list[Row]]:
     """Whether samples by the default sampler are as wide as latents and no noise."""
     settings = resolve(Sample, [{}], source="The defaults of ldmctl sample")
@@ -226,14 +281,19 @@ def average(chain: Chain) -> tuple[Link, list[Row]]:
         return Link("average", "broken", f"{len(bad)} of {len(held)} weights are not finite, {bad[0]} first; {way}.", change=way), []
     steps = int(chain.header.get("step", 0))
     shorter = f"loop.ema={shorter_average(steps):g} or more loop.steps (loop.ema is {chain.config.get('loop', {}).get('ema', 'unknown')})"
-    moved = distance(held, initial_weights(chain))
+    initial = initial_weights(chain)
+    moved = distance(held, initial)
     facts: dict[str, Any] = {"moved": moved}
     if moved is not None and moved <= STILL:
         text = f"The averaged weights are still the initial ones after {steps:,} steps, and samples are made of them; {shorter}."
         return Link("average", "broken", text, change=shorter, facts=facts), []
     said = "The averaged weights" + (" are finite" if moved is None else f" have moved by {moved:.2g} times their initial size")
     try:
-        ratio, sigma = raw_against_average(chain)
+        raw = raw_network(chain)
+        if moved is not None and initial is not None and (fault := strayed(held, initial, raw.state_dict())):
+            another = "take another snapshot (--run FOLDER@best), or fit anew"
+            return Link("average", "broken", f"{fault}: they are no average of this run; {another}.", change=another, facts=facts), []
+        ratio, sigma = raw_against_average(chain, raw)
     except MismatchError as error:
         text = f"{said}; whether raw ones are better cannot be tried. {error}"
         return Link("average", "unknown" if moved is None else "good", text, facts=facts), []
@@ -244,9 +304,8 @@ def average(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("average", "good", f"{text}: averaging does no harm.", ratio, facts=facts), []
 
 
-def raw_against_average(chain: Chain) -> tuple[float, float]:
+def raw_against_average(chain: Chain, raw: Network) -> tuple[float, float]:
     """(raw weights' denoising error relative to the averaged ones', sigma / alpha) at the middle noise level, or a MismatchError."""
-    raw = raw_network(chain)
     if not chain.unseen:
         raise MismatchError(chain.lacking)
     items, sigmas = chain.take(chain.unseen, DENOISED), noise_levels(chain.schedule)

@@ -6,6 +6,10 @@
 - Denoising: of latents with deviation 1 the best linear guess is x / (1 + sigma^2), its squared error sigma^2 / (1 + sigma^2)
   (Wiener). Every network can do that, so a ratio of errors above 1 is less than nothing learned; a tenth is left to chance and
   rounding. At the lowest level a ratio near 1 is usual, since a posterior's own noise cannot be guessed, and near pure noise too.
+- Labels: what the network errs less with a latent's own label than with another is averaged by class, since labels that mean nothing
+  move all latents of a class alike; three standard errors over classes are no chance. One cached label in a hundred may have been
+  corrected in the data since, one in ten is another order.
+- Averages of a run's weights lie near the way from the initial ones to the raw ones, and nearer to one of its ends than these are to each other.
 - Samples: latents have deviation 1, so samples should; those of a few seeds differ from it by a fifth at most. Where neighbours in
   the data correlate and in samples hardly, samples are noise.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -26,12 +30,16 @@ from ldmctl.documents import write_json
 MEAN = (0.1, 0.5)  # of a whitened channel, its absolute value: weak beyond the first, broken beyond the second
 DEVIATION = (1.1, 2.0)  # of a whitened channel, or 1 / deviation
 KNOWS, WORSE = 0.9, 1.1  # times the linear guess's error: below it knows more, above less
+SURE = 3.0  # standard errors
+WRONG = (0.01, 0.1)  # share of labels that are not those of their pictures
+STILL, MOVED = 1e-4, 1e-2  # relative change of weights that have not moved, and that have
+APART = 0.9  # of the way from initial to raw weights, which averaged ones are from both
 SPREAD = (1.25, 2.0)  # deviation of samples, or 1 / deviation
 FAR, OUTSIDE = 4.0, 0.01  # deviations, and the share of values that may lie beyond
 ALIKE = 0.2  # correlation of neighbours in the data from which noise can be told by it
 
 Verdict = Literal["good", "weak", "broken", "unknown"]
-CAUSES = ("reconstruct", "whiten", "average", "denoise", "sample")  # what breaks one of them breaks those after it
+CAUSES = ("reconstruct", "whiten", "average", "denoise", "labels", "sample")  # what breaks one of them breaks those after it
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,59 @@ def judge_ratios(ratios: Sequence[float], sigmas: Sequence[float], prediction: s
         finer = "" if prediction != "x0" else ", or prediction=v, since x0 has to repeat all that is clean already"
         return "weak", f"it finds structure, but detail is missing at little noise; {longer}{finer}", f"{longer}{finer}"
     return "good", "it knows more than the mean, of structure and of detail", ""
+
+
+def judge_labels(gains: Tensor, wrong: float | None, trained: str) -> tuple[Verdict, str, str]:
+    """(verdict, what it means, what to change) of how much less the error is with a latent's own label than with another, by class [K].
+
+    `wrong` is the share of labels that are not those of their pictures, None where that is not known.
+    """
+    gain, error = float(gains.mean()), float(gains.std() / math.sqrt(len(gains)))
+    longer = "more loop.steps, or another loop.lr"
+    if wrong is not None and wrong > WRONG[0]:
+        again = "encode-dataset again, which writes labels anew without encoding, then fit-diffusion"
+        said = f"{wrong:.0%} of the cached labels are not those of their pictures; {again}"
+        return "broken" if wrong > WRONG[1] else "weak", said, again
+    if not math.isfinite(gain):
+        way = "take an earlier snapshot (--run FOLDER@best), then a smaller loop.lr"
+        return "broken", f"the network says what is not finite; {way}", way
+    if gain < -SURE * error:
+        way = "look at the labels of the data, then encode-dataset and fit-diffusion again"
+        return (
+            "broken",
+            f"with labels of other classes it errs less than with their own ({-gain:.1%}): it has learned other labels; {way}",
+            way,
+        )
+    said = "" if wrong is None else "cached labels are those of their pictures; "
+    if gain > SURE * error:
+        return "good", f"{said}with them the network errs by {gain:.1%} less than with labels of other classes: it listens", ""
+    deaf = f"{said}the network errs as much with labels of other classes ({gain:+.1%}): it does not listen to them {trained}"
+    return "weak", f"{deaf}; {longer}", longer
+
+
+def strayed(held: Mapping[str, Tensor], initial: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> str:
+    """What shows that weights are no average of those between the initial and the raw ones; '' when nothing does."""
+    names = [name for name, value in initial.items() if value.is_floating_point()]
+    still = [name for name in names if torch.equal(held[name].cpu(), initial[name].cpu())]
+    still = [name for name in still if (distance({name: raw[name]}, {name: initial[name]}) or 0) > MOVED]
+    if still:
+        return f"{len(still)} of {len(names)} averaged weights are still the initial ones where the raw ones have moved, {still[0]} first"
+    ends = [distance(held, other, size=initial) or 0 for other in (initial, raw)]
+    way = distance(raw, initial) or 0
+    if min(ends) > APART * way:
+        return f"The averaged weights are {min(ends):.2g} times their initial size from the initial and from the raw ones, which are {way:.2g} apart"
+    return ""
+
+
+def distance(held: Mapping[str, Tensor], others: Mapping[str, Tensor] | None, *, size: Mapping[str, Tensor] | None = None) -> float | None:
+    """How far weights are from others, relative to the `size` of those or of yet others; None without others of the same shapes."""
+    if others is None or {name: value.shape for name, value in held.items()} != {name: value.shape for name, value in others.items()}:
+        return None
+    apart = sum(
+        float((held[name].to("cpu", torch.float64) - value.to("cpu", torch.float64)).square().sum()) for name, value in others.items()
+    )
+    whole = sum(float(value.to("cpu", torch.float64).square().sum()) for value in (size or others).values())
+    return math.sqrt(apart / max(whole, 1e-24))
 
 
 def judge_samples(latent: Tensor, real: Tensor | None) -> tuple[Verdict, str, str, dict[str, Any]]:

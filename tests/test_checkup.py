@@ -15,14 +15,15 @@ from ldmctl import registry, weights
 from ldmctl.chain import error_ratio, noise_levels, open_chain
 from ldmctl.checkup import checkup
 from ldmctl.cli import run as command
-from ldmctl.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_ratios, judge_samples
+from ldmctl.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
 from ldmctl.diffusion import Denoise
 from ldmctl.documents import read_config, write_yaml
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import read, read_png_text
 from ldmctl.network import build_network
+from ldmctl.testing.promises import seeded
 
-NAMES = ["reconstruct", "whiten", "denoise", "sample", "average"]
+NAMES = ["reconstruct", "whiten", "denoise", "labels", "sample", "average"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,8 +157,40 @@ def test_raw_weights_that_are_much_better_than_the_average_blame_it(ldm, changed
 
 def test_weights_that_are_not_finite_are_a_sentence(changed):
     links, _ = links_of(changed(tensors=lambda held: {name: torch.full_like(value, math.nan) for name, value in held.items()}))
-    assert [links[name]["verdict"] for name in ("denoise", "sample", "average")] == ["broken"] * 3
-    assert all("not finite" in links[name]["sentence"] for name in ("denoise", "sample", "average"))
+    assert [links[name]["verdict"] for name in ("denoise", "labels", "sample", "average")] == ["broken"] * 4
+    assert all("not finite" in links[name]["sentence"] for name in ("denoise", "labels", "sample", "average"))
+
+
+def test_fresh_random_weights_are_no_average_of_the_run(changed):
+    def fresh(header):
+        engines.reseed("weights", 1, "denoiser")
+        return build_network(header).state_dict()
+
+    folder = changed()
+    _, header = weights.load(folder / "model.safetensors")
+    weights.save(folder / "model.safetensors", fresh(header), header)
+    links, _ = links_of(folder)
+    assert links["average"]["verdict"] == "broken" and "no average of this run" in links["average"]["sentence"]
+    assert links["denoise"]["verdict"] == "broken" and "has learned nothing" in links["denoise"]["sentence"]
+
+
+def test_cached_labels_that_are_not_those_of_the_pictures_are_named_and_how_to_mend_them(changed, vae_cache, tmp_path):
+    cache, folder = shutil.copytree(vae_cache, tmp_path / "cache"), changed()
+    manifest = json.loads((cache / "latents.json").read_text())
+    shard = manifest["splits"]["val"][0]
+    tensors, header = weights.load(cache / shard["file"])
+    weights.save(cache / shard["file"], {**tensors, "labels": (tensors["labels"] + 1) % len(manifest["classes"])}, header)
+    shard["sha256"] = weights.file_sha256(cache / shard["file"])
+    (cache / "latents.json").write_text(json.dumps(manifest))
+    (folder / "config.yaml").write_text(write_yaml({**read_config(folder), "latents": str(cache)}))
+    links, _ = links_of(folder)
+    assert links["labels"]["verdict"] == "broken" and links["labels"]["wrong"] == 1
+    assert "100% of the cached labels are not those of their pictures" in links["labels"]["sentence"]
+    assert "encode-dataset again" in links["labels"]["change"]
+
+
+def test_a_network_that_listens_to_nothing_has_no_link_of_labels(fit_diffusion, vae_cache, tmp_path):
+    assert "labels" not in links_of(fit_diffusion(tmp_path / "ldm", vae_cache, "conditioner=null"))[0]
 
 
 # -- what is missing does not end it -------------------------------------------
@@ -169,8 +202,8 @@ def test_without_its_cache_it_says_what_it_still_can(changed):
     (folder / "config.yaml").write_text(write_yaml({**config, "latents": str(folder / "gone")}))
     (folder / "state.safetensors").unlink()
     links, _ = links_of(folder)
-    assert [links[name]["verdict"] for name in ("reconstruct", "whiten", "denoise")] == ["unknown"] * 3
-    assert all("gone" in links[name]["sentence"] for name in ("reconstruct", "whiten", "denoise"))
+    assert [links[name]["verdict"] for name in ("reconstruct", "whiten", "denoise", "labels")] == ["unknown"] * 4
+    assert all("gone" in links[name]["sentence"] for name in ("reconstruct", "whiten", "denoise", "labels"))
     assert math.isfinite(links["sample"]["deviation"]) and links["average"]["moved"] > 0
 
 
@@ -262,6 +295,35 @@ def test_channels_that_are_off_are_counted_and_a_common_divisor_is_judged_as_one
     assert judge_channels(latent * torch.tensor([1.0, 1.0, 3.0]).view(1, 3, 1, 1), common=False)[2:] == ([2], True)
     unequal = latent * torch.tensor([1.4, 1.0, 0.2]).sqrt().div(math.sqrt(2.6 / 3)).view(1, 3, 1, 1)
     assert judge_channels(unequal, common=True)[2:] == ([], False) and judge_channels(unequal, common=False)[2] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("gains", "wrong", "verdict", "words"),
+    [
+        ([0.10, 0.12, 0.08], 0.0, "good", "cached labels are those of their pictures; with them the network errs by 10.0% less"),
+        ([0.10, 0.12, 0.08], None, "good", "it listens"),
+        ([0.10, -0.12, 0.01], 0.0, "weak", "does not listen to them after 7 steps"),
+        ([-0.10, -0.12, -0.08], 0.0, "broken", "it has learned other labels"),
+        ([0.0, 0.001, 0.0], 0.9, "broken", "90% of the cached labels are not those of their pictures"),
+        ([0.10, 0.12, 0.08], 0.05, "weak", "5% of the cached labels"),
+        ([0.10, math.nan, 0.08], 0.0, "broken", "not finite"),
+    ],
+)
+def test_labels_are_judged_by_whether_they_are_the_pictures_and_help(gains, wrong, verdict, words):
+    got, said, change = judge_labels(torch.tensor(gains, dtype=torch.float64), wrong, "after 7 steps")
+    assert got == verdict and words in said and bool(change) == (verdict != "good")
+
+
+def test_an_average_lies_between_the_initial_weights_and_the_raw_ones():
+    initial, raw, other = ({"a": torch.randn(400, generator=random), "b": torch.zeros(1)} for random in map(seeded, range(3)))
+    raw["b"] += 1
+    for share in (0.1, 0.5, 1.0):
+        assert strayed({name: torch.lerp(initial[name], raw[name], share) for name in raw}, initial, raw) == ""
+    assert "1 of 2 averaged weights are still the initial ones where the raw ones have moved, b first" in strayed(
+        {**raw, "b": initial["b"]}, initial, raw
+    )
+    assert "from the initial and from the raw ones" in strayed({**other, "b": raw["b"]}, initial, raw)
+    assert strayed(initial | {"b": raw["b"]}, initial, initial | {"b": raw["b"]}) == ""  # a layer that is not trained
 
 
 def test_samples_are_judged_by_width_outliers_and_whether_neighbours_agree():

@@ -25,7 +25,7 @@ def command(
 ) -> None:
     """Versions, devices, bf16, whether torchvision imports, broken plugins, weights and data folders.
 
-    With --run it answers "why does only noise come out?": reconstruct, whiten, denoise, sample, average, a sentence and pictures for each.
+    With --run it answers "why does only noise come out?": reconstruct, whiten, denoise, labels, sample, average, a sentence each, and pictures.
     """
     if run is not None:
         examine_run(run, out, device, json)
