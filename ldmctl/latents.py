@@ -263,7 +263,7 @@ class Resident:
         if engine.device.type != "cuda":
             return False
         free, _ = torch.cuda.mem_get_info(engine.device)
-        return latents.bytes() < free // 2
+        return int(latents.starts[-1]) * int(np.prod(latents.manifest.moments)) * latents.dtype.itemsize < free // 2
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,5 +1,8 @@
 """What a cache of latents says of itself: latents.json, readable without torch, and the network that suits it.
 
+Tensors of a shard, [n, ...] each: `moments` of the shape said here, `labels`, `flipped` where `flipped` is true. One more name is
+reserved, `features` [n,tokens,width]: it may be there, is hashed with its file, and changes nothing that is said here.
+
 Statistics are frozen when a cache is first complete, since models carry them;
 what is measured of the items that are there now stands beside them.
 """

@@ -1,4 +1,9 @@
-"""A denoiser with its conditioner: one network to train, one file to sample from."""
+"""A denoiser with its conditioner: one network to train, one file to sample from.
+
+A loss that compares the denoiser's tokens with those of a frozen encoder (arXiv:2410.06940) asks `forward` for them by `block`: they
+come from the same pass as the prediction, with the same labels, dropped or not. What the encoder says of each picture has its place
+in a cache, the tensor `features` of a shard (`shards`).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +15,7 @@ from torch import Tensor, nn
 from ldmctl import weights
 from ldmctl.diffusion import joined
 from ldmctl.engine import Engine
-from ldmctl.errors import ConfigError, MismatchError, did_you_mean, with_article
+from ldmctl.errors import ConfigError, MismatchError, PluginError, did_you_mean, with_article
 from ldmctl.protocols import Condition
 
 
@@ -25,9 +30,17 @@ class Network(nn.Module):
         self.denoiser = denoiser
         self.conditioner = conditioner
 
-    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Tensor | None = None) -> Tensor:
-        """x [B,c,h,w], timestep [B], what the cache gives for B items, dropped bool [B] -> [B,c,h,w]."""
-        return self.denoiser(x, timestep, self.condition(given, dropped))
+    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Tensor | None = None, *, block: int | None = None) -> Any:
+        """x [B,c,h,w], timestep [B], what the cache gives for B items, dropped bool [B] -> [B,c,h,w].
+
+        With `block` also the tokens after so many blocks of the denoiser, (the same, [B,N,D]); a PluginError where it shows none.
+        """
+        condition = self.condition(given, dropped)
+        if block is None:
+            return self.denoiser(x, timestep, condition)
+        if not hasattr(self.denoiser, "forward_with_hidden"):  # a keyword of ours, since DistributedDataParallel calls `forward` alone
+            raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")
+        return self.denoiser.forward_with_hidden(x, timestep, condition, block=block)
 
     def condition(self, given: Any, dropped: Tensor | None = None) -> Condition | None:
         """The condition of B items, the null one where `dropped`; None without a conditioner."""

@@ -5,6 +5,11 @@ a line of items.jsonl beside each row. latents.json comes last and names files
 that are never changed afterwards: a shard whose rows change is written under a
 new name, then latents.json is replaced, then the old file is deleted.
 
+The name `features` [n,tokens,width] is reserved for what a frozen encoder says of
+each picture. Nothing here computes it and readers pass it over, but rows that are
+copied into a new shard keep theirs where all rows of it have some. Whoever adds
+it to a shard writes its sha256 into latents.json anew.
+
 What a shard shall hold is planned first, and its header says so by a hash: an
 interrupted command that plans the same keeps the shards that are there. Items
 that are new stand behind those that were there, so that adding ten pictures
@@ -35,7 +40,7 @@ ROWS_PER_CRC = 1024
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
 
-Rows = dict[str, Tensor]  # `moments` [n,m,h,w], perhaps `flipped`
+Rows = dict[str, Tensor]  # `moments` [n,m,h,w], perhaps `flipped` of the same shape and `features` [n,tokens,width]
 Draw = Callable[[Tensor, str], Tensor]  # moments [n,m,h,w], a seed -> latents [n,c,h,w]
 
 
@@ -139,7 +144,8 @@ def write(folder: Path, target: Target, encoded: Sequence[tuple[Rows, list[Item]
     parts = [rows for rows, part in encoded if part]
     if target.rows and target.source is not None:
         parts.insert(0, copied(folder, target.source, target.rows))
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    shared = [name for name in parts[-1] if all(name in part for part in parts)]  # features of copied rows alone are left behind
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in shared}
     tensors["labels"] = torch.tensor([item.label for item in items])
     path = folder / target.file
     lines = (json.dumps({"stamp": item.stamp, "text": item.text}, ensure_ascii=False) + "\n" for item in items)
@@ -153,7 +159,7 @@ def copied(folder: Path, source: Shard, rows: list[int]) -> Rows:
     if fault := file_fault(folder / source.file, source.sha256):
         raise MismatchError(f"{fault} {AGAIN}")
     tensors, _ = weights.load(folder / source.file)
-    return {name: value[rows] for name, value in tensors.items() if name != "labels"}
+    return {name: tensors[name][rows] for name in ("moments", "flipped", "features") if name in tensors}
 
 
 def describe(path: Path, draw: Draw | None) -> Shard:

@@ -19,6 +19,7 @@ from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, DataError, MismatchError
 from ldmctl.latents import open_latents
 from ldmctl.shards import Item, Tally, checked_rows
+from ldmctl.stages.encode_dataset import verify_cache
 from ldmctl.stages.fit_diffusion import check_cache
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -255,6 +256,56 @@ def test_an_unreadable_picture_is_left_out_and_listed(of_folder, tmp_path):
 def test_pictures_of_other_channels_are_refused(encode, vqvae_run, tmp_path):
     with pytest.raises(MismatchError, match=r"encodes pictures of 3 channels, image\.channels=1 was asked for"):
         encode(tmp_path / "cache", vqvae_run, "image.channels=1")
+
+
+# -- features of a frozen encoder ----------------------------------------------------------------
+
+
+def with_features(cache):
+    """The cache with `features` [n, tokens, width] in every shard, row i of which says i throughout."""
+    manifest = json.loads((cache / "latents.json").read_text())
+    for shard in (shard for row in manifest["splits"].values() for shard in row):
+        tensors, header = weights.load(cache / shard["file"])
+        features = torch.arange(shard["count"]).view(-1, 1, 1).expand(-1, 4, 6).to(torch.bfloat16)
+        weights.save(cache / shard["file"], {**tensors, "features": features.contiguous()}, header)
+        shard["sha256"] = weights.file_sha256(cache / shard["file"])
+    (cache / "latents.json").write_text(json.dumps(manifest))
+    return cache
+
+
+def test_a_shard_that_also_has_features_is_opened_verified_and_trained_on_as_without(vae_cache, fit_diffusion, quiet, tmp_path):
+    cache = with_features(Path(shutil.copytree(vae_cache, tmp_path / "cache")))
+    for split in ("train", "val"):
+        rows = torch.arange(len(opened(vae_cache, split)))
+        assert torch.equal(opened(cache, split).moments(rows), opened(vae_cache, split).moments(rows))
+    assert verify_cache(cache, voice=quiet)["whole"]
+    runs = [fit_diffusion(tmp_path / name, each) for name, each in (("with", cache), ("without", vae_cache))]
+    models = [load_file(run / "model.safetensors") for run in runs]
+    assert models[0].keys() == models[1].keys() and all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_features_are_verified_by_the_hash_of_their_shard(vae_cache, quiet, tmp_path):
+    cache = with_features(Path(shutil.copytree(vae_cache, tmp_path / "cache")))
+    file = cache / "train-00000.safetensors"
+    whole = bytearray(file.read_bytes())
+    header = json.loads(whole[8 : (start := 8 + int.from_bytes(whole[:8], "little"))])
+    whole[start + header["features"]["data_offsets"][0] + 3] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed since it was written"):
+        verify_cache(cache, voice=quiet)
+    with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed since it was written"):
+        opened(cache)
+
+
+def test_rows_that_are_copied_keep_their_features_unless_new_ones_beside_them_have_none(of_folder, tmp_path):
+    cache = with_features(of_folder())
+    gone = next(row for row, item in enumerate(opened(cache).items()) if "2.png" in item["stamp"])
+    (tmp_path / "pictures" / "train" / "cats" / "2.png").unlink()
+    of_folder()
+    assert stored(cache)["features"][:, 0, 0].tolist() == [row for row in range(8) if row != gone]
+    Image.fromarray(np.full((20, 20, 3), 99, dtype=np.uint8)).save(tmp_path / "pictures" / "train" / "cats" / "new.png")
+    of_folder()
+    assert len(opened(cache)) == 8 and "features" not in stored(cache) and "features" in stored(cache, "val")
 
 
 # -- damage ------------------------------------------------------------------------------------

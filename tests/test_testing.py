@@ -191,6 +191,10 @@ def test_a_good_autoencoder_may_offer_more():
     check("autoencoder", type("Generous", (Autoencoder,), offers))
 
 
+def test_a_good_denoiser_may_show_its_tokens():
+    check("denoiser", type("Open", (Denoiser,), showing()))
+
+
 def test_there_is_a_check_for_every_kind():
     assert list(CHECKS) == list(registry.GROUPS)
     with pytest.raises(PluginError, match="Did you mean 'sampler'"):
@@ -198,6 +202,18 @@ def test_there_is_a_check_for_every_kind():
 
 
 # -- and what is wrong with the others -------------------------------------------------
+
+
+def showing(change: Callable = lambda out, hidden: (out, hidden), *, most: int = 1, **members) -> dict:
+    """Members of a denoiser that also shows tokens: those after its one block are its prediction."""
+
+    def forward_with_hidden(self, x, timestep, condition=None, *, block):
+        if block > most:
+            raise PluginError("no such block")
+        out = self(x, timestep, condition)
+        return change(out, (out if block else self.mix(x)).flatten(2).transpose(1, 2))
+
+    return {"forward_with_hidden": forward_with_hidden, "depth": 1, "grid": (16, 8), **members}
 
 
 def counting_forward(self, image, generator=None):
@@ -346,6 +362,14 @@ BROKEN = [
         {"forward": lambda self, x, t, condition=None: Denoiser.forward(self, x - x.mean(0), t, condition)},
         "other latents of a batch",
     ),
+    ("denoiser", showing(lambda out, hidden: (out + 1e-6, hidden)), "does not give what forward gives"),
+    ("denoiser", showing(lambda out, hidden: (out, hidden.transpose(1, 2))), r"gave tokens \[2, 4, 128\], not \[2, 128, 128\]"),
+    ("denoiser", showing(lambda out, hidden: (out, hidden.detach())), "hidden tokens have no gradient"),
+    ("denoiser", showing(lambda out, hidden: (out, hidden[:1].expand(2, -1, -1) * 0)), "no gradient reaches the blocks before"),
+    ("denoiser", showing(depth=2, most=2), "come from no later block than those before"),
+    ("denoiser", showing(most=9), "is refused by no PluginError, though depth is 1"),
+    ("denoiser", showing(depth=None), "depth is None"),
+    ("denoiser", showing(grid=128), "grid is 128"),
     ("sampler", {"__call__": global_noise}, "two samples for the same noise"),
     ("sampler", {"__call__": in_place}, "belong to the caller"),
     ("sampler", {"__call__": one_step}, "are sampled with"),

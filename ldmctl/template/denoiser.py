@@ -1,4 +1,8 @@
-"""A small denoiser: residual blocks at one resolution, each of which is told the time, and the class beside it."""
+"""A small denoiser: residual blocks at one resolution, each of which is told the time, and the class beside it.
+
+A denoiser whose blocks work on tokens may also have `forward_with_hidden`, `depth` and `grid` (see ldmctl.protocols.Denoiser), by which
+a loss can compare its tokens with those of another network. This one has none, and is trained without.
+"""
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt

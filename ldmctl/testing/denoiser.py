@@ -1,10 +1,12 @@
-"""What a denoiser promises: to listen to x, to time and to its condition."""
+"""What a denoiser promises: to listen to x, to time and to its condition, and to show its hidden tokens truly if it shows any."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 from ldmctl.testing.promises import (
     calling,
@@ -13,6 +15,7 @@ from ldmctl.testing.promises import (
     expect,
     expect_different,
     expect_same,
+    is_whole,
     maker,
     normal,
     promise,
@@ -23,7 +26,7 @@ from ldmctl.testing.promises import (
 
 @promise("denoiser")
 def check_denoiser(cls: type, /, **options: Any) -> None:
-    """Shapes, and that it listens to x, time and every part of a condition that it takes."""
+    """Shapes, that it listens to x, time and every part of a condition that it takes, and hidden tokens where there are any."""
     parts = {"vector": ("vector_dim", (2, 6)), "tokens": ("token_dim", (2, 3, 6)), "maps": ("map_channels", (2, 6, 16, 8))}
     _check_listening(cls, options, {}, None)
     for part, (name, shape) in parts.items():
@@ -54,7 +57,46 @@ def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int
                 model(x, timestep, louder), out, f"the prediction does not depend on the condition, though {sizes} was promised"
             )
             expect(model(x, timestep, None).shape == x.shape, "a missing condition changes the shape")
+    if hasattr(model, "forward_with_hidden"):
+        _check_hidden(model, x, timestep, condition)
     check_saved(make, model, lambda model: model(x, timestep, condition))
+
+
+def _check_hidden(model: Any, x: Tensor, timestep: Tensor, condition: Condition | None) -> None:
+    """Tokens after any block, beside the very prediction of `forward`, with gradients to all that is before them."""
+    depth, grid = getattr(model, "depth", None), getattr(model, "grid", None)
+    expect(is_whole(depth), f"depth is {depth!r}, and must be how many blocks forward_with_hidden can look behind")
+    rows_and_columns = isinstance(grid, tuple) and len(grid) == 2 and all(map(is_whole, grid))
+    expect(rows_and_columns, f"grid is {grid!r}, and must be (rows, columns) of the tokens of forward_with_hidden")
+    assert depth is not None and grid is not None
+    with torch.no_grad(), calling("forward"):
+        out = model(x, timestep, condition)
+    before: set[str] = set()
+    for block in sorted({0, depth // 2, depth}):
+        latent = x.clone().requires_grad_()
+        with calling("forward_with_hidden"):
+            said, hidden = model.forward_with_hidden(latent, timestep, condition, block=block)
+        expect_same(said.detach(), out, f"forward_with_hidden(block={block}) does not give what forward gives", exactly=True)
+        width = hidden.shape[-1]
+        wanted = [len(x), grid[0] * grid[1], width]
+        expect(shape_of(hidden) == wanted, f"forward_with_hidden(block={block}) gave tokens {shape_of(hidden)}, not {wanted}")
+        reached = _reached(model, latent, hidden)
+        expect("x" in reached and reached >= before, f"no gradient reaches the blocks before through the tokens after block {block}")
+        expect(block == 0 or reached > before, f"the tokens after block {block} come from no later block than those before")
+        before = reached
+    try:
+        model.forward_with_hidden(x, timestep, condition, block=depth + 1)
+    except PluginError:
+        return
+    raise PluginError(f"forward_with_hidden(block={depth + 1}) is refused by no PluginError, though depth is {depth}")
+
+
+def _reached(model: nn.Module, latent: Tensor, hidden: Tensor) -> set[str]:
+    """Names of what a gradient other than zero reaches from hidden tokens: parameters, and the latent as `x`."""
+    named = {"x": latent, **{name: value for name, value in model.named_parameters() if value.requires_grad}}
+    expect(hidden.requires_grad, "hidden tokens have no gradient")
+    found = torch.autograd.grad((hidden.float() - 1).square().mean(), list(named.values()), allow_unused=True)
+    return {name for name, value in zip(named, found, strict=True) if value is not None and bool(value.any())}
 
 
 def _first(condition: Condition | None) -> Condition | None:

@@ -67,6 +67,7 @@ class DiT(nn.Module):
         super().__init__()
         refuse_tokens("dit", token_dim)
         width = config.width
+        self.depth = config.depth
         self.patch = config.patch or (1 if max(size) <= SMALL else 2)
         self.grid = self._grid(*size)
         self.head_dim = config.head_dim
@@ -93,15 +94,17 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Tensor:
         """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing)."""
-        return self.forward_with_hidden(x, timestep, condition, block=len(self.blocks))[0]
+        return self.forward_with_hidden(x, timestep, condition, block=self.depth)[0]
 
     def forward_with_hidden(self, x: Tensor, timestep: Tensor, condition: Condition | None = None, *, block: int) -> tuple[Tensor, Tensor]:
         """(what `forward` gives, the tokens [B,N,width] after so many blocks, row by row): for a loss on features (arXiv:2410.06940).
 
+        Its authors compare block 8 of 28.
+
         N is rows * columns of `grid` for latents of the constructor's size. A block beyond the last one is a PluginError.
         """
-        if not 0 <= block <= len(self.blocks):
-            raise PluginError(f"There is no hidden layer after block {block}: this dit has {len(self.blocks)}; 0 is the embedded patches.")
+        if not 0 <= block <= self.depth:
+            raise PluginError(f"There is no hidden layer after block {block}: this dit has {self.depth}; 0 is the embedded patches.")
         height, width = x.shape[2:]
         grid = self._grid(height, width)
         positions, rotary = self._places(grid, x.device)

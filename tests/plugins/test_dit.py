@@ -13,6 +13,7 @@ from ldmctl.blocks import RotaryAttention, axial_rotary, gated_width, modulated_
 from ldmctl.documents import read_yaml
 from ldmctl.engine import recompute
 from ldmctl.errors import PluginError
+from ldmctl.network import Network
 from ldmctl.plan import saved_bytes
 from ldmctl.protocols import Condition
 from ldmctl.testing import check_denoiser
@@ -236,6 +237,34 @@ def test_hidden_tokens_are_those_of_a_network_that_ends_there():
     torch.testing.assert_close(out, dit(x, TIMES))
     with pytest.raises(PluginError, match="no hidden layer after block 4: this dit has 3"):
         dit.forward_with_hidden(x, TIMES, block=4)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_network_shows_tokens_with_the_labels_and_the_dropped_ones_of_forward(block):
+    network = Network(awake(context={"vector_dim": 5}), Vectors())
+    x, labels, dropped = noise(2, 3, 8, 8), torch.tensor([1, 4]), torch.tensor([False, True])
+    for told in ((labels, None), (labels, dropped)):
+        out, hidden = network(x, TIMES, *told, block=block)
+        assert torch.equal(out, network(x, TIMES, *told))
+        condition = network.condition(*told)
+        assert torch.equal(hidden, network.denoiser.forward_with_hidden(x, TIMES, condition, block=block)[1])
+    all_told, one_dropped = (network(x, TIMES, labels, who, block=2)[1] for who in (None, dropped))
+    assert torch.equal(all_told[0], one_dropped[0]) and not torch.equal(all_told[1], one_dropped[1])
+
+
+def test_a_network_whose_denoiser_shows_no_tokens_says_which_does():
+    with pytest.raises(PluginError, match="The denoiser Identity shows no hidden layers; dit does"):
+        Network(torch.nn.Identity(), None)(noise(2, 3, 8, 8), TIMES, block=1)
+
+
+class Vectors(torch.nn.Module):
+    """A conditioner of one-hot labels."""
+
+    def encode(self, given):
+        return Condition(vector=torch.nn.functional.one_hot(given, 5).float())
+
+    def null(self, count):
+        return Condition(vector=torch.zeros(count, 5))
 
 
 def test_its_state_is_all_that_it_knows():
