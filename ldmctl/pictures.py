@@ -83,6 +83,13 @@ class Pictures:
         """Name and version of an item, without decoding it."""
         return self.dataset.stamp(index)
 
+    def note(self, index: int) -> tuple[int, str]:
+        """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
+        if hasattr(self.dataset, "note"):
+            return self.dataset.note(index)
+        example = self.dataset[index]
+        return example.label, example.text
+
     def label(self, index: int) -> int:
         """Index of the item's class, -1 when unknown."""
         return self.at(index).label

@@ -217,6 +217,21 @@ def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pic
     assert manifests.read(cache).label_counts == [COUNT - 1, 1] and manifests.read(cache).fingerprint != fingerprint
 
 
+def test_a_re_run_opens_no_picture_that_has_not_changed(of, pictures, monkeypatch):
+    for index in range(COUNT):  # a caption beside each
+        (pictures / "train" / ("cats", "dogs")[index % 2] / f"{index:02d}.txt").write_text(f"no. {index}")
+    cache = of()
+    opened, whole = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *more: (opened.append(Path(file).name), whole(file, *more))[1])
+    of()
+    assert opened == []
+    (pictures / "train" / "dogs" / "03.txt").write_text("another")
+    draw_picture(pictures / "train" / "cats" / "new.png", 50)
+    of()
+    assert set(opened) == {"new.png"}
+    assert rows(cache)["train/dogs/03.png"][2] == "another" and rows(cache)["train/cats/00.png"][2] == "no. 0"
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_an_update_that_is_killed_leaves_the_old_cache_whole_and_then_goes_on(of, pictures, monkeypatch, quiet, count):
     for name in ("whole", "parts"):

@@ -191,6 +191,15 @@ def test_a_good_autoencoder_may_offer_more():
     check("autoencoder", type("Generous", (Autoencoder,), offers))
 
 
+class Noted(Dataset):
+    def note(self, index):
+        return index // 3, f"number {index}"
+
+
+def test_a_good_dataset_may_note_its_items_without_opening_them():
+    check("dataset", Noted)
+
+
 def test_a_good_denoiser_may_show_its_tokens():
     check("denoiser", type("Open", (Denoiser,), showing()))
 
@@ -384,6 +393,8 @@ BROKEN = [
     ("dataset", {"stamp": lambda self, index: "always"}, "two items have the same stamp"),
     ("dataset", {"stamp": lambda self, index: f"{id(self)}/{index}"}, "stamp of item 0 changes"),
     ("dataset", {"classes": property(lambda self: [self.split], lambda self, names: None)}, "different classes"),
+    ("dataset", {"note": lambda self, index: (index // 3, "")}, r"the note of item 0 is \(0, ''\), not \(0, 'number 0'\)"),
+    ("dataset", {"note": lambda self, index: self.notes[index]}, "the note of item 0 raises AttributeError"),
     ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean()}, "not .B."),
     ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean((1, 2, 3))}, "flows into the target"),
     ("perceptual", {"forward": root}, "at equal pictures is not finite"),

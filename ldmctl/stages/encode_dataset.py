@@ -206,10 +206,10 @@ def noting(pictures: Pictures) -> Callable[[int], Item]:
     @cache
     def note(index: int) -> Item:
         try:
-            example = pictures.dataset[index]
+            label, text = pictures.note(index)
         except DataError:
             return Item(pictures.stamp(index), "", -1)
-        return Item(pictures.stamp(index), example.text, example.label)
+        return Item(pictures.stamp(index), text, label)
 
     return note
 

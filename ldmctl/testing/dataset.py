@@ -42,6 +42,12 @@ def _check_item(dataset: Any, index: int, classes: int) -> None:
     expect(isinstance(item.label, int) and -1 <= item.label < classes, f"item {index} has label {item.label!r} of {classes} classes")
     expect(isinstance(item.text, str), f"item {index} has a caption of type {type(item.text).__name__}")
     expect(isinstance(stamp, str) and stamp, f"item {index} has stamp {stamp!r}, not a string")
+    if hasattr(dataset, "note"):
+        with calling(f"the note of item {index}"):
+            note = dataset.note(index)
+        expect(
+            note == (item.label, item.text), f"the note of item {index} is {note!r}, not {(item.label, item.text)!r} as its Example says"
+        )
     expect(_pixels(item).equal(_pixels(dataset[index])), f"item {index} is not the same the second time")
 
 

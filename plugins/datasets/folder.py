@@ -82,11 +82,16 @@ class Folder:
             picture = Image.open(self.root / path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{self.root / path} cannot be read as a picture: {error}") from None
-        return Example(picture, self.labels[index], self.texts.get(path) or self._sidecar(path))
+        return Example(picture, *self.note(index))
 
     def stamp(self, index: int) -> str:
         """`path:size:mtime` as found when the folder was read."""
         return ":".join(map(str, self.files[index]))
+
+    def note(self, index: int) -> tuple[int, str]:
+        """(label, caption) by folders, metadata and the text file beside the picture."""
+        path = self.files[index].path
+        return self.labels[index], self.texts.get(path) or self._sidecar(path)
 
     def _sidecar(self, path: str) -> str:
         caption = str(PurePosixPath(path).with_suffix(".txt"))

@@ -50,13 +50,17 @@ class Idx:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:
-        label = int(self.labels[index])
-        return Example(self.images[index][None], label, self.classes[label])
+        return Example(self.images[index][None], *self.note(index))
 
     def stamp(self, index: int) -> str:
         """Hash of pixels and label."""
         content = self.images[index].tobytes() + self.labels[index].tobytes()
         return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+    def note(self, index: int) -> tuple[int, str]:
+        """(label, its name)."""
+        label = int(self.labels[index])
+        return label, self.classes[label]
 
 
 def _again(plugin: type[Idx], config: Any, split: str) -> Idx:
