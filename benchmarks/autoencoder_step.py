@@ -14,9 +14,7 @@ Every side runs in a process of its own, in turn, round after round. A time is t
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +22,8 @@ from typing import Any
 
 import torch
 from machine import describe, keep
+from process import command, script
+from rounds import rates, refuse_few, summary
 
 from ldmctl import registry
 from ldmctl.config import plugin_config
@@ -47,8 +47,7 @@ def main() -> None:
     options.add_argument("--report", type=int, default=1)
     options.add_argument("--print", action="store_true", help="show the result and keep nothing")
     asked = options.parse_args()
-    if asked.steps < 3 * asked.report:
-        raise SystemExit("--steps must be at least three times --report: the first report and the last are left out.")
+    refuse_few(asked.steps, asked.report)
     machine = describe()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
@@ -89,19 +88,9 @@ def compared(work: dict[str, Any], rounds: int) -> dict[str, Any]:
             print(f"round {number + 1}: {line}: {side}: {statistics.median(done[-1]['seconds']):.3f} s", file=sys.stderr)
     out: dict[str, Any] = {}
     for line, sides in every.items():
-        out[line] = {side: summary(runs[line, side]) for side in sides}
+        out[line] = {side: summary(runs[line, side], work["batch"]) for side in sides}
         for side in sides.keys() - {"ours"}:
             out[line][f"{side}_over_ours"] = round(out[line][side]["seconds_per_step"] / out[line]["ours"]["seconds_per_step"], 2)
-    return out
-
-
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over rounds, with the rounds beside."""
-    seconds = [statistics.median(run["seconds"]) for run in runs]
-    out = {"seconds_per_step": round(statistics.median(seconds), 4), "rounds": [round(value, 4) for value in seconds]}
-    for name in ("resident_mib", "device_mib"):
-        if runs[0][name] is not None:
-            out[name] = round(statistics.median(run[name] for run in runs))
     return out
 
 
@@ -167,7 +156,7 @@ def autoencoder(work: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def ours(work: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """`ldmctl fit-ae` in a process that also says how much memory it took."""
+    """`ldmctl fit-ae`: seconds of a step in each report, and memory."""
     config = {
         "dataset": {"type": "folder", "path": str(work["folder"] / "pictures")},
         "image": {"size": work["size"], "channels": 3},
@@ -180,44 +169,16 @@ def ours(work: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     }
     (work["folder"] / "ours.yaml").write_text(json.dumps(config))
     out = work["folder"] / "run"
-    words = ["fit-ae", "--config", str(work["folder"] / "ours.yaml"), "--out", str(out), "--overwrite", "--json"]
-    memory = child(Path(__file__), "--ldmctl", *words)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
-    return {"seconds": [work["batch"] / rate for rate in rates[1:-1]], **memory}
-
-
-def ldmctl_here(words: list[str]) -> None:
-    """The command in this process, as `python -m ldmctl` starts it; then what this process took, on the last line."""
-    from ldmctl.__main__ import main as command
-
-    sys.argv = ["ldmctl", *words]
-    try:
-        command()
-    except SystemExit as end:
-        if end.code:
-            raise
-    device = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-    print(json.dumps({"resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "device_mib": device}))
+    ran = command("fit-ae", "--config", "ours.yaml", "--out", out, "--overwrite", cwd=work["folder"])
+    return {"seconds": [work["batch"] / rate for rate in rates(out)], **{name: ran[name] for name in ("resident_mib", "device_mib")}}
 
 
 def theirs(work: dict[str, Any], settings: dict[str, Any], variant: str) -> dict[str, Any]:
     """The step made of diffusers and lpips."""
     given = {name: work[name] for name in ("widths", "layers", "batch", "vgg", "device", "steps", "report")}
     given |= {"pictures": str(work["folder"] / "pictures.pt"), "variant": variant, **settings}
-    return child(Path(__file__).with_name("diffusers_step.py"), json.dumps(given))
-
-
-def child(*words: str | Path) -> dict[str, Any]:
-    """The JSON object on the last line that a Python process prints."""
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{Path(words[0]).name} ended with {done.returncode}: {done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return script(Path(__file__).with_name("diffusers_step.py"), json.dumps(given))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--ldmctl"]:
-        ldmctl_here(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -27,6 +27,7 @@ import torch
 from machine import describe, keep
 from process import command, script
 from random_cache import make
+from rounds import rates, refuse_few, summary
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -56,8 +57,7 @@ def main() -> None:
     machine = describe()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sizes = SIZES[device] | {key: value for key in ("steps", "report") if (value := getattr(asked, key))}
-    if sizes["steps"] < 3 * sizes["report"]:
-        raise SystemExit("--steps must be at least three times --report: the first report and the last are left out.")
+    refuse_few(sizes["steps"], sizes["report"])
     with tempfile.TemporaryDirectory() as folder:
         work = sizes | {"device": device, "folder": Path(folder)}
         agreement = same_network(work)
@@ -105,21 +105,6 @@ def compared(work: dict[str, Any], batch: int, rounds: int) -> dict[str, Any]:
     }
     if not COMPILES:
         out["times_faster"]["compiled"] = "skipped: this ldmctl has no key machine.compile"
-    return out
-
-
-def summary(runs: list[dict[str, Any]], batch: int) -> dict[str, Any]:
-    """Medians over rounds, with the rounds beside."""
-    rounds = [statistics.median(run["seconds"]) for run in runs]
-    seconds = statistics.median(rounds)
-    out = {
-        "seconds_per_step": round(seconds, 5),
-        "images_per_second": round(batch / seconds, 1),
-        "rounds": [round(each, 5) for each in rounds],
-    }
-    for name in ("resident_mib", "device_mib"):
-        if runs[0][name] is not None:
-            out[name] = round(statistics.median(run[name] for run in runs))
     return out
 
 
@@ -193,9 +178,7 @@ def ours(work: dict[str, Any], batch: int, settings: dict[str, Any]) -> dict[str
     folder = work["folder"]
     (folder / "ours.yaml").write_text(json.dumps(config))
     ran = command("fit-diffusion", "--config", "ours.yaml", "--latents", "cache", "--out", "run", "--overwrite", "-q", cwd=folder)
-    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
-    return {"seconds": [batch / rate for rate in rates[1:-1]], **{name: ran[name] for name in ("resident_mib", "device_mib")}}
+    return {"seconds": [batch / rate for rate in rates(folder / "run")], **{name: ran[name] for name in ("resident_mib", "device_mib")}}
 
 
 def theirs(work: dict[str, Any], batch: int, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ python benchmarks/diffusers_step.py '{"model": "kl", "variant": "repaired", ...}
 """
 
 import json
-import resource
 import sys
 import time
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, VQModel
 from diffusers.training_utils import EMAModel
+from process import memory
 from torch import Tensor, nn
 
 KL_SCALE, PERCEPTUAL_SCALE, PENALTY = 1e-6, 0.5, 10.0
@@ -186,8 +186,7 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         reports.append((time.perf_counter() - began) / given["report"])  # the logs have waited for the device
     return {
         "seconds": reports[1:],
-        "resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device_mib": torch.cuda.max_memory_allocated() / 2**20 if side.device.type == "cuda" else None,
+        **memory(),
         "parameters": {
             name: sum(p.numel() for p in part.parameters()) for name, part in vars(side).items() if name in ("autoencoder", "discriminator")
         },

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from machine import describe, keep, ldmctl
 from random_cache import make
+from rounds import rates, refuse_few, reported
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,8 +47,7 @@ def main() -> None:
     machine = describe()
     device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
     sizes = SIZES[device] | {key: value for key in ("steps", "report") if (value := getattr(asked, key))}
-    if sizes["steps"] < 3 * sizes["report"]:
-        raise SystemExit("--steps must be at least three times --report: the first report and the last are left out.")
+    refuse_few(sizes["steps"], sizes["report"])
     with tempfile.TemporaryDirectory() as folder:
         work = sizes | {"device": device, "folder": Path(folder)}
         make(work["folder"], latent=tuple(sizes["latent"]), count=sizes["latents"])
@@ -75,24 +75,18 @@ def fit(work: dict[str, Any], processes: int, *, precision: str, loop: dict[str,
     return folder / out
 
 
-def rows(run: Path, key: str) -> list[float]:
-    """One number of every report."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [row[key] for row in lines if key in row]
-
-
 def speed(work: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Images per second of each, and the overhead of two processes."""
     found: dict[int, list[float]] = {1: [], 2: []}
     for number in range(rounds):
-        for processes, rates in found.items():
+        for processes, done in found.items():
             run = fit(work, processes, precision="auto", loop={"steps": work["steps"], "report": work["report"]})
-            rates.append(statistics.median(rows(run, "images_per_second")[1:-1]))
-            print(f"round {number + 1}: {processes} process(es): {rates[-1]:.1f} images/s", file=sys.stderr)
-    middle = {processes: statistics.median(rates) for processes, rates in found.items()}
+            done.append(statistics.median(rates(run)))
+            print(f"round {number + 1}: {processes} process(es): {done[-1]:.1f} images/s", file=sys.stderr)
+    middle = {processes: statistics.median(done) for processes, done in found.items()}
     return {
         "images_per_second": {str(processes): round(rate, 1) for processes, rate in middle.items()},
-        "rounds": {str(processes): rates for processes, rates in found.items()},
+        "rounds": {str(processes): done for processes, done in found.items()},
         "overhead": round(middle[1] / middle[2] - 1, 3),
     }
 
@@ -101,7 +95,7 @@ def equality(work: dict[str, Any]) -> dict[str, Any]:
     """How far apart one process and two are after some steps in float32; beyond the tolerances nothing is measured."""
     loop = {"steps": COMPARED, "report": 1, "lr": 1e-4, "warmup": 1}
     one, two = (fit(work, processes, precision="fp32", loop=loop) for processes in (1, 2))
-    norms = [rows(run, "diffusion/gradient") for run in (one, two)]
+    norms = [reported(run, "diffusion/gradient") for run in (one, two)]
     states, models = ([load_file(run / f"{name}.safetensors") for run in (one, two)] for name in ("state", "model"))
     means = [name for name in states[0] if name.endswith(".exp_avg")]
     if len(norms[0]) != COMPARED or not means or states[0].keys() != states[1].keys() or models[0].keys() != models[1].keys():
