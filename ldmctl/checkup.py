@@ -197,7 +197,7 @@ def denoise(chain: Chain) -> tuple[Link, list[Row]]:
         estimate = estimated(chain, chain.network, items, x, sigma)
         ratios.append(error_ratio(estimate, items.latent, sigma))
         rows.append((f"noised, sigma/alpha {sigma:.3g}", chain.decode(x[:SHOWN] / math.sqrt(1 + sigma**2))))
-        rows.append((f"estimate, {ratios[-1]:.2f} x linear", chain.decode(estimate[:SHOWN])))
+        rows.append((f"estimate, {ratios[-1]:.2f} of the linear guess's error", chain.decode(estimate[:SHOWN])))
     verdict, said, change = judge_ratios(ratios, sigmas, chain.header["prediction"], chain.trained)
     facts = {"split": items.split, "count": len(items.latent), "levels": sigmas, "ratios": ratios}
     listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -10,8 +10,9 @@
   move all latents of a class alike; three standard errors over classes are no chance. One cached label in a hundred may have been
   corrected in the data since, one in ten is another order.
 - Averages of a run's weights lie near the way from the initial ones to the raw ones, and nearer to one of its ends than these are to each other.
-- Samples: latents have deviation 1, so samples should; those of a few seeds differ from it by a fifth at most. Where neighbours in
-  the data correlate and in samples hardly, samples are noise.
+- Samples: latents have deviation 1, so samples should; those of a few seeds differ from it by a fifth at most. Where pairs of
+  values go together in the data and in samples hardly do, samples are noise; by all pairs, since neighbours alone hardly correlate in
+  small latents, such as 7x7 of a digit.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ STILL, MOVED = 1e-4, 1e-2  # relative change of weights that have not moved, and
 APART = 0.9  # of the way from initial to raw weights, which averaged ones are from both
 SPREAD = (1.25, 2.0)  # deviation of samples, or 1 / deviation
 FAR, OUTSIDE = 4.0, 0.01  # deviations, and the share of values that may lie beyond
-ALIKE = 0.2  # correlation of neighbours in the data from which noise can be told by it
+ALIKE = 0.2  # what the others of a latent tell of a value in the data, from which noise can be told by it
+NOISE = (0.5, 0.25)  # of that, in samples
 
 Verdict = Literal["good", "weak", "broken", "unknown"]
 CAUSES = ("reconstruct", "whiten", "average", "denoise", "labels", "sample")  # what breaks one of them breaks those after it
@@ -137,14 +139,14 @@ def judge_labels(gains: Tensor, wrong: float | None, trained: str) -> tuple[Verd
 def strayed(held: Mapping[str, Tensor], initial: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> str:
     """What shows that weights are no average of those between the initial and the raw ones; '' when nothing does."""
     names = [name for name, value in initial.items() if value.is_floating_point()]
-    still = [name for name in names if torch.equal(held[name].cpu(), initial[name].cpu())]
-    still = [name for name in still if (distance({name: raw[name]}, {name: initial[name]}) or 0) > MOVED]
-    if still:
-        return f"{len(still)} of {len(names)} averaged weights are still the initial ones where the raw ones have moved, {still[0]} first"
     ends = [distance(held, other, size=initial) or 0 for other in (initial, raw)]
     way = distance(raw, initial) or 0
     if min(ends) > APART * way:
         return f"The averaged weights are {min(ends):.2g} times their initial size from the initial and from the raw ones, which are {way:.2g} apart"
+    still = [name for name in names if torch.equal(held[name].cpu(), initial[name].cpu())]
+    still = [name for name in still if (distance({name: raw[name]}, {name: initial[name]}) or 0) > MOVED]
+    if still:
+        return f"{len(still)} of {len(names)} averaged weights are still the initial ones where the raw ones have moved, {still[0]} first"
     return ""
 
 
@@ -164,10 +166,9 @@ def judge_samples(latent: Tensor, real: Tensor | None) -> tuple[Verdict, str, st
     finite = bool(latent.isfinite().all())
     deviation = float(latent.to("cpu", torch.float64).square().mean().sqrt())
     outside = share_outside(latent)
-    facts: dict[str, Any] = {"finite": finite, "deviation": deviation, "outside": outside, "neighbours": neighbour_correlation(latent)}
-    facts |= {"outside_in_data": None, "neighbours_in_data": None}
+    facts: dict[str, Any] = {"finite": finite, "deviation": deviation, "outside": outside, "outside_in_data": None, "likeness": None}
     if real is not None:
-        facts |= {"outside_in_data": share_outside(real), "neighbours_in_data": neighbour_correlation(real)}
+        facts |= {"outside_in_data": share_outside(real), "likeness": likeness(latent, real)}
     longer = "more loop.steps, or another loop.lr"
     if not finite:
         way = "a smaller loop.lr, or --precision fp32"
@@ -177,10 +178,10 @@ def judge_samples(latent: Tensor, real: Tensor | None) -> tuple[Verdict, str, st
         level: Verdict = "broken" if max(deviation, 1 / max(deviation, 1e-12)) > SPREAD[1] else "weak"
         wide = "they diverge, and guidance above 1 makes it worse" if deviation > 1 else "they are washed out"
         return level, f"{said}: {wide}; {longer}", longer, facts
-    here, there = facts["neighbours"], facts["neighbours_in_data"]
-    if there is not None and there > ALIKE and here < there / 2:
-        alike = f"neighbouring values correlate by {here:.2f}, in the data by {there:.2f}"
-        return "broken" if here < there / 4 else "weak", f"{said}, but {alike}: they are mostly noise; {longer}", longer, facts
+    alike = facts["likeness"]
+    if alike is not None and alike < NOISE[0]:
+        lost = f"but their values go together {max(alike, 0):.0%} as much as those of the data"
+        return "weak" if alike >= NOISE[1] else "broken", f"{said}, {lost}: they are mostly noise; {longer}", longer, facts
     if outside > max(OUTSIDE, 4 * (facts["outside_in_data"] or 0)):
         return "weak", f"{said}: outliers that the data does not have; {longer}", longer, facts
     return "good", f"{said}: as wide as they should be", "", facts
@@ -191,14 +192,29 @@ def share_outside(latent: Tensor) -> float:
     return float((latent.abs() > FAR).float().mean())
 
 
-def neighbour_correlation(latent: Tensor) -> float | None:
-    """How much values of [N,c,h,w] correlate with those beside and below them, over all channels; None without any neighbours."""
-    if min(latent.shape[-2:]) < 2:
+def likeness(latent: Tensor, real: Tensor) -> float | None:
+    """How much values of samples [N,c,h,w] go together as those of the data [M,c,h,w] do: 0 in noise, 1 in other data of the kind.
+
+    Half of the data against the other half is what 1 means; None where that shows nothing, as in white latents or very few.
+    """
+    halves = real[::2], real[1::2]
+    among = together(*halves)
+    if not among > max(ALIKE, 6 / math.sqrt(max(len(halves[0]) * len(halves[1]), 1))):
         return None
-    centred = (latent - latent.mean((0, 2, 3), keepdim=True)).to("cpu", torch.float64)
-    beside = (centred[..., 1:] * centred[..., :-1]).mean()
-    below = (centred[..., 1:, :] * centred[..., :-1, :]).mean()
-    return float((beside + below) / 2 / centred.square().mean().clamp_min(1e-12))
+    return together(latent, real) / among
+
+
+def together(one: Tensor, other: Tensor) -> float:
+    """For a value of [N,c,h,w] and [M,c,h,w], the sum over all others of its mean product with each in the one times that in the other.
+
+    By Gram matrices, so that no matrix of all pairs of values is made; chance alone gives 0, give or take 1.4 / sqrt(N M).
+    """
+    rows, columns = (each.to("cpu", torch.float64).flatten(1) for each in (one, other))
+    if not len(rows) or not len(columns):
+        return 0.0
+    every = (rows @ columns.T).square().mean()
+    own = (rows.square().mean(0) * columns.square().mean(0)).sum()
+    return float(every - own) / rows.shape[1]
 
 
 def shorter_average(steps: int) -> float:

@@ -331,7 +331,11 @@ def test_samples_are_judged_by_width_outliers_and_whether_neighbours_agree():
     noise = torch.randn(16, 4, 8, 8, generator=random)
     coarse = torch.randn(64, 4, 4, 4, generator=random).repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert judge_samples(coarse[:16], coarse)[0] == "good"
-    assert judge_samples(noise, noise)[0] == "good"  # where the data is white too, nothing can be said against it
+    white = torch.randn(64, 4, 8, 8, generator=random)
+    assert judge_samples(noise, white)[0] == "good"  # where the data is white too, nothing can be said against it
+    places = torch.randn(1, 4, 8, 8, generator=random) + 0.5 * white  # no two neighbours alike, but each place its own
+    assert judge_samples((places[:16] / places.std()), places[16:] / places.std())[0] == "good"
+    assert "mostly noise" in judge_samples(noise, places / places.std())[1]
     assert judge_samples(noise, coarse)[0] == "broken" and "mostly noise" in judge_samples(noise, coarse)[1]
     assert "washed out" in judge_samples(0.3 * coarse, coarse)[1] and "diverge" in judge_samples(3 * coarse, coarse)[1]
     assert judge_samples(1.5 * coarse, coarse)[0] == "weak" and judge_samples(3 * coarse, None)[0] == "broken"
