@@ -117,20 +117,25 @@ def reconstruct(chain: Chain) -> tuple[Link, list[Row]]:
     rows: list[Row] = [("decoded latents", made)]
     way = f"ldmctl eval-lpips --run {encoded_by(chain)}"
     longer = "train the autoencoder longer (fit-ae loop.steps), then encode-dataset and fit-diffusion again"
+    missing: LdmctlError | None = None
+    try:
+        found, pictures = originals(chain, items)
+        made, image = made[found], on_device(pictures.image, chain.engine)
+        rows = [("originals", image), ("decoded latents", made)]
+    except LdmctlError as error:
+        missing = error
     if other := other_autoencoder(chain):
         return Link("reconstruct", "broken", other.sentence, change=other.change), rows
     if not bool(made.isfinite().all()):
         return Link("reconstruct", "broken", "Decoded latents are not finite: the autoencoder has diverged.", change=longer), rows
-    try:
-        found, pictures = originals(chain, items)
-    except LdmctlError as error:
+    if missing is not None:
         apart = float(made.std(0).mean()) if len(made) > 1 else math.inf
         if apart < 1 / 255:
             return Link("reconstruct", "broken", f"All latents decode to the same picture. {way} says more.", change=longer), rows
-        text = f"Latents decode to pictures that differ; whether to the right ones, see the first row, since originals are missing. {error}"
+        text = (
+            f"Latents decode to pictures that differ; whether to the right ones, see the first row, since originals are missing. {missing}"
+        )
         return Link("reconstruct", "unknown", text), rows
-    made, image = made[found], on_device(pictures.image, chain.engine)
-    rows = [("originals", image), ("decoded latents", made)]
     value = float(psnr(made, image).mean())
     scatter = float((image - image.mean(0)).square().sum() / max(len(image) - 1, 1) / image[0].numel())
     lost = float((made - image).square().mean()) / max(scatter, 1e-12)

@@ -129,6 +129,8 @@ def test_another_autoencoder_beside_the_model_breaks_whitening(changed):
     links, said = links_of(folder)
     assert links["whiten"]["verdict"] == "broken" and "is not the autoencoder" in links["whiten"]["sentence"]
     assert "put the autoencoder.safetensors of its cache beside the model" in said
+    text = read_png_text(folder / "checkup" / "checkup.png")["Description"]
+    assert "originals; decoded latents" in text  # what should come out, beside what does
 
 
 def test_an_average_that_never_left_its_initial_weights_is_named_before_what_it_breaks(changed):
