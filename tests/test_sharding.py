@@ -334,7 +334,7 @@ def test_each_rank_holds_half_of_weights_averages_and_optimizer(ranks):
 
 
 def test_a_rank_that_holds_nothing_of_a_small_layer_takes_part(ranks):
-    assert [said["narrow"] for said in ranks[1]] == [[5, True], [0, True]]
+    assert [said["narrow"] for said in ranks[1]] == [[3, True], [0, True]]
 
 
 def test_a_look_at_the_averages_shows_them_and_puts_the_weights_back(ranks):
