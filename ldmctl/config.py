@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
+from pydantic_core import to_jsonable_python
 
 from ldmctl import registry
 from ldmctl.documents import Raw
@@ -195,10 +196,19 @@ def free_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
     return out
 
 
+def defaults(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", default as JSON has it) of each key that is no slot and need not be given."""
+    for name, field in schema.model_fields.items():
+        if (section := section_of(field)) is not None:
+            yield from defaults(section, f"{prefix}{name}.")
+        elif slot_of(field) is None and not field.is_required():
+            yield f"{prefix}{name}", to_jsonable_python(field.get_default(call_default_factory=True))
+
+
 def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, old value, new value) of every key that differs and may not."""
+    """(path, old value, new value) of every key that differs and may not; one that is younger than `old` had its default."""
     free = free_keys(schema)
-    before, after = dict(flatten(old)), dict(flatten(new))
+    before, after = {**dict(defaults(schema)), **dict(flatten(old))}, dict(flatten(new))
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     return [
         (path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)

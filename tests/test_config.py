@@ -325,3 +325,11 @@ def test_a_config_read_back_from_its_file_differs_in_nothing():
     config = made({"autoencoder": "vqvae", "inner": {"rate": 1e-5}})
     written = read_yaml(write_yaml(config.model_dump(mode="json")), source="a file")
     assert fixed_differences(Verb, written, config.model_dump(mode="json")) == []
+
+
+def test_a_key_younger_than_a_run_had_its_default():
+    old, new = made().model_dump(mode="json"), made().model_dump(mode="json")
+    del old["betas"], old["inner"]["every"]
+    assert fixed_differences(Verb, old, new) == []
+    asked = made({"betas": [0.5, 0.9], "inner": {"every": 2}}).model_dump(mode="json")
+    assert fixed_differences(Verb, old, asked) == [("betas", [0.9, 0.99], [0.5, 0.9]), ("inner.every", 1, 2)]
