@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from ldmctl import weights
+from ldmctl.cli.ranks import launched
 from ldmctl.engine import Engine, batch_items
 from ldmctl.feed import open_pictures, training_batches
 
@@ -117,6 +118,14 @@ def ended(process, timeout=90):
             process.send_signal(signal.SIGINT)
             process.kill()
     return process.returncode, out, said
+
+
+def test_flags_that_begin_like_those_of_torchrun_reach_the_command():
+    from torch.distributed.run import parse_args
+
+    words = ["encode-dataset", "--run", "ae", "store=codes", "--devices", "2"]
+    told = parse_args(launched(2, words))
+    assert (told.training_script, told.training_script_args, told.module, told.nproc_per_node) == ("ldmctl", words, True, "2")
 
 
 @pytest.mark.slow

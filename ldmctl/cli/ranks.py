@@ -22,7 +22,7 @@ FOLDER = "LDMCTL_RANKS"  # the environment variable
 
 def spread(count: int) -> dict:
     """Run this command on `count` processes -> {"exit_code": ...} and, if it failed with a sentence, its "error"."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "ldmctl", *sys.argv[1:]]
+    command = [sys.executable, "-m", "torch.distributed.run", *launched(count, sys.argv[1:])]
     with TemporaryDirectory(prefix="ldmctl-") as folder:
         process = subprocess.Popen(command, env=os.environ | {FOLDER: folder}, start_new_session=True)  # Ctrl-C reaches us alone
         heard: list[int] = []
@@ -45,6 +45,11 @@ def spread(count: int) -> dict:
         if code == 0:
             return {"exit_code": 0}
         return last_words(Path(folder)) or {"exit_code": 128 + heard[0] if heard else code}
+
+
+def launched(count: int, words: list[str]) -> list[str]:
+    """What torchrun is told; without the two dashes it would take `--run` for a beginning of its own options."""
+    return ["--standalone", f"--nproc-per-node={count}", "-m", "--", "ldmctl", *words]
 
 
 def last_words(folder: Path) -> dict | None:
