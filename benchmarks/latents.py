@@ -124,14 +124,16 @@ def times(folder: Path) -> dict[str, Any]:
     engine, items = Engine(torch.device("cpu"), torch.float32), torch.arange(COUNT).split(SHARD)
     began = time.perf_counter()
     for part in items:
-        latents.moments(part)
+        latents.stored(part)
     first_pass = time.perf_counter() - began
     loops = {shuffle: Loop(steps=10 * BATCHES, batch=BATCH, shuffle=shuffle) for shuffle in ("full", "blocks")}
     random = torch.Generator().manual_seed(0)
     ways: dict[str, Iterator] = {
         **{shuffle: in_place(latents, loop) for shuffle, loop in loops.items()},
         **{
-            f"{shuffle}_read_ahead": training_latents(latents, loop, engine, rows=slice(0, BATCH), flip=False, first=0)
+            f"{shuffle}_read_ahead": (
+                batch.stored.float() for batch in training_latents(latents, loop, engine, rows=slice(0, BATCH), flip=False, first=0)
+            )
             for shuffle, loop in loops.items()
         },
         "dataloader": iter(DataLoader(RowByRow(folder / "peer.npy"), BATCH, shuffle=True, generator=random)),
@@ -158,7 +160,7 @@ def times(folder: Path) -> dict[str, Any]:
 def in_place(latents: Latents, loop: Loop) -> Iterator[Tensor]:
     """Moments [B,m,h,w] of each batch, read when it is asked for."""
     for step in range(loop.steps):
-        yield latents.moments(batch_items(loop.seed, len(latents), loop.batch, step, loop.shuffle))
+        yield latents.stored(batch_items(loop.seed, len(latents), loop.batch, step, loop.shuffle)).float()
 
 
 def memory(folder: Path, shuffle: str) -> dict[str, float]:

@@ -85,8 +85,8 @@ class Chain:
         latents = self.splits[split]
         count = min(count, len(latents))
         rows = torch.linspace(0, len(latents) - 1, count, dtype=torch.float64).round().long() if evenly else torch.arange(count)
-        moments = latents.moments(rows).to(self.engine.device)
-        drawn = self.codec.draw(moments, generator(self.engine.device, "checkup", "posterior", split))
+        stored = latents.stored(rows).to(self.engine.device)
+        drawn = self.codec.draw(stored, generator(self.engine.device, "checkup", "posterior", split))
         return Items(split, self.codec.whiten(drawn), latents.labels[rows])
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ class Codec:
             return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
 
     @torch.no_grad()
-    def draw(self, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Moments [B,m,h,w] -> latent [B,c,h,w] float32, not whitened."""
+    def draw(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What a cache holds, moments [B,m,h,w] or integer codes [B,h,w] -> latent [B,c,h,w] float32, not whitened."""
+        moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
         return self.autoencoder.draw(moments.float(), generator).float()
 
     def whiten(self, latent: Tensor) -> Tensor:

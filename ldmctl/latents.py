@@ -24,7 +24,7 @@ from torch import Tensor
 from ldmctl import weights
 from ldmctl.engine import BLOCK, WINDOW, Engine, batch_items, generator
 from ldmctl.errors import MismatchError
-from ldmctl.manifest import Manifest, Shard
+from ldmctl.manifest import WIDTHS, Manifest, Shard
 from ldmctl.schemas import Loop
 from ldmctl.shards import DTYPES, ROWS_PER_CRC
 
@@ -38,7 +38,7 @@ class Part:
     """One variant of a shard's rows."""
 
     shard: Shard
-    variant: str  # a tensor of the file: moments or flipped
+    variant: str  # a tensor of the file: moments, codes or flipped
     rows: np.ndarray  # records of one row's bytes each [n], mapped
     offset: int  # of the first row, in bytes of the file
     crc32: list[int] | None  # of each ROWS_PER_CRC rows, None where the manifest has none
@@ -54,7 +54,7 @@ class Latents:
         self.folder, self.manifest, self.split = folder, manifest, split
         self.shards = manifest.splits.get(split, [])
         tensors = [_map(folder / shard.file, shard, manifest) for shard in self.shards]
-        variants = ["moments", "flipped"] if manifest.flipped else ["moments"]
+        variants = [manifest.store, "flipped"] if manifest.flipped else [manifest.store]
         self.parts = [
             Part(shard, variant, *each[variant], _checksums(folder, shard, variant))
             for variant in variants
@@ -69,12 +69,11 @@ class Latents:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def moments(self, items: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Moments [B,m,h,w] float32 of these items, the mirrored variant where `flipped` [B] is true."""
-        return self.stored(items, flipped).float()
-
     def stored(self, items: Tensor, flipped: Tensor | None = None, *, pinned: bool = False) -> Tensor:
-        """The same in the cache's own dtype, perhaps in memory from which an accelerator copies while others compute."""
+        """Moments [B,m,h,w] or codes [B,h,w] of these items in the cache's own dtype, the mirrored variant where `flipped` [B] is true.
+
+        `Codec.draw` makes latents of them. `pinned` memory is such that an accelerator copies from it while others compute.
+        """
         places = (items if flipped is None else items + len(self) * flipped).numpy()
         order = np.argsort(places)
         places = places[order]
@@ -82,7 +81,7 @@ class Latents:
             raise IndexError(f"Items {places[0]} to {places[-1]} were asked for; there are {self.starts[-1]}.")
         if not self.checked.all():
             self._check(places)
-        out = torch.empty((len(places), *self.manifest.moments), dtype=self.dtype, pin_memory=pinned)
+        out = torch.empty((len(places), *self.manifest.shape), dtype=self.dtype, pin_memory=pinned)
         records = out.numpy().reshape(-1).view(self._record)
         cuts = np.searchsorted(places, self.starts)
         for index in np.flatnonzero(np.diff(cuts)).tolist():
@@ -93,7 +92,7 @@ class Latents:
     @property
     def _record(self) -> np.dtype:
         """One row as one value, which numpy copies whole."""
-        return np.dtype((np.void, int(np.prod(self.manifest.moments)) * self.dtype.itemsize))
+        return np.dtype((np.void, int(np.prod(self.manifest.shape)) * self.dtype.itemsize))
 
     def items(self) -> Iterator[dict[str, Any]]:
         """Stamp and caption of each item, in order."""
@@ -184,10 +183,9 @@ class Latents:
 
 def _map(path: Path, shard: Shard, manifest: Manifest) -> dict[str, tuple[np.ndarray, int]]:
     """(rows [n] as records of their bytes, mapped; their offset in bytes) of each tensor of a shard that its manifest promises."""
-    moments = [shard.count, *manifest.moments]
-    wanted = {"labels": ("I64", [shard.count]), "moments": (KINDS[manifest.dtype], moments)}
+    wanted = {"labels": ("I64", [shard.count]), manifest.store: (KINDS[manifest.dtype], [shard.count, *manifest.shape])}
     if manifest.flipped:
-        wanted["flipped"] = wanted["moments"]
+        wanted["flipped"] = wanted[manifest.store]
     try:
         size = path.stat().st_size
         whole = torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()  # mapped; unlike numpy.memmap it keeps no file open
@@ -195,7 +193,7 @@ def _map(path: Path, shard: Shard, manifest: Manifest) -> dict[str, tuple[np.nda
         if length > size:
             raise ValueError("its header has no end")
         entries = json.loads(whole[8 : 8 + length].tobytes())
-        count = entries["moments"]["shape"][0]
+        count = entries[manifest.store]["shape"][0]
         if count != shard.count:
             raise MismatchError(f"{path} holds {count} items, its manifest says {shard.count}. {AGAIN}")
         found = {}
@@ -214,13 +212,13 @@ def _map(path: Path, shard: Shard, manifest: Manifest) -> dict[str, tuple[np.nda
         raise MismatchError(f"{path} is damaged ({' '.join(str(error).split())[:200]}). {AGAIN}") from None
 
 
-KINDS = {"float16": "F16", "float32": "F32"}  # safetensors' names
-SIZES = {"F16": 2, "F32": 4, "I64": 8}
+KINDS = {"float16": "F16", "float32": "F32", "uint8": "U8", "uint16": "U16", "int32": "I32"}  # safetensors' names
+SIZES = {"I64": 8, **{kind: WIDTHS[dtype] for dtype, kind in KINDS.items()}}
 
 
 def _checksums(folder: Path, shard: Shard, variant: str) -> list[int] | None:
     """Of each ROWS_PER_CRC rows, None where the manifest has none."""
-    found: list[int] | None = getattr(shard, "crc32" if variant == "moments" else "crc32_flipped", None) or None
+    found: list[int] | None = getattr(shard, "crc32_flipped" if variant == "flipped" else "crc32", None) or None
     if found is not None and len(found) != -(-shard.count // ROWS_PER_CRC):
         raise MismatchError(f"{folder / shard.file} has {len(found)} checksums for {shard.count} {variant} in its manifest. {AGAIN}")
     return found
@@ -252,9 +250,9 @@ class Resident:
         latents.check()
         self.engine = engine
         self.labels = latents.labels.to(engine.device)
-        self.held = torch.empty((int(latents.starts[-1]), *latents.manifest.moments), dtype=latents.dtype, device=engine.device)
+        self.held = torch.empty((int(latents.starts[-1]), *latents.manifest.shape), dtype=latents.dtype, device=engine.device)
         for part, first in zip(latents.parts, latents.starts, strict=False):
-            rows = torch.frombuffer(part.rows, dtype=latents.dtype).view(-1, *latents.manifest.moments)
+            rows = torch.frombuffer(part.rows, dtype=latents.dtype).view(-1, *latents.manifest.shape)
             self.held[first : first + len(rows)].copy_(rows)
 
     @staticmethod
@@ -263,17 +261,19 @@ class Resident:
         if engine.device.type != "cuda":
             return False
         free, _ = torch.cuda.mem_get_info(engine.device)
-        return int(latents.starts[-1]) * int(np.prod(latents.manifest.moments)) * latents.dtype.itemsize < free // 2
+        return int(latents.starts[-1]) * int(np.prod(latents.manifest.shape)) * latents.dtype.itemsize < free // 2
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def moments(self, items: Tensor, flipped: Tensor | None = None) -> Tensor:
-        """Moments [B,m,h,w] float32 on the device, the mirrored variant where `flipped` [B] is true."""
+    def stored(self, items: Tensor, flipped: Tensor | None = None) -> Tensor:
+        """Moments [B,m,h,w] or codes [B,h,w] on the device, in the cache's own dtype."""
         places = items.to(self.engine.device, non_blocking=True)
         if flipped is not None:
             places = places + len(self) * flipped.to(self.engine.device, non_blocking=True)
-        return self.held[places].float()
+        if self.held.dtype == torch.uint16:  # which not every accelerator can index
+            return self.held.view(torch.int16)[places].view(torch.uint16)
+        return self.held[places]
 
 
 # -- training ------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Batch(NamedTuple):
     """What a step reads."""
 
     items: Tensor  # of the global batch [B], on the CPU
-    moments: Tensor  # of the rows that were asked for [b,m,h,w], float32 on the device
+    stored: Tensor  # of the rows that were asked for: moments [b,m,h,w] or codes [b,h,w], in the cache's own dtype, on the device
     labels: Tensor  # of the same rows [b], on the device
 
 
@@ -297,7 +297,7 @@ def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, 
 
     def resident(step: int) -> Batch:
         items, mirrored = asked(step)
-        return Batch(items, source.moments(items[rows], mirrored), source.labels[items[rows].to(engine.device, non_blocking=True)])
+        return Batch(items, source.stored(items[rows], mirrored), source.labels[items[rows].to(engine.device, non_blocking=True)])
 
     def mapped(step: int) -> Batch:
         assert isinstance(source, Latents)
@@ -312,8 +312,7 @@ def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, 
         yield from map(resident, steps)
         return
     for batch in ahead(mapped, steps):
-        moments = batch.moments.to(engine.device, non_blocking=True).float()
-        yield Batch(batch.items, moments, batch.labels.to(engine.device, non_blocking=True))
+        yield Batch(batch.items, *(part.to(engine.device, non_blocking=True) for part in batch[1:]))
 
 
 def expect(latents: Latents, loop: Loop, step: int, first: int) -> None:

@@ -1,6 +1,6 @@
 """What a cache of latents says of itself: latents.json, readable without torch, and the network that suits it.
 
-Tensors of a shard, [n, ...] each: `moments` of the shape said here, `labels`, `flipped` where `flipped` is true. One more name is
+Tensors of a shard, [n, ...] each: `moments` or `codes` of the shape said here, `labels`, `flipped` where `flipped` is true. One more name is
 reserved, `features` [n,tokens,width]: it may be there, is hashed with its file, and changes nothing that is said here.
 
 Statistics are frozen when a cache is first complete, since models carry them;
@@ -8,6 +8,7 @@ what is measured of the items that are there now stands beside them.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from ldmctl.errors import MismatchError
 
 FORMAT = 1
 DRIFT = 0.02  # of a deviation: statistics that moved further are spoken of
+WIDTHS = {"float16": 2, "float32": 4, "uint8": 1, "uint16": 2, "int32": 4}  # bytes of one number
 
 
 class Loose(BaseModel):
@@ -41,7 +43,7 @@ class Shard(Loose):
     file: str
     count: int
     sha256: str
-    crc32: list[int] = Field(description="of each 1,024 rows of moments")
+    crc32: list[int] = Field(description="of each 1,024 rows of moments or codes")
     crc32_flipped: list[int] = Field([], description="of each 1,024 rows of flipped, where there are any")
     items_sha256: str = Field("", description="of the .items.jsonl beside it; empty: not recorded")
     sums: Sums | None = Field(None, description="of its latents, in the training split")
@@ -59,13 +61,26 @@ class Statistics(Loose):
     deviation: list[float]
 
 
+class Codes(Loose):
+    """Of a cache that holds codes in place of moments: which ones, and how many of them its training split uses."""
+
+    shape: tuple[int, ...] = Field(description="of one item")
+    size: int = Field(description="how many codes there are")
+    used: int = Field(description="how many of them occur")
+    perplexity: float = Field(description="as many codes, each as frequent as the others, would carry as much")
+
+    def __str__(self) -> str:
+        return f"{self.used:,} of {self.size:,} codes are in use ({self.used / self.size:.1%}), perplexity {self.perplexity:,.1f}"
+
+
 class Manifest(Loose):
     """latents.json."""
 
     format: int
-    moments: tuple[int, int, int]
+    moments: tuple[int, int, int] = Field(description="shape of one item's, stored or looked up")
     latent: tuple[int, int, int]
-    dtype: Literal["float16", "float32"]
+    dtype: Literal["float16", "float32", "uint8", "uint16", "int32"] = Field(description="of what is stored")
+    codes: Codes | None = Field(None, description="None: moments are stored")
     flipped: bool
     statistics: Statistics = Field(description="what latents are whitened by; frozen")
     measured: Statistics | None = Field(None, description="of the items that are there now")
@@ -78,6 +93,27 @@ class Manifest(Loose):
     preparation: dict[str, Any] = Field({}, description="all that decides the latents of a picture")
     skipped: dict[str, list[str]] = Field({}, description="stamps of the pictures that could not be read, by split")
     splits: dict[str, list[Shard]]
+
+    @property
+    def store(self) -> Literal["moments", "codes"]:
+        """What the shards hold, by the name of its tensor."""
+        return "moments" if self.codes is None else "codes"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is stored of one item."""
+        return self.moments if self.codes is None else self.codes.shape
+
+    @property
+    def stored(self) -> str:
+        """`codes 7 x 7 in uint16, 98 bytes each; 480 of 512 codes are in use (93.8%), perplexity 311.0`."""
+        shape = " x ".join(str(side) for side in self.shape)
+        return f"{self.store} {shape} in {self.dtype}, {self.item_bytes:,} bytes each" + (f"; {self.codes}" if self.codes else "")
+
+    @property
+    def item_bytes(self) -> int:
+        """What one item takes in its shard, with its mirrored variant and without its label."""
+        return math.prod(self.shape) * WIDTHS[self.dtype] * (1 + self.flipped)
 
     def count(self, split: str) -> int:
         """Items in a split."""

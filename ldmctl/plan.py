@@ -17,9 +17,11 @@ from ldmctl.feed import open_pictures
 from ldmctl.images import pad_to
 from ldmctl.initial import load_initial
 from ldmctl.learner import Learner
+from ldmctl.manifest import WIDTHS
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
+from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
 
 PATIENCE = 1.0  # seconds at a device's peak that a timed step may take; it takes a few times as long
@@ -69,14 +71,17 @@ def describe_perceptual(config: FitAE) -> str:
 def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
     """Items, shape and disk of a cache."""
     autoencoder, _ = load_autoencoder(model_file(config.run, verb="fit-ae"), HOST)
+    refuse_without_codes(config, autoencoder)
     counts = {split: len(open_pictures(config, split)) for split in ("train", "val")}
     image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
     with torch.no_grad():
-        moments = autoencoder.encode(pad_to(image, autoencoder.factor))[0]
-    size = sum(counts.values()) * moments.numel() * (4 if config.dtype == "float32" else 2) * (2 if config.flip else 1)
+        stored = autoencoder.encode(pad_to(image, autoencoder.factor))
+        stored = stored if config.store == "moments" else autoencoder.codes(stored)
+    dtype = smallest(autoencoder.code_count) if config.store == "codes" else "float32" if config.dtype == "float32" else "float16"
+    size = sum(counts.values()) * stored[0].numel() * WIDTHS[dtype] * (2 if config.flip else 1)
     return {
         "pictures": f"{counts['train']:,} + {counts['val']:,}",
-        "moments": " x ".join(str(side) for side in moments.shape),
+        config.store: " x ".join(str(side) for side in stored.shape[1:]),
         "disk": human(size),
     }
 

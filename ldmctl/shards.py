@@ -1,9 +1,10 @@
 """A cache of latents on disk, planned and written shard by shard; `latents` reads it.
 
-Each split is a row of safetensors shards, moments [n,m,h,w] and labels [n], with
-a line of items.jsonl beside each row. latents.json comes last and names files
-that are never changed afterwards: a shard whose rows change is written under a
-new name, then latents.json is replaced, then the old file is deleted.
+Each split is a row of safetensors shards, moments [n,m,h,w] or codes [n,h,w] and
+labels [n], with a line of items.jsonl beside each row. latents.json comes last
+and names files that are never changed afterwards: a shard whose rows change is
+written under a new name, then latents.json is replaced, then the old file is
+deleted.
 
 The name `features` [n,tokens,width] is reserved for what a frozen encoder says of
 each picture. Nothing here computes it and readers pass it over, but rows that are
@@ -34,14 +35,14 @@ from torch import Tensor
 
 from ldmctl import weights
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.manifest import Manifest, Shard, Statistics, Sums
+from ldmctl.manifest import WIDTHS, Manifest, Shard, Statistics, Sums
 
 ROWS_PER_CRC = 1024
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
+DTYPES = {name: getattr(torch, name) for name in WIDTHS}
 AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
 
-Rows = dict[str, Tensor]  # `moments` [n,m,h,w], perhaps `flipped` of the same shape and `features` [n,tokens,width]
-Draw = Callable[[Tensor, str], Tensor]  # moments [n,m,h,w], a seed -> latents [n,c,h,w]
+Rows = dict[str, Tensor]  # `moments` [n,m,h,w] or `codes` [n,h,w], perhaps `flipped` of the same shape and `features` [n,tokens,width]
+Draw = Callable[[Tensor, str], Tensor]  # moments or codes, a seed -> latents [n,c,h,w]
 
 
 class Item(NamedTuple):
@@ -159,21 +160,22 @@ def copied(folder: Path, source: Shard, rows: list[int]) -> Rows:
     if fault := file_fault(folder / source.file, source.sha256):
         raise MismatchError(f"{fault} {AGAIN}")
     tensors, _ = weights.load(folder / source.file)
-    return {name: tensors[name][rows] for name in ("moments", "flipped", "features") if name in tensors}
+    return {name: tensors[name][rows] for name in ("moments", "codes", "flipped", "features") if name in tensors}
 
 
 def describe(path: Path, draw: Draw | None) -> Shard:
     """What the manifest says of a shard, read from the file; with `draw`, also the sums of its latents."""
     tensors, header = weights.load(path)
+    stored = tensors["codes" if "codes" in tensors else "moments"]
     tally = Tally()
     if draw is not None:
-        for number, rows in enumerate(tensors["moments"].split(ROWS_PER_CRC)):
+        for number, rows in enumerate(stored.split(ROWS_PER_CRC)):
             tally.add(draw(rows, f"{header['plan']} {number}"))
     return Shard(
         file=path.name,
-        count=len(tensors["moments"]),
+        count=len(stored),
         sha256=weights.file_sha256(path),
-        crc32=checksums(tensors["moments"]),
+        crc32=checksums(stored),
         crc32_flipped=checksums(tensors["flipped"]) if "flipped" in tensors else [],
         items_sha256=weights.file_sha256(path.with_suffix(".items.jsonl")),
         sums=tally.sums() if draw is not None else None,

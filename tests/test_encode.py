@@ -78,7 +78,7 @@ def files(cache):
 def rows(cache, split="train"):
     """{name of a picture: (moments, label, caption)}"""
     latents = Latents(cache, manifests.read(cache), split)
-    moments = latents.moments(torch.arange(len(latents)))
+    moments = latents.stored(torch.arange(len(latents)))
     names = [(item["stamp"].rsplit(":", 2)[0], item["text"]) for item in latents.items()]
     return {name: (moments[row], int(latents.labels[row]), text) for row, (name, text) in enumerate(names)}
 
@@ -375,9 +375,10 @@ def start(out, *words, **environment):
 
 
 @pytest.mark.slow
-def test_two_ranks_write_what_one_writes(pictures, vqvae_run, tmp_path):
+@pytest.mark.parametrize("store", ["moments", "codes"])
+def test_two_ranks_write_what_one_writes(pictures, vqvae_run, tmp_path, store):
     (pictures / "train" / "cats" / "04.png").write_bytes(b"\x89PNG and no more")
-    words = [f"run={vqvae_run}", f"data={pictures}", "shard=4", "batch=2", "workers=0", "flip=true"]
+    words = [f"run={vqvae_run}", f"data={pictures}", "shard=4", "batch=2", "workers=0", "flip=true", f"store={store}"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -59,9 +59,12 @@ def test_two_devices_that_share_the_network_learn_what_two_that_share_the_batch_
     assert len(losses(tmp_path / "fsdp")) == 6
 
 
-def test_resident_latents_answer_as_mapped_ones_do(vae_cache):
-    latents = Latents(vae_cache, manifest.read(vae_cache), "train")
+@pytest.mark.parametrize("store", ["moments", "codes"])
+def test_resident_latents_answer_as_mapped_ones_do(store, fit_ae, encode, tmp_path):
+    grid = "autoencoder={type: fsq, levels: [8, 8, 8], widths: [8, 8], norm_groups: 4}"  # 512 codes: of two bytes
+    cache = encode(tmp_path / "cache", fit_ae(tmp_path / "ae", grid), f"store={store}")
+    latents = Latents(cache, manifest.read(cache), "train")
     engine = Engine(torch.device("cuda"), torch.float32)
     assert Resident.fits(latents, engine)
     items = torch.tensor([3, 0, 7, 3])
-    assert torch.equal(Resident(latents, engine).moments(items).cpu(), latents.moments(items))
+    assert torch.equal(Resident(latents, engine).stored(items).cpu(), latents.stored(items))

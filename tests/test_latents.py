@@ -102,7 +102,7 @@ def test_moments_are_those_of_the_pictures(of_folder, pictures):
     for index, item in enumerate(latents.items()):
         path = pictures / "train" / item["stamp"].split(":")[0].split("train/")[-1]
         image = to_float(prepare(Image.open(path), config)[None])
-        torch.testing.assert_close(latents.moments(torch.tensor([index])), codec.encode(image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(latents.stored(torch.tensor([index])), codec.encode(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["vqvae", "identity"])
@@ -121,7 +121,7 @@ def test_statistics_are_numpys_over_what_is_stored(kind, request, encode, fit_ae
 
 def test_whitened_latents_of_a_vae_have_mean_0_and_deviation_1_in_each_channel(vae_cache):
     codec, latents = codec_of(vae_cache), opened(vae_cache)
-    moments = latents.moments(torch.arange(len(latents)).repeat(50))
+    moments = latents.stored(torch.arange(len(latents)).repeat(50))
     white = codec.whiten(codec.draw(moments, generator("cpu", "test")))
     drawn_once = len(latents) * white[0, 0].numel()  # values of a channel that the statistics saw, posterior noise included
     torch.testing.assert_close(white.mean((0, 2, 3)), torch.zeros(3), atol=4 / drawn_once**0.5, rtol=0)
@@ -130,12 +130,12 @@ def test_whitened_latents_of_a_vae_have_mean_0_and_deviation_1_in_each_channel(v
 
 def test_whitened_latents_of_a_vqvae_have_mean_0_and_one_deviation_for_all(vqvae_cache):
     codec, latents = codec_of(vqvae_cache), opened(vqvae_cache)
-    white = codec.whiten(latents.moments(torch.arange(len(latents))))
+    white = codec.whiten(latents.stored(torch.arange(len(latents))).float())
     torch.testing.assert_close(white.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     assert float(white.square().mean()) == pytest.approx(1, abs=1e-5)
     assert len(set(manifests.read(vqvae_cache).statistics.deviation)) == 1
     assert white.std((0, 2, 3)).max() - white.std((0, 2, 3)).min() > 1e-3, "channels keep their proportions"
-    torch.testing.assert_close(codec.unwhiten(white), latents.moments(torch.arange(len(latents))))
+    torch.testing.assert_close(codec.unwhiten(white), latents.stored(torch.arange(len(latents))).float())
 
 
 @pytest.mark.parametrize("split", [1, 7, 100])
@@ -163,7 +163,7 @@ def test_shards_of_any_size_read_back_the_same(of_folder, size):
     latents, whole = opened(cache), stored(cache)
     assert len(latents.shards) == -(-8 // size)
     asked = torch.tensor([7, 0, 3, 3, 5])
-    assert torch.equal(latents.moments(asked), whole["moments"][asked].float())
+    assert torch.equal(latents.stored(asked), whole["moments"][asked])
     assert torch.equal(latents.labels, whole["labels"])
     for shard in latents.shards:
         assert shard.crc32 == [zlib.crc32(load_file(cache / shard.file)["moments"].numpy().tobytes())]
@@ -188,13 +188,13 @@ def test_a_mirrored_variant_is_the_encoding_of_the_mirrored_picture(of_folder, e
     other = encode(tmp_path / "other", vqvae_run, f"data={mirrored}", "dtype=float32")
     items, which = torch.arange(8), torch.tensor([True, False] * 4)
     plain, flipped, expected = (
-        opened(cache).moments(items),
-        opened(cache).moments(items, torch.ones(8, dtype=torch.bool)),
-        opened(other).moments(items),
+        opened(cache).stored(items),
+        opened(cache).stored(items, torch.ones(8, dtype=torch.bool)),
+        opened(other).stored(items),
     )
     torch.testing.assert_close(flipped, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(flipped, plain, atol=1e-2)
-    assert torch.equal(opened(cache).moments(items, which), torch.where(which[:, None, None, None], flipped, plain))
+    assert torch.equal(opened(cache).stored(items, which), torch.where(which[:, None, None, None], flipped, plain))
     assert manifests.read(cache).flipped
 
 
@@ -240,14 +240,14 @@ def test_another_autoencoder_is_refused(of_folder, fit_ae, vqvae_words, tmp_path
 
 def test_an_unreadable_picture_is_left_out_and_listed(of_folder, tmp_path):
     cache = of_folder()
-    whole = opened(cache).moments(torch.arange(8))
+    whole = opened(cache).stored(torch.arange(8))
     names = [item["stamp"].split(":")[0] for item in opened(cache).items()]
     (tmp_path / "pictures" / "train" / "dogs" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     of_folder(overwrite=True)
     lost = next(index for index, name in enumerate(names) if name.endswith("dogs/3.png"))
     rest = torch.tensor([index for index in range(8) if index != lost])
     assert [item["stamp"].split(":")[0] for item in opened(cache).items()] == [names[index] for index in rest]
-    torch.testing.assert_close(opened(cache).moments(torch.arange(7)), whole[rest], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(opened(cache).stored(torch.arange(7)), whole[rest], rtol=1e-3, atol=1e-4)
     assert manifests.read(cache).label_counts == [4, 3]
     (row,) = [json.loads(line) for line in (cache / "bad_images.jsonl").read_text().splitlines()]
     assert row["file_name"].endswith("dogs/3.png") and row["reason"]
@@ -277,7 +277,7 @@ def test_a_shard_that_also_has_features_is_opened_verified_and_trained_on_as_wit
     cache = with_features(Path(shutil.copytree(vae_cache, tmp_path / "cache")))
     for split in ("train", "val"):
         rows = torch.arange(len(opened(vae_cache, split)))
-        assert torch.equal(opened(cache, split).moments(rows), opened(vae_cache, split).moments(rows))
+        assert torch.equal(opened(cache, split).stored(rows), opened(vae_cache, split).stored(rows))
     assert verify_cache(cache, voice=quiet)["whole"]
     runs = [fit_diffusion(tmp_path / name, each) for name, each in (("with", cache), ("without", vae_cache))]
     models = [load_file(run / "model.safetensors") for run in runs]

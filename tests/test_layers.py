@@ -25,7 +25,7 @@ LAYERS = [
     {"engine", "tiling"},
     {"shards", "learner"},
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
-    {"sampling", "examination", "room", "arithmetic", "states"},
+    {"sampling", "examination", "room", "arithmetic", "states", "store"},
     {"loop", "verdict", "exhibits", "chain"},
     {"plan", "diagnosis"},
     {"checkup"},

@@ -14,7 +14,7 @@ from ldmctl import weights
 from ldmctl.engine import BLOCK, WINDOW, Engine, batch_items, epoch_order
 from ldmctl.errors import MismatchError
 from ldmctl.latents import Latents, Resident, ahead, open_latents, training_latents
-from ldmctl.manifest import Manifest, Shard, Statistics
+from ldmctl.manifest import Codes, Manifest, Shard, Statistics
 from ldmctl.schemas import Loop
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -50,8 +50,9 @@ def write_cache(folder, count, *, shard, flipped=False, **checksums):
     )
 
 
-def numbers(moments):
+def numbers(stored):
     """Which rows these are, negative for mirrored ones."""
+    moments = stored.float()
     assert (moments == moments[:, :, :1, :1]).all()
     return (moments[:, 0, 0, 0] * 1000 + moments[:, 1, 0, 0]).long().tolist()
 
@@ -122,11 +123,10 @@ def test_rows_and_mirrored_rows_are_those_that_were_stored(tmp_path, shard, larg
     items = torch.randint(0, count, (200,), generator=torch.Generator().manual_seed(0))
     items[:6] = torch.tensor([count - 1, 0, 0, count - 1, 5, 5])
     mirrored = torch.rand(200, generator=torch.Generator().manual_seed(1)) < 0.5
-    assert len(latents) == count and latents.moments(items).dtype == torch.float32
-    assert numbers(latents.moments(items)) == items.tolist()
-    assert numbers(latents.moments(items, mirrored)) == torch.where(mirrored, -items, items).tolist()
-    assert torch.equal(latents.stored(items).float(), latents.moments(items)) and latents.stored(items).dtype == torch.float16
-    assert latents.moments(items[:0]).shape == (0, *SHAPE)
+    assert len(latents) == count and latents.stored(items).dtype == torch.float16
+    assert numbers(latents.stored(items)) == items.tolist()
+    assert numbers(latents.stored(items, mirrored)) == torch.where(mirrored, -items, items).tolist()
+    assert latents.stored(items[:0]).shape == (0, *SHAPE)
     assert torch.equal(latents.labels, torch.arange(count) % 3)
 
 
@@ -134,9 +134,9 @@ def test_rows_and_mirrored_rows_are_those_that_were_stored(tmp_path, shard, larg
 def test_an_item_that_is_not_there_is_no_other_item(tmp_path, item):
     latents = open_latents(tmp_path, write_cache(tmp_path, 20, shard=8), "train")
     with pytest.raises(IndexError, match=f"{item} to {item} were asked for; there are 20"):
-        latents.moments(torch.tensor([item]))
+        latents.stored(torch.tensor([item]))
     with pytest.raises(IndexError, match="there are 20"):
-        latents.moments(torch.tensor([3]), torch.tensor([True]))
+        latents.stored(torch.tensor([3]), torch.tensor([True]))
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -145,16 +145,35 @@ def test_resident_rows_are_the_mapped_ones(tmp_path, flip):
     resident = Resident(latents, CPU)
     items = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     mirrored = items % 2 == 0 if flip else None
-    assert torch.equal(resident.moments(items, mirrored), latents.moments(items, mirrored))
+    assert torch.equal(resident.stored(items, mirrored), latents.stored(items, mirrored))
     assert torch.equal(resident.labels, latents.labels) and len(resident) == 50
     assert not Resident.fits(latents, CPU), "memory maps are the page cache already"
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 2**8), ("uint16", 2**16), ("int32", 2**20)])
+def test_codes_of_every_width_are_read_and_held_as_they_were_stored(tmp_path, large, dtype, size):
+    codes = torch.randint(0, size, (2000, 3, 5), generator=torch.Generator().manual_seed(0))
+    codes[7], codes[1999] = 0, size - 1
+    stored = codes.to(getattr(torch, dtype))
+    manifest = write_cache(tmp_path, 2000, shard=2000)
+    file = tmp_path / "train-00000.safetensors"
+    weights.save(file, {"codes": stored, "labels": torch.arange(2000) % 3}, {"kind": "latents", "split": "train"})
+    crc32 = [zlib.crc32(part.numpy().tobytes()) for part in stored.split(1024)]
+    shard = Shard(file=file.name, count=2000, sha256=weights.file_sha256(file), crc32=crc32)
+    kept = Codes(shape=(3, 5), size=size, used=size, perplexity=float(size))
+    latents = open_latents(tmp_path, manifest.model_copy(update={"dtype": dtype, "codes": kept, "splits": {"train": [shard]}}), "train")
+    items = torch.tensor([1999, 7, 0, 1024, 7])
+    for source in (latents, Resident(latents, CPU)):
+        assert source.stored(items).dtype == stored.dtype and torch.equal(source.stored(items).long(), codes[items])
+    (batch,) = training_latents(latents, Loop(steps=1, batch=64), CPU, rows=slice(0, 64), flip=False, first=0)
+    assert torch.equal(batch.stored.long(), codes[batch.items]) and batch.stored.dtype == stored.dtype
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_cache_of_many_shards_holds_no_file_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     latents = open_latents(tmp_path, write_cache(tmp_path, 40, shard=1, flipped=True), "train")
-    latents.moments(torch.arange(40))
+    latents.stored(torch.arange(40))
     latents.expect(torch.arange(40))
     assert len(latents.shards) == 40 and len(os.listdir("/proc/self/fd")) <= before
 
@@ -168,15 +187,15 @@ def test_a_large_cache_is_opened_without_reading_its_rows(tmp_path, large):
     flip_bit(file, offset)
     latents = open_latents(tmp_path, manifest, "train")
     assert not latents.checked.any()
-    assert numbers(latents.moments(torch.tensor([0, 1023, 2048]))) == [0, 1023, 2048]
+    assert numbers(latents.stored(torch.tensor([0, 1023, 2048]))) == [0, 1023, 2048]
     assert latents.checked.tolist() == [True, False, True, False, False, False]
     with pytest.raises(
         MismatchError, match=r"train-00000\.safetensors has changed .* in block 1 of its moments \(rows 1,024 to 2,047\)"
     ) as caught:
-        latents.moments(torch.tensor([0, 1024]))
+        latents.stored(torch.tensor([0, 1024]))
     assert caught.value.exit_code == 6 and "ldmctl encode-dataset --overwrite" in str(caught.value)
     with pytest.raises(MismatchError, match="in block 1 of its moments"):
-        latents.moments(torch.tensor([1024]))
+        latents.stored(torch.tensor([1024]))
 
 
 def test_every_block_is_checked_once(tmp_path, large, monkeypatch):
@@ -184,7 +203,7 @@ def test_every_block_is_checked_once(tmp_path, large, monkeypatch):
     asked = []
     monkeypatch.setattr(reading.zlib, "crc32", lambda data: asked.append(len(data)) or zlib_crc32(data))
     for batch in epoch_order(0, 0, 5000).split(64):
-        latents.moments(batch)
+        latents.stored(batch)
     assert sorted(asked) == [904, 1024, 1024, 1024, 1024] and latents.checked.all()
 
 
@@ -198,7 +217,7 @@ def test_a_flipped_bit_is_found_before_its_row_is_used(tmp_path, large, item):
     flip_bit(file, offset + ROW - 1)
     latents = open_latents(tmp_path, manifest, "train")
     with pytest.raises(MismatchError, match=file.name):
-        latents.moments(torch.tensor([item]))
+        latents.stored(torch.tensor([item]))
     with pytest.raises(MismatchError, match=file.name):
         Resident(latents, CPU)
     with pytest.raises(MismatchError, match=file.name):
@@ -222,10 +241,10 @@ def test_mirrored_rows_without_checksums_are_checked_by_the_hash_of_their_shard(
     flip_bit(file, offset)
     latents = open_latents(tmp_path, manifest, "train")
     mirrored = torch.tensor([True])
-    assert numbers(latents.moments(torch.tensor([2500]))) == [2500]
-    assert numbers(latents.moments(torch.tensor([1500]), mirrored)) == [-1500]
+    assert numbers(latents.stored(torch.tensor([2500]))) == [2500]
+    assert numbers(latents.stored(torch.tensor([1500]), mirrored)) == [-1500]
     with pytest.raises(MismatchError, match=r"train-00001\.safetensors has changed"):
-        latents.moments(torch.tensor([2048]), mirrored)
+        latents.stored(torch.tensor([2048]), mirrored)
 
 
 def test_mirrored_rows_with_checksums_are_checked_by_block(tmp_path, large, monkeypatch):
@@ -242,9 +261,9 @@ def test_mirrored_rows_with_checksums_are_checked_by_block(tmp_path, large, monk
     flip_bit(file, offset)
     latents = open_latents(tmp_path, manifest, "train")
     mirrored = torch.tensor([True])
-    assert numbers(latents.moments(torch.tensor([1000]), mirrored)) == [-1000]
+    assert numbers(latents.stored(torch.tensor([1000]), mirrored)) == [-1000]
     with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed .* in block 1 of its flipped"):
-        latents.moments(torch.tensor([1100]), mirrored)
+        latents.stored(torch.tensor([1100]), mirrored)
 
 
 @pytest.mark.parametrize("bit", [0, 3, 7, 62, 63])
@@ -304,10 +323,10 @@ def test_training_reads_the_batches_of_the_order_with_their_labels(tmp_path, shu
     assert len(mapped) == len(resident) == 12
     for step, (one, other) in enumerate(zip(mapped, resident, strict=True)):
         assert torch.equal(one.items, batch_items(7, 300, 64, step, shuffle))
-        assert [abs(number) for number in numbers(one.moments)] == one.items.tolist()
-        assert torch.equal(one.labels, one.items % 3) and one.moments.dtype == torch.float32
+        assert [abs(number) for number in numbers(one.stored)] == one.items.tolist()
+        assert torch.equal(one.labels, one.items % 3) and one.stored.dtype == torch.float16
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
-    mirrored = sum(number < 0 for batch in mapped for number in numbers(batch.moments))
+    mirrored = sum(number < 0 for batch in mapped for number in numbers(batch.stored))
     assert 300 < mirrored < 460 if flip else mirrored == 0
 
 
@@ -320,10 +339,10 @@ def test_ranks_and_resumed_runs_read_their_part_of_the_same_batches(tmp_path):
     )
     assert len(whole) == 9 and len(late) == 5
     for batch, one, two in zip(whole, left, right, strict=True):
-        assert torch.equal(torch.cat([one.moments, two.moments]), batch.moments) and torch.equal(one.items, batch.items)
+        assert torch.equal(torch.cat([one.stored, two.stored]), batch.stored) and torch.equal(one.items, batch.items)
         assert torch.equal(torch.cat([one.labels, two.labels]), batch.labels)
     for batch, again in zip(whole[4:], late, strict=True):
-        assert torch.equal(batch.moments, again.moments) and torch.equal(batch.items, again.items)
+        assert torch.equal(batch.stored, again.stored) and torch.equal(batch.items, again.items)
 
 
 def test_the_next_window_is_asked_for_once_and_before_it_is_needed(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ CLASSES = 20  # said by name at most
 def info(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A cache that encode-dataset wrote.")] = Path("cache"), json: Json = False
 ) -> None:
-    """Items, shapes, size on disk, classes, statistics and their drift, and what made the latents."""
+    """Items, shapes, size on disk, codes in use, classes, statistics and their drift, and what made the latents."""
     place = folder.expanduser()
     found = describe(place, manifests.read(place))
     if json:
@@ -39,7 +39,11 @@ def describe(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "shards": {split: len(row) for split, row in manifest.splits.items()},
         "moments": list(manifest.moments),
         "latent": list(manifest.latent),
+        "store": manifest.store,
         "dtype": manifest.dtype,
+        "codes": manifest.codes and manifest.codes.model_dump(),
+        "bytes_per_item": manifest.item_bytes,
+        "stored": manifest.stored,
         "flipped": manifest.flipped,
         "bytes": sum(file.stat().st_size for file in files if file.exists()),
         "missing": [file.name for file in files if not file.exists()],
@@ -60,7 +64,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     counts = ", ".join(f"{count:,} {split}" for split, count in found["items"].items())
     return [
         ("items", counts + (f" ({skipped} unreadable pictures left out)" if skipped else "")),
-        ("latent", f"{by(found['latent'])}, stored as moments {by(found['moments'])} in {found['dtype']}"),
+        ("latent", f"{by(found['latent'])}, stored as {found['stored']}"),
         ("flipped", "each item also mirrored" if found["flipped"] else "no mirrored variants"),
         ("disk", f"{found['bytes'] / 2**20:,.1f} MiB in {sum(found['shards'].values())} shards"),
         *([("missing", ", ".join(found["missing"]))] if found["missing"] else []),

@@ -26,17 +26,17 @@ from ldmctl import shards, weights
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.feed import on_device, open_pictures, workers
+from ldmctl.feed import on_device, open_pictures, shown_items, workers
 from ldmctl.manifest import DRIFT, FORMAT, Manifest, Shard
 from ldmctl.pictures import Batch, Pictures, batches
 from ldmctl.run import Run, describe_plugins, model_file, open_run
 from ldmctl.schemas import EncodeDataset
-from ldmctl.shards import DTYPES, Background, Item, Rows, Tally, Target
+from ldmctl.shards import Background, Item, Rows, Tally, Target
 from ldmctl.signals import Signals
+from ldmctl.store import Store, codes_in_use, plan_store, refuse_without_codes, store_of
 from ldmctl.voice import Voice, duration
 
 SPLITS = ("train", "val")
-COARSE = 0.01  # of a channel's deviation: float16 rounds finer than this, or float32 is taken
 T = TypeVar("T")
 
 
@@ -46,9 +46,7 @@ class Layout:
 
     preparation: dict[str, Any]
     before: Manifest | None  # the finished cache that is brought up to date
-    dtype: str
-    moments: list[int]  # shape of one item
-    latent: list[int]
+    store: Store
     shards: dict[str, list[Shard | Target]]
     finished: list[Target]  # written by a command that was interrupted
     listing: str  # hash of all stamps
@@ -87,6 +85,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
         raise MismatchError(
             f"{source} encodes pictures of {header['context']['image_channels']} channels, image.channels={config.image.channels} was asked for."
         )
+    refuse_without_codes(config, autoencoder)
     codec = Codec(autoencoder, engine, tile=config.machine.tile)
     preparation = preparation_of(config, {"type": header["type"], "fingerprint": autoencoder_fingerprint(source)})
 
@@ -118,6 +117,7 @@ def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[s
         "autoencoder": autoencoder,
         "image": {key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop")},
         "flip": config.flip,
+        "store": config.store,
         "dtype": config.dtype,
         "machine": {"tile": tile if tile is not None and config.image.size > tile else None},  # smaller pictures come out the same
     }
@@ -131,7 +131,7 @@ def finished_cache(folder: Path, preparation: dict[str, Any]) -> Manifest | None
     ways = "Encode again with --overwrite, or into another --out."
     if not found.preparation:
         raise MismatchError(f"{folder} was written by an ldmctl that could not add to a cache. {ways}")
-    if changed := manifests.differences(found.preparation, preparation):
+    if changed := manifests.differences({"store": "moments", **found.preparation}, preparation):  # which older ones do not say
         other = [line for line in changed if line.startswith("autoencoder.")]
         what = "another autoencoder (or another state of it)" if other else "another preparation"
         raise MismatchError("\n  ".join([f"{folder} holds latents of {what}:", *changed]) + f"\n{ways}")
@@ -141,14 +141,14 @@ def finished_cache(folder: Path, preparation: dict[str, Any]) -> Manifest | None
 def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, preparation: dict[str, Any], run: Run) -> Layout:
     """Plan the cache from the pictures and what is in its folder, and delete what belongs to neither."""
     before = finished_cache(run.folder, preparation)
-    dtype, moments, latent = shapes_of(before) if before is not None else probe(config, splits["train"], codec)
+    store = store_of(before) if before is not None else plan_store(config, first_pictures(splits["train"], codec.engine), codec)
     stamps = {split: stamps_of(pictures) for split, pictures in splits.items()}
     notes = {split: noting(pictures) for split, pictures in splits.items()}
     stored = {
         split: [(shard, shards.read_items(run.folder, shard)) for shard in (before.splits.get(split, []) if before else [])]
         for split in splits
     }
-    identity = json.dumps([preparation, dtype], sort_keys=True)
+    identity = json.dumps([preparation, store.dtype], sort_keys=True)
 
     def plan(left_out: dict[str, list[str]]) -> Layout:
         planned = {
@@ -157,7 +157,7 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
             )
             for split in splits
         }
-        return Layout(preparation, before, dtype, moments, latent, planned, [], listing_of(stamps))
+        return Layout(preparation, before, store, planned, [], listing_of(stamps))
 
     layout = plan(before.skipped if before else {})
     if not layout.complete:
@@ -168,26 +168,11 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
     return replace(layout, finished=finished)
 
 
-def shapes_of(manifest: Manifest) -> tuple[str, list[int], list[int]]:
-    """(dtype, shape of moments, shape of latents) of a cache."""
-    return manifest.dtype, list(manifest.moments), list(manifest.latent)
-
-
-def probe(config: EncodeDataset, pictures: Pictures, codec: Codec) -> tuple[str, list[int], list[int]]:
-    """(dtype, shape of moments, shape of latents), from the first pictures: float16 where its range and rounding are enough."""
+def first_pictures(pictures: Pictures, engine: Engine) -> Tensor:
+    """Up to 32 pictures [B,C,H,W] on the device; none at all is a DataError."""
     if not len(pictures):
         raise DataError("There are no pictures to encode.")
-    image = pictures.batch([(index, None) for index in range(min(32, len(pictures)))]).image
-    moments = codec.encode(on_device(image, codec.engine))
-    dtype = config.dtype if config.dtype != "auto" else "float16" if fits_half(moments) else "float32"
-    return dtype, list(moments.shape[1:]), list(codec.draw(moments[:1]).shape[1:])
-
-
-def fits_half(moments: Tensor) -> bool:
-    """Whether moments [B,m,h,w] lose next to nothing in float16."""
-    values = moments.transpose(0, 1).flatten(1)
-    error = (values - values.half().float()).square().mean(1).sqrt()
-    return bool(values.abs().max() < 3e4) and bool((error <= COARSE * values.std(1).clamp_min(1e-12)).all())
+    return on_device(shown_items(pictures, 32), engine)
 
 
 def stamps_of(pictures: Pictures) -> list[str]:
@@ -238,7 +223,7 @@ def encode(
         stream = one_behind(encoded(config, layout, mine, splits, codec))
         for turn in range(turns):
             if (batch := next(stream, None)) is not None:
-                parts.append((shards.checked_rows(landed(batch), batch.items), batch.items))
+                parts.append((layout.store.checked(landed(batch), batch.items), batch.items))
                 met = splits[batch.target.split].bad
                 run.note_bad(met[noted[batch.target.split] :])
                 noted[batch.target.split] = len(met)
@@ -271,20 +256,20 @@ def encoded(config: EncodeDataset, layout: Layout, targets: list[Target], splits
         if chunks:
             stream = batches(pictures, order, workers=workers(config.workers, pictures, codec.engine))
             for (target, last, _), batch in zip(chunks, stream, strict=True):
-                yield encode_batch(target, last, batch, pictures, codec, DTYPES[layout.dtype], flip=config.flip)
+                yield encode_batch(target, last, batch, pictures, codec, layout.store, flip=config.flip)
 
 
-def encode_batch(target: Target, last: bool, batch: Batch, pictures: Pictures, codec: Codec, dtype: torch.dtype, *, flip: bool) -> Encoded:
-    """Moments of the readable pictures of a batch, on their way to the host."""
+def encode_batch(target: Target, last: bool, batch: Batch, pictures: Pictures, codec: Codec, store: Store, *, flip: bool) -> Encoded:
+    """What is stored of the readable pictures of a batch, on its way to the host."""
     travels = codec.engine.device.type == "cuda"  # while the next batch is begun
     good = [row for row, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
     items = [Item(pictures.stamp(batch.used[row]), batch.text[row], batch.label[row]) for row in good]
     rows: Rows = {}
     if good:
         image = on_device(batch.image if len(good) == len(batch.image) else batch.image[good], codec.engine)
-        rows["moments"] = codec.encode(image).to(dtype).to("cpu", non_blocking=travels)
+        rows[store.name] = store.of(image, codec).to("cpu", non_blocking=travels)
         if flip:
-            rows["flipped"] = codec.encode(image.flip(-1)).to(dtype).to("cpu", non_blocking=travels)
+            rows["flipped"] = store.of(image.flip(-1), codec).to("cpu", non_blocking=travels)
     arrived = None
     if travels:
         arrived = torch.cuda.Event()
@@ -314,9 +299,9 @@ def drawing(target: Target, codec: Codec) -> shards.Draw | None:
     return partial(draw, codec) if target.split == "train" else None
 
 
-def draw(codec: Codec, moments: Tensor, seed: str) -> Tensor:
-    """Moments as stored -> latents [n,c,h,w], not whitened."""
-    return codec.draw(moments.to(codec.engine.device), generator(codec.engine.device, "posterior", seed))
+def draw(codec: Codec, stored: Tensor, seed: str) -> Tensor:
+    """Moments or codes as stored -> latents [n,c,h,w], not whitened."""
+    return codec.draw(stored.to(codec.engine.device), generator(codec.engine.device, "posterior", seed))
 
 
 def show(bar: Any, done: int, spent: float) -> None:
@@ -399,9 +384,10 @@ def save(
     classes = splits["train"].classes
     manifest = {
         "format": FORMAT,
-        "moments": layout.moments,
-        "latent": layout.latent,
-        "dtype": layout.dtype,
+        "moments": layout.store.moments,
+        "latent": layout.store.latent,
+        "dtype": layout.store.dtype,
+        "codes": codes_in_use(run.folder, layout.store, rows["train"]),
         "flipped": config.flip,
         "rescale": rescale,
         "statistics": (layout.before.statistics if layout.before else measured).model_dump(),
@@ -456,7 +442,7 @@ def write_bad(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def fingerprint_of(layout: Layout, classes: list[str], items: dict[str, list[Item]]) -> str:
     """SHA-256 over what the cache holds: the preparation, and every item with its label and caption, in order."""
-    digest = hashlib.sha256(json.dumps([layout.preparation, layout.dtype, classes], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([layout.preparation, layout.store.dtype, classes], sort_keys=True).encode())
     for split, rows in items.items():
         for item in rows:
             digest.update(f"\n{split} {json.dumps(item)}".encode())
@@ -473,6 +459,8 @@ def result_of(run: Run, manifest: Manifest, encoded: int) -> dict[str, Any]:
         "latent": list(manifest.latent),
         "items": {split: manifest.count(split) for split in manifest.splits},
         "encoded": encoded,
+        "bytes_per_item": manifest.item_bytes,
+        "codes": manifest.codes and manifest.codes.model_dump(),
         "statistics": manifest.statistics.model_dump(),
         "drift": manifests.drift(manifest.statistics, manifest.measured or manifest.statistics),
     }
@@ -484,6 +472,7 @@ def keep_finished(run: Run, layout: Layout, voice: Voice) -> dict[str, Any]:
     counts = ", ".join(f"{layout.before.count(split):,} {split}" for split in layout.before.splits)
     skipped = sum(len(each) for each in layout.before.skipped.values())
     voice.say(f"{run.folder} is complete already: {counts}{f'; {skipped} unreadable (bad_images.jsonl)' if skipped else ''}.")
+    voice.say(f"They are stored as {layout.before.stored}.")
     return result_of(run, layout.before, 0)
 
 
@@ -498,7 +487,7 @@ def say_saved(run: Run, layout: Layout, manifest: Manifest, voice: Voice) -> dic
     if before is not None:
         gone = sum(before.count(split) for split in before.splits) - kept
         voice.say(f"{kept:,} latents stay, {train + val - kept:,} are encoded, {gone:,} are gone.")
-    voice.say(f"{train:,} + {val:,} latents of {sizes} are in {run.folder}.")
+    voice.say(f"{train:,} + {val:,} latents of {sizes} are in {run.folder}, stored as {manifest.stored}.")
     result = result_of(run, manifest, train + val - kept)
     if result["drift"] > DRIFT and run.writes:
         voice.warn(

@@ -117,7 +117,7 @@ def fit_diffusion(
             stream = training_latents(source, config.loop, engine, rows=rows_read(own, count), flip=config.flip, first=training.first)
             for step, batch in zip(training, stream, strict=False):
                 key = ("noise", config.loop.seed, step)
-                mine = draw(config, count, own, batch.moments, batch.labels, codec, schedule, engine, key)
+                mine = draw(config, count, own, batch.stored, batch.labels, codec, schedule, engine, key)
                 slices = engines.micro_batches(len(mine.x), micro_batch)
                 for micro, rows in enumerate(slices):
                     engines.reseed("step", config.loop.seed, step, micro, engine.rank)
@@ -227,7 +227,7 @@ def draw(
     config: FitDiffusion,
     count: int,
     rows: slice,
-    moments: Tensor,
+    stored: Tensor,
     labels: Tensor,
     codec: Codec,
     schedule: Any,
@@ -236,7 +236,7 @@ def draw(
     *,
     times: Tensor | None = None,
 ) -> Drawn:
-    """Noised latents, times and targets of those `rows` of a batch of `count` items, whose moments and labels were read for `rows_read`.
+    """Noised latents, times and targets of those `rows` of a batch of `count` items; what is `stored` of them and their `labels` were read for `rows_read`.
 
     `key` decides all that is random in the whole batch, but for `times` [count] when they are given.
     """
@@ -247,7 +247,7 @@ def draw(
     clean, noise = [], []
     for start in range(read.start, read.stop, CHUNK):
         random = generator(device, *key, start)
-        clean.append(codec.draw(moments[start - read.start : start - read.start + CHUNK], random))
+        clean.append(codec.draw(stored[start - read.start : start - read.start + CHUNK], random))
         noise.append(torch.randn(clean[-1].shape, generator=random, device=device))
     mine = slice(rows.start - read.start, rows.stop - read.start)
     x, e, t = codec.whiten(torch.cat(clean)[mine]), torch.cat(noise)[mine], t[rows]
@@ -304,9 +304,9 @@ def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, sch
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
         items = torch.arange(first, min(first + CHUNK, count))
-        moments, labels = val.moments(items).to(engine.device), val.labels[items].to(engine.device)
+        stored, labels = val.stored(items).to(engine.device), val.labels[items].to(engine.device)
         key, here = ("validation", first), times[first : first + CHUNK]
-        drawn = draw(still, len(items), slice(0, len(items)), moments, labels, codec, schedule, engine, key, times=here)
+        drawn = draw(still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here)
         losses.append(denoising_losses(network, drawn, engine))
         levels.append(drawn.level)
     return {"val/loss": float(torch.cat(losses).mean()), **binned(torch.cat(losses), torch.cat(levels))}

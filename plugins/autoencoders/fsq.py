@@ -2,7 +2,7 @@
 
 A code is a point of the grid, one number of `levels` values per channel. There
 is no codebook to learn, so none can collapse, and there are no penalties.
-Features stay continuous in the cache and are rounded inside `decode`.
+Features stay continuous in the cache, unless it stores codes, and are rounded inside `decode`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """An autoencoder whose latent is rounded to the nearest of a set of learned codes (van den Oord et al., arXiv:1711.00937).
 
-Features stay continuous in the cache and are quantized inside `decode`. Names and arithmetic are those of diffusers' VQModel, but for
+Features stay continuous in the cache, unless it stores codes, and are quantized inside `decode`. Names and arithmetic are those of diffusers' VQModel, but for
 `commitment`, which here weighs the term that it names.
 """
 
