@@ -1,5 +1,6 @@
 """One network under training: its optimizer, its gradients over micro-batches and ranks, and the averages of its weights."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -68,7 +69,9 @@ class Learner:
             self.network = torch.compile(self.network)
         if engine.world > 1 and self.parameters and not self.sharded:
             ids = [engine.device.index] if engine.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+            with warnings.catch_warnings():  # torch 2.15 advises against the one argument that keeps each rank's buffers its own
+                warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+                self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
         fused = engine.device.type in ("cuda", "cpu")
         self.optimizer = (
             torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused)

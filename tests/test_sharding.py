@@ -173,6 +173,7 @@ def narrow(engine, out):
     model.update(0)
     model.track(0)
     states.save(out / "narrow", model.state("m"), {"step": 1}, engine)
+    engine.barrier()  # the first rank has written what the others read
     other = layers()
     other.restore("m", states.load(out / "narrow", engine)[0])
     last = local(other.module[1].weight)
@@ -288,7 +289,7 @@ def on_two_ranks(*command, **environment):
         for rank in range(2)
     ]
     said = [process.communicate(timeout=600)[1] for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], said
+    assert [process.returncode for process in begun] == [0, 0], "\n\n".join(said)
     return said
 
 
