@@ -3,8 +3,8 @@
 LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/recipes.py FOLDER [--steps 1500] [--count 2000] [--only NAME ...]
 
 FOLDER is what `benchmarks/mnist.py FOLDER` left: its autoencoder and its cache. Every recipe trains the U-Net of the MNIST preset for as
-many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by benchmarks/judge.py. The first
-recipe is run with two seeds: a difference smaller than between these two says nothing. Distances of fewer than 5,000 samples are to be
+many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by benchmarks/judge.py. Three
+recipes are run with two seeds each: a difference smaller than between two seeds says nothing. Distances of fewer than 5,000 samples are to be
 compared with each other only. Results are written after each recipe, so an interrupted table goes on; a folder of its own keeps each run.
 """
 
@@ -21,6 +21,7 @@ RECIPES: dict[str, list[str]] = {
     "cosine v, another seed": ["schedule=cosine", "prediction=v", "loop.seed=1"],
     "cosine eps": ["schedule=cosine", "prediction=eps"],
     "cosine x0": ["schedule=cosine", "prediction=x0"],
+    "cosine x0, another seed": ["schedule=cosine", "prediction=x0", "loop.seed=1"],
     "linear eps": ["schedule=linear", "prediction=eps"],
     "linear v": ["schedule=linear", "prediction=v"],
     "scaled-linear eps": ["schedule=scaled-linear", "prediction=eps"],
@@ -31,6 +32,7 @@ RECIPES: dict[str, list[str]] = {
     "flow, stratified": ["schedule=flow", "prediction=flow", "times.sampling=stratified"],
     "cosine v, logit-normal": ["schedule=cosine", "prediction=v", "times.sampling=logit-normal"],
     "flow, logit-normal": ["schedule=flow", "prediction=flow", "times.sampling=logit-normal"],
+    "flow, logit-normal, another seed": ["schedule=flow", "prediction=flow", "times.sampling=logit-normal", "loop.seed=1"],
     "cosine v, min-snr": ["schedule=cosine", "prediction=v", "weighting.kind=min-snr"],
     "cosine v, soft-min-snr": ["schedule=cosine", "prediction=v", "weighting.kind=soft-min-snr"],
     "cosine v, learned": ["schedule=cosine", "prediction=v", "weighting.kind=learned"],

@@ -1,17 +1,17 @@
 """What tiles cost and how near they come: memory and seconds of encoding and decoding, and the difference to the whole picture.
 
-python benchmarks/tiling.py [--sizes 512 1024 2048] [--tiles 256 512] [--device cpu] [--run RUN]
+python benchmarks/tiling.py [--sizes 512 1024 2048] [--tiles 512] [--device cpu] [--run RUN]     # memory and seconds
+python benchmarks/tiling.py --differences [...]                                                  # to the whole picture
 
 Without --run two small VAEs, with and without attention, are fitted for about a minute
 each to pictures of discs that hide each other, their radii spread by a power law: edges,
 flat areas and contrasts at all scales, as in photographs. A row is a process of its own;
 its memory is what the process (on CUDA: the allocator) held at most beyond what it held
-before, network and picture loaded. Differences are in 255ths of the picture's range.
+before, network and picture loaded; without /proc/self/clear_refs that is only what is beyond all that it ever held. Differences are in 255ths of the picture's range.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from machine import describe, keep, ldmctl
+from process import memory
 from torch import Tensor
 
 from ldmctl import engine as engines
@@ -30,6 +31,7 @@ from ldmctl.run import model_file
 from ldmctl.schemas import Compute
 from ldmctl.tiling import HALO, PASSES, spans, tiled
 
+RESET = Path("/proc/self/clear_refs")
 UNTILED = 1024  # pixels; larger pictures are not tried whole
 STEPS, SIDE = 400, 64
 AUTOENCODER = ["autoencoder.type=vae", "autoencoder.widths=[16,32,48]", "autoencoder.layers=1", "autoencoder.norm_groups=4"]
@@ -81,6 +83,7 @@ def cost(run: str, size: int, tile: int | None, device: str) -> dict[str, Any]:
     codec = open_codec(run, device, tile)
     image = to_float(leaves(size, 1000))[None].to(codec.engine.device)
     Codec(codec.autoencoder, codec.engine).reconstruct(image[..., :64, :64])  # kernels are loaded
+    forget_peak(device)
     before, began = held(device), time.perf_counter()
     latent = codec.draw(codec.encode(image), torch.Generator(device).manual_seed(0))
     settle(device)
@@ -98,10 +101,17 @@ def cost(run: str, size: int, tile: int | None, device: str) -> dict[str, Any]:
 
 
 def held(device: str) -> float:
-    """MiB that this process has held at most."""
+    """MiB that this process has held at most since `forget_peak`."""
+    found = memory()
+    return float(found["device_mib" if device == "cuda" else "resident_mib"] or 0)
+
+
+def forget_peak(device: str) -> None:
+    """Let the peak begin with what is held now, where the system can."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET.exists():
+        RESET.write_text("5")
 
 
 def settle(device: str) -> None:
@@ -158,7 +168,8 @@ def main() -> None:
     """Fit, measure, keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048])
-    parser.add_argument("--tiles", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[512])
+    parser.add_argument("--differences", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--run")
     parser.add_argument("--row", help=argparse.SUPPRESS)
@@ -175,18 +186,15 @@ def main() -> None:
             else {name: str(fit(Path(folder), name == "attention", asked.device)) for name in ("plain", "attention")}
         )
         for name, run in runs.items():
-            whole = [alone("cost", run, size, None, asked.device) for size in asked.sizes if size <= UNTILED]
-            inside = [alone("cost", run, size, tile, asked.device) for tile in asked.tiles for size in asked.sizes if size > tile]
-            compared = [size for size in asked.sizes if size <= UNTILED][-1:]
-            errors = [
-                row
-                for size in compared
-                for tile in asked.tiles
-                if size > tile
-                for row in alone("differences", run, size, tile, asked.device)
-            ]
-            found[name] = {"whole": whole, "tiled": inside, "differences": errors}
-    keep("tiling", {"device": asked.device, "halo": HALO, "passes": PASSES, **found}, machine)
+            if asked.differences:
+                size = max(size for size in asked.sizes if size <= UNTILED)
+                found[name] = [row for tile in asked.tiles if size > tile for row in alone("differences", run, size, tile, asked.device)]
+            else:
+                whole = [alone("cost", run, size, None, asked.device) for size in asked.sizes if size <= UNTILED]
+                inside = [alone("cost", run, size, tile, asked.device) for tile in asked.tiles for size in asked.sizes if size > tile]
+                found[name] = {"whole": whole, "tiled": inside}
+    name = "tiling_differences" if asked.differences else "tiling"
+    keep(name, {"device": asked.device, "halo": HALO, "passes": PASSES, **found}, machine)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from ldmctl.schemas import Coding, EncodeDataset
 from ldmctl.sharding import whole
 
 DECODED_AT_ONCE, ESTIMATED_AT_ONCE = 8, 16  # latents
-SEARCHED = 1024  # pictures among which those of the first latents are looked for
 LEVELS = (0.1, 25.6)  # sigma / alpha of the first and the last of five: a hundredth of noise, and next to no signal
 
 
@@ -128,7 +127,12 @@ def originals(chain: Chain, items: Items) -> tuple[list[int], Batch]:
     layer = pictures_of(chain.cache)
     pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{chain.cache / 'config.yaml'}"), items.split)
     stamps = [item["stamp"] for item in islice(chain.splits[items.split].items(), len(items.latent))]
-    places = {pictures.stamp(index): index for index in range(min(len(pictures), SEARCHED))}
+    wanted, places = set(stamps), {}
+    for index in range(len(pictures)):
+        if (stamp := pictures.stamp(index)) in wanted:
+            places[stamp] = index
+        if len(places) == len(wanted):
+            break
     found = [row for row, stamp in enumerate(stamps) if stamp in places]
     if not found:
         raise MismatchError(f"The {items.split} pictures of {layer.get('data') or 'the data set'} are not those of {chain.cache} any more.")

@@ -232,10 +232,12 @@ def labels(chain: Chain) -> tuple[Link, list[Row]]:
 
 
 def wrong_share(chain: Chain, items: Items) -> float | None:
-    """The share of cached labels that are not those of their pictures; None where no picture is found."""
+    """The share of cached labels that are not those of their pictures; None where fewer than half of the pictures are found."""
     try:
         found, pictures = originals(chain, items)
     except LdmctlError:
+        return None
+    if 2 * len(found) < len(items.latent):
         return None
     return sum(int(items.labels[row]) != label for row, label in zip(found, pictures.label, strict=True)) / len(found)
 

@@ -7,8 +7,8 @@
   (Wiener). Every network can do that, so a ratio of errors above 1 is less than nothing learned; a tenth is left to chance and
   rounding. At the lowest level a ratio near 1 is usual, since a posterior's own noise cannot be guessed, and near pure noise too.
 - Labels: what the network errs less with a latent's own label than with another is averaged by class, since labels that mean nothing
-  move all latents of a class alike; three standard errors over classes are no chance. One cached label in a hundred may have been
-  corrected in the data since, one in ten is another order.
+  move all latents of a class alike; three standard errors over five classes or more are rarely chance. One label of the few
+  that are looked at may have been corrected in the data since, one in ten is another order.
 - Averages of a run's weights lie near the way from the initial ones to the raw ones, and nearer to one of its ends than these are to each other.
 - Samples: latents have deviation 1, so samples should; those of a few seeds differ from it by a fifth at most. Where pairs of
   values go together in the data and in samples hardly do, samples are noise; by all pairs, since neighbours alone hardly correlate in
@@ -32,7 +32,8 @@ MEAN = (0.1, 0.5)  # of a whitened channel, its absolute value: weak beyond the 
 DEVIATION = (1.1, 2.0)  # of a whitened channel, or 1 / deviation
 KNOWS, WORSE = 0.9, 1.1  # times the linear guess's error: below it knows more, above less
 SURE = 3.0  # standard errors
-WRONG = (0.01, 0.1)  # share of labels that are not those of their pictures
+FEW = 5  # classes, below which three of these errors are met by chance once in 50 times or more
+WRONG = (0.02, 0.1)  # share of labels that are not those of their pictures
 STILL, MOVED = 1e-4, 1e-2  # relative change of weights that have not moved, and that have
 APART = 0.9  # of the way from initial to raw weights, which averaged ones are from both
 SPREAD = (1.25, 2.0)  # deviation of samples, or 1 / deviation
@@ -122,6 +123,8 @@ def judge_labels(gains: Tensor, wrong: float | None, trained: str) -> tuple[Verd
     if not math.isfinite(gain):
         way = "take an earlier snapshot (--run FOLDER@best), then a smaller loop.lr"
         return "broken", f"the network says what is not finite; {way}", way
+    if len(gains) < FEW:
+        return "unknown", f"{len(gains)} classes are too few to tell from chance whether the network listens to them", ""
     if gain < -SURE * error:
         way = "look at the labels of the data, then encode-dataset and fit-diffusion again"
         return (

@@ -205,8 +205,10 @@ class Training:
         if self.guard.in_a_row:
             self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
         tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
-        held = (local(value) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name)
-        if self.engine.any(not all(bool(value.isfinite().all()) for value in held)):
+        finite = (
+            bool(local(value).isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name
+        )
+        if self.engine.any(not all(finite)):
             raise DivergedError(
                 f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
             )

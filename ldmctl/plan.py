@@ -21,6 +21,7 @@ from ldmctl.manifest import WIDTHS
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
+from ldmctl.sharding import refuse_single_numbers
 from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
 
@@ -95,6 +96,8 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     label = torch.zeros(1, dtype=torch.long)
     forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)
     activations, flops = saved_bytes(network, forward), forward_flops(forward)
+    if config.machine.parallel == "fsdp":
+        refuse_single_numbers(network)
     train, sharing = manifest.count("train"), config.machine.devices if config.machine.parallel == "fsdp" else 1
     out = {
         "network": f"{parameter_count(network):,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
@@ -150,10 +153,13 @@ def costs(loop: Loop, parameters: int, activations: int, train: int, val: int, *
     Memory is that of one device, of as many as `share` the network.
     """
     micro = loop.micro if isinstance(loop.micro, int) else loop.batch
+    held = 20 * parameters / share
+    if micro < loop.batch // share:
+        held += 4 * parameters * (1 - 1 / share)  # gradients are shared at the last micro-batch only
     return {
         "pictures": f"{train:,} + {val:,} held out",
         "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",
-        "memory": f"about {human(20 * parameters / share + micro * activations)} in float32 with {micro} pictures per forward",
+        "memory": f"about {human(held + micro * activations)} in float32 with {micro} pictures per forward",
         "disk": f"about {human(20 * parameters)}, and {human(4 * parameters)} for each snapshot",
     }
 

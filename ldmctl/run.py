@@ -26,6 +26,7 @@ OWN_PATTERNS = (
     "latents.json",
     "*-[0-9]*.safetensors",  # of a cache, and of a sharded state
     "*-[0-9]*.items.jsonl",
+    ".*.tmp",  # of a process that was killed while it wrote
 )
 
 WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."

@@ -21,19 +21,23 @@ def shard(module: nn.Module, device: torch.device) -> None:
     """Shard a network over all ranks in place: each part that has the attribute `checkpointing` is a unit, then what is left.
 
     Every rank brings the whole network with the same weights, as one seed makes them; units move to the device one by one. Weights
-    and the reduction of gradients stay float32. A parameter without dimensions has no rows to share: ConfigError.
+    and the reduction of gradients stay float32.
     """
-    single = [name for name, parameter in module.named_parameters() if not parameter.dim()]
-    if single:
-        raise ConfigError(
-            f"machine.parallel=fsdp cannot share {', '.join(single)}: a single number has no rows. Take machine.parallel=ddp."
-        )
+    refuse_single_numbers(module)
     # of the whole network's output, which nobody writes to
     warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \(FSDP{type(module).__name__}\) returned a view", UserWarning)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in reversed(list(module.modules())):  # the inner ones first
         if part is module or hasattr(part, "checkpointing"):
             fully_shard(part, mesh=mesh)
+
+
+def refuse_single_numbers(module: nn.Module) -> None:
+    """A parameter without dimensions has no rows that ranks could share: ConfigError."""
+    if single := [name for name, parameter in module.named_parameters() if not parameter.dim()]:
+        raise ConfigError(
+            f"machine.parallel=fsdp cannot share {', '.join(single)}: a single number has no rows. Take machine.parallel=ddp."
+        )
 
 
 def local(tensor: Tensor) -> Tensor:

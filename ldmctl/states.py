@@ -29,7 +29,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
         whole = {name: value for name, value in tensors.items() if name not in sharded}
         weights.save(folder / FILE, whole, {"kind": "state", "scalars": dict(scalars), **({"shards": shards} if shards else {})})
         named = {shard["file"] for shard in shards}
-        for old in folder.glob("state-*-of-*.safetensors"):
+        for old in [*folder.glob("state-*-of-*.safetensors"), *folder.glob(".state-*-of-*.tmp")]:  # and what a killed rank left
             if old.name not in named:
                 old.unlink()
 
@@ -52,10 +52,14 @@ def _save_shards(folder: Path, tensors: Mapping[str, DTensor], step: int, engine
 def load(folder: Path, engine: Engine) -> tuple[dict[str, Tensor | Spread], dict[str, Any]] | None:
     """(tensors, scalars) of the last saved state, None when there is none yet; every rank takes part.
 
-    Tensors are mapped, so what nobody looks at is not read. Files that are missing or damaged are a MismatchError on all ranks.
+    Tensors are mapped, so what nobody looks at is not read. Files that are missing or damaged are a MismatchError on all ranks, and
+    so is a state that not all of them see.
     """
     file = folder / FILE
-    if not file.exists():
+    there = file.exists()
+    if engine.any(there) and engine.any(not there):
+        raise MismatchError(f"Some processes see {file} and others do not: all machines must see the same run folder.")
+    if not there:
         return None
     tensors, header = weights.load(file)
     if header.get("kind") != "state":

@@ -133,7 +133,12 @@ class Whole(TorchFunctionMode):
         """network(x) for what this tile sees."""
         self.tile, self.calls = tile, 0
         with self:
-            return network(x)
+            made = network(x)
+        for notes in self.notes.values():  # made between its maps, where few bytes that stay would keep the room from being used again
+            if tile in notes:
+                first, second = notes[tile]
+                notes[tile] = first.clone(), second.clone()
+        return made
 
     def freeze(self) -> None:
         """From now on every tile uses what is known and notes nothing."""

@@ -327,6 +327,19 @@ def test_a_config_read_back_from_its_file_differs_in_nothing():
     assert fixed_differences(Verb, written, config.model_dump(mode="json")) == []
 
 
+def test_a_plugins_key_younger_than_a_run_had_its_default():
+    old = made({"autoencoder": {"type": "vae"}}).model_dump(mode="json")
+    new = made({"autoencoder": {"type": "vae"}}).model_dump(mode="json")
+    there = old["autoencoder"].pop("layers")
+    assert fixed_differences(Verb, old, new) == []
+    assert fixed_differences(Verb, old, made({"autoencoder": {"type": "vae", "layers": 5}}).model_dump(mode="json")) == [
+        ("autoencoder.layers", there, 5)
+    ]
+    assert ("autoencoder.type", "vae", "fsq") in fixed_differences(
+        Verb, old, made({"autoencoder": {"type": "fsq"}}).model_dump(mode="json")
+    )
+
+
 def test_a_key_younger_than_a_run_had_its_default():
     old, new = made().model_dump(mode="json"), made().model_dump(mode="json")
     del old["betas"], old["inner"]["every"]

@@ -255,7 +255,7 @@ def go_on(engine, out):
 
 
 def refused(engine, out):
-    """What a rank says of a damaged file that another rank reads, and of one that is gone."""
+    """What a rank says of a damaged file that another rank reads, of one that is gone, and of a folder that only one of them sees."""
     said = []
     for number, damage in [(0, lambda file: file.write_bytes(bytes(file.stat().st_size))), (1, Path.unlink)]:
         folder = out / f"damaged-{number}"
@@ -267,6 +267,10 @@ def refused(engine, out):
             states.load(folder, engine)
         except MismatchError as error:
             said.append(str(error))
+    try:
+        states.load(out / ("half" if engine.leads else "elsewhere"), engine)
+    except MismatchError as error:
+        said.append(str(error))
     return said
 
 
@@ -371,7 +375,8 @@ def test_a_process_killed_before_the_commit_leaves_the_older_state(ranks):
 
 def test_all_ranks_refuse_a_damaged_file_by_its_name(ranks):
     for said in ranks[1]:
-        assert len(said["damaged"]) == 2
+        assert len(said["damaged"]) == 3
+        assert "all machines must see the same run folder" in said["damaged"][2]
         assert "state-000000003-00000-of-00002.safetensors is damaged: its SHA-256 is another" in said["damaged"][0]
         assert "state-000000003-00001-of-00002.safetensors is missing" in said["damaged"][1]
 

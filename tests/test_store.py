@@ -209,6 +209,12 @@ def test_only_added_pictures_are_encoded_and_codes_in_use_are_counted_anew(folde
     assert verify_cache(cache, voice=quiet)["items"]["train"] == COUNT + 3
 
 
+def test_what_is_stored_is_named_in_the_preparation_of_codes_alone(folder, tmp_path):
+    cache = folder()
+    assert "store" not in manifests.read(cache).preparation  # so that it is the one of caches from before there was a choice
+    assert manifests.read(folder("store=codes", overwrite=True)).preparation["store"] == "codes"
+
+
 def test_a_cache_of_moments_does_not_become_one_of_codes(folder):
     cache = folder()
     with pytest.raises(MismatchError, match='store: "moments" there, "codes" asked for'):
@@ -220,7 +226,7 @@ def test_a_cache_of_moments_does_not_become_one_of_codes(folder):
 def test_a_cache_older_than_codes_is_read_and_kept_up(folder, tmp_path):
     cache = folder()
     stored, raw, config = opened(cache).stored(torch.arange(COUNT)), json.loads((cache / "latents.json").read_text()), read_config(cache)
-    del raw["codes"], raw["preparation"]["store"], config["store"]
+    del raw["codes"], config["store"]
     (cache / "latents.json").write_text(json.dumps(raw))
     (cache / "config.yaml").write_text(write_yaml(config))
     assert manifests.read(cache).store == "moments" and torch.equal(opened(cache).stored(torch.arange(COUNT)), stored)

@@ -117,7 +117,7 @@ def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[s
         "autoencoder": autoencoder,
         "image": {key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop")},
         "flip": config.flip,
-        "store": config.store,
+        **({"store": config.store} if config.store != "moments" else {}),  # as before there was a choice: it names what is stored
         "dtype": config.dtype,
         "machine": {"tile": tile if tile is not None and config.image.size > tile else None},  # smaller pictures come out the same
     }
@@ -131,7 +131,7 @@ def finished_cache(folder: Path, preparation: dict[str, Any]) -> Manifest | None
     ways = "Encode again with --overwrite, or into another --out."
     if not found.preparation:
         raise MismatchError(f"{folder} was written by an ldmctl that could not add to a cache. {ways}")
-    if changed := manifests.differences({"store": "moments", **found.preparation}, preparation):  # which older ones do not say
+    if changed := manifests.differences({"store": "moments", **found.preparation}, {"store": "moments", **preparation}):
         other = [line for line in changed if line.startswith("autoencoder.")]
         what = "another autoencoder (or another state of it)" if other else "another preparation"
         raise MismatchError("\n  ".join([f"{folder} holds latents of {what}:", *changed]) + f"\n{ways}")

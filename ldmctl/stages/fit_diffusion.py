@@ -6,6 +6,7 @@ rows at a time; each rank reads and keeps its rows, so neither the number of
 ranks nor the micro-batch changes it.
 """
 
+import gc
 import hashlib
 import json
 import shutil
@@ -36,6 +37,7 @@ from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
 from ldmctl.sampling import sample_latents
 from ldmctl.schemas import FitDiffusion
+from ldmctl.sharding import refuse_single_numbers
 from ldmctl.voice import Voice
 
 VALIDATED = 512  # held-out latents that a validation looks at
@@ -151,26 +153,36 @@ def new_network(config: FitDiffusion, described: dict[str, Any], engine: Engine)
     """The network to train, on the device; one that is to be sharded stays on the CPU, from where its Learner takes it piece by piece."""
     network = build_network(described).train()
     engines.recompute(network, config.loop.checkpointing)
-    return network if is_sharded(config, engine) else network.to(engine.device)
+    if is_sharded(config, engine):
+        refuse_single_numbers(network)
+        return network
+    return network.to(engine.device)
 
 
 def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, voice: Voice) -> int:
-    """The largest micro-batch that one real step has room for, by a network of its own, which is thrown away."""
+    """The largest micro-batch that one real step has room for."""
+    share = engine.share(config.loop.batch)
+    count = share.stop - share.start
+    found = try_micro(config, described, latent, engine, count)
+    gc.collect()  # the network that was tried, which holds itself in a cycle when it is sharded
+    voice.say(f"loop.micro=auto: {found} of {count} latents per forward.")
+    return found
+
+
+def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, share: int) -> int:
+    """The same for a rank's `share` of the batch, by a network of its own."""
     model = Learner(new_network(config, described, engine), config.loop, engine, sharded=is_sharded(config, engine))
-    mine = engine.share(config.loop.batch)
 
     def step(count: int) -> None:
         x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
-        parts = 2 if model.sharded and count < mine.stop - mine.start else 1  # gradients of all weights wait for the last part
+        parts = 2 if model.sharded and count < share else 1  # gradients of all weights wait for the last part
         for part in range(parts):
             with model.backward_context(last=part == parts - 1):
                 backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label), 1.0, engine)
         model.update(0)
         model.track(0)
 
-    found = largest_micro(step, mine.stop - mine.start, engine, memory=config.machine.memory)
-    voice.say(f"loop.micro=auto: {found} of {mine.stop - mine.start} latents per forward.")
-    return found
+    return largest_micro(step, share, engine, memory=config.machine.memory)
 
 
 def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
