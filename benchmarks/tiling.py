@@ -7,7 +7,8 @@ Without --run two small VAEs, with and without attention, are fitted for about a
 each to pictures of discs that hide each other, their radii spread by a power law: edges,
 flat areas and contrasts at all scales, as in photographs. A row is a process of its own;
 its memory is what the process (on CUDA: the allocator) held at most beyond what it held
-before, network and picture loaded; without /proc/self/clear_refs that is only what is beyond all that it ever held. Differences are in 255ths of the picture's range.
+before, network and picture loaded; without /proc/self/clear_refs that is only what is
+beyond all that it ever held. Differences are in 255ths of the picture's range.
 """
 
 import argparse

@@ -21,7 +21,7 @@ def shard(module: nn.Module, device: torch.device) -> None:
     """Shard a network over all ranks in place: each part that has the attribute `checkpointing` is a unit, then what is left.
 
     Every rank brings the whole network with the same weights, as one seed makes them; units move to the device one by one. Weights
-    and the reduction of gradients stay float32.
+    and the reduction of gradients stay float32. ConfigError as of `refuse_single_numbers`.
     """
     refuse_single_numbers(module)
     # of the whole network's output, which nobody writes to

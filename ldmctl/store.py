@@ -72,8 +72,10 @@ def store_of(manifest: Manifest) -> Store:
 
 
 def plan_store(config: EncodeDataset, image: Tensor, codec: Codec) -> Store:
-    """What a cache will store, from some of its pictures [B,C,H,W]: moments in float16 where its range and rounding are enough."""
-    refuse_without_codes(config, codec.autoencoder)
+    """What a cache will store, from some of its pictures [B,C,H,W]: moments in float16 where its range and rounding are enough.
+
+    Codes only of an autoencoder that `refuse_without_codes` has let through.
+    """
     moments = codec.encode(image)
     latent = list(codec.draw(moments[:1]).shape[1:])
     if config.store == "moments":

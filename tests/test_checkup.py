@@ -134,15 +134,16 @@ def test_another_autoencoder_beside_the_model_breaks_whitening(changed):
     assert "originals; decoded latents" in text  # what should come out, beside what does
 
 
-def test_an_average_that_never_left_its_initial_weights_is_named_before_what_it_breaks(changed):
-    def initial(header):
-        engines.reseed("weights", 0, "denoiser")
-        return build_network(header).state_dict()
-
-    folder = changed()
+def drawn_anew(folder, seed):
+    """A run whose averaged weights are the initial ones of a seed; its own is 0."""
     _, header = weights.load(folder / "model.safetensors")
-    weights.save(folder / "model.safetensors", initial(header), header)
-    links, said = links_of(folder)
+    engines.reseed("weights", seed, "denoiser")
+    weights.save(folder / "model.safetensors", build_network(header).state_dict(), header)
+    return folder
+
+
+def test_an_average_that_never_left_its_initial_weights_is_named_before_what_it_breaks(changed):
+    links, said = links_of(drawn_anew(changed(), seed=0))
     assert links["average"]["verdict"] == "broken" and links["average"]["moved"] == 0
     assert "still the initial ones" in links["average"]["sentence"] and "loop.ema" in links["average"]["change"]
     assert CAUSES.index("whiten") < CAUSES.index("average") < CAUSES.index("denoise")
@@ -165,14 +166,7 @@ def test_weights_that_are_not_finite_are_a_sentence(changed):
 
 
 def test_fresh_random_weights_are_no_average_of_the_run(changed):
-    def fresh(header):
-        engines.reseed("weights", 1, "denoiser")
-        return build_network(header).state_dict()
-
-    folder = changed()
-    _, header = weights.load(folder / "model.safetensors")
-    weights.save(folder / "model.safetensors", fresh(header), header)
-    links, _ = links_of(folder)
+    links, _ = links_of(drawn_anew(changed(), seed=1))
     assert links["average"]["verdict"] == "broken" and "no average of this run" in links["average"]["sentence"]
     assert links["denoise"]["verdict"] == "broken" and "has learned nothing" in links["denoise"]["sentence"]
 
