@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ldmctl.allocator import returning_large_blocks
+
 HALO = 8  # cells on each side of a tile that are computed and thrown away
 PASSES = 5  # before the one whose result is kept: small trained networks stood still after 3, random ones after 5 or 6
 
@@ -101,18 +103,19 @@ def tiled(network: Network, x: Tensor, *, cells: tuple[int, int], side: int, hal
     scale = x.shape[-1] // cells[1]
     whole = Whole(stride=math.ceil(math.sqrt(cells[0] * cells[1]) / side))
     mixed = random.Random(0).sample(tiles, len(tiles))  # neighbours are alike: mixed, the first notes already speak of the whole
-    for tile in mixed * passes:
-        whole.run(network, tile.seen(x, scale), tile)
-        if not whole.notes:  # convolutions alone
-            break
-    whole.freeze()
     result: Tensor | None = None
-    for tile in tiles:
-        part = whole.run(network, tile.seen(x, scale), tile)
-        made = tile.scale(part.shape[-2], part.shape[-1])
-        if result is None:
-            result = part.new_empty(*part.shape[:2], cells[0] * made, cells[1] * made)
-        result[..., tile.down.answered(made), tile.right.answered(made)] = tile.own(part)
+    with returning_large_blocks(x.device):
+        for tile in mixed * passes:
+            whole.run(network, tile.seen(x, scale), tile)
+            if not whole.notes:  # convolutions alone
+                break
+        whole.freeze()
+        for tile in tiles:
+            part = whole.run(network, tile.seen(x, scale), tile)
+            made = tile.scale(part.shape[-2], part.shape[-1])
+            if result is None:
+                result = part.new_empty(*part.shape[:2], cells[0] * made, cells[1] * made)
+            result[..., tile.down.answered(made), tile.right.answered(made)] = tile.own(part)
     assert result is not None
     return result
 

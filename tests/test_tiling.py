@@ -1,5 +1,9 @@
 """A picture that is computed in tiles is the picture that would have been computed whole, in the memory of one tile."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -176,6 +180,39 @@ def test_no_convolution_is_given_more_than_a_tile():
         Codec(model, CPU, tile=64).reconstruct(image)
     assert len(calls.areas) > 100
     assert max(calls.areas) <= 65 * 65  # the halving pads one row and one column
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from ldmctl.tiling import tiled
+
+def mib(name):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)) / 1024
+
+network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, 1, 8, stride=8))
+side = int(sys.argv[1])
+image = torch.rand(1, 1, side, side)
+with torch.no_grad():
+    network(image[..., :64, :64])
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+before = mib("VmRSS")
+tiled(network, image, cells=(side // 8, side // 8), side=32, halo=4, passes=1)
+print(mib("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can be reset on Linux only")
+def test_the_process_holds_no_more_for_sixteen_times_the_picture():
+    def peak(side):
+        return float(subprocess.run([sys.executable, "-c", MEMORY, str(side)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    small, large = peak(512), peak(2048)
+    assert small > 4  # one map of a tile: it is measured at all
+    assert large < 1.5 * small + 1  # and the sixteenfold latent
 
 
 def test_an_attention_keeps_about_as_many_keys_as_a_tile_has_pixels():
