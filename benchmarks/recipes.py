@@ -6,6 +6,7 @@ FOLDER is what `benchmarks/mnist.py FOLDER` left: its autoencoder and its cache.
 many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by benchmarks/judge.py. Three
 recipes are run with two seeds each: a difference smaller than between two seeds says nothing. Distances of fewer than 5,000 samples are to be
 compared with each other only. Results are written after each recipe, so an interrupted table goes on; a folder of its own keeps each run.
+Each number of steps has its own table, `results/recipes_STEPS.json`.
 """
 
 import argparse
@@ -42,7 +43,7 @@ RECIPES: dict[str, list[str]] = {
 
 def made(folder: Path, name: str, steps: int, count: int) -> tuple[Path, float, float]:
     """(samples of a recipe, minutes of its training, its last validation loss); what is there already is kept."""
-    place = "recipes/" + name.replace(",", "").replace(" ", "-")
+    place = f"recipes/{steps}/" + name.replace(",", "").replace(" ", "-")
     rare = [f"loop.save={steps}", f"loop.preview={steps}", "loop.report=100"]
     done, seconds = ldmctl(
         "fit-diffusion", "--latents", "cache", "--out", f"{place}/ldm", *RECIPES[name], f"loop.steps={steps}", *rare, cwd=folder
@@ -63,7 +64,8 @@ def main() -> None:
     given = parser.parse_args()
     machine, judge, folder = describe(), open_judge(given.cache), given.folder.absolute()
     asked = {"steps": given.steps, "count": given.count}
-    file = RESULTS / "recipes.json"
+    table_name = f"recipes_{given.steps}"
+    file = RESULTS / f"{table_name}.json"
     before = json.loads(file.read_text()) if file.exists() else {}
     table: dict[str, Any] = before["recipes"] if before.get("asked") == asked else {}
     for name in given.only:
@@ -71,7 +73,7 @@ def main() -> None:
             samples, minutes, loss = made(folder, name, given.steps, given.count)
             table[name] = {"minutes": round(minutes, 2), "val_loss": loss, **judge_folder(judge, samples)}
             ranked = dict(sorted(table.items(), key=lambda row: row[1]["classifier_frechet_distance"]))
-            keep("recipes", {"asked": asked, "judge": judge.facts, "recipes": ranked}, machine)
+            keep(table_name, {"asked": asked, "judge": judge.facts, "recipes": ranked}, machine)
 
 
 if __name__ == "__main__":
