@@ -41,7 +41,7 @@ class Codec:
     Networks run in the engine's precision, everything else in float32. Without
     statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
     more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
-    holds the maps of one tile at a time and takes six times as long or more.
+    holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
     """
 
     def __init__(self, autoencoder: Any, engine: Engine, statistics: Statistics | None = None, *, tile: int | None = None):

@@ -23,7 +23,7 @@ from ldmctl.errors import MismatchError
 from ldmctl.latents import Latents
 from ldmctl.manifest import Shard, Statistics, differences, drift
 from ldmctl.shards import Item, Target, plan_split
-from ldmctl.stages.encode_dataset import verify_cache
+from ldmctl.stages.verify_cache import verify_cache
 
 COUNT = 11  # training pictures
 TINY = Path(__file__).parent / "tiny"

@@ -19,8 +19,8 @@ from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, DataError, MismatchError
 from ldmctl.latents import open_latents
 from ldmctl.shards import Item, Tally, checked_rows
-from ldmctl.stages.encode_dataset import verify_cache
 from ldmctl.stages.fit_diffusion import check_cache
+from ldmctl.stages.verify_cache import verify_cache
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 

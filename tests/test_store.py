@@ -26,8 +26,8 @@ from ldmctl.plan import plan_encode_dataset
 from ldmctl.presets import pictures_of
 from ldmctl.shards import Item
 from ldmctl.stages import fit_diffusion as stage
-from ldmctl.stages.encode_dataset import verify_cache
 from ldmctl.stages.sample import sample
+from ldmctl.stages.verify_cache import verify_cache
 from ldmctl.store import Store, smallest
 
 CPU = Engine(torch.device("cpu"), torch.float32)

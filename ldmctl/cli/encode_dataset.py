@@ -56,7 +56,7 @@ def command(
 
 def check(out: str, manner: options.Manner) -> None:
     """Read a finished cache as a whole; what is wrong with it is an error."""
-    from ldmctl.stages.encode_dataset import verify_cache
+    from ldmctl.stages.verify_cache import verify_cache
 
     found = verify_cache(out, voice=options.Voice(quiet=manner.quiet, verbose=manner.verbose))
     if manner.json:

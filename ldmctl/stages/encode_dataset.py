@@ -1,7 +1,7 @@
 """Between the stages: every picture through the encoder once, into a cache of latents and their statistics.
 
 What the cache shall hold is laid out first, from the pictures and from what is
-there: `shards` says how. So an interrupted command goes on, and a finished cache
+there: `layout` and `shards` say how. So an interrupted command goes on, and a finished cache
 takes up pictures that were added, changed or removed, by the same five steps.
 Ranks share the shards to be written; the first one plans, and writes latents.json.
 """
@@ -10,68 +10,32 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ldmctl import engine as engines
 from ldmctl import manifest as manifests
 from ldmctl import shards, weights
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
-from ldmctl.engine import Engine, generator
+from ldmctl.encoding import drawing, encoded, landed, one_behind
+from ldmctl.engine import Engine
 from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.feed import on_device, open_pictures, shown_items, workers
+from ldmctl.feed import open_pictures
+from ldmctl.layout import Layout, lay_out, listing_of, preparation_of, stamps_of
 from ldmctl.manifest import DRIFT, FORMAT, Manifest, Shard
-from ldmctl.pictures import Batch, Pictures, batches
+from ldmctl.pictures import Pictures
 from ldmctl.run import Run, describe_plugins, model_file, open_run
 from ldmctl.schemas import EncodeDataset
 from ldmctl.shards import Background, Item, Rows, Tally, Target
 from ldmctl.signals import Signals
-from ldmctl.store import Store, codes_in_use, plan_store, refuse_without_codes, store_of
+from ldmctl.store import codes_in_use, refuse_without_codes
 from ldmctl.voice import Voice, duration
 
 SPLITS = ("train", "val")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the cache shall hold; the same on every rank."""
-
-    preparation: dict[str, Any]
-    before: Manifest | None  # the finished cache that is brought up to date
-    store: Store
-    shards: dict[str, list[Shard | Target]]
-    finished: list[Target]  # written by a command that was interrupted
-    listing: str  # hash of all stamps
-
-    @property
-    def todo(self) -> list[Target]:
-        """Shards yet to be written."""
-        targets = [shard for row in self.shards.values() for shard in row if isinstance(shard, Target)]
-        return [target for target in targets if target not in self.finished]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it is there already."""
-        return self.before is not None and self.shards == {split: self.before.splits.get(split, []) for split in self.shards}
-
-
-class Encoded(NamedTuple):
-    """One batch of a target; the last one completes it."""
-
-    target: Target
-    last: bool
-    rows: Rows
-    items: list[Item]
-    asked: int  # pictures, the unreadable ones among them
-    arrived: Any  # an event after which rows may be read, or None
 
 
 def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, overwrite: bool = False) -> dict[str, Any]:
@@ -105,98 +69,6 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, voice: Voice, over
         everything = from_all(engine, (written, {split: pictures.bad for split, pictures in splits.items()}))
         manifest = on_all(engine, lambda: save(config, layout, splits, everything, source, autoencoder.rescale, run))
         return say_saved(run, layout, manifest, voice)
-
-
-# -- what decides latents ------------------------------------------------------
-
-
-def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the latents of a picture, by the keys that set it."""
-    tile = config.machine.tile
-    return {
-        "autoencoder": autoencoder,
-        "image": {key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop")},
-        "flip": config.flip,
-        **({"store": config.store} if config.store != "moments" else {}),  # as before there was a choice: it names what is stored
-        "dtype": config.dtype,
-        "machine": {"tile": tile if tile is not None and config.image.size > tile else None},  # smaller pictures come out the same
-    }
-
-
-def finished_cache(folder: Path, preparation: dict[str, Any]) -> Manifest | None:
-    """The manifest of a cache that may be brought up to date, None where there is none; a MismatchError names what it was made with."""
-    if not (folder / "latents.json").exists():
-        return None
-    found = manifests.read(folder)
-    ways = "Encode again with --overwrite, or into another --out."
-    if not found.preparation:
-        raise MismatchError(f"{folder} was written by an ldmctl that could not add to a cache. {ways}")
-    if changed := manifests.differences({"store": "moments", **found.preparation}, {"store": "moments", **preparation}):
-        other = [line for line in changed if line.startswith("autoencoder.")]
-        what = "another autoencoder (or another state of it)" if other else "another preparation"
-        raise MismatchError("\n  ".join([f"{folder} holds latents of {what}:", *changed]) + f"\n{ways}")
-    return found
-
-
-def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, preparation: dict[str, Any], run: Run) -> Layout:
-    """Plan the cache from the pictures and what is in its folder, and delete what belongs to neither."""
-    before = finished_cache(run.folder, preparation)
-    store = store_of(before) if before is not None else plan_store(config, first_pictures(splits["train"], codec.engine), codec)
-    stamps = {split: stamps_of(pictures) for split, pictures in splits.items()}
-    notes = {split: noting(pictures) for split, pictures in splits.items()}
-    stored = {
-        split: [(shard, shards.read_items(run.folder, shard)) for shard in (before.splits.get(split, []) if before else [])]
-        for split in splits
-    }
-    identity = json.dumps([preparation, store.dtype], sort_keys=True)
-
-    def plan(left_out: dict[str, list[str]]) -> Layout:
-        planned = {
-            split: shards.plan_split(
-                split, stamps[split], notes[split], stored[split], size=config.shard, identity=identity, leave=left_out.get(split, [])
-            )
-            for split in splits
-        }
-        return Layout(preparation, before, store, planned, [], listing_of(stamps))
-
-    layout = plan(before.skipped if before else {})
-    if not layout.complete:
-        layout = plan({})  # pictures that could not be read get another chance
-    finished = [target for target in layout.todo if shards.is_finished(run.folder, target, stamps[target.split], notes[target.split])]
-    there = [shard.file for row in (before.splits.values() if before else []) for shard in row]
-    shards.sweep(run.folder, [*there, *(target.file for target in finished)], splits=list(splits))
-    return replace(layout, finished=finished)
-
-
-def first_pictures(pictures: Pictures, engine: Engine) -> Tensor:
-    """Up to 32 pictures [B,C,H,W] on the device; none at all is a DataError."""
-    if not len(pictures):
-        raise DataError("There are no pictures to encode.")
-    return on_device(shown_items(pictures, 32), engine)
-
-
-def stamps_of(pictures: Pictures) -> list[str]:
-    """The stamp of every picture, in order."""
-    return [pictures.stamp(index) for index in range(len(pictures))]
-
-
-def listing_of(stamps: dict[str, list[str]]) -> str:
-    """A hash of which pictures there are."""
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
-
-
-def noting(pictures: Pictures) -> Callable[[int], Item]:
-    """A function from a picture's index to what is known of it now, without decoding it where its format allows."""
-
-    @cache
-    def note(index: int) -> Item:
-        try:
-            label, text = pictures.note(index)
-        except DataError:
-            return Item(pictures.stamp(index), "", -1)
-        return Item(pictures.stamp(index), text, label)
-
-    return note
 
 
 # -- encoding --------------------------------------------------------------------
@@ -241,67 +113,6 @@ def encode(
         spent = time.monotonic() - began
         voice.say(f"{done:,} pictures encoded in {duration(spent)}, {done / max(spent, 1e-9):,.0f} pictures/s.")
     return found
-
-
-def encoded(config: EncodeDataset, layout: Layout, targets: list[Target], splits: dict[str, Pictures], codec: Codec) -> Iterator[Encoded]:
-    """The batches of these targets; a batch never has pictures of two, so it is the same whichever ones there are."""
-    for split, pictures in splits.items():
-        chunks = [
-            (target, chunk[-1] == target.new[-1], chunk)
-            for target in targets
-            if target.split == split
-            for chunk in target.chunks(config.batch)
-        ]
-        order = ([(index, index) for index in chunk] for _, _, chunk in chunks)
-        if chunks:
-            stream = batches(pictures, order, workers=workers(config.workers, pictures, codec.engine))
-            for (target, last, _), batch in zip(chunks, stream, strict=True):
-                yield encode_batch(target, last, batch, pictures, codec, layout.store, flip=config.flip)
-
-
-def encode_batch(target: Target, last: bool, batch: Batch, pictures: Pictures, codec: Codec, store: Store, *, flip: bool) -> Encoded:
-    """What is stored of the readable pictures of a batch, on its way to the host."""
-    travels = codec.engine.device.type == "cuda"  # while the next batch is begun
-    good = [row for row, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
-    items = [Item(pictures.stamp(batch.used[row]), batch.text[row], batch.label[row]) for row in good]
-    rows: Rows = {}
-    if good:
-        image = on_device(batch.image if len(good) == len(batch.image) else batch.image[good], codec.engine)
-        rows[store.name] = store.of(image, codec).to("cpu", non_blocking=travels)
-        if flip:
-            rows["flipped"] = store.of(image.flip(-1), codec).to("cpu", non_blocking=travels)
-    arrived = None
-    if travels:
-        arrived = torch.cuda.Event()
-        arrived.record()
-    return Encoded(target, last, rows, items, len(batch.index), arrived)
-
-
-def landed(batch: Encoded) -> Rows:
-    """The rows of a batch when they have arrived, in memory that may be kept."""
-    if batch.arrived is None:
-        return batch.rows
-    batch.arrived.synchronize()
-    return {name: value.clone() for name, value in batch.rows.items()}  # pinned memory is scarce
-
-
-def one_behind(stream: Iterator[T]) -> Iterator[T]:
-    """The same things, each given when the next one has been begun: the device never waits for the host."""
-    before: list[T] = []
-    for each in stream:
-        yield from before
-        before = [each]
-    yield from before
-
-
-def drawing(target: Target, codec: Codec) -> shards.Draw | None:
-    """How latents are drawn for the statistics: from what is stored, with noise that depends on what the shard holds; None in val."""
-    return partial(draw, codec) if target.split == "train" else None
-
-
-def draw(codec: Codec, stored: Tensor, seed: str) -> Tensor:
-    """Moments or codes as stored -> latents [n,c,h,w], not whitened."""
-    return codec.draw(stored.to(codec.engine.device), generator(codec.engine.device, "posterior", seed))
 
 
 def show(bar: Any, done: int, spent: float) -> None:
@@ -495,27 +306,3 @@ def say_saved(run: Run, layout: Layout, manifest: Manifest, voice: Voice) -> dic
             "by the frozen ones, which models of this cache carry. To measure anew, and then train anew: ldmctl encode-dataset --overwrite."
         )
     return result
-
-
-# -- checking --------------------------------------------------------------------
-
-
-def verify_cache(folder: str | Path, *, voice: Voice) -> dict[str, Any]:
-    """Read every file of a finished cache and compare it with its hash; a MismatchError says what is wrong. Needs no pictures."""
-    place = Path(folder).expanduser()
-    manifest = manifests.read(place)
-    wrong = list(shards.faults(place, manifest))
-    file = place / "autoencoder.safetensors"
-    try:
-        if autoencoder_fingerprint(file) != manifest.autoencoder["fingerprint"]:
-            wrong.append(f"{file} is not the autoencoder that made the latents.")
-    except (MismatchError, LookupError) as error:
-        wrong.append(str(error) if isinstance(error, MismatchError) else f"{file} is damaged: its header lacks {error}.")
-    if wrong:
-        raise MismatchError(
-            "\n  ".join([f"{place} is not as it was written:", *wrong]) + "\nEncode again: ldmctl encode-dataset --overwrite."
-        )
-    counts = {split: manifest.count(split) for split in manifest.splits}
-    files = sum(len(row) for row in manifest.splits.values())
-    voice.say(f"{place} is whole: {', '.join(f'{count:,} {split}' for split, count in counts.items())} in {files} shards.")
-    return {"cache": str(place), "items": counts, "shards": files, "whole": True}

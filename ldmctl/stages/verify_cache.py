@@ -1,0 +1,31 @@
+"""A finished cache against its checksums (`encode-dataset --verify`)."""
+
+from pathlib import Path
+from typing import Any
+
+from ldmctl import manifest as manifests
+from ldmctl import shards
+from ldmctl.codec import autoencoder_fingerprint
+from ldmctl.errors import MismatchError
+from ldmctl.voice import Voice
+
+
+def verify_cache(folder: str | Path, *, voice: Voice) -> dict[str, Any]:
+    """Read every file of a finished cache and compare it with its hash; a MismatchError says what is wrong. Needs no pictures."""
+    place = Path(folder).expanduser()
+    manifest = manifests.read(place)
+    wrong = list(shards.faults(place, manifest))
+    file = place / "autoencoder.safetensors"
+    try:
+        if autoencoder_fingerprint(file) != manifest.autoencoder["fingerprint"]:
+            wrong.append(f"{file} is not the autoencoder that made the latents.")
+    except (MismatchError, LookupError) as error:
+        wrong.append(str(error) if isinstance(error, MismatchError) else f"{file} is damaged: its header lacks {error}.")
+    if wrong:
+        raise MismatchError(
+            "\n  ".join([f"{place} is not as it was written:", *wrong]) + "\nEncode again: ldmctl encode-dataset --overwrite."
+        )
+    counts = {split: manifest.count(split) for split in manifest.splits}
+    files = sum(len(row) for row in manifest.splits.values())
+    voice.say(f"{place} is whole: {', '.join(f'{count:,} {split}' for split, count in counts.items())} in {files} shards.")
+    return {"cache": str(place), "items": counts, "shards": files, "whole": True}
