@@ -284,7 +284,7 @@ class FitDiffusion(Config):
     latents: str = Field("cache", description="folder written by encode-dataset")
     denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
     schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
-    prediction: Literal["eps", "x0", "v", "flow"] = Field("v", description="what the network predicts")
+    prediction: Literal["eps", "x0", "v", "flow"] = Field("x0", description="what the network predicts")
     times: Times = Times()
     weighting: Weighting = Weighting()
     conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
