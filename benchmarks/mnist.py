@@ -1,6 +1,6 @@
 """MNIST from pictures to samples: minutes of each stage, PSNR of all 10,000 test digits, grids to look at, and a verdict.
 
-LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/mnist.py [FOLDER] [--plain]     # a folder that is kept; else a temporary one
+LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/mnist.py [FOLDER] [--plain]     # a new folder that is kept; else a temporary one
 LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/mnist.py --only-judge FOLDER    # of an earlier run, or a folder of PNG files
 
 PSNR is the mean over pictures of per-picture PSNR, data range 1, after the 8-bit
@@ -113,6 +113,8 @@ def main() -> None:
     machine = describe()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(given.folder or temporary).absolute()
+        if (folder / "runs").exists():
+            raise SystemExit(f"{folder} has runs already, whose minutes nobody knows. Judge them by --only-judge, or name another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         found = fit(folder)
         found |= {"guidance": given.guidance, "sampling_minutes": make_samples(folder, given.guidance)}

@@ -311,7 +311,8 @@ def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, 
     if isinstance(source, Resident):
         yield from map(resident, steps)
         return
-    for batch in ahead(mapped, steps):
+    # On a CPU in place: a step is thousands of times as long, and a second thread of torch makes OpenMP put the first one's helpers to sleep.
+    for batch in map(mapped, steps) if engine.device.type == "cpu" else ahead(mapped, steps):
         yield Batch(batch.items, *(part.to(engine.device, non_blocking=True) for part in batch[1:]))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import states, weights
+from ldmctl.allocator import keep_blocks
 from ldmctl.arithmetic import peak_rate
 from ldmctl.engine import Engine
 from ldmctl.errors import DivergedError, MismatchError, Stopped
@@ -66,10 +67,11 @@ class Training:
 
     def _restore(self) -> None:
         self.engine.barrier()  # the first rank may have cleared the folder
-        saved = states.load(self.run.folder, self.engine) if self.run.resumed else None
+        resumed = self.engine.any(self.engine.leads and self.run.resumed)  # the others cannot know: they see a state or none
+        saved = states.load(self.run.folder, self.engine) if resumed else None
         model = self.run.folder / "model.safetensors"
         if saved is None:
-            if self.run.resumed and model.exists():
+            if resumed and model.exists():
                 raise MismatchError(
                     f"{self.run.folder} holds a trained model, but its state.safetensors is gone, so it cannot go on. "
                     "To train anew: another folder (--out), or --overwrite, which deletes the model."
@@ -100,6 +102,7 @@ class Training:
             self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
     def __enter__(self) -> "Training":
+        keep_blocks(self.engine.device)
         self.signals.__enter__()
         self.bar.__enter__()
         return self

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ldmctl.allocator import returning_large_blocks
+from ldmctl.allocator import returning_blocks
 
 HALO = 8  # cells on each side of a tile that are computed and thrown away
 PASSES = 5  # before the one whose result is kept: small trained networks stood still after 3, random ones after 5 or 6
@@ -104,7 +104,7 @@ def tiled(network: Network, x: Tensor, *, cells: tuple[int, int], side: int, hal
     whole = Whole(stride=math.ceil(math.sqrt(cells[0] * cells[1]) / side))
     mixed = random.Random(0).sample(tiles, len(tiles))  # neighbours are alike: mixed, the first notes already speak of the whole
     result: Tensor | None = None
-    with returning_large_blocks(x.device):
+    with returning_blocks(x.device):
         for tile in mixed * passes:
             whole.run(network, tile.seen(x, scale), tile)
             if not whole.notes:  # convolutions alone
