@@ -147,8 +147,8 @@ def apart_by(one: Tensor, other: Tensor) -> float:
 
 
 def denoiser(work: dict[str, Any]) -> dict[str, Any]:
-    """Our U-Net of the architecture that both have."""
-    return {"type": "unet", "widths": work["widths"], "layers": work["layers"]}
+    """Our U-Net of the architecture that both have, spelled out: what is left open follows the latents."""
+    return {"type": "unet", "widths": work["widths"], "layers": work["layers"], "head_dim": 8, "norm_groups": 32}
 
 
 def prepare(work: dict[str, Any]) -> None:

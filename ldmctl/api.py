@@ -17,7 +17,7 @@ from ldmctl import manifest
 from ldmctl.config import Config
 from ldmctl.errors import ConfigError
 from ldmctl.presets import compose, pictures_of, wished
-from ldmctl.schemas import Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
+from ldmctl.schemas import Coding, Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
 from ldmctl.voice import Voice
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precisio
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     source = model_file(str(run), verb="fit-diffusion")
     denoiser, header, _ = network.load_network(source, started)
-    return denoiser, load_codec(source, header, started), header
+    return denoiser, load_codec(source, header, started, tile=Coding().tile), header
 
 
 def text(path: str | Path | None) -> str | None:

@@ -42,11 +42,21 @@ class Codec:
     statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
     more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
     holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
+    A network sees at most `at_once` pictures together.
     """
 
-    def __init__(self, autoencoder: Any, engine: Engine, statistics: Statistics | None = None, *, tile: int | None = None):
+    def __init__(
+        self,
+        autoencoder: Any,
+        engine: Engine,
+        statistics: Statistics | None = None,
+        *,
+        tile: int | None = None,
+        at_once: int | None = None,
+    ):
         self.autoencoder = autoencoder
         self.engine = engine
+        self.at_once = at_once
         self.side = None if tile is None else tile // autoencoder.factor  # of a tile, in pixels of the latent
         if self.side is not None and self.side < SMALLEST:
             raise ConfigError(
@@ -96,7 +106,9 @@ class Codec:
         return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
 
     def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
-        """network(x), in tiles if it is larger than one; x has `scale` pixels per pixel of the latent."""
+        """network(x), some pictures at a time, in tiles if they are larger than one; x has `scale` pixels per pixel of the latent."""
+        if self.at_once is not None and len(x) > self.at_once:
+            return torch.cat([self._run(network, part, scale) for part in x.split(self.at_once)])
         if self.side is None:
             return network(x)
         cells = (x.shape[-2] // scale, x.shape[-1] // scale)

@@ -149,7 +149,7 @@ def binned(values: Tensor, log_levels: Tensor, edges: Sequence[float] = EDGES, *
     The bins are val/loss_sigma_0-0.33, _0.33-1, _1-3 and _3-inf, the quarters of `flow` and nearly those of
     `cosine`. They are the same for every schedule, so that runs can be compared.
     """
-    levels, values = log_levels.double().exp().cpu(), values.double().cpu()
+    levels, values = log_levels.cpu().double().exp(), values.cpu().double()
     place = torch.bucketize(levels, torch.tensor(edges, dtype=torch.float64), right=True)
     bounds = [f"{bound:.2g}" for bound in (0.0, *edges, math.inf)]
     means = {index: values[place == index].mean() for index in place.unique().tolist()}

@@ -30,6 +30,7 @@ class Layout:
 
     preparation: dict[str, Any]
     before: Manifest | None  # the finished cache that is brought up to date
+    classes: list[str]
     store: Store
     shards: dict[str, list[Shard | Target]]
     finished: list[Target]  # written by a command that was interrupted
@@ -44,7 +45,12 @@ class Layout:
     @property
     def complete(self) -> bool:
         """Whether all of it is there already."""
-        return self.before is not None and self.shards == {split: self.before.splits.get(split, []) for split in self.shards}
+        there = self.before
+        return (
+            there is not None
+            and self.classes == there.classes
+            and self.shards == {split: there.splits.get(split, []) for split in self.shards}
+        )
 
 
 def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
             )
             for split in splits
         }
-        return Layout(preparation, before, store, planned, [], listing_of(stamps))
+        return Layout(preparation, before, splits["train"].classes, store, planned, [], listing_of(stamps))
 
     layout = plan(before.skipped if before else {})
     if not layout.complete:

@@ -368,7 +368,8 @@ class Meter:
 
 def spread(histogram: Tensor) -> dict[str, float]:
     """Of how often each bin was met, integers [K]: how many were, which share was not, and the exponential of the entropy."""
-    shares = histogram.double() / histogram.sum().clamp_min(1)
+    histogram = histogram.cpu().double()
+    shares = histogram / histogram.sum().clamp_min(1)
     entropy = -torch.special.xlogy(shares, shares).sum()
     return {"used": float((histogram > 0).sum()), "dead": float((histogram == 0).double().mean()), "perplexity": float(entropy.exp())}
 

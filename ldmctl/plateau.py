@@ -21,17 +21,17 @@ class Plateau(nn.Module):
     Reached when two windows in a row were not 2 % better than the best before them, or at 60 % of the run.
     """
 
-    state: Tensor  # float64 [5]: steps per window, latest window; sum of this window, best mean, windows without gain
+    state: Tensor  # float32 [5]: steps per window, latest window; sum of this window, best mean, windows without gain
 
     def __init__(self, steps: int):
         super().__init__()
         window = max(LEAST, round(steps / WINDOWS))
-        self.register_buffer("state", torch.tensor([window, round(LATEST * steps / window), 0, float("inf"), 0], dtype=torch.float64))
+        self.register_buffer("state", torch.tensor([window, round(LATEST * steps / window), 0, float("inf"), 0], dtype=torch.float32))
         self._added: list[Tensor] = []
 
     def add(self, loss: Tensor, share: float = 1.0) -> None:
         """The loss of one micro-batch, a scalar, and its share of this rank's batch."""
-        self._added.append(loss.detach().double() * share)
+        self._added.append(loss.detach().float() * share)
 
     @torch.no_grad()
     def after_step(self, step: int) -> bool:

@@ -66,6 +66,8 @@ def compose(
     if config is None and names(verb):
         preset, source = _preset(verb, wish, {**(below or {}), **origin})
     data = wish.get("data") or preset.get("data")
+    if data != preset.get("data"):  # the file speaks of other pictures
+        preset = {key: value for key, value in preset.items() if key != "dataset"}
     parent = {key: value for key, value in (below or {}).items() if key in schema.model_fields}
     expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
     # A parent's pictures are replaced by other data; the way it prepares them is not.

@@ -56,6 +56,8 @@ def is_shortage(error: BaseException) -> bool:
 
 def _agreed(value: float, engine: Engine) -> float:
     """The largest over the ranks."""
+    if engine.world == 1:
+        return value
     return float(engine.maximum(torch.tensor(float(value), dtype=torch.float64, device=engine.device)))
 
 

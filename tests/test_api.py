@@ -75,7 +75,7 @@ def test_a_loaded_network_speaks_of_latents_that_its_codec_decodes(chain):
     network, codec, header = api.load_network(folder / "ldm", **PLAIN)
     latent = torch.randn(2, 2, 16, 16)
     said = network(latent, torch.tensor([10.0, 900.0]), torch.tensor([0, -1]))
-    assert said.shape == latent.shape and header["prediction"] == "v" and len(header["classes"]) == 16
+    assert said.shape == latent.shape and header["prediction"] == "x0" and len(header["classes"]) == 16
     assert codec.mean.flatten().tolist() == pytest.approx(gave["encode_dataset"]["statistics"]["mean"])
     assert codec.decode(latent, (32, 32)).shape == (2, 3, 32, 32)
     with pytest.raises(MismatchError, match="not an autoencoder"):

@@ -217,6 +217,16 @@ def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pic
     assert manifests.read(cache).label_counts == [COUNT - 1, 1] and manifests.read(cache).fingerprint != fingerprint
 
 
+def test_a_class_of_another_name_is_taken_up_without_encoding(of, pictures, encoded):
+    notes = [{"file_name": f"train/{('cats', 'dogs')[i % 2]}/{i:02d}.png", "label": ("a", "b")[i % 2]} for i in range(COUNT)]
+    metadata = pictures / "metadata.jsonl"
+    metadata.write_text("".join(json.dumps(note) + "\n" for note in notes))
+    cache, count = of(), encoded()
+    metadata.write_text("".join(json.dumps(note | {"label": {"a": "a", "b": "c"}[note["label"]]}) + "\n" for note in notes))
+    assert manifests.read(of()).classes == ["a", "c"] and manifests.read(cache).classes == ["a", "c"]
+    assert encoded() == count
+
+
 def test_a_re_run_opens_no_picture_that_has_not_changed(of, pictures, monkeypatch):
     for index in range(COUNT):  # a caption beside each
         (pictures / "train" / ("cats", "dogs")[index % 2] / f"{index:02d}.txt").write_text(f"no. {index}")

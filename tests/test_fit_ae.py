@@ -9,7 +9,7 @@ from test_ranks import together
 from ldmctl import engine as engines
 from ldmctl import weights
 from ldmctl.engine import Engine
-from ldmctl.errors import ConfigError, MemoryShortage
+from ldmctl.errors import ConfigError, MemoryShortage, PluginError
 from ldmctl.stages import fit_ae as stage
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -263,3 +263,30 @@ def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(t
     facts = stage.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
     assert parts.model.module.decoder.conv_out.weight.grad.abs().sum() > 0
     assert facts["gap"] > 0 and "gap_share" in facts and not [name for name in facts if "perceptual" in name]
+
+
+# -- what would only be noticed much later -----------------------------------------------
+
+
+def test_a_discriminator_that_pictures_are_too_small_for_is_refused_before_the_first_step(tmp_path, fit_ae):
+    with pytest.raises(PluginError, match="needs pictures of at least 64x64 and got 16x16"):
+        fit_ae(tmp_path / "ae", "discriminator={type: patchgan, widths: [4, 4, 4, 4, 4]}", "adversarial.start=3")
+    assert not (tmp_path / "ae").exists()
+
+
+def test_balancing_at_a_last_layer_that_is_not_there_is_refused_before_the_first_step(tmp_path, fit_ae, monkeypatch):
+    from ldmctl_plugins.autoencoders.vae import VAE
+
+    monkeypatch.delattr(VAE, "last_layer")
+    with pytest.raises(ConfigError, match="balance=last-layer needs an autoencoder that has one, vae has not"):
+        fit_ae(tmp_path / "ae", *CRITIC, "adversarial.balance=last-layer")
+
+
+def test_pictures_are_judged_no_more_at_once_than_a_step_has_room_for(tmp_path, fit_ae, monkeypatch):
+    seen, encode = [], stage.Codec._run
+    monkeypatch.setattr(
+        stage.Codec, "_run", lambda self, network, x, scale=1: (seen.append((self.at_once, len(x))), encode(self, network, x, scale))[1]
+    )
+    fit_ae(tmp_path / "ae", "loop.steps=2", "loop.preview=1", "loop.micro=2")
+    assert seen and all(count <= 2 for at_once, count in seen if at_once is None)
+    assert {at_once for at_once, _ in seen} == {None, 2}

@@ -120,6 +120,14 @@ def test_environment_beats_preset_words_beat_environment_flags_beat_words(monkey
     assert (config.machine.precision, config.machine.device) == ("fp32", "cpu")
 
 
+def test_data_named_beside_a_config_that_spells_out_another_set_are_taken(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: mnist\ndataset: {type: idx, path: MNIST/raw}\nimage: {size: 28, channels: 1}")
+    for given in ({"flags": {"data": "photos"}}, {"overrides": ["data=photos"]}):
+        config, _ = compose(FitAE, config="run.yaml", **given)
+        assert (config.data, config.dataset.type, config.dataset.path, config.image.size) == ("photos", "folder", "photos", 28)
+    assert compose(FitAE, config="run.yaml", flags={"data": "mnist"})[0].dataset.path == "MNIST/raw"
+
+
 def test_a_key_of_the_environment_that_another_verb_has_is_left_to_it(monkeypatch):
     monkeypatch.setenv("LDMCTL_OVERRIDES", "loop.steps=2 spacing=linspace")
     assert compose(Sample)[0].spacing == "linspace"

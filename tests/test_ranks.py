@@ -128,6 +128,19 @@ def test_flags_that_begin_like_those_of_torchrun_reach_the_command():
     assert (told.training_script, told.training_script_args, told.module, told.nproc_per_node) == ("ldmctl", words, True, "2")
 
 
+def test_ranks_go_on_with_a_run_that_ended_before_its_first_save(tmp_path, fit_diffusion, vqvae_cache, words):
+    out = fit_diffusion(tmp_path / "run", vqvae_cache, *words)
+    finished = state(out)
+    for file in ("state.safetensors", "model.safetensors", "metrics.jsonl"):
+        (out / file).unlink()
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({key: value for key, value in record.items() if key != "step"} | {"status": "killed"}))
+    codes, said = together("fit-diffusion", out, f"latents={vqvae_cache}", *words)
+    assert codes == [0, 0], said
+    for name, value in state(out).items():
+        torch.testing.assert_close(value, finished[name], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_devices_starts_the_ranks_and_gives_their_result(tmp_path, fit_diffusion, vqvae_cache, words):
     alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)

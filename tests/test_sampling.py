@@ -233,6 +233,15 @@ def test_a_model_without_labels_refuses_labels_and_guidance(deaf, sample):
     assert answer["labels"] == [None] * 4
 
 
+def test_a_model_that_never_learned_without_labels_refuses_guidance_and_none(tmp_path, fit_diffusion, vae_cache, sample):
+    always = fit_diffusion(tmp_path / "ldm", vae_cache, *RECIPE, "drop=0", "loop.steps=1")
+    with pytest.raises(ConfigError, match="guidance=3 needs a model that also learned without labels"):
+        sample(always, "guidance=3")
+    with pytest.raises(ConfigError, match="label=none needs a model that also learned without labels"):
+        sample(always, "label=none")
+    assert len(sample(always)[1]) == 4
+
+
 def test_dropped_items_are_shown_the_null_condition(vae_cache):
     class Echo(torch.nn.Module):
         def forward(self, x, timestep, condition):

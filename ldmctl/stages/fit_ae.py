@@ -20,7 +20,7 @@ from ldmctl.balance import Balance
 from ldmctl.codec import Codec
 from ldmctl.engine import Engine
 from ldmctl.equivariance import Equivariant
-from ldmctl.errors import MissingError
+from ldmctl.errors import ConfigError, MissingError
 from ldmctl.examination import examine
 from ldmctl.exhibits import write_pictures
 from ldmctl.feed import on_device, open_pictures, shown_items, training_batches
@@ -38,6 +38,7 @@ from ldmctl.voice import Voice
 
 Value = TypeVar("Value", Tensor, float)
 VALIDATED = 256  # pictures of the held-out split that a validation looks at
+AT_ONCE = 32  # pictures at most in a forward that is judged
 JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
 
 
@@ -84,6 +85,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
         if micro == "auto":
             micro = find_micro(config, perceptual, engine, train, mine.stop - mine.start)
             voice.say(f"loop.micro=auto: {micro} of {mine.stop - mine.start} pictures per forward.")
+        at_once = min(AT_ONCE, micro or mine.stop - mine.start)  # what a step has room for
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
         remembers = {"adversary": parts.adversary} if parts.adversary else {}
 
@@ -120,14 +122,14 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
                 # Report now and then.
                 if training.previews(step) and engine.leads:
                     with parts.model.averaged() as averaged, torch.no_grad():
-                        picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine)
-                        values = validate(averaged, val, config.losses, perceptual, engine)
+                        picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine, at_once)
+                        values = validate(averaged, val, config.losses, perceptual, engine, at_once)
                     run.note_bad(val.bad)
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
         # Judge it, save and say where.
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
-        judged = conclude(parts, config, {"val": val, "train": train}, run, engine, voice) if engine.leads else {}
+        judged = conclude(parts, config, {"val": val, "train": train}, run, engine, voice, at_once) if engine.leads else {}
         voice.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
         return {**result, **training.last_validation, **judged}
 
@@ -210,6 +212,8 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
             voice.say(line)
     if config.train == "decoder":
         decoder_only(autoencoder)
+    if discriminator is not None:
+        try_out(discriminator, autoencoder, config, engine)
     around = None
     if config.losses.equivariance_weight:
         keys = config.losses
@@ -220,6 +224,18 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
         adversary=Adversary(config.adversarial, config.loop.steps).to(engine.device) if discriminator else None,
         perceptual=perceptual,
     )
+
+
+def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, engine: Engine) -> None:
+    """What would only be noticed when the adversarial phase begins: pictures too small for it, an autoencoder without its last layer."""
+    if config.adversarial.balance == "last-layer" and not hasattr(autoencoder, "last_layer"):
+        raise ConfigError(
+            f"adversarial.balance=last-layer needs an autoencoder that has one, {config.autoencoder.type} has not. Take adversarial.balance=image."
+        )
+    size, learning = config.image.size, discriminator.training
+    with torch.no_grad():
+        discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
+    discriminator.train(learning)
 
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
@@ -257,26 +273,23 @@ def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
     return {name.replace("perceptual", title): value for name, value in values.items()}
 
 
-def reconstruct(autoencoder: nn.Module, image: Tensor, engine: Engine) -> Tensor:
-    """[B,C,H,W] -> [B,C,H,W] in [-1, 1] through the mode of the posterior."""
-    return Codec(autoencoder, engine).reconstruct(image)
-
-
-def save_reconstructions(autoencoder: nn.Module, image: Tensor, path: Path, engine: Engine) -> Path:
+def save_reconstructions(autoencoder: nn.Module, image: Tensor, path: Path, engine: Engine, at_once: int) -> Path:
     """A row of originals over a row of reconstructions."""
-    both = torch.cat([image, reconstruct(autoencoder, image, engine)])
+    both = torch.cat([image, Codec(autoencoder, engine, at_once=at_once).reconstruct(image)])
     write_png(path, grid(to_uint8(both), columns=len(image)))
     return path
 
 
-def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, float]:
-    """Losses and PSNR of the first held-out pictures; empty without any."""
+def validate(
+    autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int = AT_ONCE
+) -> dict[str, float]:
+    """Losses and PSNR of the first held-out pictures, so many at a time; empty without any."""
     sums: dict[str, float] = {}
     count = min(VALIDATED, len(val))
-    for first in range(0, count, 32):
-        batch = val.batch([(index, None) for index in range(first, min(first + 32, count))])
+    for first in range(0, count, at_once):
+        batch = val.batch([(index, None) for index in range(first, min(first + at_once, count))])
         image = on_device(batch.image, engine)
-        made = reconstruct(autoencoder, image, engine)
+        made = Codec(autoencoder, engine).reconstruct(image)
         terms = {name: float(value) for name, value in picture_losses(made, image, losses, perceptual, engine).items()}
         loss = losses.pixel_weight * terms["pixel"] + losses.perceptual_weight * terms.get("perceptual", 0.0)
         terms |= {"loss": loss, "psnr": float(psnr(made, image).mean())}
@@ -285,11 +298,13 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
     return sums
 
 
-def conclude(parts: Parts, config: FitAE, pictures: Mapping[str, Pictures], run: Run, engine: Engine, voice: Voice) -> dict[str, Any]:
+def conclude(
+    parts: Parts, config: FitAE, pictures: Mapping[str, Pictures], run: Run, engine: Engine, voice: Voice, at_once: int
+) -> dict[str, Any]:
     """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
     with parts.model.averaged() as averaged:
-        codec = Codec(averaged, engine)
-        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, workers=config.loop.workers, voice=voice)
+        codec = Codec(averaged, engine, at_once=at_once)
+        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers, voice=voice)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:

@@ -23,7 +23,7 @@ from ldmctl import manifest as manifests
 from ldmctl import registry, weights
 from ldmctl.arithmetic import forward_flops, training_flops
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
-from ldmctl.diffusion import draw_times, noised, target, timestep
+from ldmctl.diffusion import draw_times, levels, noised, target, timestep
 from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, MismatchError
@@ -36,11 +36,12 @@ from ldmctl.network import Network, build_network, describe_network
 from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
 from ldmctl.sampling import sample_latents
-from ldmctl.schemas import FitDiffusion
+from ldmctl.schemas import Coding, FitDiffusion
 from ldmctl.sharding import refuse_single_numbers
 from ldmctl.voice import Voice
 
 VALIDATED = 512  # held-out latents that a validation looks at
+PREVIEWED = 4  # pictures of a preview that are decoded together
 CHUNK = 64  # rows of the global batch whose noise is drawn together, whichever rank keeps them
 
 
@@ -71,13 +72,14 @@ def fit_diffusion(
     sharded = is_sharded(config, engine)
     compiled = not sharded and engines.compiles(config.machine.compile, engine)
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
-    codec = Codec(autoencoder, engine, manifest.statistics)
+    codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     engines.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
+    levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
     size = " x ".join(str(side) for side in manifest.latent)
     voice.say(
         f"denoiser {config.denoiser.type}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"
@@ -91,7 +93,8 @@ def fit_diffusion(
             check_same_cache(run.record, manifest, run.folder, accepted=accept_data)
         run.update(**of_cache(manifest))
         if engine.leads:
-            shutil.copyfile(cache / "autoencoder.safetensors", run.folder / "autoencoder.safetensors")
+            with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
+                shutil.copyfile(cache / "autoencoder.safetensors", temporary)
         header = {
             "kind": "diffusion",
             **described,
@@ -101,6 +104,7 @@ def fit_diffusion(
             "statistics": manifest.statistics.model_dump(),
             "classes": manifest.classes,
             "label_counts": manifest.label_counts,
+            "unconditional": knows_no_label(config, train),
             "image": manifest.image,
             "autoencoder": manifest.autoencoder,
         }
@@ -272,6 +276,11 @@ def draw(
         loss_weight(config.weighting, config.prediction, schedule, t),
         log_level(schedule, t),
     )
+
+
+def knows_no_label(config: FitDiffusion, train: Latents) -> bool:
+    """Whether the network also learns from items without their label, as guidance wants it."""
+    return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
 
 
 def on(times: Tensor, device: torch.device) -> Tensor:

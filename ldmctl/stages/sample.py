@@ -126,12 +126,22 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
         if config.guidance != 1:
             raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
         return [-1] * len(seeds)
+    if config.guidance != 1:
+        refuse_no_label(header, f"guidance={config.guidance:g}")
     if config.label is None:
         return labels_as_in_data(seeds, header["label_counts"])
     if not config.label:
         raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
     asked = [class_index(label, header["classes"]) for label in config.label]
+    if min(asked) < 0:
+        refuse_no_label(header, "label=none")
     return [asked[index % len(asked)] for index in range(len(seeds))]
+
+
+def refuse_no_label(header: dict[str, Any], key: str) -> None:
+    """A ConfigError if the model has never seen an item without its label; older models do not say."""
+    if not header.get("unconditional", True):
+        raise ConfigError(f"{key} needs a model that also learned without labels; this one was trained with drop=0. Train with drop=0.1.")
 
 
 def describe(seed: int, label: int, classes: list[str], settings: dict[str, Any]) -> str:

@@ -139,13 +139,14 @@ def _walk(root: Path) -> Iterator[File]:
 
 
 def _split(pictures: list[File], val_share: float) -> dict[str, list[File]]:
-    """Both splits: by sub-folder where there is one called train, otherwise by hash."""
+    """Both splits: by sub-folder where there is one called train, with one for val or alone, otherwise by hash."""
     tops = {file.path.partition("/")[0] for file in pictures if "/" in file.path}
     train = [file for file in pictures if file.path.lower().startswith("train/")]
     for name in VAL if train else ():
         if any(top.lower() == name for top in tops):
             return {"train": train, "val": [file for file in pictures if file.path.lower().startswith(f"{name}/")]}
-    return _by_hash(train or pictures, val_share)
+    split = len(tops) == 1 or any(file.path.count("/") > 1 for file in train)  # else one class of several is called train
+    return _by_hash(train if train and split else pictures, val_share)
 
 
 def _by_hash(files: list[File], val_share: float) -> dict[str, list[File]]:

@@ -69,16 +69,32 @@ def _again(plugin: type[Idx], config: Any, split: str) -> Idx:
 
 def _find(config: Idx.Config) -> Path:
     fetched = data_root() / FETCHERS[config.download] / "raw" if config.download else None
+    missing = ""
     try:
-        return find_data(config.path, layout=LAYOUT)
-    except DataError as missing:
-        if config.download is None or fetched is None:
+        found = find_data(config.path, layout=LAYOUT)
+    except DataError as error:
+        found, missing = fetched or Path(), str(error)
+        if fetched is None:
             raise
-        if offline():
-            raise DataError(f"{missing}\nIt is not downloaded, because downloads are switched off.") from None
-        if not fetched.is_dir() and (failure := _fetch(FETCHERS[config.download])):
-            raise DataError(f"{missing}\nDownloading it failed: {failure}") from None
-        return fetched
+    if fetched is None or found.absolute() != fetched.absolute() or _whole(found):
+        return found
+    missing = missing or f"{found.absolute()} does not hold the whole set, as after a download that was interrupted."
+    if offline():
+        raise DataError(f"{missing}\nIt is not downloaded, because downloads are switched off.")
+    if config.download and (failure := _fetch(FETCHERS[config.download])):  # files that are there and whole stay
+        raise DataError(f"{missing}\nDownloading it failed: {failure}")
+    return found
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the files of both splits are there."""
+    try:
+        for prefix in PREFIX.values():
+            _file(folder, f"{prefix}-images", 3)
+            _file(folder, f"{prefix}-labels", 1)
+    except DataError:
+        return False
+    return True
 
 
 def _fetch(name: str) -> str:

@@ -161,6 +161,19 @@ def test_test_is_not_used_where_there_is_val(tmp_path):
     assert names(folder(tmp_path, "val")) == ["val/2.png"] and folder(tmp_path).classes == []
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("car/1.png", "bus/2.png", "train/3.png"):
+        write_picture(tmp_path / name)
+    assert folder(tmp_path).classes == ["bus", "car", "train"]
+    assert len(folder(tmp_path)) + len(folder(tmp_path, "val")) == 3
+
+
+def test_a_folder_train_with_classes_in_it_is_the_split_whatever_is_beside_it(tmp_path):
+    for name in ("train/cat/1.png", "train/dog/2.png", "masks/1.png"):
+        write_picture(tmp_path / name)
+    assert sorted(names(folder(tmp_path, val_share=0))) == ["train/cat/1.png", "train/dog/2.png"]
+
+
 def test_a_split_by_hash_survives_added_files(tmp_path):
     for i in range(200):
         write_picture(tmp_path / f"{i:04}.png", size=(2, 2))
@@ -318,6 +331,29 @@ def test_a_set_is_not_downloaded_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("LDMCTL_OFFLINE", "1")
     with pytest.raises(DataError, match="downloads are switched off"):
         Idx(Idx.Config(type="idx", path="MNIST/raw", download="mnist"), split="train")
+
+
+def test_a_download_that_broke_off_is_taken_up_again(tmp_path, monkeypatch):
+    from ldmctl_plugins.datasets import idx as module
+
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    write_digits(raw)
+    content = (raw / "t10k-labels-idx1-ubyte").read_bytes()
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        (raw / "t10k-labels-idx1-ubyte").write_bytes(content)
+        return ""
+
+    monkeypatch.setenv("LDMCTL_DATA", str(tmp_path))
+    monkeypatch.delenv("LDMCTL_OFFLINE", raising=False)
+    monkeypatch.setattr(module, "_fetch", fetch)
+    for _ in range(2):
+        assert len(Idx(Idx.Config(type="idx", path="MNIST/raw", download="mnist"), split="val"))
+    assert asked == ["MNIST"]
 
 
 def test_a_torchvision_that_cannot_be_imported_is_survived(tmp_path, monkeypatch):
