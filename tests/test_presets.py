@@ -122,9 +122,15 @@ def test_environment_beats_preset_words_beat_environment_flags_beat_words(monkey
 
 def test_data_named_beside_a_config_that_spells_out_another_set_are_taken(tmp_path):
     (tmp_path / "run.yaml").write_text("data: mnist\ndataset: {type: idx, path: MNIST/raw}\nimage: {size: 28, channels: 1}")
+    (tmp_path / "photos").mkdir()
     for given in ({"flags": {"data": "photos"}}, {"overrides": ["data=photos"]}):
         config, _ = compose(FitAE, config="run.yaml", **given)
-        assert (config.data, config.dataset.type, config.dataset.path, config.image.size) == ("photos", "folder", "photos", 28)
+        assert (config.data, config.dataset.type, config.dataset.path, config.image.size) == (
+            "photos",
+            "folder",
+            str(tmp_path / "photos"),
+            28,
+        )
     assert compose(FitAE, config="run.yaml", flags={"data": "mnist"})[0].dataset.path == "MNIST/raw"
 
 
