@@ -11,7 +11,8 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -114,8 +115,25 @@ def free(engine: Engine) -> int:
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     file = Path("/proc/meminfo")
     if file.exists():
-        return _kilobytes(file, "MemAvailable") // beside
+        return min(_kilobytes(file, "MemAvailable"), granted()) // beside
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // beside
+
+
+def granted(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that the container or batch job of this process may still take, by its control groups of either version."""
+    left = sys.maxsize
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        most, now = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        for level in (PurePosixPath(place), *PurePosixPath(place).parents):
+            folder = root / controllers / str(level).lstrip("/")
+            with suppress(OSError, ValueError):  # not there, not ours to read, or without a limit
+                limit, taken = (int((folder / name).read_text()) for name in (most, now))
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                left = min(left, limit - taken + int(counts.get("total_inactive_file", counts.get("inactive_file", 0))))
+    return max(left, 0)
 
 
 def _status(name: str) -> int:

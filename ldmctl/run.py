@@ -75,8 +75,10 @@ class Run:
                 out.writelines(f"{row}\n" for row in fresh if row not in known)
 
     def update(self, **values: Any) -> None:
-        """Change run.json."""
+        """Change run.json. With a step something is saved, and from then on nothing is put back."""
         self.record |= values
+        if "step" in values:
+            self._before = {}
         if self.writes:
             weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
 

@@ -246,6 +246,23 @@ def test_run_json_says_how_it_ended(tmp_path, tiny, error, status, code):
     assert told["started"] <= told["ended"]
 
 
+def test_a_mismatch_leaves_no_trace_until_something_is_saved(tmp_path, tiny):
+    with open_run(tmp_path, tiny("fit-ae")) as run:
+        run.update(step=3)
+    before = contents(tmp_path)
+
+    def fails(**saved):
+        with pytest.raises(MismatchError), open_run(tmp_path, tiny("fit-ae")) as run:
+            if saved:
+                run.update(**saved)
+            raise MismatchError("no")
+
+    fails()
+    assert contents(tmp_path) == before
+    fails(step=5)
+    assert (record(tmp_path)["step"], record(tmp_path)["status"]) == (5, "failed")
+
+
 def test_reports_are_one_object_a_line(tmp_path, tiny):
     with open_run(tmp_path, tiny("fit-ae")) as run:
         for step in (1, 2, 3):
