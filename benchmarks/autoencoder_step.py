@@ -88,7 +88,8 @@ def compared(work: dict[str, Any], rounds: int) -> dict[str, Any]:
             print(f"round {number + 1}: {line}: {side}: {statistics.median(done[-1]['seconds']):.3f} s", file=sys.stderr)
     out: dict[str, Any] = {}
     for line, sides in every.items():
-        out[line] = {side: summary(runs[line, side], work["batch"]) for side in sides}
+        # theirs shows each of its networks a batch of its own, ours both the same
+        out[line] = {side: summary(runs[line, side], work["batch"] * (1 if side == "ours" else 2)) for side in sides}
         for side in sides.keys() - {"ours"}:
             out[line][f"{side}_over_ours"] = round(out[line][side]["seconds_per_step"] / out[line]["ours"]["seconds_per_step"], 2)
     return out
