@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", help="kept; a temporary one by default")
     parser.add_argument("--plain", action="store_true", help="train the plain recipe too, for as many minutes")
     parser.add_argument("--only-judge", type=Path, metavar="FOLDER", help="judge what is there, train nothing")
-    parser.add_argument("--guidance", type=float, default=2.0, help="of the labelled samples [default: 2]")
+    parser.add_argument(
+        "--guidance", type=float, default=1.0, help="of the labelled samples [default: 1, none, which keeps them as varied as the data]"
+    )
     parser.add_argument("--cache", type=Path, default=usual_cache(), help=f"where the judge is kept [default: {usual_cache()}]")
     return parser.parse_args()
 

@@ -11,10 +11,10 @@ SIDE = 484
 
 
 def main() -> None:
-    """64 unconditional digits on the left, 16 sevens on the right, equally high."""
+    """64 digits labelled as in the data on the left, 16 sevens on the right, equally high."""
     docs = RESULTS.parent.parent / "docs"
     docs.mkdir(exist_ok=True)
-    grids = [Image.open(RESULTS / f"mnist-{name}.png").convert("L") for name in ("unconditional", "sevens")]
+    grids = [Image.open(RESULTS / f"mnist-{name}.png").convert("L") for name in ("samples", "sevens")]
     whole = Image.new("L", (2 * SIDE + GAP, SIDE), 255)
     for place, grid in zip((0, SIDE + GAP), grids, strict=True):
         whole.paste(grid.resize((SIDE, SIDE), Image.Resampling.NEAREST), (place, 0))
