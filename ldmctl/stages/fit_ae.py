@@ -212,7 +212,7 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
             voice.say(line)
     if config.train == "decoder":
         decoder_only(autoencoder)
-    if discriminator is not None:
+    if discriminator is not None and any(parameter.requires_grad for parameter in autoencoder.parameters()):
         try_out(discriminator, autoencoder, config, engine)
     around = None
     if config.losses.equivariance_weight:
