@@ -280,9 +280,7 @@ def save_reconstructions(autoencoder: nn.Module, image: Tensor, path: Path, engi
     return path
 
 
-def validate(
-    autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int = AT_ONCE
-) -> dict[str, float]:
+def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int) -> dict[str, float]:
     """Losses and PSNR of the first held-out pictures, so many at a time; empty without any."""
     sums: dict[str, float] = {}
     count = min(VALIDATED, len(val))

@@ -104,7 +104,7 @@ def fit_diffusion(
             "statistics": manifest.statistics.model_dump(),
             "classes": manifest.classes,
             "label_counts": manifest.label_counts,
-            "unconditional": knows_no_label(config, train),
+            "unconditional": learns_without_labels(config, train),
             "image": manifest.image,
             "autoencoder": manifest.autoencoder,
         }
@@ -278,7 +278,7 @@ def draw(
     )
 
 
-def knows_no_label(config: FitDiffusion, train: Latents) -> bool:
+def learns_without_labels(config: FitDiffusion, train: Latents) -> bool:
     """Whether the network also learns from items without their label, as guidance wants it."""
     return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
 
