@@ -23,6 +23,8 @@ LONGEST = 12**-0.5  # gamma = 0, the plain mean
 NEGLIGIBLE = 1e-9  # coefficients below it leave no trace in float32, and their files are not read
 ROUGH, HOPELESS = 0.05, 0.5  # misfit of a profile that is warned of, and that is refused
 
+Renewed = Collection[str] | Mapping[str, Tensor]  # tensors that were re-initialised, by name; of a mapping only these rows of each
+
 # -- profiles ----------------------------------------------------------------------
 
 
@@ -74,6 +76,20 @@ def combination(step: int, length: float, stored: Sequence[tuple[int, float]]) -
 # -- while training ----------------------------------------------------------------
 
 
+def file_of(folder: Path, step: int, length: float) -> Path:
+    """Where the average of this length after this step is stored."""
+    return folder / f"{step:09d}-{length:.3f}.safetensors"
+
+
+def begin_anew(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], renewed: Renewed) -> None:
+    """Copy into an average what was re-initialised, so that it does not drag what is no more along."""
+    for name in renewed:
+        if isinstance(renewed, Mapping):
+            average[name][renewed[name]] = tensors[name][renewed[name]].to(average[name].dtype)
+        else:
+            average[name].copy_(tensors[name])
+
+
 class PowerAverages:
     """The power averages of LENGTHS of one network's weights, float32, where the weights are, and sharded as they are.
 
@@ -90,15 +106,15 @@ class PowerAverages:
         return {name: value.detach().to(dtypes[name], copy=True) for name, value in tensors.items()}
 
     @torch.no_grad()
-    def update(self, step: int, tensors: Mapping[str, Tensor], renewed: Collection[str] = ()) -> None:
+    def update(self, step: int, tensors: Mapping[str, Tensor], renewed: Renewed = ()) -> None:
         """Take in the weights after optimizer step `step`, counted from 1; what was `renewed` (re-initialised) is copied."""
-        moved = [name for name in self.names if name not in renewed]
-        now = [tensors[name].float() for name in moved]
-        others = tensors.keys() - set(moved)
+        now = [tensors[name].float() for name in self.names]
+        others = tensors.keys() - set(self.names)
         for length, average in self.averages.items():
-            torch._foreach_lerp_([average[name] for name in moved], now, 1 - decay(step, self.gammas[length]))
+            torch._foreach_lerp_([average[name] for name in self.names], now, 1 - decay(step, self.gammas[length]))
             for name in others:
                 average[name].copy_(tensors[name])
+            begin_anew(average, tensors, renewed)
 
     def state(self, prefix: str) -> dict[str, Tensor]:
         """Everything that a resume needs, by name."""
@@ -123,7 +139,7 @@ class PowerAverages:
         """Store each average after `step` as a model file under the model's own `header` -> the files. One rank writes, all take part."""
         files = []
         for length, average in self.averages.items():
-            file = folder / f"{step:09d}-{length:.3f}.safetensors"
+            file = file_of(folder, step, length)
             copied = sorted(average.keys() - set(self.names))
             tensors = gathered(average, keep=writes)
             if writes:

@@ -1,7 +1,7 @@
 """One network under training: its optimizer, its gradients over micro-batches and ranks, and the averages of its weights."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ldmctl.averages import PowerAverages
+from ldmctl.averages import PowerAverages, Renewed, begin_anew
 from ldmctl.engine import Engine
 from ldmctl.errors import MismatchError
 from ldmctl.schemas import Loop
@@ -125,23 +125,24 @@ class Learner:
         elif not bad:
             self.optimizer.step()
 
-    def after_step(self) -> Iterable[str]:
-        """The module's own `after_step`, where it has one -> names of tensors that it re-initialised."""
-        own: Callable[[], Iterable[str]] = getattr(self.module, "after_step", tuple)
+    def after_step(self) -> Renewed:
+        """The module's own `after_step`, where it has one -> what it re-initialised."""
+        own: Callable[[], Renewed] = getattr(self.module, "after_step", tuple)
         return own() if self.alters else ()
 
     @torch.no_grad()
-    def track(self, step: int, renewed: Iterable[str] = ()) -> None:
+    def track(self, step: int, renewed: Renewed = ()) -> None:
         """Move the average towards the weights; copy buffers and what was `renewed` (re-initialised)."""
         decay = min(self.loop.ema, (1 + step) / (10 + step))
         weights = dict(self.module.state_dict())
-        trained = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad} - set(renewed)
+        trained = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
         averaged = [name for name in self.average if name in trained]
         torch._foreach_lerp_([self.average[name] for name in averaged], [weights[name] for name in averaged], 1 - decay)
         for name in self.average.keys() - trained:
             self.average[name].copy_(weights[name])
+        begin_anew(self.average, weights, renewed)
         if self.powers is not None:
-            self.powers.update(step + 1, weights, set(renewed))
+            self.powers.update(step + 1, weights, renewed)
 
     def averaged(self) -> "Averaged":
         """A context in which the module holds the averaged weights and is in eval mode."""

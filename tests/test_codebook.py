@@ -29,7 +29,7 @@ def as_map(rows: Tensor) -> Tensor:
     return rows.T[None, :, :, None]
 
 
-def step(codebook: Codebook, features: Tensor, micro: int | None = None) -> list[str]:
+def step(codebook: Codebook, features: Tensor, micro: int | None = None) -> dict[str, Tensor]:
     for part in features.split(micro or len(features)):
         codebook(part)
     return codebook.after_step()
@@ -237,7 +237,7 @@ def test_an_unused_code_comes_back_to_life_and_says_so():
     for _ in range(3):
         before = codebook.embedding.weight.clone()
         said.append(step(codebook, features))
-    assert said == [[], [], ["embedding.weight"]]
+    assert [{name: rows.tolist() for name, rows in each.items()} for each in said] == [{}, {}, {"embedding.weight": [0]}]
     assert torch.equal(codebook.embedding.weight[1:], before[1:])
     assert torch.cdist(codebook.embedding.weight[:1], rows_of(features)).min() < 0.1
     assert (codebook.nearest(features) == 0).any()
@@ -263,25 +263,34 @@ def test_a_revived_code_survives_the_average_of_weights(learning):
     learner = Learner(module, Loop(ema=0.999), Engine(torch.device("cpu"), torch.float32))
     step(codebook, features)
     learner.track(5000)
-    names = [f"quantize.{name}" for name in step(codebook, features)]
+    renewed = {f"quantize.{name}": rows for name, rows in step(codebook, features).items()}
     with torch.no_grad():
         module["layer"].weight += 1
-    learner.track(5001, names)
-    assert names == ["quantize.embedding.weight"]
-    assert torch.equal(learner.average["quantize.embedding.weight"], codebook.embedding.weight)
+    learner.track(5001, renewed)
+    assert {name: rows.tolist() for name, rows in renewed.items()} == {"quantize.embedding.weight": [0]}
+    assert torch.equal(learner.average["quantize.embedding.weight"][0], codebook.embedding.weight[0])
     assert (learner.average["layer.weight"] - module["layer"].weight).abs().min() > 0.9
     with learner.averaged():
         assert (codebook.nearest(features) == 0).any()
 
 
-def test_codes_that_learn_by_gradient_are_averaged_with_the_other_weights():
+@pytest.mark.parametrize("powers", [0, 1])
+@pytest.mark.parametrize("revived", [[], [0]])
+def test_codes_that_learn_by_gradient_are_averaged_with_the_other_weights_but_for_those_that_are_revived(revived, powers):
     codebook = lost_code(revive=0)
-    learner = Learner(nn.ModuleDict({"quantize": codebook}), Loop(ema=0.75), Engine(torch.device("cpu"), torch.float32))
+    learner = Learner(
+        nn.ModuleDict({"quantize": codebook}), Loop(ema=0.75, keep={"averages": powers}), Engine(torch.device("cpu"), torch.float32)
+    )
     before = codebook.embedding.weight.detach().clone()
     with torch.no_grad():
         codebook.embedding.weight += 1
-    learner.track(1000)
-    torch.testing.assert_close(learner.average["quantize.embedding.weight"], before + 0.25)
+    learner.track(1000, {"quantize.embedding.weight": torch.tensor(revived, dtype=torch.long)})
+    found = learner.average["quantize.embedding.weight"]
+    torch.testing.assert_close(found[1:], before[1:] + 0.25)
+    torch.testing.assert_close(found[0], before[0] + (1 if revived else 0.25))
+    for average in learner.powers.averages.values() if powers else ():
+        gained = average["quantize.embedding.weight"] - before
+        assert (gained[1:] < 0.1).all() and (gained[0] == 1).all() == bool(revived)
 
 
 def trained(revive: int, **keys: object) -> int:
@@ -316,8 +325,8 @@ def test_a_code_used_in_any_micro_batch_of_the_period_stays():
     codebook = lost_code(revive=2)
     codebook(torch.full((1, 2, 1, 1), 99.0))
     codebook(draw(8, 2, 4, 4))  # the second micro-batch of the same step
-    assert codebook.after_step() == []
-    assert step(codebook, draw(8, 2, 4, 4)) == []
+    assert codebook.after_step() == {}
+    assert step(codebook, draw(8, 2, 4, 4)) == {}
     assert codebook.embedding.weight[0].tolist() == [99.0, 99.0]
 
 
@@ -337,7 +346,7 @@ def test_only_training_counts_as_use():
     codebook.eval()(draw(2, 2, 1, 1))
     with torch.no_grad():
         codebook.train()(draw(2, 2, 1, 1))
-    assert codebook.after_step() == []
+    assert codebook.after_step() == {}
     assert codebook.steps == 10
 
 
@@ -346,7 +355,7 @@ def test_what_was_seen_before_a_state_is_loaded_is_forgotten():
     saved = copy.deepcopy(codebook.state_dict())
     codebook(draw(2, 2, 1, 1))  # as in a probe
     codebook.load_state_dict(saved)
-    assert codebook.after_step() == [] and codebook.steps == 10
+    assert codebook.after_step() == {} and codebook.steps == 10
 
 
 # -- k-means -------------------------------------------------------------------
@@ -370,7 +379,7 @@ def test_k_means_of_fewer_points_than_centres_keeps_every_point():
 def test_k_means_places_the_codes_on_clusters_after_its_last_step(learning):
     codebook = Codebook(4, 2, kmeans=3, revive=0, learning=learning)
     said = [step(codebook, crowd(32, seed=seed, spread=0.05)) for seed in range(4)]
-    assert said == [[], [], ["embedding.weight"], []]
+    assert [{name: rows.tolist() for name, rows in each.items()} for each in said] == [{}, {}, {"embedding.weight": [0, 1, 2, 3]}, {}]
     torch.testing.assert_close(codebook.embedding.weight[codebook.nearest(as_map(CENTRES)).flatten()].data, CENTRES, atol=0.1, rtol=0)
     if learning == "ema":
         torch.testing.assert_close(codebook.counts, torch.full((4,), 32.0))
@@ -459,7 +468,7 @@ def test_codes_without_counters_are_a_trained_codebook_that_is_not_thrown_away(k
     codebook, weight = Codebook(4, 2, **keys), draw(4, 2)
     codebook.load_state_dict({"embedding.weight": weight})
     features = as_map(weight[:1] + 0.01)
-    assert step(codebook, features) == [] and step(codebook, features) == []
+    assert step(codebook, features) == {} and step(codebook, features) == {}
     torch.testing.assert_close(codebook.embedding.weight.data, weight, atol=0.01, rtol=0)
 
 

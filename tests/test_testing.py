@@ -323,6 +323,8 @@ BROKEN = [
         "no gradient reaches up.weight, up.bias",
     ),
     ("autoencoder", {"after_step": lambda self: ["codebook"]}, "names .'codebook'."),
+    ("autoencoder", {"after_step": lambda self: {"up.bias": [0]}}, "as the rows of up.bias"),
+    ("autoencoder", {"after_step": lambda self: {"up.bias": torch.tensor([999])}}, "numbers rows that up.bias does not have"),
     ("autoencoder", {"codes": lambda self, moments: moments}, "come together"),
     (
         "autoencoder",

@@ -145,11 +145,12 @@ class Codebook(nn.Module):
             notes.rows.append(rows)
 
     @torch.no_grad()
-    def after_step(self) -> list[str]:
-        """Learns from the batch of all ranks what gradients do not teach, and moves unused codes when it is time; names what was moved."""
+    def after_step(self) -> dict[str, Tensor]:
+        """Learns from the batch of all ranks what gradients do not teach, and moves unused codes when it is time; the codes that
+        were moved, as rows of `embedding.weight`."""
         notes, now = self._notes, self._now()
         if notes.uses is None:
-            return []
+            return {}
         self._forget()
         uses = total(notes.uses)
         self.uses += uses
@@ -162,8 +163,8 @@ class Codebook(nn.Module):
         if batch is not None and self._gathers(now):
             self._gather(batch, now)
         if now == self.kmeans and self._place(uses.sum(), now):
-            return ["embedding.weight"]
-        return self._bring_back(batch, now) if batch is not None and self._revives(now) else []
+            return {"embedding.weight": torch.arange(len(self.embedding.weight), device=uses.device)}
+        return self._bring_back(batch, now) if batch is not None and self._revives(now) else {}
 
     def _average(self, uses: Tensor, sums: Tensor) -> None:
         """Appendix A.1, eq. 6 to 8. A code without features stays where it is, to the last bit; so nothing need be smoothed."""
@@ -212,13 +213,13 @@ class Codebook(nn.Module):
     def _revives(self, step: int) -> bool:
         return self.revive > 0 and (step % self.revive == 0 or (step < self.revive and step & (step - 1) == 0))
 
-    def _bring_back(self, batch: Tensor, step: int) -> list[str]:
+    def _bring_back(self, batch: Tensor, step: int) -> dict[str, Tensor]:
         """Move codes that were not used since the last look to random features of the batch, none twice while they last, and a
         hundredth of the features' deviation beside them."""
         unused = (self.uses == 0).nonzero()[:, 0]
         self.uses.zero_()
         if len(unused) == 0:
-            return []
+            return {}
         generator, count = _generator(step), len(batch) * rank_and_world()[1]
         order = torch.randperm(count, generator=generator)[torch.arange(len(unused)) % count]
         chosen = global_rows(batch, order.to(batch.device))
@@ -228,7 +229,7 @@ class Codebook(nn.Module):
         unused, chosen = unused[finite], chosen[finite]
         self.embedding.weight[unused] = chosen.to(self.embedding.weight.dtype)
         self._begin(unused, chosen, 1.0)
-        return ["embedding.weight"] if len(unused) else []
+        return {"embedding.weight": unused} if len(unused) else {}
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What an autoencoder promises: what it encodes, draws and decodes, learns by, and offers beyond."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -95,10 +95,16 @@ def _check_reconstruction(model: Any, channels: int) -> None:
         for _ in range(3):
             with calling("after_step"):
                 model(image, seeded())
-                names = model.after_step()
-            expect(isinstance(names, Sequence) and not isinstance(names, str), f"after_step returns {names!r}, not a list of names")
-            unknown = set(names) - set(model.state_dict())
+                renewed = model.after_step()
+            listed = isinstance(renewed, Sequence | Mapping) and not isinstance(renewed, str)
+            expect(listed, f"after_step returns {renewed!r}, neither a list of names nor rows by name")
+            tensors = model.state_dict()
+            unknown = set(renewed) - set(tensors)
             expect(not unknown, f"after_step names {sorted(unknown)}, which the module does not have")
+            for name, rows in renewed.items() if isinstance(renewed, Mapping) else ():
+                numbers = isinstance(rows, Tensor) and rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool
+                expect(numbers, f"after_step gives {rows!r} as the rows of {name}, not integers [N]")
+                expect(bool((rows < len(tensors[name])).all() and (rows >= 0).all()), f"after_step numbers rows that {name} does not have")
 
 
 def _check_codes(model: Any, channels: int) -> None:

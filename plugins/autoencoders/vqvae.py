@@ -5,7 +5,6 @@ Features stay continuous in the cache, unless it stores codes, and are quantized
 """
 
 import math
-from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -113,9 +112,9 @@ class VQVAE(nn.Module):
             penalties["codebook"] = quantized.codebook
         return Reconstruction(self._picture(quantized.latent), penalties, facts)
 
-    def after_step(self) -> Sequence[str]:
-        """Moves codes that fell out of use, and what else gradients do not teach them; names them when they begin anew."""
-        return [f"quantize.{name}" for name in self.quantize.after_step()]
+    def after_step(self) -> dict[str, Tensor]:
+        """Moves codes that fell out of use, and what else gradients do not teach them; names the rows that begin anew."""
+        return {f"quantize.{name}": rows for name, rows in self.quantize.after_step().items()}
 
     def codes(self, moments: Tensor) -> Tensor:
         """features [B,c,h,w] -> indices [B,h,w] of their nearest codes."""
