@@ -42,14 +42,16 @@ class Adversary(nn.Module):
         self.config = config
         first = -1 if config.start == "auto" else start_step(config.start, steps)
         self.warmup, self.ramp = (in_steps(each, steps) for each in (config.warmup, config.ramp))
-        if first + self.warmup >= steps:
+        self.plateau = Plateau(steps) if config.start == "auto" else None
+        latest = first if self.plateau is None else self.plateau.latest
+        if latest + self.warmup >= steps:
+            on = "on: never" if self.plateau is None else "at the latest, if adversarial.start=auto finds no plateau: never"
             raise ConfigError(
-                f"The autoencoder hears its discriminator from step {first + self.warmup:,} of {steps:,} on: never. "
+                f"The autoencoder hears its discriminator from step {latest + self.warmup:,} of {steps:,} {on}. "
                 "Set adversarial.start or adversarial.warmup lower, or loop.steps higher."
             )
         self.register_buffer("begun", torch.tensor(first))
         self.balance = Balance(config.balance, every=config.balance_every, smoothing=config.balance_smoothing, largest=config.balance_max)
-        self.plateau = Plateau(steps) if config.start == "auto" else None
         self.lecam = LeCam() if config.lecam else None
         self._begun: int | None = first
 

@@ -70,7 +70,7 @@ class Balance(nn.Module):
         if BALANCED in heard:
             others = len(heard) > 1
             if others and self.place != "none" and step % self.every == 0:
-                self._measure(total, gradients[BALANCED], image, share, last_layer)
+                self._measure(total, gradients[BALANCED], image, share, last_layer, scale)
             factor = self.ratio if others and self.place != "none" else 1.0
             factors[BALANCED] = torch.where(norms[BALANCED].isfinite(), factors[BALANCED] * factor, 0.0)
             counts = factors[BALANCED] > 0
@@ -80,13 +80,18 @@ class Balance(nn.Module):
         whole = sum(sizes.values(), start=image.new_zeros(())).clamp_min(TINY)
         return total, facts | {f"{name}_share": size / whole for name, size in sizes.items()}
 
-    def _measure(self, others: Tensor, balanced: Tensor, image: Tensor, share: float, last_layer: Tensor | None) -> None:
+    def _measure(
+        self, others: Tensor, balanced: Tensor, image: Tensor, share: float, last_layer: Tensor | None, scale: float | Tensor
+    ) -> None:
         """Adds what this micro-batch says to the step's sums; pictures do not overlap, so squared norms at the image add up."""
         found = torch.stack([others.square().sum(), balanced.square().sum()]) * share**2
         if self.place == "last-layer":
             assert last_layer is not None
             found = torch.stack(
-                [torch.autograd.grad(image, last_layer, gradient, retain_graph=True)[0].float() * share for gradient in (others, balanced)]
+                [
+                    torch.autograd.grad(image, last_layer, gradient * scale, retain_graph=True)[0].float() / scale * share
+                    for gradient in (others, balanced)
+                ]
             )
         self._sums.append(found.detach())
 

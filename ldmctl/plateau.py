@@ -33,6 +33,11 @@ class Plateau(nn.Module):
         """The loss of one micro-batch, a scalar, and its share of this rank's batch."""
         self._added.append(loss.detach().float() * share)
 
+    @property
+    def latest(self) -> int:
+        """How many steps it takes at most."""
+        return max(int(self.state[1]), 1) * self._window()
+
     @torch.no_grad()
     def after_step(self, step: int) -> bool:
         """Whether it is reached after this step, counted from 0; the same on all ranks. Waits for the device once a window."""
@@ -41,6 +46,7 @@ class Plateau(nn.Module):
         loss, self._added = torch.stack(self._added).sum(), []
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(loss)
+            loss /= dist.get_world_size()  # the mean of all ranks: a run may go on with another number of them
         self.state[2] += loss
         window = self._window()
         if (step + 1) % window:

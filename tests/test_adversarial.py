@@ -101,6 +101,27 @@ def test_a_discriminator_that_is_never_heard_is_an_error():
         Adversary(Adversarial(start=90, warmup=20), 100)
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.4), (15, 0)])
+def test_auto_that_may_come_too_late_to_be_heard_is_an_error(steps, warmup):
+    with pytest.raises(ConfigError, match=r"at the latest, if adversarial.start=auto finds no plateau: never"):
+        Adversary(Adversarial(start="auto", warmup=warmup), steps)
+    Adversary(Adversarial(start="auto", warmup=0.3), 100)
+
+
+def test_what_auto_has_seen_does_not_depend_on_the_number_of_ranks(monkeypatch):
+    def best(world):
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda loss: loss.mul_(world))
+        plateau = Plateau(1000)
+        for step in range(20):
+            plateau.add(torch.tensor(0.5))
+            plateau.after_step(step)
+        return float(plateau.state[3])
+
+    assert best(1) == best(4) == 10
+
+
 def watched(losses, steps):
     """The first step that `auto` gives to the discriminator of a run with these losses."""
     adversary = Adversary(Adversarial(start="auto", warmup=0, ramp=0), steps)

@@ -152,7 +152,9 @@ def _split(pictures: list[File], val_share: float) -> dict[str, list[File]]:
 def _by_hash(files: list[File], val_share: float) -> dict[str, list[File]]:
     place = {file.path: _hash(file.path) for file in files}
     val = {path for path, value in place.items() if value < val_share}
-    if val_share > 0 and len(files) >= 2:  # no split is left empty
+    if len(files) == 1:
+        val = set()
+    elif val_share > 0 and files:  # no split is left empty
         val = val or {min(place, key=place.__getitem__)}
         val -= {max(place, key=place.__getitem__)}
     return {"train": [file for file in files if file.path not in val], "val": [file for file in files if file.path in val]}

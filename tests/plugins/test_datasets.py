@@ -174,6 +174,13 @@ def test_a_folder_train_with_classes_in_it_is_the_split_whatever_is_beside_it(tm
     assert sorted(names(folder(tmp_path, val_share=0))) == ["train/cat/1.png", "train/dog/2.png"]
 
 
+def test_a_folder_with_one_picture_trains_on_it(tmp_path):
+    for number in range(12):  # one in two of these names belongs to the held-out split
+        write_picture(tmp_path / str(number) / f"{number}.png")
+        assert len(folder(tmp_path / str(number), val_share=0.5)) == 1
+        assert len(folder(tmp_path / str(number), "val", val_share=0.5)) == 0
+
+
 def test_a_split_by_hash_survives_added_files(tmp_path):
     for i in range(200):
         write_picture(tmp_path / f"{i:04}.png", size=(2, 2))
