@@ -11,7 +11,7 @@ import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -71,6 +71,14 @@ class Engine:
     def any(self, flag: bool) -> bool:
         """Whether it holds on any rank; every rank must ask."""
         return bool(self.total(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
+
+    def joined(self, rows: list[Any]) -> list[Any]:
+        """The lists of all ranks, one after the other; every rank must ask."""
+        if self.world == 1:
+            return rows
+        lists: list[Any] = [None] * self.world
+        dist.all_gather_object(lists, rows)
+        return [row for each in lists for row in each]
 
     def barrier(self) -> None:
         """Wait for the other ranks."""

@@ -9,6 +9,7 @@ with Training(...) as training:
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ldmctl import states, weights
 from ldmctl.allocator import keep_blocks
 from ldmctl.arithmetic import peak_rate
+from ldmctl.averages import LENGTHS, file_of
 from ldmctl.engine import Engine
 from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.learner import Learner, learning_rate
@@ -95,9 +97,8 @@ class Training:
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
-        if self._first_rank_says(self.engine.leads and _step_of(model) != self.done):
-            self._write_model(model)
-            self._write_averages()
+        if self._first_rank_says(self.engine.leads and not (_step_of(model) == self.done and all(file.exists() for file in self._due()))):
+            self._write_what_follows()
         if self.done:
             self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
@@ -125,7 +126,8 @@ class Training:
                 self.report()
             stop = self._asked_to_stop()
             if last or stop or self.done % self.loop.save == 0 or self._keeps():
-                self.save()
+                with self.aside():
+                    self.save()
             if last and self.guard.in_a_row >= min(self.loop.patience, self.loop.steps // 2 + 1):
                 raise DivergedError(
                     f"The last {self.guard.in_a_row} steps were not finite, so the model has not learned from them. Try a lower loop.lr."
@@ -157,8 +159,12 @@ class Training:
         if learner.average:
             learner.track(step, renewed)
         name = next(name for name, each in self.learners.items() if each is learner)
-        self.meter.add({f"{name}/gradient": norm, f"{name}/skipped_sum": bad})
+        self.meter.add({f"{name}/gradient": norm, f"{name}/skipped_sum": bad / self.engine.world})  # all ranks skip together
         self.guard.add(step, bad, items)
+
+    def aside(self) -> AbstractContextManager:
+        """Around what is no training, such as a preview: its time is not in the reported rate."""
+        return self.meter.aside()
 
     def report(self) -> None:
         """One line in metrics.jsonl and on the screen, averaged since the last one."""
@@ -195,7 +201,8 @@ class Training:
         better = self.engine.leads and math.isfinite(judged) and (best is None or judged < best)
         if self.loop.keep.best and self._first_rank_says(better):
             self.scalars["best"] = judged
-            self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
+            with self.aside():
+                self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
         self.voice.say(
             "  ".join(
                 [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
@@ -207,9 +214,13 @@ class Training:
         self.guard.check()
         if self.guard.in_a_row:
             self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
+        if self.engine.world > 1:
+            unwritten, self.run.unwritten = self.engine.joined(self.run.unwritten), []
+            self.run.note_bad(unwritten if self.run.writes else [])
         tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
+        scales = {f"{prefix}.scale" for prefix in self.learners}  # of losses in float16: these may be anything
         finite = (
-            bool(local(value).isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and ".scale" not in name
+            bool(local(value).isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and name not in scales
         )
         if self.engine.any(not all(finite)):
             raise DivergedError(
@@ -218,21 +229,34 @@ class Training:
         remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
         scalars = {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
         states.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
-        self._write_model(self.run.folder / "model.safetensors")
-        self._write_averages()
-        keep = self.loop.keep
-        if keep.every and self.done % keep.every == 0:
-            self._write_model(self.run.folder / "snapshots" / f"{self.done:09d}.safetensors")
-            numbered = sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
-            for old in numbered[: -keep.last] if keep.last and self.run.writes else []:
-                old.unlink()
+        self._write_what_follows()
         self.run.update(step=self.done)
 
-    def _write_averages(self) -> None:
-        """The pair of power averages, when `loop.keep.averages` asks for it; at the end in any case."""
-        every = self.loop.keep.averages
-        if self.model.powers is not None and (self.done % every == 0 or self.done == self.loop.steps):
+    def _write_what_follows(self) -> None:
+        """What is made of the state of this step: the model, and the snapshot and the averages that are due."""
+        self._write_model(self.run.folder / "model.safetensors")
+        if self._averages_due() and self.model.powers is not None:
             self.model.powers.write(self.run.folder / "averages", self.done, self.header, writes=self.run.writes)
+        if self._snapshot_due():
+            self._write_model(self._snapshot())
+            last, numbered = self.loop.keep.last, sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
+            for old in numbered[:-last] if last and self.run.writes else []:
+                old.unlink()
+
+    def _due(self) -> list[Path]:
+        """The files of this step that there must be beside the model."""
+        averages = [file_of(self.run.folder / "averages", self.done, length) for length in LENGTHS] if self._averages_due() else []
+        return averages + ([self._snapshot()] if self._snapshot_due() else [])
+
+    def _averages_due(self) -> bool:
+        """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case."""
+        return self.model.powers is not None and (self.done % self.loop.keep.averages == 0 or self.done == self.loop.steps)
+
+    def _snapshot_due(self) -> bool:
+        return bool(self.loop.keep.every) and self.done % self.loop.keep.every == 0
+
+    def _snapshot(self) -> Path:
+        return self.run.folder / "snapshots" / f"{self.done:09d}.safetensors"
 
     def _write_model(self, path: Path, *, step: int | None = None) -> None:
         tensors = gathered(self.model.average or self.model.module.state_dict(), keep=self.run.writes)
@@ -309,6 +333,13 @@ class Meter:
         self.shares: dict[str, float] = {}
         self.began = time.monotonic()
         self.steps = 0.0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around what takes time and is no step."""
+        begun = time.monotonic()
+        yield
+        self.began += time.monotonic() - begun
 
     def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
         """Add one micro-batch."""

@@ -49,6 +49,7 @@ class Run:
         self.record = record
         self.resumed = resumed
         self.writes = writes
+        self.unwritten: list[Mapping[str, str]] = []  # unreadable pictures that this rank has met and does not write down
         self._lock = lock
         self._before = before or {}  # text of the files that `open_run` changed, by name
 
@@ -66,13 +67,19 @@ class Run:
             weights.write_text(file, "".join(f"{row}\n" for row in rows))
 
     def note_bad(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Add unreadable pictures and the reasons to bad_images.jsonl, each once."""
-        file = self.folder / "bad_images.jsonl"
-        if self.writes and rows:
-            known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        """Add unreadable pictures and the reasons to bad_images.jsonl, each once; other ranks than the first keep them in `unwritten`."""
+        if not self.writes:
+            self.unwritten += rows
+        elif rows:
+            known = self.bad()
             fresh = dict.fromkeys(json.dumps(dict(row), ensure_ascii=False) for row in rows)
-            with file.open("a", encoding="utf-8") as out:
+            with (self.folder / "bad_images.jsonl").open("a", encoding="utf-8") as out:
                 out.writelines(f"{row}\n" for row in fresh if row not in known)
+
+    def bad(self) -> list[str]:
+        """The lines of bad_images.jsonl."""
+        file = self.folder / "bad_images.jsonl"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
     def update(self, **values: Any) -> None:
         """Change run.json. With a step something is saved, and from then on nothing is put back."""
@@ -261,6 +268,11 @@ def config_of(folder: Path) -> dict[str, Any]:
     if not (folder / "config.yaml").exists():
         raise MismatchError(f"{folder} is not a run folder: it has no config.yaml.")
     return read_config(folder)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What run.json says of a run, {} without one."""
+    return _record(folder) if (folder / "run.json").exists() else {}
 
 
 def model_file(run: str, *, verb: str) -> Path:

@@ -1,12 +1,13 @@
 """What surrounds the steps: reports, states, snapshots, and giving up in time."""
 
 import json
+import time
 
 import pytest
 import torch
 from torch import nn
 
-from ldmctl import weights
+from ldmctl import loop, weights
 from ldmctl.engine import Engine, batch_items
 from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.learner import Learner
@@ -261,6 +262,34 @@ def test_a_model_of_another_step_than_the_state_is_written_again(tmp_path, train
     assert (tmp_path / "model.safetensors").read_bytes() == good
 
 
+@pytest.mark.parametrize(
+    "lost", ["averages/000000004-0.050.safetensors", "averages/000000004-0.100.safetensors", "snapshots/000000004.safetensors"]
+)
+def test_what_a_save_could_not_write_any_more_is_written_by_the_same_command(tmp_path, train, lost):
+    words = ["loop.keep.averages=2", "loop.keep.every=4"]
+    train(tmp_path, *words)
+    good = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    train(tmp_path, *words)
+    assert (tmp_path / lost).read_bytes() == good
+
+
+def test_the_time_of_previews_and_saves_is_not_in_the_rate(tmp_path, train, monkeypatch):
+    slow = [0.0]
+    clock = time.monotonic
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock() + slow[0])
+    write = Training._write_model
+
+    def writing(self, *given, **more):
+        slow[0] += 3600
+        write(self, *given, **more)
+
+    monkeypatch.setattr(Training, "_write_model", writing)
+    train(tmp_path, "loop.steps=8", "loop.save=1", "loop.report=4")
+    rates = [row["images_per_second"] for row in rows(tmp_path) if "images_per_second" in row]
+    assert slow[0] >= 8 * 3600 and len(rates) == 2 and all(rate > 1 for rate in rates)
+
+
 def test_a_finished_run_has_nothing_to_do(tmp_path, train):
     train(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")} | {"metrics": facts(tmp_path)}
@@ -328,6 +357,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, train, tiny, quie
         for _ in training:
             learner.module.weight.data[0, 0] = float("inf")
     assert (tmp_path / "state.safetensors").read_bytes() == good
+
+
+def test_a_weight_that_is_called_scale_is_looked_at_as_all_others_are(tmp_path, tiny, quiet):
+    config = tiny("fit-ae", "loop.steps=2")
+    learner = Learner(nn.ModuleDict({"scales": nn.Linear(2, 1)}), config.loop, CPU)
+    with (
+        pytest.raises(DivergedError, match="Weights are not finite at step 2"),
+        open_run(tmp_path, config) as run,
+        Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, voice=quiet) as training,
+    ):
+        for _ in training:
+            learner.module["scales"].weight.data[0, 0] = float("inf")
 
 
 def test_an_absurd_learning_rate_ends_with_exit_code_5(tmp_path, fit_ae):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ldmctl import weights
 from ldmctl.cli.ranks import launched
@@ -86,6 +87,24 @@ def test_ranks_see_the_same_pictures_in_the_same_order_as_one_process(tiny):
         assert torch.equal(whole[0], left[0]) and torch.equal(whole[0], batch_items(0, 40, 8, step))
         assert left[1].index + right[1].index == whole[1].index == whole[0].tolist()
         assert torch.equal(torch.cat([left[1].image, right[1].image]), whole[1].image), "flips belong to the batch"
+
+
+def test_an_unreadable_picture_that_another_rank_than_the_first_meets_is_written_down_and_said(tmp_path, tiny):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    config = tiny("fit-ae")
+    items = batch_items(config.loop.seed, 40, config.loop.batch, 0, config.loop.shuffle).tolist()
+    bad = max(items[len(items) // 2 :])
+    assert bad >= 8, "none of those that are shown"
+    for number in range(40):
+        Image.effect_noise((16, 16), 40 + number).convert("RGB").save(pictures / f"{number:02d}.png")
+    (pictures / f"{bad:02d}.png").write_bytes(b"no picture")
+    words = [f"data={pictures}", "dataset={type: folder, val_share: 0}", "loop.steps=1"]
+    codes, said = together("fit-ae", tmp_path / "run", *words)
+    assert codes == [0, 0], said
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "bad_images.jsonl").read_text().splitlines()]
+    assert row["file_name"] == f"{bad:02d}.png"
+    assert "1 unreadable pictures" in said[0]
 
 
 def test_a_stream_that_begins_later_is_the_rest_of_the_stream(tiny):
