@@ -87,7 +87,7 @@ def fit_diffusion(
 
     flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
     cache = text(latents) or wished(FitDiffusion, overrides, "latents") or "cache"
-    below = manifest.recipe(manifest.read(str(cache)))
+    below = manifest.recipe(manifest.read(str(cache)), out, overwrite=overwrite)
     settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
     refuse_several_devices(settings)
     return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite, accept_data=accept_data)

@@ -168,17 +168,33 @@ def _short(value: Any) -> str:
 
 def _verb_of(folder: Path) -> str | None:
     """The verb whose run a folder holds, None when that cannot be known."""
+    return _record(folder).get("verb")
+
+
+def _first_latents(folder: Path) -> int | None:
+    """How many latents the run in a folder began with; None where no run can go on."""
+    return _record(folder).get("first_latents") if (folder / "state.safetensors").exists() else None
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What run.json says, {} when that cannot be known."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("verb")
-    except (OSError, ValueError, AttributeError):
-        return None
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def recipe(manifest: Manifest) -> Raw:
-    """Keys of fit-diffusion that follow from the latents: a network for their shape and number, and the conditioner."""
+def recipe(manifest: Manifest, out: str | Path | None = None, *, overwrite: bool = False) -> Raw:
+    """Keys of fit-diffusion that follow from the latents: a network for their shape and number, and the conditioner.
+
+    A run that goes on in `out` keeps the network for as many latents as it began with.
+    """
     side = max(manifest.latent[1:])
     levels = 1 + sum(side >= least for least in (7, 14, 28))
-    base = 64 if manifest.count("train") < 20_000 else 96 if manifest.count("train") < 200_000 else 128
+    begun = None if out is None or overwrite else _first_latents(Path(out).expanduser())
+    count = manifest.count("train") if begun is None else begun
+    base = 64 if count < 20_000 else 96 if count < 200_000 else 128
     widths = [base * factor for factor in (1, 2, 3, 4)[:levels]]
     attention = [side / 2**level <= 16 and level > 0 for level in range(levels)]
     usual = attention == [level > 0 for level in range(levels)]  # then nothing is said, so that other widths can be asked for alone

@@ -9,7 +9,7 @@ from test_ranks import together
 from ldmctl import engine as engines
 from ldmctl import weights
 from ldmctl.engine import Engine
-from ldmctl.errors import ConfigError, MemoryShortage, PluginError
+from ldmctl.errors import ConfigError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.stages import fit_ae as stage
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -163,6 +163,16 @@ def test_a_prolonged_run_keeps_the_steps_of_its_phases(tmp_path, fit_ae):
     assert [row["step"] for row in rows(run) if "adversarial" in row] == [*range(7, 17)]
 
 
+def test_another_share_of_a_run_that_goes_on_is_named(tmp_path, fit_ae):
+    words = [*CRITIC, "adversarial.start=0.5", "adversarial.warmup=0.25", "loop.steps=8"]
+    run = fit_ae(tmp_path / "run", *words, "loop.save=2")
+    with pytest.raises(MismatchError, match=r"adversarial.start: 4 there, 2 asked for"):
+        fit_ae(run, *words, "adversarial.start=0.25")
+    with pytest.raises(MismatchError, match=r"adversarial.warmup: 2 there, 1 asked for"):
+        fit_ae(run, *words, "adversarial.warmup=1")
+    fit_ae(run, *words, "loop.steps=10")  # nothing of these commands has been kept
+
+
 def test_auto_starts_the_discriminator_and_a_resumed_run_knows_it(tmp_path, fit_ae):
     words = [*CRITIC, "adversarial.start=auto", "loop.lr=1e-9"]
     run = fit_ae(tmp_path / "run", *words, "loop.steps=120")  # windows of 20 steps: the third sees no gain for the second time
@@ -263,6 +273,28 @@ def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(t
     facts = stage.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
     assert parts.model.module.decoder.conv_out.weight.grad.abs().sum() > 0
     assert facts["gap"] > 0 and "gap_share" in facts and not [name for name in facts if "perceptual" in name]
+
+
+def test_a_run_keeps_its_losses_though_the_weights_of_one_come_or_go(tmp_path, fit_ae, monkeypatch):
+    build, words = stage.registry.build, ["perceptual=features", "losses.perceptual_missing=skip"]
+
+    def missing(kind, *given, **more):
+        if kind == "perceptual":
+            raise MissingError("There are no weights.")
+        return build(kind, *given, **more)
+
+    def there(kind, *given, **more):
+        return Gap() if kind == "perceptual" else build(kind, *given, **more)
+
+    monkeypatch.setattr(stage.registry, "build", missing)
+    without = fit_ae(tmp_path / "without", *words, "loop.steps=2")
+    monkeypatch.setattr(stage.registry, "build", there)
+    fit_ae(without, *words, "loop.steps=4")
+    assert len(rows(without)) >= 4 and not [row for row in rows(without) if "gap" in row]
+    run = fit_ae(tmp_path / "with", *words, "loop.steps=2")
+    monkeypatch.setattr(stage.registry, "build", missing)
+    with pytest.raises(MissingError, match=r"There are no weights.*\n.*keeps its losses"):
+        fit_ae(run, *words, "loop.steps=4")
 
 
 # -- what would only be noticed much later -----------------------------------------------

@@ -16,7 +16,7 @@ from ldmctl.errors import MismatchError
 from ldmctl.feed import on_device, open_pictures
 from ldmctl.latents import Latents
 from ldmctl.learner import Learner
-from ldmctl.manifest import read
+from ldmctl.manifest import read, recipe
 from ldmctl.network import build_network, describe_network
 from ldmctl.presets import pictures_of
 from ldmctl.schemas import Loop
@@ -131,9 +131,22 @@ def test_a_cache_with_other_items_is_refused_with_the_counts_or_accepted(tmp_pat
         stage.check_same_cache(record, grown, run, accepted=False)
     assert caught.value.exit_code == 6
     stage.check_same_cache(record, grown, run, accepted=True)
-    other = grown.model_copy(update={"statistics": manifest.statistics.model_copy(update={"mean": [9.0] * len(manifest.statistics.mean)})})
-    with pytest.raises(MismatchError, match="statistics"):
+    other = grown.model_copy(update={"classes": ["one", "two"]})
+    with pytest.raises(MismatchError, match="classes"):
         stage.check_same_cache(record, other, run, accepted=True)
+
+
+def test_a_cache_whose_statistics_were_measured_anew_is_refused_though_it_has_the_same_items(tmp_path, fit_diffusion, vae_cache):
+    run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=2")
+    record, manifest = json.loads((run / "run.json").read_text()), read(vae_cache)
+
+    def measured(shift):
+        mean = [value + shift * deviation for value, deviation in zip(manifest.statistics.mean, manifest.statistics.deviation, strict=True)]
+        return manifest.model_copy(update={"statistics": manifest.statistics.model_copy(update={"mean": mean})})
+
+    stage.check_same_cache(record, measured(1e-5), run, accepted=False)  # as another machine may measure them
+    with pytest.raises(MismatchError, match=r"encoded anew. Its statistics have moved by up to 5.00% of a deviation"):
+        stage.check_same_cache(record, measured(0.05), run, accepted=True)
 
 
 def test_a_run_goes_on_with_a_cache_that_has_grown_when_that_is_accepted(tmp_path, fit_diffusion, encode, vae_run):
@@ -153,6 +166,15 @@ def test_a_run_goes_on_with_a_cache_that_has_grown_when_that_is_accepted(tmp_pat
     fit_diffusion(run, cache, "conditioner=null", "loop.steps=4", accept_data=True)
     assert weights.read_header(run / "model.safetensors")["step"] == 4
     assert json.loads((run / "run.json").read_text())["cache_items"]["train"] == 11
+
+
+def test_a_run_that_goes_on_keeps_the_network_for_as_many_latents_as_it_began_with(tmp_path, fit_diffusion, vae_cache, tiny, quiet):
+    run, manifest = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=2"), read(vae_cache)
+    assert json.loads((run / "run.json").read_text())["first_latents"] == manifest.count("train")
+    many = manifest.model_copy(update={"splits": {**manifest.splits, "train": manifest.splits["train"] * 30_000}})
+    assert recipe(many)["denoiser"] != recipe(manifest)["denoiser"]
+    assert recipe(many, run) == recipe(manifest)
+    assert recipe(many, run, overwrite=True) == recipe(many, tmp_path / "nothing") == recipe(many)
 
 
 def test_learned_weights_are_saved_resumed_and_not_part_of_the_model(tmp_path, fit_diffusion, vae_cache):

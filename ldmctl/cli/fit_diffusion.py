@@ -29,7 +29,8 @@ def command(
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
     flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
-    below = manifest.recipe(manifest.read(folder or str(wished(FitDiffusion, overrides, "latents") or "cache")))
+    cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents") or "cache"))
+    below = manifest.recipe(cache, out, overwrite=overwrite)
     settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

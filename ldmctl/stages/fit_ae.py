@@ -31,7 +31,7 @@ from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures
 from ldmctl.room import largest_micro
-from ldmctl.run import Run, config_of, describe_plugins, open_run, parameter_count
+from ldmctl.run import Run, config_of, describe_plugins, open_run, parameter_count, record_of
 from ldmctl.schemas import FitAE, Losses
 from ldmctl.verdict import verdict
 from ldmctl.voice import Voice
@@ -63,9 +63,13 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     engine = engines.start(config.machine)
     mine = engine.share(config.loop.batch)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
-    perceptual, config = build_perceptual(config, engine, voice)
-    resumes = not overwrite and (Path(out).expanduser() / "state.safetensors").exists()
-    config = settled(config, config_of(Path(out).expanduser()) if resumes else {})
+    folder = Path(out).expanduser()
+    resumes = not overwrite and (folder / "state.safetensors").exists()
+    known, record = (config_of(folder), record_of(folder)) if resumes else ({}, None)
+    asked, shares = config.perceptual, shares_of(config)
+    perceptual, config = build_perceptual(config, engine, voice, record=record)
+    before = (record or {}).get("shares", {})
+    config = settled(config, {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share})
     parts = build_parts(config, perceptual, engine, voice=None if resumes else voice)
     autoencoder = parts.model.module
     voice.say(
@@ -77,6 +81,7 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     plugins = describe_plugins(*named, ("perceptual", config.perceptual))
     run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads)
     with run:
+        run.update(shares=shares, perceptual_skipped=asked is not None and config.perceptual is None)
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:
@@ -121,13 +126,15 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
 
                 # Report now and then.
                 if training.previews(step) and engine.leads:
-                    with parts.model.averaged() as averaged, torch.no_grad():
+                    with training.aside(), parts.model.averaged() as averaged, torch.no_grad():
                         picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine, at_once)
                         values = validate(averaged, val, config.losses, perceptual, engine, at_once)
                     run.note_bad(val.bad)
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
         # Judge it, save and say where.
+        if engine.leads and (bad := len(run.bad())):
+            voice.warn(f"{bad:,} unreadable pictures, others took their place: {run.folder / 'bad_images.jsonl'} names them.")
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, voice, at_once) if engine.leads else {}
         voice.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
@@ -171,13 +178,23 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     return said
 
 
-def build_perceptual(config: FitAE, engine: Engine, voice: Voice) -> tuple[Any, FitAE]:
-    """(perceptual loss or None, config). Where its weights cannot be had and the config allows it, training goes on without and says so."""
+def build_perceptual(config: FitAE, engine: Engine, voice: Voice, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:
+    """(perceptual loss or None, config). Where its weights cannot be had and the config allows it, training goes on without and says so.
+
+    A run that goes on, which has a `record`, keeps its losses: begun without, it stays so; begun with it, it needs the weights.
+    """
     if config.perceptual is None:
         return None, config
+    if record and record.get("perceptual_skipped") and config.losses.perceptual_missing == "skip":
+        voice.warn(
+            f"This run was begun WITHOUT the perceptual loss {config.perceptual.type!r}, whose weights were missing, and goes on so."
+        )
+        return None, config.model_copy(update={"perceptual": None})
     try:
         built = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError as error:
+        if record is not None:
+            raise type(error)(f"{error}\n  A run that goes on keeps its losses, so this one cannot be left out now.") from None
         if config.losses.perceptual_missing == "error":
             raise type(error)(
                 f"{error}\n  or train without it, for blurrier pictures: perceptual=null, or losses.perceptual_missing=skip"
@@ -187,14 +204,17 @@ def build_perceptual(config: FitAE, engine: Engine, voice: Voice) -> tuple[Any, 
     return built.to(engine.device), config
 
 
-def settled(config: FitAE, known: Mapping[str, Any]) -> FitAE:
-    """The config with shares of the run turned into steps. They count once: a run that is prolonged keeps the steps it is `known` with."""
+def shares_of(config: FitAE) -> dict[str, float]:
+    """The phases of the adversary that are given as shares of the run."""
+    phases = {name: getattr(config.adversarial, name) for name in ("start", "warmup", "ramp")} if config.discriminator else {}
+    return {name: value for name, value in phases.items() if isinstance(value, float) and 0 < value < 1}
+
+
+def settled(config: FitAE, kept: Mapping[str, int]) -> FitAE:
+    """The config with shares of the run turned into steps. They count once: a run that is prolonged has `kept` the steps of its phases."""
     if config.discriminator is None:
         return config
-    given, before = config.adversarial, known.get("adversarial") or {}
-    shares = {name for name in ("start", "warmup", "ramp") if isinstance(value := getattr(given, name), float) and 0 < value < 1}
-    kept = given.model_copy(update={name: before[name] for name in shares & before.keys()})
-    return config.model_copy(update={"adversarial": in_whole_steps(kept, config.loop.steps)})
+    return config.model_copy(update={"adversarial": in_whole_steps(config.adversarial.model_copy(update=dict(kept)), config.loop.steps)})
 
 
 def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice | None = None) -> Parts:

@@ -31,7 +31,7 @@ from ldmctl.images import grid, to_uint8, write_png
 from ldmctl.latents import Latents, Resident, open_latents, training_latents
 from ldmctl.learner import Learner
 from ldmctl.loop import Training
-from ldmctl.manifest import Manifest
+from ldmctl.manifest import Manifest, Statistics, drift
 from ldmctl.network import Network, build_network, describe_network
 from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
@@ -42,6 +42,7 @@ from ldmctl.voice import Voice
 
 VALIDATED = 512  # held-out latents that a validation looks at
 PREVIEWED = 4  # pictures of a preview that are decoded together
+MOVED = 1e-3  # deviations: what another machine may measure of the same pictures
 CHUNK = 64  # rows of the global batch whose noise is drawn together, whichever rank keeps them
 
 
@@ -91,7 +92,7 @@ def fit_diffusion(
     with run:
         if run.resumed:
             check_same_cache(run.record, manifest, run.folder, accepted=accept_data)
-        run.update(**of_cache(manifest))
+        run.update(**of_cache(manifest), first_latents=run.record.get("first_latents", manifest.count("train")))
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
@@ -137,7 +138,7 @@ def fit_diffusion(
 
                 # Report now and then.
                 if training.previews(step) and (engine.leads or sharded):  # a sharded network is gathered from all ranks
-                    with model.averaged(), torch.no_grad():
+                    with training.aside(), model.averaged(), torch.no_grad():
                         values = validate(config, network, val, codec, schedule, engine)
                         picture = run.folder / "samples" / f"{step + 1:09d}.png"
                         save_preview(config, network, codec, schedule, sampler, manifest, picture, engine)
@@ -207,29 +208,35 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
 
 def of_cache(manifest: Manifest) -> dict[str, Any]:
     """What a run remembers of the cache that it is fitted to: which items, how many, and in which latent space."""
-    space = json.dumps([manifest.autoencoder, manifest.statistics.model_dump(), manifest.image, manifest.classes], sort_keys=True)
+    space = json.dumps([manifest.autoencoder, manifest.image, manifest.classes], sort_keys=True)
     return {
         "cache": manifest.fingerprint,
         "cache_items": {split: manifest.count(split) for split in manifest.splits},
-        "cache_space": hashlib.sha256(space.encode()).hexdigest(),
+        "latent_space": hashlib.sha256(space.encode()).hexdigest(),
+        "latent_statistics": manifest.statistics.model_dump(),
     }
 
 
 def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
     """A run that began on other latents goes on with these only if that is `accepted` and they are of the same space: MismatchError."""
     now = of_cache(manifest)
-    if record.get("cache") in (None, now["cache"]):
+    if "cache" not in record:
+        return
+    other = record["latent_space"] != now["latent_space"]
+    moved = 0.0 if other else drift(Statistics(**record["latent_statistics"]), manifest.statistics)
+    same = record["cache"] == now["cache"]
+    if same and not other and moved <= MOVED:
         return
     counts = [
         f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents"
         for items in (record.get("cache_items", {}), now["cache_items"])
     ]
-    changed = f"The cache has changed since {folder} was begun: it had {counts[0]}, now it has {counts[1]}."
-    if record.get("cache_space") != now["cache_space"]:
-        raise MismatchError(
-            f"{changed} Its autoencoder, statistics, preparation or classes are others too, so what was learned does not fit. "
-            "Begin anew: --out another folder, or --overwrite."
-        )
+    changed = f"The cache has changed since {folder} was begun: " + (
+        "encoded anew." if same else f"it had {counts[0]}, now it has {counts[1]}."
+    )
+    if other or moved > MOVED:
+        what = "autoencoder, preparation or classes are others" if other else f"statistics have moved by up to {moved:.2%} of a deviation"
+        raise MismatchError(f"{changed} Its {what}, so what was learned does not fit. Begin anew: --out another folder, or --overwrite.")
     if not accepted:
         raise MismatchError(f"{changed} Go on with what it has now: --accept-data. Or begin anew: --out another folder, or --overwrite.")
 
