@@ -14,7 +14,7 @@ from ldmctl.diffusion import clean_from, time_of, timestep
 from ldmctl.engine import Engine
 from ldmctl.errors import MismatchError
 from ldmctl.feed import on_device, open_pictures
-from ldmctl.latents import Latents
+from ldmctl.latents import Latents, open_latents
 from ldmctl.learner import Learner
 from ldmctl.manifest import read
 from ldmctl.network import build_network, describe_network
@@ -186,3 +186,19 @@ def test_validation_is_said_in_bins_of_noise_level(tmp_path, fit_diffusion, vae_
     last = next(row for row in reversed(rows) if "val/loss" in row)
     bins = {name: value for name, value in last.items() if name.startswith("val/loss_sigma_")}
     assert len(bins) >= 3 and min(bins.values()) <= last["val/loss"] <= max(bins.values())
+
+
+@pytest.mark.parametrize(("most", "classes"), [(4, [0, 1, 2, 3]), (512, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4)])
+def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, sorted_cache, monkeypatch, most, classes):
+    monkeypatch.setattr(stage, "VALIDATED", most)
+    monkeypatch.setattr(stage, "CHUNK", 3)
+    config, manifest, heard = tiny("fit-diffusion", below={"latents": "nowhere"}), read(sorted_cache), []
+    codec = Codec(load_autoencoder(sorted_cache / "autoencoder.safetensors", HOST)[0], HOST, manifest.statistics)
+
+    def network(x, told, labels, dropped):
+        heard.extend(labels.tolist())
+        return torch.zeros_like(x)
+
+    val = open_latents(sorted_cache, manifest, "val")
+    found = stage.validate(config, network, val, codec, registry.build("schedule", config.schedule), HOST)
+    assert heard == classes and found["val/loss"] > 0

@@ -28,7 +28,7 @@ from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positio
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import grid, to_uint8, write_png
-from ldmctl.latents import Latents, Resident, open_latents, training_latents
+from ldmctl.latents import Latents, Resident, evenly, open_latents, training_latents
 from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest
@@ -317,14 +317,18 @@ def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine
 
 
 def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine) -> dict[str, float]:
-    """The unweighted loss on held-out latents with noise and times that never change, in all and by noise level; empty without any."""
-    count = min(VALIDATED, len(val))
+    """The unweighted loss on held-out latents, evenly over the split, in all and by noise level; empty without any.
+
+    Which latents, their noise and their times never change.
+    """
+    rows = evenly(len(val), VALIDATED)
+    count = len(rows)
     if not count:
         return {}
     still = config.model_copy(update={"drop": 0.0})
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
-        items = torch.arange(first, min(first + CHUNK, count))
+        items = rows[first : first + CHUNK]
         stored, labels = val.stored(items).to(engine.device), val.labels[items].to(engine.device)
         key, here = ("validation", first), times[first : first + CHUNK]
         drawn = draw(still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here)
