@@ -54,7 +54,7 @@ from ldmctl.images import write_png
 from ldmctl.measures import psnr
 from ldmctl.network import Network
 from ldmctl.run import make_folder, model_file
-from ldmctl.sampling import even_threads, rows_of, sample_latents
+from ldmctl.sampling import even_threads, rows_of, sample_latents, trained_classes
 from ldmctl.schemas import Compute, Sample
 from ldmctl.verdict import PSNR
 from ldmctl.voice import Voice
@@ -255,7 +255,7 @@ def label_gains(chain: Chain, items: Items, others: Tensor, sigma: float) -> Ten
 def sample(chain: Chain) -> tuple[Link, list[Row]]:
     """Whether samples by the default sampler are as wide as latents and no noise."""
     settings = resolve(Sample, [{}], source="The defaults of ldmctl sample")
-    classes = chain.header["classes"] if chain.network.conditioner is not None else []
+    classes = trained_classes(chain.header["label_counts"]) if chain.network.conditioner is not None else []
     steps = min(settings.steps, getattr(chain.schedule, "timesteps", settings.steps))
     with even_threads():
         latent = sample_latents(
@@ -266,7 +266,7 @@ def sample(chain: Chain) -> tuple[Link, list[Row]]:
             prediction=chain.header["prediction"],
             shape=tuple(chain.header["latent"]),
             seeds=range(DECODED),
-            labels=[index % len(classes) if classes else -1 for index in range(DECODED)],
+            labels=[classes[index % len(classes)] if classes else -1 for index in range(DECODED)],
             guidance=settings.guidance,
             steps=steps,
             batch=rows_of(DECODED),

@@ -202,3 +202,11 @@ def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, 
     val = open_latents(sorted_cache, manifest, "val")
     found = stage.validate(config, network, val, codec, registry.build("schedule", config.schedule), HOST)
     assert heard == classes and found["val/loss"] > 0
+
+
+def test_a_preview_shows_only_classes_that_are_trained(tmp_path, fit_diffusion, sorted_cache, monkeypatch):
+    assert read(sorted_cache).label_counts == [3, 3, 0, 3]
+    asked, whole = [], stage.sample_latents
+    monkeypatch.setattr(stage, "sample_latents", lambda *given, **words: (asked.append(words["labels"]), whole(*given, **words))[1])
+    fit_diffusion(tmp_path / "run", sorted_cache, "preview.count=5", "loop.steps=1")
+    assert asked == [[0, 1, 3, 0, 1]]

@@ -35,7 +35,7 @@ from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, describe_network
 from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
-from ldmctl.sampling import sample_latents
+from ldmctl.sampling import sample_latents, trained_classes
 from ldmctl.schemas import Coding, FitDiffusion
 from ldmctl.sharding import refuse_single_numbers
 from ldmctl.voice import Voice
@@ -342,7 +342,8 @@ def save_preview(
 ) -> None:
     """A grid of samples whose seeds and labels never change, written by the first rank."""
     count = config.preview.count
-    labels = [index % len(manifest.classes) for index in range(count)] if config.conditioner is not None else [-1] * count
+    classes = trained_classes(manifest.label_counts) if config.conditioner is not None else [-1]
+    labels = [classes[index % len(classes)] for index in range(count)]
     latent = sample_latents(
         network,
         schedule,
