@@ -12,7 +12,7 @@ from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.config import plugin_config
 from ldmctl.diffusion import clean_from, time_of, timestep
 from ldmctl.engine import Engine
-from ldmctl.errors import MismatchError
+from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.feed import on_device, open_pictures
 from ldmctl.latents import Latents, open_latents
 from ldmctl.learner import Learner
@@ -210,3 +210,16 @@ def test_a_preview_shows_only_classes_that_are_trained(tmp_path, fit_diffusion, 
     monkeypatch.setattr(stage, "sample_latents", lambda *given, **words: (asked.append(words["labels"]), whole(*given, **words))[1])
     fit_diffusion(tmp_path / "run", sorted_cache, "preview.count=5", "loop.steps=1")
     assert asked == [[0, 1, 3, 0, 1]]
+
+
+def test_previews_that_need_what_is_never_learned_are_refused_before_the_first_step(tmp_path, fit_diffusion, vae_cache):
+    for guidance in ("3", "0"):
+        with pytest.raises(ConfigError, match=rf"preview\.guidance={guidance} .* drop=0 .*Take drop=0\.1, or preview\.guidance=1\."):
+            fit_diffusion(tmp_path / "run", vae_cache, "drop=0", f"preview.guidance={guidance}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["drop=0"], ["preview.guidance=3"], ["drop=0", "preview.guidance=3", "conditioner=null"]])
+def test_previews_that_need_nothing_more_are_made(tmp_path, fit_diffusion, vae_cache, words):
+    run = fit_diffusion(tmp_path / "run", vae_cache, *words, "loop.steps=1")
+    assert (run / "samples" / "000000001.png").is_file()

@@ -74,6 +74,7 @@ def fit_diffusion(
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
+    check_preview(config, train)
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     engines.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
@@ -281,6 +282,15 @@ def draw(
 def learns_without_labels(config: FitDiffusion, train: Latents) -> bool:
     """Whether the network also learns from items without their label, as guidance wants it."""
     return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
+
+
+def check_preview(config: FitDiffusion, train: Latents) -> None:
+    """A ConfigError if previews need "no class" and the network never learns what that is."""
+    if config.preview.guidance != 1 and not learns_without_labels(config, train):
+        raise ConfigError(
+            f"preview.guidance={config.preview.guidance:g} needs a network that also learns without labels; with drop=0 this one never does, "
+            "since every item has its label. Take drop=0.1, or preview.guidance=1."
+        )
 
 
 def on(times: Tensor, device: torch.device) -> Tensor:
