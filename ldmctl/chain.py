@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from ldmctl.diffusion import Denoise, levels
 from ldmctl.engine import Engine, generator, micro_batches
 from ldmctl.errors import MismatchError
 from ldmctl.feed import open_pictures
-from ldmctl.latents import Latents, open_latents
+from ldmctl.latents import Latents, evenly, open_latents
 from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, build_schedule, load_network
 from ldmctl.pictures import Batch
@@ -38,9 +37,10 @@ LEVELS = (0.1, 25.6)  # sigma / alpha of the first and the last of five: a hundr
 
 
 class Items(NamedTuple):
-    """Whitened latents of one split, the first of it or evenly over it."""
+    """Whitened latents of one split, evenly over it."""
 
     split: str
+    rows: Tensor  # [N], their places in the split
     latent: Tensor  # [N,c,h,w]
     labels: Tensor  # [N]
 
@@ -79,14 +79,13 @@ class Chain:
         lr = self.config.get("loop", {}).get("lr")
         return f"after {self.header.get('step', 0):,} steps" + (f" at loop.lr={lr:g}" if isinstance(lr, int | float) else "")
 
-    def take(self, split: str, count: int, *, evenly: bool = False) -> Items:
-        """The first `count` whitened latents of a split, or as many evenly over it; posterior noise is always the same."""
+    def take(self, split: str, count: int) -> Items:
+        """Up to `count` whitened latents of a split, evenly over it; posterior noise is always the same."""
         latents = self.splits[split]
-        count = min(count, len(latents))
-        rows = torch.linspace(0, len(latents) - 1, count, dtype=torch.float64).round().long() if evenly else torch.arange(count)
+        rows = evenly(len(latents), count)
         stored = latents.stored(rows).to(self.engine.device)
         drawn = self.codec.draw(stored, generator(self.engine.device, "checkup", "posterior", split))
-        return Items(split, self.codec.whiten(drawn), latents.labels[rows])
+        return Items(split, rows, self.codec.whiten(drawn), latents.labels[rows])
 
     def decode(self, latent: Tensor) -> Tensor:
         """Whitened latents [N,c,h,w] -> pictures [N,C,H,W] in [-1, 1]."""
@@ -123,10 +122,10 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def originals(chain: Chain, items: Items) -> tuple[list[int], Batch]:
-    """(which of the first latents of a split have their picture still, those pictures and labels); a DataError or another if none has."""
+    """(which of these items have their picture still, those pictures and labels); a DataError or another if none has."""
     layer = pictures_of(chain.cache)
     pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{chain.cache / 'config.yaml'}"), items.split)
-    stamps = [item["stamp"] for item in islice(chain.splits[items.split].items(), len(items.latent))]
+    stamps = [item["stamp"] for item in chain.splits[items.split].items(set(items.rows.tolist()))]
     wanted, places = set(stamps), {}
     for index in range(len(pictures)):
         if (stamp := pictures.stamp(index)) in wanted:

@@ -54,7 +54,7 @@ from ldmctl.images import write_png
 from ldmctl.measures import psnr
 from ldmctl.network import Network
 from ldmctl.run import make_folder, model_file
-from ldmctl.sampling import even_threads, rows_of, sample_latents
+from ldmctl.sampling import even_threads, rows_of, sample_latents, trained_classes
 from ldmctl.schemas import Compute, Sample
 from ldmctl.verdict import PSNR
 from ldmctl.voice import Voice
@@ -157,7 +157,7 @@ def whiten(chain: Chain) -> tuple[Link, list[Row]]:
     if chain.manifest is None or not chain.splits:
         return Link("whiten", "unknown", f"The autoencoder is the run's own; its latents cannot be measured. {chain.lacking}"), []
     again = f"ldmctl fit-diffusion --latents {chain.cache} --out another folder"
-    items = chain.take("train" if "train" in chain.splits else "val", WHITENED, evenly=True)
+    items = chain.take("train" if "train" in chain.splits else "val", WHITENED)
     means, deviations, off, broken = judge_channels(items.latent, common=chain.codec.autoencoder.rescale == "common")
     gap, changed = statistics_gap(chain), chain.record.get("cache") not in (None, chain.manifest.fingerprint)
     worst = max(deviations, key=lambda value: abs(math.log(max(value, 1e-12))))
@@ -222,7 +222,7 @@ def labels(chain: Chain) -> tuple[Link, list[Row]]:
         text = f"{len(items.latent)} {items.split} latents have {len(classes)} classes: there is none to compare with."
         return Link("labels", "unknown", text), []
     wrong = wrong_share(chain, items)
-    items = Items(items.split, items.latent[known], items.labels[known])
+    items = Items(items.split, items.rows[known], items.latent[known], items.labels[known])
     others = classes[(torch.searchsorted(classes, items.labels) + 1) % len(classes)]
     gains = torch.stack([label_gains(chain, items, others, sigma) for sigma in noise_levels(chain.schedule)[2:]]).mean(0)
     means = torch.stack([gains[items.labels == label].mean() for label in classes])
@@ -255,7 +255,7 @@ def label_gains(chain: Chain, items: Items, others: Tensor, sigma: float) -> Ten
 def sample(chain: Chain) -> tuple[Link, list[Row]]:
     """Whether samples by the default sampler are as wide as latents and no noise."""
     settings = resolve(Sample, [{}], source="The defaults of ldmctl sample")
-    classes = chain.header["classes"] if chain.network.conditioner is not None else []
+    classes = trained_classes(chain.header["label_counts"]) if chain.network.conditioner is not None else []
     steps = min(settings.steps, getattr(chain.schedule, "timesteps", settings.steps))
     with even_threads():
         latent = sample_latents(
@@ -266,7 +266,7 @@ def sample(chain: Chain) -> tuple[Link, list[Row]]:
             prediction=chain.header["prediction"],
             shape=tuple(chain.header["latent"]),
             seeds=range(DECODED),
-            labels=[index % len(classes) if classes else -1 for index in range(DECODED)],
+            labels=[classes[index % len(classes)] if classes else -1 for index in range(DECODED)],
             guidance=settings.guidance,
             steps=steps,
             batch=rows_of(DECODED),

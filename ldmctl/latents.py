@@ -10,7 +10,7 @@ import json
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,11 +94,13 @@ class Latents:
         """One row as one value, which numpy copies whole."""
         return np.dtype((np.void, int(np.prod(self.manifest.shape)) * self.dtype.itemsize))
 
-    def items(self) -> Iterator[dict[str, Any]]:
-        """Stamp and caption of each item, in order."""
+    def items(self, rows: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Stamp and caption of each item, or of these `rows` alone, in the order of the split."""
+        first = 0
         for shard in self.shards:
             with (self.folder / shard.file).with_suffix(".items.jsonl").open(encoding="utf-8") as lines:
-                yield from map(json.loads, lines)
+                yield from (json.loads(line) for row, line in enumerate(lines, start=first) if rows is None or row in rows)
+            first += shard.count
 
     def bytes(self) -> int:
         """Size of the shards on disk."""
@@ -241,6 +243,14 @@ def open_latents(folder: Path, manifest: Manifest, split: str) -> Latents:
     if latents.bytes() <= VERIFIED or not latents.labels_fit():
         latents.verify()
     return latents
+
+
+def evenly(total: int, count: int) -> Tensor:
+    """Rows [n] of a split of `total`: `count` of them, spread from its first to its last, ascending; all where it has no more.
+
+    Items lie sorted by path, so the first of them are of the first classes alone.
+    """
+    return torch.linspace(0, total - 1, min(count, total), dtype=torch.float64).round().long()
 
 
 class Resident:

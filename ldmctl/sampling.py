@@ -70,3 +70,8 @@ def labels_as_in_data(seeds: Sequence[int], counts: Sequence[int]) -> list[int]:
         return [-1] * len(seeds)
     shares = torch.tensor(counts, dtype=torch.float64)
     return [int(torch.multinomial(shares, 1, generator=generator("cpu", "label", seed))) for seed in seeds]
+
+
+def trained_classes(counts: Sequence[int]) -> list[int]:
+    """Indices of the classes that have a training item; what stands for any other has never been learned."""
+    return [index for index, count in enumerate(counts) if count]

@@ -93,6 +93,28 @@ def vqvae_cache(tmp_path_factory, encode, vqvae_run):
 
 
 @pytest.fixture(scope="session")
+def sorted_cache(tmp_path_factory, encode, vae_run):
+    """Latents that lie sorted by class, three to train on and four held out of each, of `rare`, the third, only held-out ones. Read only."""
+    import numpy as np
+    from PIL import Image
+
+    folder, random = tmp_path_factory.mktemp("sorted"), np.random.default_rng(0)
+    for split, names in {"train": ["cat", "dog", "wolf"], "val": ["cat", "dog", "rare", "wolf"]}.items():
+        for name in names:
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            for index in range({"train": 3, "val": 4}[split]):
+                picture = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(picture).save(folder / "pictures" / split / name / f"{index}.png")
+    return encode(folder / "cache", vae_run, f"data={folder / 'pictures'}")
+
+
+@pytest.fixture(scope="session")
+def sorted_run(tmp_path_factory, fit_diffusion, sorted_cache):
+    """A run folder of fit-diffusion on them. Read only."""
+    return fit_diffusion(tmp_path_factory.mktemp("sorted") / "ldm", sorted_cache)
+
+
+@pytest.fixture(scope="session")
 def vqvae_words():
     """Overrides that make the tiny autoencoder a VQ-VAE."""
     return ["autoencoder.type=vqvae", *VQVAE]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ldmctl import checkup as examined
 from ldmctl import engine as engines
 from ldmctl import registry, weights
-from ldmctl.chain import error_ratio, noise_levels, open_chain
+from ldmctl.chain import Chain, error_ratio, noise_levels, open_chain, originals
 from ldmctl.checkup import checkup
 from ldmctl.cli import run as command
 from ldmctl.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
@@ -102,6 +103,30 @@ def test_the_same_run_gives_the_same_words_and_the_same_bytes(ldm, found, tmp_pa
     again = checkup(str(ldm), out=tmp_path, device="cpu")
     assert again["links"] == found["links"]
     assert (tmp_path / "checkup.png").read_bytes() == Path(found["picture"]).read_bytes()
+
+
+# -- what it looks at ---------------------------------------------------------
+
+
+def test_every_link_looks_at_latents_of_all_classes_and_makes_samples_of_the_trained_ones(sorted_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(examined, "DENOISED", 4)
+    taken, made, take, make = [], [], Chain.take, examined.sample_latents
+    monkeypatch.setattr(Chain, "take", lambda *given, **words: (taken.append(take(*given, **words)), taken[-1])[1])
+    monkeypatch.setattr(examined, "sample_latents", lambda *given, **words: (made.append(words["labels"]), make(*given, **words))[1])
+    links = {link["name"]: link for link in checkup(str(sorted_run), out=tmp_path, device="cpu")["links"]}
+    seen = [(items.split, items.labels.unique().tolist()) for items in taken]
+    assert sorted(seen) == [("train", [0, 1, 3]), *[("val", [0, 1, 2, 3])] * 5]
+    assert (links["labels"]["classes"], links["labels"]["wrong"]) == (4, 0)
+    assert made == [[0, 1, 3, 0]]
+
+
+def test_originals_are_the_pictures_of_these_latents_and_no_other_is_opened(sorted_run, monkeypatch):
+    chain = open_chain(sorted_run / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32))
+    items, opened, whole = chain.take("val", 4), set(), Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *more: (opened.add("/".join(Path(file).parts[-2:])), whole(file, *more))[1])
+    found, pictures = originals(chain, items)
+    assert found == [0, 1, 2, 3] and pictures.label == items.labels.tolist() == [0, 1, 2, 3]
+    assert opened == {"cat/0.png", "dog/1.png", "rare/2.png", "wolf/3.png"}
 
 
 # -- what is broken is named ---------------------------------------------------

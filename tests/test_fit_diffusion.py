@@ -12,9 +12,9 @@ from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.config import plugin_config
 from ldmctl.diffusion import clean_from, time_of, timestep
 from ldmctl.engine import Engine
-from ldmctl.errors import MismatchError
+from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.feed import on_device, open_pictures
-from ldmctl.latents import Latents
+from ldmctl.latents import Latents, open_latents
 from ldmctl.learner import Learner
 from ldmctl.manifest import read, recipe
 from ldmctl.network import build_network, describe_network
@@ -208,3 +208,40 @@ def test_validation_is_said_in_bins_of_noise_level(tmp_path, fit_diffusion, vae_
     last = next(row for row in reversed(rows) if "val/loss" in row)
     bins = {name: value for name, value in last.items() if name.startswith("val/loss_sigma_")}
     assert len(bins) >= 3 and min(bins.values()) <= last["val/loss"] <= max(bins.values())
+
+
+@pytest.mark.parametrize(("most", "classes"), [(4, [0, 1, 2, 3]), (512, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4)])
+def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, sorted_cache, monkeypatch, most, classes):
+    monkeypatch.setattr(stage, "VALIDATED", most)
+    monkeypatch.setattr(stage, "CHUNK", 3)
+    config, manifest, heard = tiny("fit-diffusion", below={"latents": "nowhere"}), read(sorted_cache), []
+    codec = Codec(load_autoencoder(sorted_cache / "autoencoder.safetensors", HOST)[0], HOST, manifest.statistics)
+
+    def network(x, told, labels, dropped):
+        heard.extend(labels.tolist())
+        return torch.zeros_like(x)
+
+    val = open_latents(sorted_cache, manifest, "val")
+    found = stage.validate(config, network, val, codec, registry.build("schedule", config.schedule), HOST)
+    assert heard == classes and found["val/loss"] > 0
+
+
+def test_a_preview_shows_only_classes_that_are_trained(tmp_path, fit_diffusion, sorted_cache, monkeypatch):
+    assert read(sorted_cache).label_counts == [3, 3, 0, 3]
+    asked, whole = [], stage.sample_latents
+    monkeypatch.setattr(stage, "sample_latents", lambda *given, **words: (asked.append(words["labels"]), whole(*given, **words))[1])
+    fit_diffusion(tmp_path / "run", sorted_cache, "preview.count=5", "loop.steps=1")
+    assert asked == [[0, 1, 3, 0, 1]]
+
+
+def test_previews_that_need_what_is_never_learned_are_refused_before_the_first_step(tmp_path, fit_diffusion, vae_cache):
+    for guidance in ("3", "0"):
+        with pytest.raises(ConfigError, match=rf"preview\.guidance={guidance} .* drop=0 .*Take drop=0\.1, or preview\.guidance=1\."):
+            fit_diffusion(tmp_path / "run", vae_cache, "drop=0", f"preview.guidance={guidance}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["drop=0"], ["preview.guidance=3"], ["drop=0", "preview.guidance=3", "conditioner=null"]])
+def test_previews_that_need_nothing_more_are_made(tmp_path, fit_diffusion, vae_cache, words):
+    run = fit_diffusion(tmp_path / "run", vae_cache, *words, "loop.steps=1")
+    assert (run / "samples" / "000000001.png").is_file()

@@ -84,6 +84,12 @@ def test_every_picture_is_there_once_with_its_label_and_name(of_folder):
         assert latents.labels.tolist() == named
 
 
+def test_what_is_known_of_some_rows_is_what_is_known_of_them_among_all(of_folder):
+    latents = opened(of_folder("shard=3"))
+    every = list(latents.items())
+    assert len(latents.shards) == 3 and list(latents.items({7, 0, 3})) == [every[0], every[3], every[7]]
+
+
 def test_a_set_that_draws_itself_is_encoded_too(vae_cache):
     manifest = manifests.read(vae_cache)
     assert (manifest.count("train"), manifest.count("val"), manifest.moments, manifest.latent) == (40, 8, (6, 8, 8), (3, 8, 8))

@@ -13,7 +13,7 @@ from ldmctl import latents as reading
 from ldmctl import weights
 from ldmctl.engine import BLOCK, WINDOW, Engine, batch_items, epoch_order
 from ldmctl.errors import MismatchError
-from ldmctl.latents import Latents, Resident, ahead, open_latents, training_latents
+from ldmctl.latents import Latents, Resident, ahead, evenly, open_latents, training_latents
 from ldmctl.manifest import Codes, Manifest, Shard, Statistics
 from ldmctl.schemas import Loop
 
@@ -128,6 +128,14 @@ def test_rows_and_mirrored_rows_are_those_that_were_stored(tmp_path, shard, larg
     assert numbers(latents.stored(items, mirrored)) == torch.where(mirrored, -items, items).tolist()
     assert latents.stored(items[:0]).shape == (0, *SHAPE)
     assert torch.equal(latents.labels, torch.arange(count) % 3)
+
+
+def test_rows_evenly_over_a_split_meet_all_of_its_sorted_classes_alike():
+    rows = evenly(5000, 512)
+    assert len(rows.unique()) == 512 and (rows[0], rows[-1]) == (0, 4999) and set(rows.diff().tolist()) == {9, 10}
+    assert set((rows // 50).bincount().tolist()) == {5, 6}, "of a hundred classes of fifty each"
+    assert all(torch.equal(evenly(total, 512), torch.arange(total)) for total in range(513))
+    assert evenly(5000, 1).tolist() == [0]
 
 
 @pytest.mark.parametrize("item", [-1, 20])

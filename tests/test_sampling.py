@@ -224,6 +224,15 @@ def test_labels_as_in_the_data_depend_on_the_seed_alone(ldm, sample):
     assert other["labels"] == answer["labels"][3:5]
 
 
+def test_a_class_that_no_training_picture_has_is_refused_with_those_that_were_trained(sorted_run, sample, tmp_path):
+    for label in ("rare", "2", "[cat,none,rare]"):
+        with pytest.raises(ConfigError, match=r"label=rare was never learned: .* trained: cat, dog, wolf\."):
+            sample(sorted_run, f"label={label}")
+    assert not (tmp_path / "samples").exists()
+    assert sample(sorted_run, "label=[wolf,none]")[0]["labels"] == ["wolf", None, "wolf", None]
+    assert set(sample(sorted_run, "count=16", out="drawn")[0]["labels"]) == {"cat", "dog", "wolf"}
+
+
 def test_a_model_without_labels_refuses_labels_and_guidance(deaf, sample):
     with pytest.raises(ConfigError, match="This model was trained without labels, so --label has nothing to choose"):
         sample(deaf, "label=red circle")

@@ -28,14 +28,14 @@ from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positio
 from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.images import grid, to_uint8, write_png
-from ldmctl.latents import Latents, Resident, open_latents, training_latents
+from ldmctl.latents import Latents, Resident, evenly, open_latents, training_latents
 from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest, Statistics, drift
 from ldmctl.network import Network, build_network, describe_network
 from ldmctl.room import largest_micro
 from ldmctl.run import describe_plugins, open_run, parameter_count
-from ldmctl.sampling import sample_latents
+from ldmctl.sampling import sample_latents, trained_classes
 from ldmctl.schemas import Coding, FitDiffusion
 from ldmctl.sharding import refuse_single_numbers
 from ldmctl.voice import Voice
@@ -75,6 +75,7 @@ def fit_diffusion(
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
+    check_preview(config, train)
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     engines.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
@@ -290,6 +291,15 @@ def learns_without_labels(config: FitDiffusion, train: Latents) -> bool:
     return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
 
 
+def check_preview(config: FitDiffusion, train: Latents) -> None:
+    """A ConfigError if previews need "no class" and the network never learns what that is."""
+    if config.preview.guidance != 1 and not learns_without_labels(config, train):
+        raise ConfigError(
+            f"preview.guidance={config.preview.guidance:g} needs a network that also learns without labels; with drop=0 this one never does, "
+            "since every item has its label. Take drop=0.1, or preview.guidance=1."
+        )
+
+
 def on(times: Tensor, device: torch.device) -> Tensor:
     """Times on a device, float64 where it has that."""
     return times.to(device, torch.float32 if device.type == "mps" else times.dtype)
@@ -324,14 +334,18 @@ def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine
 
 
 def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine) -> dict[str, float]:
-    """The unweighted loss on held-out latents with noise and times that never change, in all and by noise level; empty without any."""
-    count = min(VALIDATED, len(val))
+    """The unweighted loss on held-out latents, evenly over the split, in all and by noise level; empty without any.
+
+    Which latents, their noise and their times never change.
+    """
+    rows = evenly(len(val), VALIDATED)
+    count = len(rows)
     if not count:
         return {}
     still = config.model_copy(update={"drop": 0.0})
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
-        items = torch.arange(first, min(first + CHUNK, count))
+        items = rows[first : first + CHUNK]
         stored, labels = val.stored(items).to(engine.device), val.labels[items].to(engine.device)
         key, here = ("validation", first), times[first : first + CHUNK]
         drawn = draw(still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here)
@@ -345,7 +359,8 @@ def save_preview(
 ) -> None:
     """A grid of samples whose seeds and labels never change, written by the first rank."""
     count = config.preview.count
-    labels = [index % len(manifest.classes) for index in range(count)] if config.conditioner is not None else [-1] * count
+    classes = trained_classes(manifest.label_counts) if config.conditioner is not None else [-1]
+    labels = [classes[index % len(classes)] for index in range(count)]
     latent = sample_latents(
         network,
         schedule,

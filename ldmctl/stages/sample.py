@@ -14,7 +14,7 @@ from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
 from ldmctl.network import build_schedule, class_index, load_network
 from ldmctl.run import make_folder, model_file
-from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
+from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents, trained_classes
 from ldmctl.schemas import Sample
 from ldmctl.signals import Signals
 from ldmctl.voice import Voice
@@ -135,6 +135,7 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
     asked = [class_index(label, header["classes"]) for label in config.label]
     if min(asked) < 0:
         refuse_no_label(header, "label=none")
+    refuse_untrained(header, asked)
     return [asked[index % len(asked)] for index in range(len(seeds))]
 
 
@@ -142,6 +143,16 @@ def refuse_no_label(header: dict[str, Any], key: str) -> None:
     """A ConfigError if the model has never seen an item without its label; older models do not say."""
     if not header.get("unconditional", True):
         raise ConfigError(f"{key} needs a model that also learned without labels; this one was trained with drop=0. Train with drop=0.1.")
+
+
+def refuse_untrained(header: dict[str, Any], asked: Sequence[int]) -> None:
+    """A ConfigError if one of these classes had no item to train with, only held-out ones."""
+    classes, trained = header["classes"], trained_classes(header["label_counts"])
+    if unknown := [classes[label] for label in asked if label >= 0 and label not in trained]:
+        some = ", ".join(classes[label] for label in trained[:20]) + (", ..." if len(trained) > 20 else "")
+        raise ConfigError(
+            f"label={unknown[0]} was never learned: no training picture of this model has it. Classes that were trained: {some}."
+        )
 
 
 def describe(seed: int, label: int, classes: list[str], settings: dict[str, Any]) -> str:
