@@ -174,6 +174,10 @@ def test_a_batch_larger_than_the_set_and_a_set_of_one_are_trained_on(tell):
         (["loop.batch=0"], "loop.batch: input should be greater than 0 (got 0)"),
         (["loop.betas=[2,3]"], "loop.betas.0: input should be less than 1 (got 2)"),
         (["image.size=-3"], "image.size: "),
+        (
+            ["image.background=whit"],
+            "image.background: not a colour; write a name such as white, or #rrggbb. Did you mean 'white'? (got 'whit')",
+        ),
         (["autoencoder=null"], "autoencoder: has keys of its own"),
         (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of fsq, identity, vae, vqvae."),
         (["autoencoder={type: vae, type: vqvae}"], "the key 'type' stands twice"),
