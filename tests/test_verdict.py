@@ -557,19 +557,6 @@ def test_without_lpips_the_runs_own_distance_is_offered(tiny, quiet, vae_run, tm
         eval_lpips(tiny("eval-lpips", *words, below=pictures_of(vae_run)), voice=quiet)
 
 
-@pytest.fixture
-def towers(tmp_path):
-    """Random weights of VGG16 and of squeezenet1_1, in the files that perceptual plugins read: {"lpips": path, "features": path}."""
-    models = pytest.importorskip("torchvision.models", exc_type=ImportError)
-    paths = {"lpips": tmp_path / "vgg16.pth", "features": tmp_path / "squeezenet.pth"}
-    with torch.device("meta"):
-        tower = models.vgg16(weights=None).features
-    state = {f"features.{name}": torch.randn(value.shape) * 0.03 for name, value in tower.state_dict().items()}
-    torch.save(state, paths["lpips"])
-    torch.save(models.squeezenet1_1(weights=None).state_dict(), paths["features"])
-    return {name: str(path) for name, path in paths.items()}
-
-
 def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, quiet, vae_run, tmp_path, towers, capsys):
     run, slot = tmp_path / "ae", "{type: features, network: squeezenet1_1, weights: %s}"
     run.mkdir()

@@ -212,8 +212,11 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
             voice.say(line)
     if config.train == "decoder":
         decoder_only(autoencoder)
-    if discriminator is not None and any(parameter.requires_grad for parameter in autoencoder.parameters()):
+    learns = any(parameter.requires_grad for parameter in autoencoder.parameters())
+    if discriminator is not None and learns:
         try_out(discriminator, autoencoder, config, engine)
+    if perceptual is not None and learns:
+        try_perceptual(perceptual, config, engine)
     around = None
     if config.losses.equivariance_weight:
         keys = config.losses
@@ -236,6 +239,13 @@ def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, eng
     with torch.no_grad():
         discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
     discriminator.train(learning)
+
+
+def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
+    """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
+    blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
+    with torch.no_grad(), engine.autocast():
+        perceptual(blank, blank)
 
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
