@@ -141,7 +141,7 @@ def test_an_automatic_micro_batch_changes_nothing_that_is_learned(tmp_path, fit_
 
 
 def test_without_room_for_one_picture_the_knobs_are_named(tmp_path, fit_ae):
-    with pytest.raises(MemoryShortage, match=r"A step of one picture needs .* GiB.*checkpointing=true, a smaller image.size") as caught:
+    with pytest.raises(MemoryShortage, match=r"A step of one picture needs .* GiB.*loop\.checkpointing=true needs less") as caught:
         fit_ae(tmp_path / "run", "loop.micro=auto", "machine.memory=0.001")
     assert caught.value.exit_code == 7
 
