@@ -120,6 +120,8 @@ def free(engine: Engine) -> int:
     file = Path("/proc/meminfo")
     if file.exists():
         return min(_kilobytes(file, "MemAvailable"), granted()) // beside
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return sys.maxsize
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // beside
 
 

@@ -208,6 +208,17 @@ def test_wrong_usage_is_one_json_object_too(tell):
         assert (told.code, answer["exit_code"]) == (2, 2) and said in answer["error"]
 
 
+def test_a_dry_run_refuses_what_the_command_refuses(there, tell):
+    shared = "loop.batch=10 cannot be shared by 3 devices; take a multiple of 3."
+    for words, said in (
+        ([*FIT_AE, "loop.batch=10", "--devices", "3"], shared),
+        ([*FIT_DIFFUSION, "loop.batch=10", "--devices", "3"], shared),
+        ([*FIT_DIFFUSION, "flip=true"], "flip=true, but cache holds no mirrored variants. Encode them: ldmctl encode-dataset flip=true"),
+    ):
+        told = tell(*words, "--out", "new", "--dry-run")
+        assert told.code == 2 and said in told.err and not Path("new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
