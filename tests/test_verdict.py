@@ -472,6 +472,22 @@ def test_only_keys_that_this_autoencoder_has_are_named():
     assert look(Coded(), noise()).keys == {"codebook_size", "revive"}
 
 
+def test_only_weights_of_losses_that_the_run_had_are_advised():
+    drifting, far = whole(gains=gained(-1), measures=measured(lpips=0.19)), whole(measures=measured(lpips=0.3))
+
+    def ways(found, about, *losses):
+        return next(each.sentence for each in judge(replace(found, losses=frozenset(losses))) if each.about == about).rpartition("try ")[2]
+
+    gain = "the gain over shrinking"
+    assert ways(drifting, gain, "perceptual", "adversarial") == "a smaller losses.perceptual_weight or a smaller adversarial.weight."
+    assert ways(drifting, gain, "perceptual") == "a smaller losses.perceptual_weight."
+    assert ways(drifting, gain, "adversarial") == "a smaller adversarial.weight."
+    assert ways(drifting, gain) == "more loop.steps."
+    assert ways(far, "LPIPS", "perceptual") == "more losses.perceptual_weight or more loop.steps."
+    assert ways(far, "LPIPS") == ways(far, "LPIPS", "adversarial") == "perceptual=lpips or more loop.steps."
+    assert drifting.losses is None and "a smaller adversarial.weight where there is a discriminator" in " ".join(verdict(drifting))
+
+
 def test_a_distance_is_called_lpips_only_when_it_is():
     measures, baseline = ({name: means[name] for name in ("psnr", "ssim")} for means in (whole().measures, whole().baseline))
     found = whole(measures=measures | {"features": around(0.3)}, distances=["features"], baseline=baseline | {"features": around(0.5)})
