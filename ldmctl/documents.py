@@ -7,7 +7,9 @@ YAML is read as version 1.2 reads it: 1e-4 is a number, `no` and `on` are words,
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,12 @@ def parse_override(word: str) -> Raw:
     for key in reversed(keys):
         out = {key: out}
     return out
+
+
+def write_override(path: str, value: Any) -> str:
+    """A word that `parse_override` reads as this value at this path, quoted where a shell wants it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        with suppress(ConfigError):
+            text = value if read_yaml(value, source=path) == value else text
+    return shlex.quote(f"{path}={text}")

@@ -41,9 +41,7 @@ class Engine:
 
     def share(self, batch: int) -> slice:
         """This rank's rows of a global batch; a batch that the ranks cannot share equally is a ConfigError."""
-        if batch % self.world:
-            raise ConfigError(f"loop.batch={batch} cannot be shared by {self.world} devices; take a multiple of {self.world}.")
-        each = batch // self.world
+        each = per_device(batch, self.world)
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def mean(self, value: Tensor) -> Tensor:
@@ -89,6 +87,13 @@ class Engine:
         """Leave the process group."""
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def per_device(batch: int, devices: int) -> int:
+    """How much of a global batch each device takes; a batch that they cannot share equally is a ConfigError."""
+    if batch % devices:
+        raise ConfigError(f"loop.batch={batch} cannot be shared by {devices} devices; take a multiple of {devices}.")
+    return batch // devices
 
 
 def start(machine: Compute) -> Engine:

@@ -56,6 +56,7 @@ class Examination:
     used_bits_per_pixel: float | None = None  # of codes, by how often each is used
     codes: Codes | None = None
     keys: frozenset[str] = frozenset()  # of the autoencoder's Config: what can be changed about it
+    losses: frozenset[str] | None = None  # which of perceptual and adversarial it was trained with; None where nobody knows
     notes: list[str] = field(default_factory=list)  # sentences on what could not be measured
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,11 +83,13 @@ def examine(
     count: int | None = None,
     batch: int = 32,
     workers: int | None = None,
+    losses: frozenset[str] | None = None,
     voice: Voice | None = None,
 ) -> Examination:
     """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or the first `count`.
 
-    `perceptual` is a distance, several, or None. Memory is that of one batch and of sums.
+    `perceptual` is a distance, several, or None; `losses` says which of perceptual and adversarial the training had.
+    Memory is that of one batch and of sums.
     """
     split, chosen = held_out(pictures)
     autoencoder, size = codec.autoencoder, chosen.settings.size
@@ -146,6 +149,7 @@ def examine(
         used_bits_per_pixel=per_picture * codes.entropy / pixels if codes else None,
         codes=Codes(codes.size, codes.used, codes.reachable, codes.entropy, codes.perplexity) if codes else None,
         keys=frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"},
+        losses=losses,
         notes=notes,
     )
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from ldmctl import engine as engines
-from ldmctl import manifest as manifests
 from ldmctl import registry
 from ldmctl.adversarial import Adversary
 from ldmctl.arithmetic import forward_flops, peak_rate, seconds_of, training_flops
@@ -19,19 +18,24 @@ from ldmctl.initial import load_initial
 from ldmctl.learner import Learner
 from ldmctl.manifest import WIDTHS
 from ldmctl.network import build_network, describe_network, load_network
+from ldmctl.room import allowance, used
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
 from ldmctl.sharding import refuse_single_numbers
+from ldmctl.stages.fit_ae import try_perceptual
+from ldmctl.stages.fit_diffusion import check_cache
 from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
 
 PATIENCE = 1.0  # seconds at a device's peak that a timed step may take; it takes a few times as long
+TIMED = 0.5  # of the room that is left, for what a timed forward keeps: its backward needs more beside it
 HOST = engines.Engine(torch.device("cpu"), torch.float32)
 
 
 def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     """Parameters, latent, steps, memory and disk of a fit-ae; what cannot work raises as it would in earnest."""
-    engines.start(config.machine)
+    engine = engines.start(config.machine)
+    engines.per_device(config.loop.batch, config.machine.devices)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     autoencoder = registry.build("autoencoder", config.autoencoder, image_channels=config.image.channels)
     if config.init is not None:
@@ -40,10 +44,8 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
     with torch.no_grad():
         latent = autoencoder.draw(autoencoder.encode(pad_to(image, autoencoder.factor))).shape[1:]
-    count, activations = (
-        parameter_count(autoencoder),
-        saved_bytes(autoencoder, lambda: autoencoder(pad_to(image, autoencoder.factor)).image),
-    )
+    count = averaged = parameter_count(autoencoder)
+    activations = saved_bytes(autoencoder, lambda: autoencoder(pad_to(image, autoencoder.factor)).image)
     out = {"autoencoder": f"{count:,} parameters, factor {autoencoder.factor}", "latent": " x ".join(str(side) for side in latent)}
     if config.discriminator is not None:
         discriminator = registry.build("discriminator", config.discriminator, image_channels=config.image.channels)
@@ -54,19 +56,21 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         count += critics
         out["discriminator"] = f"{critics:,} parameters, {begins}"
     if config.perceptual is not None:
-        out["perceptual"] = describe_perceptual(config)
-    return out | costs(config.loop, count, activations, len(train), len(val))
+        out["perceptual"] = describe_perceptual(config, engine, used=averaged > 0)
+    return out | costs(config.loop, config.machine.devices, count, activations, len(train), len(val), averaged=averaged)
 
 
-def describe_perceptual(config: FitAE) -> str:
-    """Whether the perceptual loss could be used; raises where its absence would stop the run."""
+def describe_perceptual(config: FitAE, engine: engines.Engine, *, used: bool) -> str:
+    """Whether the perceptual loss could be used; raises where its absence, or pictures too small for it where it is `used`, would stop the run."""
     try:
-        registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
-        return f"{config.perceptual.type}, its weights are there"  # type: ignore[union-attr]
+        perceptual = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError:
         if config.losses.perceptual_missing == "error":
             raise
         return "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
+    if used:
+        try_perceptual(perceptual.to(engine.device), config, engine)
+    return f"{config.perceptual.type}, its weights are there"  # type: ignore[union-attr]
 
 
 def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
@@ -88,9 +92,13 @@ def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
 
 
 def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
-    """Parameters, arithmetic, steps, memory, disk and time of a fit-diffusion; no time where one device may have no room for a step."""
-    engine = engines.start(config.machine)
-    manifest = manifests.read(Path(config.latents))
+    """Parameters, arithmetic, steps, memory, disk and time of a fit-diffusion; no time where this device may have no room for a step.
+
+    What cannot work raises as it would in earnest.
+    """
+    engine, devices = engines.start(config.machine), config.machine.devices
+    engines.per_device(config.loop.batch, devices)
+    manifest = check_cache(config, Path(config.latents).expanduser())
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
     engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
@@ -98,30 +106,36 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     activations, flops = saved_bytes(network, forward), forward_flops(forward)
     if config.machine.parallel == "fsdp":
         refuse_single_numbers(network)
-    train, sharing = manifest.count("train"), config.machine.devices if config.machine.parallel == "fsdp" else 1
+    train, sharing, count = manifest.count("train"), devices if config.machine.parallel == "fsdp" else 1, parameter_count(network)
     out = {
-        "network": f"{parameter_count(network):,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
+        "network": f"{count:,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
         "latent": " x ".join(str(side) for side in manifest.latent),
-        **costs(config.loop, parameter_count(network), activations, train, manifest.count("val"), share=sharing),
+        **costs(config.loop, devices, count, activations, train, manifest.count("val"), averaged=count, share=sharing),
     }
     if sharing > 1:
         return out
-    rate, count = training_rate(network.to(engine.device), config, manifest.latent, flops, engine)
-    share = rate * training_flops(flops, checkpointing=config.loop.checkpointing) / peak_rate(engine)
+    peak, arithmetic = peak_rate(engine), training_flops(flops, checkpointing=config.loop.checkpointing)
+    limit = config.machine.memory if config.loop.micro == "auto" else None
+    left = allowance(engine, limit) - used(engine) - held_bytes(config.loop, count, averaged=count)
+    timed = timed_count(per_forward(config.loop, devices), PATIENCE * peak / max(arithmetic, 1), left, activations)
+    if not timed:
+        return out | {"time": "not measured: there seems to be no room for a step of one latent on this device"}
+    rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine)
     out["time"] = (
         f"about {duration(train / rate)} per epoch, {duration(config.loop.steps * config.loop.batch / rate)} in all: {rate:,.3g} latents/s, "
-        f"{share:.0%} of this device's peak, by one step of {count} without compiling"
+        f"{rate / devices * arithmetic / peak:.0%} of this device's peak, by one step of {timed} without compiling"
     )
     return out
 
 
-def training_rate(
-    network: nn.Module, config: FitDiffusion, latent: tuple[int, ...], flops: int, engine: engines.Engine
-) -> tuple[float, int]:
-    """(latents per second over all devices, latents in the step that was timed): a step that takes seconds at most."""
-    affordable = PATIENCE * peak_rate(engine) / max(training_flops(flops), 1)
-    micro = config.loop.micro if isinstance(config.loop.micro, int) else config.loop.batch
-    count = max(1, min(micro, config.loop.batch // config.machine.devices, int(affordable)))
+def timed_count(wanted: int, affordable: float, left: float, activations: int) -> int:
+    """How many of the `wanted` latents a timed step takes: as many as are `affordable` in time, one at least, and as have room in
+    the bytes that are `left`, which may be none."""
+    return min(wanted, max(1, int(affordable)), max(0, int(TIMED * left / max(activations, 1))))
+
+
+def training_rate(network: nn.Module, config: FitDiffusion, latent: tuple[int, ...], count: int, engine: engines.Engine) -> float:
+    """Latents per second over all devices, by a step of `count` latents that is timed."""
     model = Learner(network.train(), config.loop, engine)
     x, label = torch.randn(count, *latent, device=engine.device), torch.zeros(count, dtype=torch.long, device=engine.device)
 
@@ -132,7 +146,7 @@ def training_rate(
         model.update(0)
         model.track(0)
 
-    return config.machine.devices * count / seconds_of(step, engine), count
+    return config.machine.devices * count / seconds_of(step, engine)
 
 
 def plan_sample(config: Sample) -> dict[str, Any]:
@@ -147,21 +161,35 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     }
 
 
-def costs(loop: Loop, parameters: int, activations: int, train: int, val: int, *, share: int = 1) -> dict[str, Any]:
-    """Epochs, memory and disk of a training: weights, gradients, two moments and the average, 4 bytes each, and activations.
-
-    Memory is that of one device, of as many as `share` the network.
-    """
-    micro = loop.micro if isinstance(loop.micro, int) else loop.batch
-    held = 20 * parameters / share
-    if micro < loop.batch // share:
-        held += 4 * parameters * (1 - 1 / share)  # gradients are shared at the last micro-batch only
+def costs(
+    loop: Loop, devices: int, parameters: int, activations: int, train: int, val: int, *, averaged: int, share: int = 1
+) -> dict[str, Any]:
+    """Epochs, memory and disk of a training. Memory is that of one of the `devices`, of as many as `share` the network: what is held
+    of it, and activations. `averaged` of the parameters are in the averages that loop.keep.averages asks for."""
+    each, held = per_forward(loop, devices), held_bytes(loop, parameters, averaged=averaged)
+    memory = held / share + each * activations
+    if each < loop.batch // devices:
+        memory += 4 * parameters * (1 - 1 / share)  # gradients are shared at the last micro-batch only
+    fewer = ", fewer where they have no room" if loop.micro == "auto" else ""
+    pairs = f", {human(8 * averaged)} for each pair of averages" if loop.keep.averages else ""
     return {
         "pictures": f"{train:,} + {val:,} held out",
         "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",
-        "memory": f"about {human(held + micro * activations)} in float32 with {micro} pictures per forward",
-        "disk": f"about {human(20 * parameters)}, and {human(4 * parameters)} for each snapshot",
+        "memory": f"about {human(memory)} in float32{' on each device' if devices > 1 else ''} with {each} pictures per forward{fewer}",
+        "disk": f"about {human(held)}, and {human(4 * parameters)} for each snapshot{pairs}",
     }
+
+
+def per_forward(loop: Loop, devices: int) -> int:
+    """Pictures that a device takes at once; with loop.micro=auto at most."""
+    own = engines.per_device(loop.batch, devices)
+    return min(loop.micro, own) if isinstance(loop.micro, int) else own
+
+
+def held_bytes(loop: Loop, parameters: int, *, averaged: int) -> int:
+    """Weights, gradients, two moments and the average, 4 bytes each; in a state the published weights take the gradients' place.
+    With loop.keep.averages two more averages of the parameters that are `averaged`."""
+    return 20 * parameters + (8 * averaged if loop.keep.averages else 0)
 
 
 def saved_bytes(network: nn.Module, forward: Any) -> int:

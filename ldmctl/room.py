@@ -20,15 +20,14 @@ from ldmctl.engine import Engine
 from ldmctl.errors import ConfigError, MemoryShortage
 
 FILLED = 0.9  # of what is free
-KNOBS = "In this order: loop.checkpointing=true, a smaller image.size, a smaller network (autoencoder.widths or denoiser.widths)."
+KNOBS = "loop.checkpointing=true needs less, and so does a smaller network."  # true of every stage that trains
 GIB = 2**30
 
 
 def largest_micro(step: Callable[[int], object], share: int, engine: Engine, *, memory: float | None = None) -> int:
     """The largest of 1, 2, 4, ..., `share` pictures whose step stays within `memory` GiB, by default nine tenths of what is
     free; the same on all ranks. `step(n)` makes one whole training step of n pictures. MemoryShortage if one is too many."""
-    allowed = memory * GIB if memory is not None else FILLED * (free(engine) + used(engine))
-    allowed = -_agreed(-allowed, engine)
+    allowed = -_agreed(-allowance(engine, memory), engine)
     found, peaks = 0, list[tuple[int, float]]()
     for count in sizes(share):
         if expected(peaks, count) > allowed:
@@ -48,6 +47,11 @@ def largest_micro(step: Callable[[int], object], share: int, engine: Engine, *, 
             f"and {allowed / GIB:.2f} GiB may be used. {KNOBS}"
         )
     return found
+
+
+def allowance(engine: Engine, memory: float | None = None) -> float:
+    """Bytes that this process may hold: `memory` GiB, by default nine tenths of what is free, with what it holds already."""
+    return memory * GIB if memory is not None else FILLED * (free(engine) + used(engine))
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -116,6 +120,8 @@ def free(engine: Engine) -> int:
     file = Path("/proc/meminfo")
     if file.exists():
         return min(_kilobytes(file, "MemAvailable"), granted()) // beside
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return sys.maxsize
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // beside
 
 

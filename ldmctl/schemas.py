@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ldmctl.config import Config, Free, PluginConfig, Slot
+from ldmctl.errors import did_you_mean
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -71,6 +72,18 @@ class Image(Config):
     )
     flip: bool = Field(False, description="mirror half of the pictures while training")
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, background: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(background)
+        except ValueError:
+            near = did_you_mean(background, ImageColor.colormap)
+            raise ValueError(f"not a colour; write a name such as white, or #rrggbb.{near}") from None
+        return background
 
 
 class Keep(Config):

@@ -46,6 +46,7 @@ NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
 FINER = ["an entry less in autoencoder.widths"]
 LOOSER = ["a smaller autoencoder.kl_weight", "a larger autoencoder.kl_target"]
 TIGHTER = ["a larger autoencoder.kl_weight", "a smaller autoencoder.kl_target"]
+WEIGHTS = {"losses.perceptual_weight": "perceptual", "adversarial.weight": "adversarial"}
 
 Level = Literal["good", "doubtful", "poor", "unknown"]
 
@@ -143,7 +144,8 @@ def judge_gain(found: Examination) -> Judgement | None:
     if gain.mean > 0:
         return Judgement(about, "doubtful", f"{text}: hardly more than shrinking keeps; try {_ways(found, *LONGER, *WIDER)}.")
     if any(_ratio(found, name) <= CLOSER for name in found.distances):
-        way = "a smaller losses.perceptual_weight or adversarial.weight"
+        critic = "a smaller adversarial.weight" + (" where there is a discriminator" if found.losses is None else "")
+        way = _ways(found, "a smaller losses.perceptual_weight", critic)
         return Judgement(about, "doubtful", f"{text}: sharper by the perceptual distance but less exact; if forms drift, try {way}.")
     way = _ways(found, *LONGER, "a larger loop.lr", *WIDER, *FINER)
     return Judgement(about, "poor", f"{text}: it keeps less than shrinking does, so most is still to be learned; try {way}.")
@@ -158,7 +160,8 @@ def judge_distance(found: Examination, name: str) -> Judgement:
     text += f", {ratio:.2f} times that of the shrunk pictures"
     if ratio <= CLOSER:
         return Judgement(title, "good", f"{text}: likely good enough.")
-    way = "more losses.perceptual_weight or loop.steps"
+    louder = "more losses.perceptual_weight" if _counts(found, "losses.perceptual_weight") else "perceptual=lpips"
+    way = _listed([louder, *LONGER], "or")
     if ratio < 1:
         return Judgement(title, "doubtful", f"{text}, where half would be convincing; try {way}.")
     return Judgement(title, "poor", f"{text}, so it looks no better than they do; try {way}.")
@@ -235,11 +238,16 @@ def judge_extremes(found: Examination) -> Judgement:
 
 
 def _ways(found: Examination, *ways: str) -> str:
-    """Of phrases around one dotted key each, those whose key this autoencoder has."""
+    """Of phrases around one dotted key each, those whose key would change something."""
     keys = [next(word for word in way.split() if "." in word) for way in ways]
-    own = {f"autoencoder.{key}" for key in found.keys}
-    here = [way for way, key in zip(ways, keys, strict=True) if key in own or not key.startswith("autoencoder.")]
-    return _listed(here or LONGER, "or")
+    return _listed([way for way, key in zip(ways, keys, strict=True) if _counts(found, key)] or LONGER, "or")
+
+
+def _counts(found: Examination, key: str) -> bool:
+    """Whether this autoencoder has the key, and was trained by the loss that it weighs."""
+    if key.startswith("autoencoder."):
+        return key.removeprefix("autoencoder.") in found.keys
+    return key not in WEIGHTS or found.losses is None or WEIGHTS[key] in found.losses
 
 
 def _listed(words: Sequence[str], joint: str = "and") -> str:

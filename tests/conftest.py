@@ -120,6 +120,21 @@ def vqvae_words():
     return ["autoencoder.type=vqvae", *VQVAE]
 
 
+@pytest.fixture
+def towers(tmp_path):
+    """Random weights of VGG16 and of squeezenet1_1, in the files that perceptual plugins read: {"lpips": path, "features": path}."""
+    import torch
+
+    models = pytest.importorskip("torchvision.models", exc_type=ImportError)
+    paths = {"lpips": tmp_path / "vgg16.pth", "features": tmp_path / "squeezenet.pth"}
+    with torch.device("meta"):
+        tower = models.vgg16(weights=None).features
+    state = {f"features.{name}": torch.randn(value.shape) * 0.03 for name, value in tower.state_dict().items()}
+    torch.save(state, paths["lpips"])
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), paths["features"])
+    return {name: str(path) for name, path in paths.items()}
+
+
 VQVAE = [
     "autoencoder.channels=3",
     "autoencoder.widths=[8,8]",

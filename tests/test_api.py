@@ -25,7 +25,7 @@ def chain(tmp_path_factory):
         "fit_ae": api.fit_ae(few, data="shapes", out=ae, **PLAIN),
         "encode_dataset": api.encode_dataset(["workers=0"], run=ae, out=cache, **PLAIN),
         "fit_diffusion": api.fit_diffusion([*small, "loop.steps=4", *TINY], latents=f"{cache}/", out=ldm, **PLAIN),
-        "sample": api.sample(["batch=4"], run=ldm, count=5, steps=2, label="red circle", guidance=2, out=folder / "samples", **PLAIN),
+        "sample": api.sample(["batch=4"], run=ldm, count=5, steps=2, label="green circle", guidance=2, out=folder / "samples", **PLAIN),
         "eval_lpips": api.eval_lpips(["perceptual=null", "workers=0"], run=ae, out=folder / "verdict", **PLAIN),
     }
     return folder, gave
@@ -46,8 +46,8 @@ def test_each_verb_gives_what_it_made(chain):
 def test_sample_leaves_one_png_per_seed_and_makes_none_twice(chain):
     folder, gave = chain
     assert sorted(file.name for file in (folder / "samples").glob("*.png")) == [*(f"{seed:06d}.png" for seed in range(5)), "grid.png"]
-    assert gave["sample"]["made"] == gave["sample"]["count"] == 5 and gave["sample"]["labels"] == ["red circle"] * 5
-    options = {"run": folder / "ldm", "steps": 2, "label": ["red circle"], "guidance": 2.0, "out": folder / "samples", **PLAIN}
+    assert gave["sample"]["made"] == gave["sample"]["count"] == 5 and gave["sample"]["labels"] == ["green circle"] * 5
+    options = {"run": folder / "ldm", "steps": 2, "label": ["green circle"], "guidance": 2.0, "out": folder / "samples", **PLAIN}
     assert api.sample(["batch=4"], count=6, **options)["made"] == 1
 
 

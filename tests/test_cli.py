@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -16,12 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl.cli import run
+from ldmctl.cli import less_memory, run
+from ldmctl.config import section_of
 from ldmctl.errors import PluginError
 from ldmctl.feed import open_pictures
 from ldmctl.presets import compose
 from ldmctl.registry import Plugin
-from ldmctl.schemas import FitAE
+from ldmctl.schemas import VERBS, FitAE
 
 AE = ["autoencoder.widths=[8,8]", "autoencoder.layers=1", "autoencoder.norm_groups=4", "autoencoder.attention=false"]
 LOOP = ["loop.steps=2", "loop.batch=4", "loop.report=1", "loop.save=2", "loop.preview=2", "loop.decay=constant", "loop.workers=0"]
@@ -174,6 +176,10 @@ def test_a_batch_larger_than_the_set_and_a_set_of_one_are_trained_on(tell):
         (["loop.batch=0"], "loop.batch: input should be greater than 0 (got 0)"),
         (["loop.betas=[2,3]"], "loop.betas.0: input should be less than 1 (got 2)"),
         (["image.size=-3"], "image.size: "),
+        (
+            ["image.background=whit"],
+            "image.background: not a colour; write a name such as white, or #rrggbb. Did you mean 'white'? (got 'whit')",
+        ),
         (["autoencoder=null"], "autoencoder: has keys of its own"),
         (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of fsq, identity, vae, vqvae."),
         (["autoencoder={type: vae, type: vqvae}"], "the key 'type' stands twice"),
@@ -200,6 +206,17 @@ def test_wrong_usage_is_one_json_object_too(tell):
         told = tell(*words, "--json")
         answer = json.loads(told.out)
         assert (told.code, answer["exit_code"]) == (2, 2) and said in answer["error"]
+
+
+def test_a_dry_run_refuses_what_the_command_refuses(there, tell):
+    shared = "loop.batch=10 cannot be shared by 3 devices; take a multiple of 3."
+    for words, said in (
+        ([*FIT_AE, "loop.batch=10", "--devices", "3"], shared),
+        ([*FIT_DIFFUSION, "loop.batch=10", "--devices", "3"], shared),
+        ([*FIT_DIFFUSION, "flip=true"], "flip=true, but cache holds no mirrored variants. Encode them: ldmctl encode-dataset flip=true"),
+    ):
+        told = tell(*words, "--out", "new", "--dry-run")
+        assert told.code == 2 and said in told.err and not Path("new").exists()
 
 
 @pytest.mark.parametrize(
@@ -300,6 +317,24 @@ def test_what_is_not_there_is_named_with_every_way_out(tell, words, said):
 def test_without_vgg_eval_lpips_says_how_to_have_the_other_numbers(there, tell):
     told = tell("eval-lpips", *HOST)
     assert told.code == 4 and "vgg16-397923af.pth" in told.err and "ldmctl eval-lpips perceptual=null" in told.err
+
+
+# -- memory: 7 ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "own", "foreign"),
+    [("fit-ae", "image.size", "machine.parallel"), ("fit-diffusion", "machine.parallel=fsdp", "image.size")],
+)
+def test_without_memory_only_keys_are_named_that_help_the_verb(there, tell, verb, own, foreign):
+    told = tell(*CHAIN[verb], "--out", "new", "loop.micro=auto", "machine.memory=0.001", "--json")
+    one, step = json.loads(told.out)["error"], less_memory([verb])
+    assert told.code == 7 and "A step of one picture needs" in one and "loop.micro" in step
+    for said in (one, step):
+        assert own in said and foreign not in said and "widths" not in said
+        named = re.findall(r"\b([a-z]+)\.([a-z]+)\b", said)
+        assert len(named) > 1 and all(key in section_of(VERBS[verb].model_fields[section]).model_fields for section, key in named)
+    assert "loop." not in less_memory(["sample"]) and "batch" in less_memory(["sample"])
 
 
 # -- what does not fit: 6 ---------------------------------------------------------

@@ -1,12 +1,13 @@
 """Layers, overrides and YAML mean what a reader of YAML 1.2 expects, and every mistake is named with its path."""
 
+import shlex
 from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import Field
 
 from ldmctl.config import Config, Free, PluginConfig, Slot, fixed_differences, flatten, free_keys, merge, plugin_config, resolve, spell_out
-from ldmctl.documents import parse_override, parse_overrides, read_yaml, write_yaml
+from ldmctl.documents import parse_override, parse_overrides, read_yaml, write_override, write_yaml
 from ldmctl.errors import ConfigError, PluginError
 
 
@@ -268,6 +269,14 @@ def test_keys_keep_their_order_and_lists_one_line():
 )
 def test_an_override_is_a_layer_of_one_key(word, layer):
     assert parse_override(word) == layer
+
+
+@pytest.mark.parametrize(
+    "value", [3, 1e-5, True, None, "features", "/a b/c.pth", "5", "no", "true", "", "a: b", "[x", ["layer1", "a,b"], {"every": 3}]
+)
+def test_an_override_is_written_as_it_is_read(value):
+    (word,) = shlex.split(write_override("a.b", value))
+    assert parse_override(word) == {"a": {"b": value}}
 
 
 @pytest.mark.parametrize("word", ["steps", "=5", ".steps=5", "a..b=1", "a.=1", ""])

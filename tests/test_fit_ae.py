@@ -9,7 +9,7 @@ from test_ranks import together
 from ldmctl import engine as engines
 from ldmctl import weights
 from ldmctl.engine import Engine
-from ldmctl.errors import ConfigError, MemoryShortage, MismatchError, MissingError, PluginError
+from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.stages import fit_ae as stage
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -141,7 +141,7 @@ def test_an_automatic_micro_batch_changes_nothing_that_is_learned(tmp_path, fit_
 
 
 def test_without_room_for_one_picture_the_knobs_are_named(tmp_path, fit_ae):
-    with pytest.raises(MemoryShortage, match=r"A step of one picture needs .* GiB.*checkpointing=true, a smaller image.size") as caught:
+    with pytest.raises(MemoryShortage, match=r"A step of one picture needs .* GiB.*loop\.checkpointing=true needs less") as caught:
         fit_ae(tmp_path / "run", "loop.micro=auto", "machine.memory=0.001")
     assert caught.value.exit_code == 7
 
@@ -304,6 +304,14 @@ def test_a_discriminator_that_pictures_are_too_small_for_is_refused_before_the_f
     with pytest.raises(PluginError, match="needs pictures of at least 64x64 and got 16x16"):
         fit_ae(tmp_path / "ae", "discriminator={type: patchgan, widths: [4, 4, 4, 4, 4]}", "adversarial.start=3")
     assert not (tmp_path / "ae").exists()
+
+
+def test_pictures_too_small_for_the_perceptual_loss_are_refused_before_the_first_step(tmp_path, fit_ae, towers):
+    words = ["image.size=12", f"perceptual={{type: lpips, weights: {towers['lpips']}}}"]
+    with pytest.raises(DataError, match="lpips needs pictures of at least 16 x 16 pixels, these have 12 x 12"):
+        fit_ae(tmp_path / "ae", *words)
+    assert not (tmp_path / "ae").exists()
+    assert (fit_ae(tmp_path / "same", *words, "autoencoder=identity") / "model.safetensors").exists(), "it learns nothing by the loss"
 
 
 def test_balancing_at_a_last_layer_that_is_not_there_is_refused_before_the_first_step(tmp_path, fit_ae, monkeypatch):

@@ -27,9 +27,10 @@ LAYERS = [
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
     {"sampling", "examination", "room", "arithmetic", "states", "store"},
     {"loop", "verdict", "exhibits", "chain", "layout"},
-    {"plan", "diagnosis", "encoding"},
+    {"diagnosis", "encoding"},
     {"checkup"},
     {"stages", "testing", "template"},
+    {"plan"},  # what a stage would refuse
     {"cli", "api"},
     {"__main__"},
 ]

@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from ldmctl.pictures import Pictures
 from ldmctl.presets import pictures_of
 from ldmctl.protocols import Example
 from ldmctl.schemas import FitAE, Image
-from ldmctl.stages.eval_lpips import eval_lpips, plan_eval_lpips, trained_with
+from ldmctl.stages.eval_lpips import eval_lpips, losses_of, plan_eval_lpips, trained_with
 from ldmctl.verdict import judge, verdict
 
 HOST = Engine(torch.device("cpu"), torch.float32)
@@ -472,6 +474,22 @@ def test_only_keys_that_this_autoencoder_has_are_named():
     assert look(Coded(), noise()).keys == {"codebook_size", "revive"}
 
 
+def test_only_weights_of_losses_that_the_run_had_are_advised():
+    drifting, far = whole(gains=gained(-1), measures=measured(lpips=0.19)), whole(measures=measured(lpips=0.3))
+
+    def ways(found, about, *losses):
+        return next(each.sentence for each in judge(replace(found, losses=frozenset(losses))) if each.about == about).rpartition("try ")[2]
+
+    gain = "the gain over shrinking"
+    assert ways(drifting, gain, "perceptual", "adversarial") == "a smaller losses.perceptual_weight or a smaller adversarial.weight."
+    assert ways(drifting, gain, "perceptual") == "a smaller losses.perceptual_weight."
+    assert ways(drifting, gain, "adversarial") == "a smaller adversarial.weight."
+    assert ways(drifting, gain) == "more loop.steps."
+    assert ways(far, "LPIPS", "perceptual") == "more losses.perceptual_weight or more loop.steps."
+    assert ways(far, "LPIPS") == ways(far, "LPIPS", "adversarial") == "perceptual=lpips or more loop.steps."
+    assert drifting.losses is None and "a smaller adversarial.weight where there is a discriminator" in " ".join(verdict(drifting))
+
+
 def test_a_distance_is_called_lpips_only_when_it_is():
     measures, baseline = ({name: means[name] for name in ("psnr", "ssim")} for means in (whole().measures, whole().baseline))
     found = whole(measures=measures | {"features": around(0.3)}, distances=["features"], baseline=baseline | {"features": around(0.5)})
@@ -557,19 +575,6 @@ def test_without_lpips_the_runs_own_distance_is_offered(tiny, quiet, vae_run, tm
         eval_lpips(tiny("eval-lpips", *words, below=pictures_of(vae_run)), voice=quiet)
 
 
-@pytest.fixture
-def towers(tmp_path):
-    """Random weights of VGG16 and of squeezenet1_1, in the files that perceptual plugins read: {"lpips": path, "features": path}."""
-    models = pytest.importorskip("torchvision.models", exc_type=ImportError)
-    paths = {"lpips": tmp_path / "vgg16.pth", "features": tmp_path / "squeezenet.pth"}
-    with torch.device("meta"):
-        tower = models.vgg16(weights=None).features
-    state = {f"features.{name}": torch.randn(value.shape) * 0.03 for name, value in tower.state_dict().items()}
-    torch.save(state, paths["lpips"])
-    torch.save(models.squeezenet1_1(weights=None).state_dict(), paths["features"])
-    return {name: str(path) for name, path in paths.items()}
-
-
 def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, quiet, vae_run, tmp_path, towers, capsys):
     run, slot = tmp_path / "ae", "{type: features, network: squeezenet1_1, weights: %s}"
     run.mkdir()
@@ -590,3 +595,67 @@ def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, qu
         and "features-squeezenet1_1" not in said
         and "trained with the perceptual distance features" in capsys.readouterr().err
     )
+
+
+@pytest.fixture
+def trained(tiny, vae_run, tmp_path):
+    """trained(slot, asked) -> the config of an eval-lpips of a copy of the tiny VAE, whose config says that it was trained with this slot."""
+
+    def config(slot, asked):
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        (run / "model.safetensors").write_bytes((vae_run / "model.safetensors").read_bytes())
+        (run / "config.yaml").write_text(
+            (vae_run / "config.yaml").read_text().replace("perceptual: null", f"perceptual: {json.dumps(slot)}")
+        )
+        below = pictures_of(vae_run)
+        below["image"] = {**below["image"], "size": 32}
+        words = [f"run={run}", f"perceptual={json.dumps(asked)}", "count=2", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
+        return tiny("eval-lpips", *words, below=below)
+
+    return config
+
+
+def test_a_distance_of_the_same_type_by_another_network_is_measured_as_well(quiet, tmp_path, towers, trained):
+    models = pytest.importorskip("torchvision.models", exc_type=ImportError)
+    torch.save(models.squeezenet1_0(weights=None).state_dict(), tmp_path / "other.pth")
+    slot = {"type": "features", "network": "squeezenet1_1", "weights": towers["features"]}
+    config = trained(slot, {"type": "features", "network": "squeezenet1_0", "weights": str(tmp_path / "other.pth")})
+    assert plan_eval_lpips(config)["measures"] == "psnr, ssim, features-squeezenet1_0, features-squeezenet1_1"
+    assert {"features-squeezenet1_0", "features-squeezenet1_1"} <= set(eval_lpips(config, voice=quiet))
+
+
+def test_two_distances_of_one_title_are_told_apart_unless_they_are_the_same(tmp_path, towers, trained):
+    slot = {"type": "features", "network": "squeezenet1_1", "weights": towers["features"]}
+    other = plan_eval_lpips(trained(slot, {**slot, "layers": ["features.3"]}))
+    assert other["measures"] == "psnr, ssim, features-squeezenet1_1, features-squeezenet1_1-trained"
+    copy = tmp_path / "copy.pth"
+    copy.write_bytes(Path(towers["features"]).read_bytes())
+    for asked in (slot, {**slot, "weights": str(copy)}):
+        assert plan_eval_lpips(trained(slot, asked))["measures"] == "psnr, ssim, features-squeezenet1_1"
+
+
+def test_the_runs_own_distance_is_offered_with_the_keys_that_make_it(tiny, quiet, tmp_path, monkeypatch, trained):
+    pytest.importorskip("torchvision.models", exc_type=ImportError)
+    for name, value in {"LDMCTL_OFFLINE": "1", "LDMCTL_WEIGHTS_DIR": str(tmp_path), "TORCH_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    slot = {"type": "features", "network": "resnet50", "layers": ["layer1", "layer2"], "weights": None}
+    for asked in ({"type": "lpips"}, {"type": "features"}):
+        with pytest.raises(MissingError, match="With the distance that the run was trained with") as caught:
+            eval_lpips(trained(slot, asked), voice=quiet)
+        words = shlex.split(str(caught.value).rpartition("ldmctl eval-lpips ")[2])
+        assert words == ["perceptual=features", "perceptual.network=resnet50", 'perceptual.layers=["layer1", "layer2"]']
+        assert tiny("eval-lpips", *words).perceptual.model_dump() == slot
+    with pytest.raises(MissingError) as caught:
+        eval_lpips(trained(slot, slot), voice=quiet)
+    assert "trained with" not in str(caught.value)
+
+
+def test_the_verdict_on_a_run_minds_which_losses_it_had(quiet, towers, trained):
+    asked = {"type": "features", "network": "squeezenet1_1", "weights": towers["features"]}
+    for slot, way in ((None, "perceptual=lpips"), (asked, "more losses.perceptual_weight")):
+        config = trained(slot, asked)
+        assert losses_of(Path(config.run) / "model.safetensors") == (frozenset({"perceptual"}) if slot else frozenset())
+        sentence = next(each for each in eval_lpips(config, voice=quiet)["verdict"] if each.startswith("features-squeezenet1_1"))
+        assert sentence.endswith(f"try {way} or more loop.steps.")
+    assert losses_of(Path("nowhere") / "model.safetensors") is None

@@ -14,7 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
-from ldmctl.errors import LdmctlError, one_line
+from ldmctl.errors import LdmctlError, MemoryShortage, one_line
+
+ALSO = {  # what else makes a step of one picture need less, by verb
+    "fit-ae": "a smaller image.size",
+    "fit-diffusion": "machine.parallel=fsdp with more --devices, which then share the denoiser",
+}
 
 app = typer.Typer(
     name="ldmctl",
@@ -64,6 +69,9 @@ def run(words: list[str] | None = None) -> int:
         return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except MemoryShortage as error:
+        also = ALSO.get(words[0])
+        return fail(f"{error} Or take {also}." if also else str(error), error.exit_code, words)
     except LdmctlError as error:
         return fail(str(error), error.exit_code, words)
     except Exception as error:
@@ -71,7 +79,7 @@ def run(words: list[str] | None = None) -> int:
             error.show()
             return tell(error.format_message(), getattr(error, "exit_code", 2), words)
         if is_memory_shortage(error):
-            return fail(f"Out of memory ({one_line(error)[:160]}). In this order: {less_memory(words)}.", 7, words)
+            return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
         if is_disk_shortage(error):
             return fail(
                 f"A file could not be written ({one_line(error)[:160]}). What was saved before is intact; make room first.", 6, words
@@ -94,13 +102,16 @@ def tell(sentence: str, code: int, words: list[str]) -> int:
 
 
 def less_memory(words: list[str]) -> str:
-    """The three knobs that make the same command need less memory, the harmless first."""
-    if {"fit-ae", "fit-diffusion", "quickstart"} & set(words[:1]):
+    """A sentence on what makes the same command need less memory, the harmless first; of keys that its verb has."""
+    verb = words[0] if words else ""
+    if verb == "quickstart":
+        return "Type the command that it printed last by itself: it says which of its keys need less."
+    if verb in ALSO:
         return (
-            "1. loop.micro=8, or auto (fewer pictures per forward, the same result); 2. loop.checkpointing=true (slower, the same result); "
-            "3. a smaller image.size or network"
+            "In this order: 1. loop.micro=8, or auto (fewer pictures per forward, the same result); "
+            f"2. loop.checkpointing=true (slower, the same result); 3. a smaller network, or {ALSO[verb]}."
         )
-    return "1. batch=4; 2. --precision bf16; 3. --device cpu"
+    return "In this order: 1. batch=4; 2. --precision bf16; 3. --device cpu."
 
 
 def is_disk_shortage(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """How good an autoencoder is and whether that is enough for diffusion; or how far two folders of pictures are apart."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from ldmctl import engine as engines
 from ldmctl import registry
 from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.config import plugin_config
-from ldmctl.engine import Engine
+from ldmctl.config import flatten, plugin_config
+from ldmctl.documents import write_override
+from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, DataError, LdmctlError, MismatchError, MissingError
 from ldmctl.examination import examine, measure, title_of
 from ldmctl.exhibits import write_pictures
@@ -45,7 +47,17 @@ def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None
     codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, voice)
 
     # Measure.
-    found = examine(codec, splits, distances, engine, count=config.count, batch=config.batch, workers=config.workers, voice=voice)
+    found = examine(
+        codec,
+        splits,
+        distances,
+        engine,
+        count=config.count,
+        batch=config.batch,
+        workers=config.workers,
+        losses=losses_of(source),
+        voice=voice,
+    )
 
     # Say it.
     result = {"of": f"reconstructions by {source} of the {found.split} split", **found.as_dict(), "verdict": verdict(found)}
@@ -142,23 +154,49 @@ def build_distances(config: EvalLpips, source: Path, engine: Engine, voice: Voic
     if config.perceptual is None:
         return []
     trained = trained_with(source)
-    distances = [build_perceptual(config, engine, config.image.channels, trained)]
-    if trained is not None and trained["type"] != config.perceptual.type:
-        try:
-            own = plugin_config("perceptual", trained)
-            distances.append(registry.build("perceptual", own, image_channels=config.image.channels).to(engine.device))
-        except LdmctlError as error:
-            voice.warn(f"The run was trained with the perceptual distance {trained['type']}, which is not measured: {error}")
-    return distances
+    asked = build_perceptual(config, engine, config.image.channels, trained)
+    if trained is None:
+        return [asked]
+    try:
+        own = plugin_config("perceptual", trained)
+        if own == config.perceptual:
+            return [asked]
+        built = registry.build("perceptual", own, image_channels=config.image.channels).to(engine.device)
+    except LdmctlError as error:
+        voice.warn(f"The run was trained with the perceptual distance {trained['type']}, which is not measured: {error}")
+        return [asked]
+    if title_of(built) == title_of(asked):  # such as other layers of the same network
+        if agree(asked, built, config, engine):
+            return [asked]
+        built.title = f"{title_of(built)}-trained"
+    return [asked, built]
+
+
+def agree(one: Any, other: Any, config: EvalLpips, engine: Engine) -> bool:
+    """Whether two distances say the same of two pictures of noise, as they do when they differ in where their weights lie."""
+    shape = (1, config.image.channels, config.image.size, config.image.size)
+    pair = [torch.rand(shape, generator=generator("cpu", "agree", index)).to(engine.device) * 2 - 1 for index in range(2)]
+    with torch.no_grad():
+        return torch.equal(one(*pair), other(*pair))
+
+
+def config_beside(source: Path) -> dict[str, Any] | None:
+    """The config of the run that a file of weights lies in; None without one."""
+    folders = (source.parent, source.parent.parent)  # a snapshot lies one deeper
+    return next((config_of(folder) for folder in folders if (folder / "config.yaml").exists()), None)
 
 
 def trained_with(source: Path) -> dict[str, Any] | None:
     """The perceptual slot in the config of the run that a file of weights lies in; None without one, or without its config."""
-    for folder in (source.parent, source.parent.parent):  # a snapshot lies one deeper
-        if (folder / "config.yaml").exists():
-            slot = config_of(folder).get("perceptual")
-            return slot if isinstance(slot, dict) and "type" in slot else None
-    return None
+    slot = (config_beside(source) or {}).get("perceptual")
+    return slot if isinstance(slot, dict) and "type" in slot else None
+
+
+def losses_of(source: Path) -> frozenset[str] | None:
+    """Which of the losses perceptual and adversarial that run had; None without its config."""
+    config = config_beside(source)
+    slots = {"perceptual": "perceptual", "adversarial": "discriminator"}
+    return None if config is None else frozenset(loss for loss, slot in slots.items() if config.get(slot))
 
 
 def build_perceptual(config: EvalLpips, engine: Engine, channels: int, trained: dict[str, Any] | None = None) -> Any:
@@ -169,6 +207,14 @@ def build_perceptual(config: EvalLpips, engine: Engine, channels: int, trained: 
         return registry.build("perceptual", config.perceptual, image_channels=channels).to(engine.device)
     except MissingError as error:
         ways = "For PSNR and SSIM alone: ldmctl eval-lpips perceptual=null"
-        if trained is not None and trained["type"] != config.perceptual.type:
-            ways += f"\nWith the distance that the run was trained with: ldmctl eval-lpips perceptual={trained['type']}"
+        if trained is not None and (words := words_for(trained)) != words_for(config.perceptual.model_dump(mode="json")):
+            ways += f"\nWith the distance that the run was trained with: ldmctl eval-lpips {words}"
         raise type(error)(f"{error}\n{ways}") from None
+
+
+def words_for(slot: dict[str, Any]) -> str:
+    """What asks for the perceptual distance of a slot: its type, and its keys that are not at their defaults."""
+    with suppress(LdmctlError):  # of a plugin that is not here
+        slot = plugin_config("perceptual", slot).model_dump(mode="json", exclude_defaults=True)
+    keys = [write_override(f"perceptual.{path}", value) for path, value in flatten(slot) if path != "type"]
+    return " ".join([f"perceptual={slot['type']}", *keys])

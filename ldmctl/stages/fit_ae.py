@@ -232,8 +232,11 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
             voice.say(line)
     if config.train == "decoder":
         decoder_only(autoencoder)
-    if discriminator is not None and any(parameter.requires_grad for parameter in autoencoder.parameters()):
+    learns = any(parameter.requires_grad for parameter in autoencoder.parameters())
+    if discriminator is not None and learns:
         try_out(discriminator, autoencoder, config, engine)
+    if perceptual is not None and learns:
+        try_perceptual(perceptual, config, engine)
     around = None
     if config.losses.equivariance_weight:
         keys = config.losses
@@ -256,6 +259,13 @@ def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, eng
     with torch.no_grad():
         discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
     discriminator.train(learning)
+
+
+def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
+    """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
+    blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
+    with torch.no_grad(), engine.autocast():
+        perceptual(blank, blank)
 
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
@@ -322,7 +332,10 @@ def conclude(
     """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
     with parts.model.averaged() as averaged:
         codec = Codec(averaged, engine, at_once=at_once)
-        found = examine(codec, pictures, parts.perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers, voice=voice)
+        had = {"perceptual": parts.perceptual, "adversarial": parts.critic}
+        losses = frozenset(name for name, part in had.items() if part is not None)
+        sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
+        found = examine(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, voice=voice)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
