@@ -43,11 +43,13 @@ class Adversary(nn.Module):
         first = -1 if config.start == "auto" else start_step(config.start, steps)
         self.warmup, self.ramp = (in_steps(each, steps) for each in (config.warmup, config.ramp))
         self.plateau = Plateau(steps) if config.start == "auto" else None
-        latest = first if self.plateau is None else self.plateau.latest
-        if latest + self.warmup >= steps:
+        self.latest = (
+            first if self.plateau is None else self.plateau.latest
+        )  # the first step of the discriminator, or what it is without a plateau
+        if self.latest + self.warmup >= steps:
             on = "on: never" if self.plateau is None else "at the latest, if adversarial.start=auto finds no plateau: never"
             raise ConfigError(
-                f"The autoencoder hears its discriminator from step {latest + self.warmup:,} of {steps:,} {on}. "
+                f"The autoencoder hears its discriminator from step {self.latest + self.warmup:,} of {steps:,} {on}. "
                 "Set adversarial.start or adversarial.warmup lower, or loop.steps higher."
             )
         self.register_buffer("begun", torch.tensor(first))

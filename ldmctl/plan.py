@@ -11,10 +11,12 @@ from ldmctl import registry
 from ldmctl.adversarial import Adversary
 from ldmctl.arithmetic import forward_flops, peak_rate, seconds_of, training_flops
 from ldmctl.codec import load_autoencoder
+from ldmctl.diffusion import levels
 from ldmctl.errors import MissingError
 from ldmctl.feed import open_pictures
 from ldmctl.images import pad_to
 from ldmctl.initial import load_initial
+from ldmctl.latents import open_latents
 from ldmctl.learner import Learner
 from ldmctl.manifest import WIDTHS
 from ldmctl.network import build_network, describe_network, load_network
@@ -22,18 +24,18 @@ from ldmctl.room import allowance, used
 from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
 from ldmctl.sharding import refuse_single_numbers
-from ldmctl.stages.fit_ae import try_perceptual
-from ldmctl.stages.fit_diffusion import check_cache
+from ldmctl.stages.fit_ae import rehearsal, try_perceptual
+from ldmctl.stages.fit_diffusion import check_cache, check_preview
 from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
 
-PATIENCE = 1.0  # seconds at a device's peak that a timed step may take; it takes a few times as long
+PATIENCE = 1.0  # seconds that a timed step may take; where arithmetic foretells it, at the device's peak, and it takes a few times as long
 TIMED = 0.5  # of the room that is left, for what a timed forward keeps: its backward needs more beside it
 HOST = engines.Engine(torch.device("cpu"), torch.float32)
 
 
 def plan_fit_ae(config: FitAE) -> dict[str, Any]:
-    """Parameters, latent, steps, memory and disk of a fit-ae; what cannot work raises as it would in earnest."""
+    """Parameters, latent, steps, memory, disk and time of a fit-ae; what cannot work raises as it would in earnest."""
     engine = engines.start(config.machine)
     engines.per_device(config.loop.batch, config.machine.devices)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
@@ -55,22 +57,56 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         activations += 3 * saved_bytes(discriminator, lambda: discriminator(image)[0])
         count += critics
         out["discriminator"] = f"{critics:,} parameters, {begins}"
+    perceptual = None
     if config.perceptual is not None:
-        out["perceptual"] = describe_perceptual(config, engine, used=averaged > 0)
-    return out | costs(config.loop, config.machine.devices, count, activations, len(train), len(val), averaged=averaged)
+        perceptual = planned_perceptual(config, engine, used=averaged > 0)
+        missing = "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
+        out["perceptual"] = missing if perceptual is None else f"{config.perceptual.type}, its weights are there"
+    if perceptual is not None:
+        made = image.clone().requires_grad_()
+        activations += saved_bytes(perceptual, lambda: perceptual(made, image))
+        perceptual = perceptual.to(engine.device)
+    out |= costs(config.loop, config.machine.devices, count, activations, len(train), len(val), averaged=averaged)
+    if averaged:
+        out["time"] = time_of_fit_ae(config, perceptual, engine, held_bytes(config.loop, count, averaged=averaged), activations)
+    return out
 
 
-def describe_perceptual(config: FitAE, engine: engines.Engine, *, used: bool) -> str:
-    """Whether the perceptual loss could be used; raises where its absence, or pictures too small for it where it is `used`, would stop the run."""
+def planned_perceptual(config: FitAE, engine: engines.Engine, *, used: bool) -> Any:
+    """The perceptual loss on the CPU, None where the run would go without; raises where its absence, or pictures too small for it where
+    it is `used`, would stop the run."""
     try:
         perceptual = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError:
         if config.losses.perceptual_missing == "error":
             raise
-        return "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
+        return None
     if used:
-        try_perceptual(perceptual.to(engine.device), config, engine)
-    return f"{config.perceptual.type}, its weights are there"  # type: ignore[union-attr]
+        try_perceptual(perceptual, config, HOST)
+    return perceptual
+
+
+def time_of_fit_ae(config: FitAE, perceptual: Any, engine: engines.Engine, held: int, activations: int) -> str:
+    """How long it would take, by whole steps that are timed, first of one picture, then of as many as take a second."""
+    limit = config.machine.memory if config.loop.micro == "auto" else None
+    left = allowance(engine, limit) - used(engine) - held
+    if not timed_count(1, 1, left, activations):
+        return "not measured: there seems to be no room for a step of one picture on this device"
+    most, side, devices = per_forward(config.loop, config.machine.devices), config.image.size, config.machine.devices
+    pictures = torch.randint(256, (most, config.image.channels, side, side), dtype=torch.uint8)
+
+    def rate(config: FitAE) -> tuple[float, int]:
+        step = rehearsal(config, perceptual, engine)
+        count = timed_count(most, PATIENCE / seconds_of(lambda: step(pictures[:1]), engine), left, activations)
+        return devices * count / seconds_of(lambda: step(pictures[:count]), engine), count
+
+    alone, count = rate(config.model_copy(update={"discriminator": None}))
+    if config.discriminator is None:
+        return f"about {duration(config.loop.steps * config.loop.batch / alone)} in all: {alone:,.3g} pictures/s, by a step of {count}"
+    together, count = rate(config)
+    first = Adversary(config.adversarial, config.loop.steps).latest
+    spent = config.loop.batch * (first / alone + (config.loop.steps - first) / together)
+    return f"about {duration(spent)} in all: {alone:,.3g} pictures/s, {together:,.3g} with the discriminator, by a step of {count}"
 
 
 def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
@@ -98,7 +134,9 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     """
     engine, devices = engines.start(config.machine), config.machine.devices
     engines.per_device(config.loop.batch, devices)
-    manifest = check_cache(config, Path(config.latents).expanduser())
+    manifest = check_cache(config, cache := Path(config.latents).expanduser())
+    check_preview(config, open_latents(cache, manifest, "train"))
+    levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
     engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
@@ -203,8 +241,6 @@ def saved_bytes(network: nn.Module, forward: Any) -> int:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    if parameter_count(network) == 0:
-        return 0
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         kept = forward()
     del kept

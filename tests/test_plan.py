@@ -49,6 +49,25 @@ def test_an_autoencoder_has_the_memory_of_one_device_too(tiny):
     assert (whole[1], share[1]) == (64, 8) and share[0] < whole[0]
 
 
+def test_the_time_of_a_fit_ae_is_said_with_and_without_its_discriminator(tiny):
+    alone, both = (plan_fit_ae(tiny("fit-ae", *words))["time"] for words in ([], ["discriminator={type: patchgan, widths: [8]}"]))
+    assert re.fullmatch(r"about .+ in all: [\d.,e+]+ pictures/s, by a step of [1-8]", alone)
+    assert re.fullmatch(r"about .+ in all: [\d.,e+]+ pictures/s, [\d.,e+]+ with the discriminator, by a step of [1-8]", both)
+
+
+def test_the_memory_of_a_perceptual_loss_is_counted(tiny, towers):
+    slot = f"perceptual={{type: features, network: squeezenet1_1, weights: {towers['features']}}}"
+    alone, with_it = (plan_fit_ae(tiny("fit-ae", "image.size=32", *words)) for words in ([], [slot]))
+    assert memory(with_it)[0] > 1.05 * memory(alone)[0] and "time" in with_it
+
+
+def test_previews_that_cannot_be_made_are_refused(planned):
+    with pytest.raises(ConfigError, match=r"preview\.guidance=3 needs a network that also learns without labels"):
+        planned("drop=0", "preview.guidance=3")
+    with pytest.raises(ConfigError, match="steps"):
+        planned("schedule=linear", "preview.steps=5000")
+
+
 @pytest.mark.parametrize("every", [0, 1])
 def test_what_is_held_is_what_a_learner_holds_with_the_averages_that_are_kept(every):
     network, loop = nn.Linear(100, 100), Loop(keep={"averages": every})

@@ -5,7 +5,7 @@ on the picture meet at the reconstruction, where the adversarial one is balanced
 against the others, and go through the decoder in one backward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -269,22 +269,27 @@ def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
 
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
-    """The largest micro-batch that one real step has room for: both networks, all losses, optimizers and averages; made of parts
-    of its own, which are thrown away."""
+    """The largest micro-batch that one real step has room for."""
+    pictures, step = train.batch([(index % len(train), None) for index in range(share)]).image, rehearsal(config, perceptual, engine)
+    return largest_micro(lambda count: step(pictures[:count]), share, engine, memory=config.machine.memory)
+
+
+def rehearsal(config: FitAE, perceptual: Any, engine: Engine) -> Callable[[Tensor], None]:
+    """A step on pictures uint8 [B,C,H,W] with all that a step can have: both networks, all losses, optimizers and averages; made of
+    parts of its own, which are thrown away."""
     always = config.adversarial.model_copy(update={"start": 0, "warmup": 0, "ramp": 0})
     config = config.model_copy(update={"adversarial": always})
     parts = build_parts(config, perceptual, engine)
-    pictures = train.batch([(index % len(train), None) for index in range(share)]).image
 
-    def step(count: int) -> None:
-        backward(parts, config, on_device(pictures[:count], engine), 0, 1.0, engine, last=True)
+    def step(pictures: Tensor) -> None:
+        backward(parts, config, on_device(pictures, engine), 0, 1.0, engine, last=True)
         for learner in parts.learners.values():
             learner.update(0)
             learner.after_step()
             if learner.average:
                 learner.track(0)
 
-    return largest_micro(step, share, engine, memory=config.machine.memory)
+    return step
 
 
 def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, Tensor]:

@@ -280,5 +280,5 @@ def test_facts_say_how_far_latents_spread_and_what_rounding_loses():
 def test_a_fresh_codebook_starts_on_the_data():
     vqvae = make("vqvae")
     vqvae(pictures())
-    assert vqvae.after_step() == ["quantize.embedding.weight"]
+    assert list(vqvae.after_step()) == ["quantize.embedding.weight"]
     assert (vqvae(pictures()).facts["codes_counts"] > 0).sum() > 16
