@@ -62,7 +62,7 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         perceptual = planned_perceptual(config, engine, used=averaged > 0)
         missing = "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
         out["perceptual"] = missing if perceptual is None else f"{config.perceptual.type}, its weights are there"
-    if perceptual is not None:
+    if perceptual is not None and averaged:
         made = image.clone().requires_grad_()
         activations += saved_bytes(perceptual, lambda: perceptual(made, image))
         perceptual = perceptual.to(engine.device)
