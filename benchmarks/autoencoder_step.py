@@ -1,6 +1,6 @@
 """One full training step of an autoencoder, ours beside the same step made of diffusers and lpips.
 
-python benchmarks/autoencoder_step.py              # half an hour on two cores; writes results/autoencoder_step.json
+python benchmarks/autoencoder_step.py              # a quarter of an hour on two cores; writes results/autoencoder_step.json
 python benchmarks/autoencoder_step.py --rounds 1 --steps 3 --print   # only a look
 
 A step is one update of the autoencoder and one of the discriminator on batches of one size: pixel, LPIPS (VGG16) and adversarial loss with its adaptive

@@ -1,6 +1,6 @@
 """One training step of a U-Net on cached latents, ours beside the same U-Net in the loop of diffusers' train_unconditional example.
 
-python benchmarks/denoiser_step.py              # half an hour on two cores, most of it compiling; writes results/denoiser_step.json
+python benchmarks/denoiser_step.py              # a quarter of an hour on two cores; writes results/denoiser_step.json
 python benchmarks/denoiser_step.py --rounds 1 --steps 6 --report 1 --print   # only a look
 
 A step is everything between two updates: reading the batch, noise, forward, backward, clipping, AdamW and the moving average. Ours is the command
