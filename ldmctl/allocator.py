@@ -3,7 +3,7 @@
 glibc takes a block that is larger than a threshold from the system directly, and raises the threshold, up to 32 MiB, to the largest
 block that was let go of. What is smaller is cut from a heap whose gaps it keeps: a loop over maps of many sizes then holds several
 times what is alive, another multiple each time it runs. What is free at the heap's end goes back above another threshold, so that a
-training step, which lets go of all its maps, has them zeroed by the system again and again.
+training step, or a batch that is encoded, lets go of all its maps and has them zeroed by the system again and again.
 
 All of it holds for the whole process. On an accelerator, and without glibc, nothing happens.
 """
@@ -22,7 +22,7 @@ KEPT = 2**30  # free bytes at the heap's end that are not given back
 
 
 def keep_blocks(device: torch.device) -> None:
-    """From now on blocks of less than 32 MiB, up to 1 GiB that is free, are kept for use again: steps of training take the same ones."""
+    """From now on blocks of less than 32 MiB, up to 1 GiB that is free, are kept for use again: steps of training and batches to encode take the same ones."""
     if option := _option(device):
         option(MMAP, GROWN)
         option(TRIM, KEPT)

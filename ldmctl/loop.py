@@ -7,22 +7,21 @@ with Training(...) as training:
 """
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ldmctl import states, weights
-from ldmctl.allocator import keep_blocks
 from ldmctl.arithmetic import peak_rate
 from ldmctl.averages import LENGTHS, file_of
 from ldmctl.engine import Engine
 from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.guard import Guard
 from ldmctl.learner import Learner, learning_rate
+from ldmctl.meter import Meter
 from ldmctl.room import GIB, held
 from ldmctl.run import Run
 from ldmctl.schemas import Loop
@@ -103,7 +102,6 @@ class Training:
             self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
     def __enter__(self) -> "Training":
-        keep_blocks(self.engine.device)
         self.signals.__enter__()
         self.bar.__enter__()
         return self
@@ -268,150 +266,9 @@ class Training:
         return self.engine.any(flag) if self.model.sharded else flag
 
 
-class Guard:
-    """Counts steps that were not finite, and gives the run up after `patience` of them in a row.
-
-    On an accelerator a step's flag is read one step later, so that nothing waits.
-    """
-
-    def __init__(self, patience: int):
-        self.patience = patience
-        self.in_a_row = 0
-        self.pending: list[tuple[int, Tensor, Any, Tensor]] = []
-
-    def add(self, step: int, bad: Tensor, items: Tensor) -> None:
-        """The flag of one optimizer step and the items it was made of."""
-        if self.pending and self.pending[-1][0] < step:
-            self.check()
-        if bad.device.type == "cuda":
-            host = torch.empty((), pin_memory=True).copy_(bad, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self.pending.append((step, host, event, items))
-        else:
-            self.pending.append((step, bad, None, items))
-
-    def check(self) -> None:
-        """Read the flags that are there; DivergedError after too many in a row, with the items of the last."""
-        pending, self.pending = self.pending, []
-        if not pending:
-            return
-        for _, _, event, _ in pending:
-            if event is not None:
-                event.synchronize()
-        if not any(float(bad) for _, bad, _, _ in pending):
-            self.in_a_row = 0
-            return
-        self.in_a_row += 1
-        if self.in_a_row >= self.patience:
-            step, _, _, items = pending[-1]
-            raise DivergedError(
-                f"Loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step + 1:,}. The last good state is kept. "
-                f"Items of the last such batch: {_some(items.tolist())}. Try a lower loop.lr, or machine.precision=fp32."
-            )
-
-
-class Meter:
-    """Averages of what is reported, kept on the device and read once per report.
-
-    A name's ending says how ranks and steps join: _sum, _max, else the mean. Histograms, _counts, are summed over an epoch
-    of so many steps, or over the report without one, since how many bins are used depends on how many items were seen:
-    `codes_counts` is reported as `codes_used`, `codes_dead` (the share of bins that is not) and `codes_perplexity`, of the
-    last whole epoch, or in the first one so far.
-    """
-
-    def __init__(self, engine: Engine, *, epoch: int | None = None):
-        self.engine = engine
-        self.epoch = epoch
-        self.whole: dict[str, Tensor] = {}  # histograms of the last whole epoch, over all ranks
-        self.counts: dict[str, Tensor] = {}  # of this one, of this rank
-        self.start()
-
-    def start(self) -> None:
-        """Forget all but the histograms and take the time."""
-        self.values: dict[str, Tensor] = {}
-        self.shares: dict[str, float] = {}
-        self.began = time.monotonic()
-        self.steps = 0.0
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Around what takes time and is no step."""
-        begun = time.monotonic()
-        yield
-        self.began += time.monotonic() - begun
-
-    def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
-        """Add one micro-batch."""
-        for name, value in values.items():
-            if name.endswith("_counts"):
-                self.counts[name] = self.counts.get(name, 0) + value.detach().long()
-                continue
-            value = torch.as_tensor(value, device=self.engine.device).detach().float()
-            old = self.values.get(name)
-            if name.endswith("_max"):
-                self.values[name] = value if old is None else torch.maximum(old, value)
-            elif name.endswith("_sum"):
-                self.values[name] = value.clone() if old is None else old + value
-            else:
-                self.values[name] = value * share if old is None else old + value * share
-                self.shares[name] = self.shares.get(name, 0.0) + share
-        if "loss" in values:
-            self.steps += share
-
-    def step(self, done: int) -> None:
-        """After this many steps: an epoch may be whole."""
-        if self.epoch and done % self.epoch == 0 and self.counts:
-            self.whole = {name: self.engine.total(value) for name, value in self.counts.items()}
-            self.counts = {}
-
-    def read(self) -> tuple[dict[str, float], float, float]:
-        """(values by name, seconds, steps) since the last reading; then starts anew."""
-        out: dict[str, float] = {}
-        for name, value in self.values.items():
-            if name.endswith("_max"):
-                out[name] = float(self.engine.maximum(value))
-            elif name.endswith("_sum"):
-                out[name.removesuffix("_sum")] = float(self.engine.total(value))
-            else:
-                out[name] = float(self.engine.mean(value / self.shares[name]))
-        for name, histogram in (self.whole or {name: self.engine.total(value) for name, value in self.counts.items()}).items():
-            out |= {f"{name.removesuffix('_counts')}_{key}": value for key, value in spread(histogram).items()}
-        if not self.epoch:
-            self.counts = {}
-        seconds, steps = time.monotonic() - self.began, self.steps
-        self.start()
-        return out, seconds, round(steps)
-
-    def state(self) -> dict[str, Tensor]:
-        """The histograms of all ranks together, by name, for the saved state; every rank must ask."""
-        out = {f"meter.whole.{name}": value for name, value in self.whole.items()}
-        return out | {f"meter.counts.{name}": self.engine.total(value) for name, value in self.counts.items()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; the first rank goes on with the counts of all."""
-        for kept, prefix in ((self.whole, "meter.whole."), (self.counts, "meter.counts.")):
-            for name, value in state.items():
-                if name.startswith(prefix):
-                    mine = kept is self.whole or self.engine.leads
-                    kept[name.removeprefix(prefix)] = value.to(self.engine.device) * mine
-
-
-def spread(histogram: Tensor) -> dict[str, float]:
-    """Of how often each bin was met, integers [K]: how many were, which share was not, and the exponential of the entropy."""
-    histogram = histogram.cpu().double()
-    shares = histogram / histogram.sum().clamp_min(1)
-    entropy = -torch.special.xlogy(shares, shares).sum()
-    return {"used": float((histogram > 0).sum()), "dead": float((histogram == 0).double().mean()), "perplexity": float(entropy.exp())}
-
-
 def _step_of(model: Path) -> int | None:
     """The step of a saved model; None when it is missing or damaged."""
     try:
         return weights.read_header(model).get("step")
     except MismatchError:
         return None
-
-
-def _some(items: Sequence[Any]) -> str:
-    return ", ".join(str(item) for item in items[:8]) + (", ..." if len(items) > 8 else "")

@@ -199,7 +199,11 @@ def checked_rows(rows: Rows, items: Sequence[Item]) -> Rows:
 
 
 class Background:
-    """Work done in order by one thread beside this one, at most `waiting` pieces at a time; an error there is raised here."""
+    """Work done in order by one thread beside this one, at most `waiting` pieces at a time; an error there is raised here.
+
+    `waiting` 0 has it done at once, in this thread: where the CPU encodes, a second thread of torch makes OpenMP put the first
+    one's helpers to sleep, and they would encode at a third of the speed ever after.
+    """
 
     def __init__(self, waiting: int = 2):
         self.waiting = waiting
@@ -209,6 +213,9 @@ class Background:
 
     def put(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Do work(*arguments) as soon as what was put before is done; waits where too much is waiting."""
+        if not self.waiting:
+            self.done.append(work(*arguments))
+            return
         while len(self.under_way) >= self.waiting:
             self.done.append(self.under_way.popleft().result())
         self.under_way.append(self.pool.submit(work, *arguments))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -472,3 +473,10 @@ def test_cache_info_is_readable(of, capsys):
     assert run(["cache", "info", str(of())]) == 0
     said = capsys.readouterr().out
     assert f"{COUNT} train, 3 val" in said and "cats 6, dogs 5" in said and "drift 0.00% of a deviation" in said
+
+
+def test_on_a_cpu_shards_are_written_in_the_thread_that_encodes(tmp_path, encode, vae_run, monkeypatch):
+    write, seen = shards.write, []
+    monkeypatch.setattr(shards, "write", lambda *given: (seen.append(threading.get_ident()), write(*given))[1])
+    encode(tmp_path / "cache", vae_run, "shard=8")
+    assert len(seen) == 6 and set(seen) == {threading.get_ident()}  # a second thread of torch would slow all that the first one does

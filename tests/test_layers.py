@@ -23,7 +23,7 @@ LAYERS = [
     {"adversarial", "weights", "emphasis"},
     {"averages"},
     {"engine", "tiling"},
-    {"shards", "learner"},
+    {"shards", "learner", "meter", "guard"},
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
     {"sampling", "examination", "room", "arithmetic", "states", "store"},
     {"loop", "verdict", "exhibits", "chain", "layout"},

@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl import loop, weights
+from ldmctl import meter as meters
+from ldmctl import weights
 from ldmctl.engine import Engine, batch_items
 from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.guard import Guard
 from ldmctl.learner import Learner
-from ldmctl.loop import Guard, Meter, Training
+from ldmctl.loop import Training
+from ldmctl.meter import Meter
 from ldmctl.run import open_run
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -277,7 +280,7 @@ def test_what_a_save_could_not_write_any_more_is_written_by_the_same_command(tmp
 def test_the_time_of_previews_and_saves_is_not_in_the_rate(tmp_path, train, monkeypatch):
     slow = [0.0]
     clock = time.monotonic
-    monkeypatch.setattr(loop.time, "monotonic", lambda: clock() + slow[0])
+    monkeypatch.setattr(meters.time, "monotonic", lambda: clock() + slow[0])
     write = Training._write_model
 
     def writing(self, *given, **more):

@@ -86,7 +86,10 @@ def encode(
     done, began = 0, time.monotonic()
     if layout.finished:
         voice.say(f"{len(layout.finished)} of {len(layout.finished) + len(layout.todo)} shards are there from before.")
-    with Background() as writer, voice.bar("encoding", sum(len(target.new) for target in mine)) as bar:
+    with (
+        Background(waiting=0 if engine.device.type == "cpu" else 2) as writer,
+        voice.bar("encoding", sum(len(target.new) for target in mine)) as bar,
+    ):
         for target in layout.finished[engine.rank :: engine.world]:
             writer.put(shards.describe, run.folder / target.file, drawing(target, codec))
         for target in mine:
