@@ -8,9 +8,13 @@ the number of ranks nor the micro-batch changes what is learned.
 import hashlib
 import os
 import shutil
+import sysconfig
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +24,8 @@ from torch import Tensor, nn
 from ldmctl.allocator import keep_blocks
 from ldmctl.errors import ConfigError, MissingError
 from ldmctl.schemas import Compute
+
+WAIT = timedelta(hours=2)  # for other ranks: the first one lays out a cache of millions of pictures alone
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,10 @@ def start(machine: Compute) -> Engine:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else torch.cuda.current_device())
         torch.cuda.set_device(device)
-        # Convolutions only: float32 matmuls stay exact, since the nearest codes are searched with them.
-        torch.backends.cudnn.allow_tf32 = machine.precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = False  # what is float32 under autocast is meant so, such as the gradient of a gradient
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        cuda = device.type == "cuda"
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT, device_id=device if cuda else None)
     return Engine(device, precision(machine.precision, device), rank, world)
 
 
@@ -206,8 +212,9 @@ def batch_items(seed: int, count: int, batch: int, step: int, shuffle: str = "fu
 
 
 def micro_batches(count: int, micro: int | None) -> list[slice]:
-    """Consecutive slices of at most `micro` rows."""
-    size = micro or count
+    """Consecutive slices of at most `micro` rows, as few and as even as can be."""
+    parts = -(-count // (micro or count))
+    size = -(-count // parts)  # as even as can be: each size is compiled anew
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
@@ -220,15 +227,27 @@ def recompute(module: nn.Module, wanted: bool) -> None:
 
 def compiles(wanted: bool | Literal["auto"], engine: Engine) -> bool:
     """Whether networks are compiled: asked for, or on cuda where it can be done. MissingError when asked for and it cannot."""
+    lacking = lacking_to_compile(engine)
     if wanted == "auto":
-        return engine.device.type == "cuda" and _compiler() is not None
-    if wanted and _compiler() is None:
-        raise MissingError(
-            "machine.compile=true needs a C++ compiler (g++ or clang++ on the PATH, or the one CXX names), and there is none."
-        )
+        return engine.device.type == "cuda" and lacking is None
+    if wanted and lacking is not None:
+        raise MissingError(f"machine.compile=true needs {lacking}, and there is none.")
     return wanted
 
 
-def _compiler() -> str | None:
-    named = os.environ.get("CXX")
-    return next((found for name in ([named] if named else ["g++", "clang++", "c++"]) if (found := shutil.which(name))), None)
+def lacking_to_compile(engine: Engine) -> str | None:
+    """What torch.compile needs here and does not find: a C++ compiler for a CPU; for cuda Triton, which builds its driver with a C compiler."""
+    if engine.device.type != "cuda":
+        return None if _is_there("CXX", "g++", "clang++", "c++") else "a C++ compiler (g++ or clang++ on the PATH, or the one CXX names)"
+    if find_spec("triton") is None:
+        return "the package triton"
+    if not _is_there("CC", "gcc", "clang", "cc"):
+        return "a C compiler (gcc or clang on the PATH, or the one CC names)"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "the header Python.h (of a package such as python3-dev)"
+    return None
+
+
+def _is_there(variable: str, *usual: str) -> bool:
+    named = os.environ.get(variable)
+    return any(shutil.which(name) for name in ([named] if named else usual))

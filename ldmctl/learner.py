@@ -71,7 +71,7 @@ class Learner:
             ids = [engine.device.index] if engine.device.type == "cuda" else None
             with warnings.catch_warnings():  # torch 2.15 advises against the one argument that keeps each rank's buffers its own
                 warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
-                self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False)
+                self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
         fused = engine.device.type in ("cuda", "cpu")
         self.optimizer = (
             torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused)

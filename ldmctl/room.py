@@ -54,6 +54,13 @@ def allowance(engine: Engine, memory: float | None = None) -> float:
     return memory * GIB if memory is not None else FILLED * (free(engine) + used(engine))
 
 
+def release(engine: Engine) -> None:
+    """Give back what a rehearsal held: its networks, which may hold themselves in a cycle, and the memory that torch keeps for them."""
+    gc.collect()
+    if engine.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_shortage(error: BaseException) -> bool:
     """Whether this is torch running out of memory, on an accelerator or a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
@@ -82,6 +89,7 @@ def expected(peaks: Sequence[tuple[int, float]], count: int) -> float:
 def _peak(step: Callable[[int], object], count: int, engine: Engine) -> int:
     """Bytes that this process held at most during a step."""
     if engine.device.type == "cuda":
+        torch.cuda.empty_cache()  # what smaller steps left in pieces that this one cannot use is no part of its peak
         torch.cuda.reset_peak_memory_stats(engine.device)
     elif (reset := Path("/proc/self/clear_refs")).exists():
         reset.write_text("5")  # the kernel's high-water mark begins anew

@@ -8,7 +8,7 @@ from torch import nn
 
 from ldmctl import engine as engines
 from ldmctl.engine import Engine, batch_items, epoch_order, micro_batches
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.errors import ConfigError, MismatchError, MissingError
 from ldmctl.learner import Learner, learning_rate
 from ldmctl.schemas import Loop, Machine
 
@@ -137,10 +137,34 @@ def test_a_batch_that_ranks_cannot_share_is_a_config_error():
 def test_micro_batches_cover_the_batch_in_order(count, micro):
     slices = micro_batches(count, micro)
     assert [row for rows in slices for row in range(count)[rows]] == list(range(count))
-    assert max(rows.stop - rows.start for rows in slices) == min(micro or count, count)
+    assert len(slices) == math.ceil(count / (micro or count)) and max(rows.stop - rows.start for rows in slices) <= (micro or count)
 
 
 # -- one step ------------------------------------------------------------------------
+
+
+def test_micro_batches_are_of_one_size_where_that_can_be():
+    assert [rows.stop - rows.start for rows in micro_batches(96, 64)] == [48, 48]
+    assert [rows.stop - rows.start for rows in micro_batches(10, 4)] == [4, 4, 2]
+    assert [rows.stop - rows.start for rows in micro_batches(8, None)] == [8]
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"), [("triton", "the package triton"), ("compiler", "a C compiler"), ("header", "the header Python.h"), (None, None)]
+)
+def test_what_cuda_lacks_to_compile_is_named_and_auto_does_without(monkeypatch, tmp_path, lost, said):
+    (tmp_path / "Python.h").touch()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(engines, "find_spec", lambda _: None if lost == "triton" else object())
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None if lost == "compiler" or name != "gcc" else "/usr/bin/gcc")
+    monkeypatch.setattr(engines.sysconfig, "get_paths", lambda: {"include": str(tmp_path / "none" if lost == "header" else tmp_path)})
+    cuda = Engine(torch.device("cuda"), torch.bfloat16)
+    assert engines.compiles("auto", cuda) == (lost is None)
+    if lost is None:
+        assert engines.lacking_to_compile(cuda) is None and engines.compiles(True, cuda)
+    else:
+        with pytest.raises(MissingError, match=f"machine.compile=true needs {said}"):
+            engines.compiles(True, cuda)
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4, 5])

@@ -30,7 +30,7 @@ from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.measures import psnr
 from ldmctl.pictures import Pictures
-from ldmctl.room import largest_micro
+from ldmctl.room import largest_micro, release
 from ldmctl.run import Run, config_of, describe_plugins, open_run, parameter_count, record_of
 from ldmctl.schemas import FitAE, Losses
 from ldmctl.verdict import verdict
@@ -168,7 +168,7 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
     said = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
     if adversary is not None:
-        said["adversarial_weight"] = torch.tensor(weight["adversarial"])
+        said["adversarial_weight"] = made.new_full((), weight["adversarial"])
         if critic is not None and adversary.judges(step):
             with critic.backward_context(last=last):
                 critic.module.requires_grad_(True)
@@ -270,8 +270,15 @@ def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
     """The largest micro-batch that one real step has room for."""
-    pictures, step = train.batch([(index % len(train), None) for index in range(share)]).image, rehearsal(config, perceptual, engine)
-    return largest_micro(lambda count: step(pictures[:count]), share, engine, memory=config.machine.memory)
+    found = try_micro(config, perceptual, engine, train.batch([(index % len(train), None) for index in range(share)]).image)
+    release(engine)
+    return found
+
+
+def try_micro(config: FitAE, perceptual: Any, engine: Engine, pictures: Tensor) -> int:
+    """The same for a rank's `pictures`, by parts of its own."""
+    step = rehearsal(config, perceptual, engine)
+    return largest_micro(lambda count: step(pictures[:count]), len(pictures), engine, memory=config.machine.memory)
 
 
 def rehearsal(config: FitAE, perceptual: Any, engine: Engine) -> Callable[[Tensor], None]:

@@ -6,7 +6,6 @@ rows at a time; each rank reads and keeps its rows, so neither the number of
 ranks nor the micro-batch changes it.
 """
 
-import gc
 import hashlib
 import json
 import shutil
@@ -33,7 +32,7 @@ from ldmctl.learner import Learner
 from ldmctl.loop import Training
 from ldmctl.manifest import Manifest, Statistics, drift
 from ldmctl.network import Network, build_network, describe_network
-from ldmctl.room import largest_micro
+from ldmctl.room import largest_micro, release
 from ldmctl.run import describe_plugins, open_run, parameter_count
 from ldmctl.sampling import sample_latents, trained_classes
 from ldmctl.schemas import Coding, FitDiffusion
@@ -72,6 +71,8 @@ def fit_diffusion(
     manifest = check_cache(config, cache)
     sharded = is_sharded(config, engine)
     compiled = not sharded and engines.compiles(config.machine.compile, engine)
+    if config.machine.compile == "auto" and engine.device.type == "cuda" and not sharded and not compiled:
+        voice.warn(f"Training without torch.compile, which needs {engines.lacking_to_compile(engine)}, and there is none.")
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
@@ -110,13 +111,15 @@ def fit_diffusion(
             "image": manifest.image,
             "autoencoder": manifest.autoencoder,
         }
+        source = (
+            Resident(train, engine) if Resident.fits(train, engine) else train
+        )  # before a micro-batch is found for the room that is left
         micro_batch = find_micro(config, described, manifest.latent, engine, voice) if config.loop.micro == "auto" else config.loop.micro
         flops = training_flops(flops_of(network, manifest.latent), checkpointing=config.loop.checkpointing)
         model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
         if config.weighting.kind == "learned":
             learners["uncertainty"] = Learner(Uncertainty().to(engine.device), config.loop, engine, averaged=False)
-        source = Resident(train, engine) if Resident.fits(train, engine) else train
         tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
 
         with Training(run, engine, config.loop, learners, header=header, voice=voice, tracker=tracker, flops=flops) as training:
@@ -170,7 +173,7 @@ def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[in
     share = engine.share(config.loop.batch)
     count = share.stop - share.start
     found = try_micro(config, described, latent, engine, count)
-    gc.collect()  # the network that was tried, which holds itself in a cycle when it is sharded
+    release(engine)
     voice.say(f"loop.micro=auto: {found} of {count} latents per forward.")
     return found
 

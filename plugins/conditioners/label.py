@@ -36,4 +36,7 @@ class Label(nn.Module):
 
     def null(self, count: int) -> Condition:
         """`count` times the vector of "no class"."""
-        return self.encode([-1] * count)
+        rows = torch.full(
+            (count,), self.unknown, device=self.embedding.weight.device
+        )  # made there: nothing is waited for in a training step
+        return Condition(vector=self.embedding(rows))

@@ -23,10 +23,13 @@ class Linear:
         self.timesteps = config.timesteps
         betas = torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)
         self.log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # [T+1], at t = i/T
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # the same, where and as it was asked for
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha [B] and sigma [B] at t [B], with alpha^2 + sigma^2 = 1."""
-        table = self.log_alpha_bar.to(t)
+        if (where := (t.device, t.dtype)) not in self._tables:
+            self._tables[where] = self.log_alpha_bar.to(t)  # once: a copy to a device waits for it
+        table = self._tables[where]
         place = t * self.timesteps
         below = place.long().clamp(0, self.timesteps - 1)
         log_alpha_bar = torch.lerp(table[below], table[below + 1], place - below)
