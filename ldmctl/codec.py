@@ -15,6 +15,7 @@ from ldmctl.manifest import Statistics
 from ldmctl.tiling import HALO, Network, tiled
 
 SMALLEST = 4  # side of a tile in pixels of the latent
+CPU_PIXELS = 2**17  # that a CPU takes together: maps of 16 pictures of 256x256 fit no cache, and take twice the time of as many by twos
 
 
 def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
@@ -42,7 +43,7 @@ class Codec:
     statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
     more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
     holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
-    A network sees at most `at_once` pictures together.
+    A network sees at most `at_once` pictures together, and on a CPU about as many as fit its caches.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Codec:
 
     def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
         """network(x), some pictures at a time, in tiles if they are larger than one; x has `scale` pixels per pixel of the latent."""
-        if self.at_once is not None and len(x) > self.at_once:
-            return torch.cat([self._run(network, part, scale) for part in x.split(self.at_once)])
+        pixels = x.shape[-2] * x.shape[-1] * (self.autoencoder.factor // scale) ** 2  # of one picture
+        most = max(CPU_PIXELS // max(pixels, 1), 1) if self.engine.device.type == "cpu" else len(x)
+        if len(x) > (most := min(most, self.at_once or most)):
+            return torch.cat([self._run(network, part, scale) for part in x.split(most)])
         if self.side is None:
             return network(x)
         cells = (x.shape[-2] // scale, x.shape[-1] // scale)

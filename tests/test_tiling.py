@@ -258,3 +258,26 @@ def test_an_autoencoder_is_left_as_it_was_even_by_an_error():
 def test_a_tile_too_small_for_the_autoencoder_is_refused_with_the_smallest_that_is_not():
     with pytest.raises(ConfigError, match=r"Set machine\.tile to 8 or more"):
         Codec(autoencoder(), CPU, tile=7)
+
+
+def test_a_cpu_takes_no_more_pixels_together_than_its_caches_hold():
+    seen = []
+
+    class Halving(torch.nn.Module):
+        factor = 2
+
+        def encode(self, image):
+            seen.append(len(image))
+            return image[:, :, ::2, ::2]
+
+        def decode(self, latent):
+            seen.append(len(latent))
+            return latent.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    codec, image = Codec(Halving(), Engine(torch.device("cpu"), torch.float32)), torch.rand(5, 1, 256, 256)
+    latent = codec.encode(image)
+    assert torch.equal(latent, image[:, :, ::2, ::2])
+    assert codec.decode(latent, (256, 256)).shape == image.shape
+    assert seen == [2, 2, 1, 2, 2, 1]
+    codec.encode(torch.rand(64, 1, 32, 32))
+    assert seen[6:] == [64]
