@@ -97,6 +97,7 @@ def sample(
     overrides: list[str] | None = None,
     *,
     run: str | Path | None = None,
+    ae: str | Path | None = None,
     count: int | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -113,7 +114,7 @@ def sample(
     from ldmctl.stages.sample import sample as stage
 
     made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
-    flags = {"run": text(run), **made, "machine": {"device": device, "precision": precision}}
+    flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
     settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
     return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
 
@@ -165,7 +166,7 @@ def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precisio
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     source = model_file(str(run), verb="fit-diffusion")
     denoiser, header, _ = network.load_network(source, started)
-    return denoiser, load_codec(source, header, started, tile=Coding().tile), header
+    return denoiser, load_codec(source, header, started, tile=Coding().tile)[0], header
 
 
 def text(path: str | Path | None) -> str | None:

@@ -62,6 +62,15 @@ def decoder_only(autoencoder: nn.Module) -> None:
             module.eval()
 
 
+def same_encoder(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two autoencoders make the same latents: of one kind, with equal weights in all but the submodules that only decode."""
+    if type(one) is not type(other):
+        return False
+    decoding = tuple(getattr(one, "decoding", ()))
+    first, second = ({name: value for name, value in each.state_dict().items() if not _below(name, decoding)} for each in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def _below(name: str, roots: tuple[str, ...]) -> bool:
     """Whether a dotted name is one of the roots or lies in one; everything lies in ""."""
     return any(not root or f"{name}.".startswith(f"{root}.") for root in roots)

@@ -26,6 +26,7 @@ from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
 from ldmctl.sharding import refuse_single_numbers
 from ldmctl.stages.fit_ae import rehearsal, try_perceptual
 from ldmctl.stages.fit_diffusion import check_cache, check_preview
+from ldmctl.stages.sample import load_codec
 from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
 
@@ -189,7 +190,9 @@ def training_rate(network: nn.Module, config: FitDiffusion, latent: tuple[int, .
 
 def plan_sample(config: Sample) -> dict[str, Any]:
     """How much work samples are."""
-    network, header, _ = load_network(model_file(config.run, verb="fit-diffusion"), HOST)
+    source = model_file(config.run, verb="fit-diffusion")
+    network, header, _ = load_network(source, HOST)
+    load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
     calls = config.count * config.steps * (1 if config.guidance in (0, 1) else 2)
     size = header["image"]["size"]
     return {

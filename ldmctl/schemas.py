@@ -316,6 +316,9 @@ class Sample(Config):
 
     verb: ClassVar[str] = "sample"
     run: str = Field("runs/ldm", description="run folder of fit-diffusion, or runs/ldm@STEP, runs/ldm@best")
+    ae: str | None = Field(
+        None, description="run folder of fit-ae whose decoder is used, such as one of train=decoder; null: that of the latents themselves"
+    )
     count: PositiveInt = Field(16, description="how many pictures (-n)")
     seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]

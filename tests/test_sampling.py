@@ -300,3 +300,24 @@ def test_another_autoencoder_beside_the_model_is_refused(ldm, vqvae_run, sample,
 def test_an_autoencoder_is_not_sampled_from(vae_run, sample):
     with pytest.raises(MismatchError, match=r"holds an autoencoder, not a denoiser\. --run wants a run folder of fit-diffusion"):
         sample(vae_run)
+
+
+def test_a_denoiser_is_sampled_through_another_decoder_if_the_encoder_is_its_own(
+    tmp_path, fit_ae, fit_diffusion, vae_run, vae_cache, tiny, quiet
+):
+    run = fit_diffusion(tmp_path / "ldm", vae_cache, "loop.steps=1")
+    sharper = fit_ae(tmp_path / "sharper", f"init={vae_run}", "train=decoder", "loop.steps=3", "loop.lr=1e-2", "loop.ema=0.1")
+    another = fit_ae(tmp_path / "another", "loop.steps=1", "loop.seed=5")
+
+    def made(*words):
+        config = tiny("sample", f"run={run}", "count=2", "steps=2", "machine.device=cpu", *words)
+        count = stage(config, tmp_path / "samples", voice=quiet)["made"]
+        return count, [(tmp_path / "samples" / f"00000{seed}.png").read_bytes() for seed in range(2)]
+
+    own, through = made(), made(f"ae={sharper}")
+    assert own[0] == through[0] == 2 and own[1] != through[1]
+    assert made(f"ae={sharper}") == (0, through[1]), "what is there already was made by the same decoder"
+    assert made(f"ae={vae_run}") == (2, own[1]), "the run that the latents are of has the decoder that goes with them"
+    with pytest.raises(MismatchError, match="whose encoder is another") as caught:
+        made(f"ae={another}")
+    assert caught.value.exit_code == 6

@@ -14,6 +14,9 @@ def command(
     run: Annotated[
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
+    ae: Annotated[
+        str | None, typer.Option("--ae", help="A run folder of fit-ae whose decoder is used, such as one fitted with train=decoder.")
+    ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="How many pictures [default: 16].")] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the first picture; the next ones count up [default: 0].")
@@ -39,6 +42,7 @@ def command(
     """Make pictures: one PNG per seed and a grid of them all."""
     flags = options.given(
         run=run,
+        ae=ae,
         count=count,
         seed=seed,
         steps=steps,

@@ -12,6 +12,7 @@ from ldmctl import registry
 from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
 from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
+from ldmctl.initial import same_encoder
 from ldmctl.network import build_schedule, class_index, load_network
 from ldmctl.run import make_folder, model_file
 from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents, trained_classes
@@ -28,7 +29,7 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-diffusion")
     network, header, fingerprint = load_network(source, engine)
-    codec = load_codec(source, header, engine, tile=config.machine.tile)
+    codec, decodes = load_codec(source, header, engine, tile=config.machine.tile, ae=config.ae)
     schedule, sampler = build_schedule(header), registry.build("sampler", config.sampler)
     seeds = list(range(config.seed, config.seed + config.count))
     labels = choose_labels(config, header, seeds)
@@ -39,7 +40,7 @@ def sample(config: Sample, out: str | Path, *, voice: Voice, overwrite: bool = F
     classes = header["classes"]
     settings = {
         "model": fingerprint,
-        "autoencoder": header["autoencoder"]["fingerprint"],
+        "autoencoder": decodes,
         "precision": str(engine.dtype).removeprefix("torch."),
         **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
     }
@@ -108,14 +109,28 @@ def is_foreign(file: Path) -> bool:
     return "ldmctl" not in read_png_text(file)
 
 
-def load_codec(source: Path, header: dict[str, Any], engine: engines.Engine, *, tile: int | None = None) -> Codec:
-    """The autoencoder beside a denoiser's file, with the statistics of the latents; another autoencoder is a MismatchError."""
+def load_codec(
+    source: Path, header: dict[str, Any], engine: engines.Engine, *, tile: int | None = None, ae: str | None = None
+) -> tuple[Codec, str]:
+    """(the autoencoder beside a denoiser's file, with the statistics of the latents, its fingerprint); another autoencoder is a MismatchError.
+
+    With `ae` it is that of this run of fit-ae, which must have the same encoder.
+    """
     folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
     file = folder / "autoencoder.safetensors"
     autoencoder, _ = load_autoencoder(file, engine)
     if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
-    return Codec(autoencoder, engine, statistics_of(header), tile=tile)
+    if ae is not None:
+        file = model_file(ae, verb="fit-ae")
+        other, _ = load_autoencoder(file, engine)
+        if not same_encoder(autoencoder, other):
+            raise MismatchError(
+                f"The latents of {source} are not those of {ae}, whose encoder is another. A decoder that fits is fitted by "
+                "ldmctl fit-ae --init RUN_OF_THE_LATENTS --out ANOTHER train=decoder."
+            )
+        autoencoder = other
+    return Codec(autoencoder, engine, statistics_of(header), tile=tile), autoencoder_fingerprint(file)
 
 
 def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:
