@@ -62,13 +62,19 @@ def decoder_only(autoencoder: nn.Module) -> None:
             module.eval()
 
 
-def same_encoder(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two autoencoders make the same latents: of one kind, with equal weights in all but the submodules that only decode."""
-    if type(one) is not type(other):
+def same_encoder(one: Any, other: Any, *, image_channels: int) -> bool:
+    """Whether two autoencoders make the same latents: of one kind, with equal parameters in all but the submodules that only decode,
+    and the same moments of a picture of noise."""
+    if type(one) is not type(other) or one.factor != other.factor:
         return False
     decoding = tuple(getattr(one, "decoding", ()))
-    first, second = ({name: value for name, value in each.state_dict().items() if not _below(name, decoding)} for each in (one, other))
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+    first, second = ({name: value for name, value in each.named_parameters() if not _below(name, decoding)} for each in (one, other))
+    if first.keys() != second.keys() or not all(torch.equal(value, second[name]) for name, value in first.items()):
+        return False
+    noise = torch.rand(1, image_channels, 8 * one.factor, 8 * one.factor, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = noise.to(next(one.parameters(), noise).device)
+    with torch.no_grad():
+        return torch.equal(one.encode(noise), other.encode(noise))
 
 
 def _below(name: str, roots: tuple[str, ...]) -> bool:

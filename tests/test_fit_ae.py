@@ -170,6 +170,7 @@ def test_another_share_of_a_run_that_goes_on_is_named(tmp_path, fit_ae):
         fit_ae(run, *words, "adversarial.start=0.25")
     with pytest.raises(MismatchError, match=r"adversarial.warmup: 2 there, 1 asked for"):
         fit_ae(run, *words, "adversarial.warmup=1")
+    fit_ae(run, *words, "adversarial.start=4")  # the same step by another name
     fit_ae(run, *words, "loop.steps=10")  # nothing of these commands has been kept
 
 
@@ -289,6 +290,7 @@ def test_a_run_keeps_its_losses_though_the_weights_of_one_come_or_go(tmp_path, f
     monkeypatch.setattr(stage.registry, "build", missing)
     without = fit_ae(tmp_path / "without", *words, "loop.steps=2")
     monkeypatch.setattr(stage.registry, "build", there)
+    fit_ae(without, "losses.perceptual_missing=skip", "perceptual=null", "loop.steps=3")
     fit_ae(without, *words, "loop.steps=4")
     assert len(rows(without)) >= 4 and not [row for row in rows(without) if "gap" in row]
     run = fit_ae(tmp_path / "with", *words, "loop.steps=2")

@@ -11,8 +11,9 @@ from torch import nn
 
 from ldmctl import api, registry, weights
 from ldmctl.cli import run as command
+from ldmctl.config import plugin_config
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError, PluginError
-from ldmctl.initial import decoder_only, load_initial
+from ldmctl.initial import decoder_only, load_initial, same_encoder
 from ldmctl.origins import find
 from ldmctl.presets import compose
 from ldmctl.schemas import FitAE
@@ -415,3 +416,14 @@ def test_a_decoder_is_not_trained_behind_a_random_encoder(vae_run):
     with pytest.raises(ConfigError, match="train=decoder leaves the encoder as it is, so it needs one that was trained"):
         compose(FitAE, overrides=["train=decoder"], flags={"data": "shapes"})
     assert wanted(vae_run, "train=decoder").train == "decoder"
+
+
+def test_an_encoder_that_computes_otherwise_with_equal_weights_is_another():
+    def built(**keys):
+        torch.manual_seed(0)
+        config = plugin_config("autoencoder", {"type": "vae", "channels": 2, "widths": [8, 8], "layers": 1, **keys})
+        return registry.build("autoencoder", config, image_channels=1).eval()
+
+    assert same_encoder(built(norm_groups=4), built(norm_groups=4), image_channels=1)
+    assert not same_encoder(built(norm_groups=4), built(norm_groups=2), image_channels=1)
+    assert same_encoder(built(norm_groups=4, kl_target=0.1), built(norm_groups=4), image_channels=1)  # what only training needs

@@ -65,10 +65,12 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     folder = Path(out).expanduser()
     resumes = not overwrite and (folder / "state.safetensors").exists()
-    known, record = (config_of(folder), record_of(folder)) if resumes else ({}, None)
     asked, shares = config.perceptual, shares_of(config)
+    known, record = (config_of(folder), record_of(folder)) if resumes else ({}, None)
+    if record is not None:
+        record = {"shares": shares, "perceptual_skipped": known.get("perceptual") is None, **record}
     perceptual, config = build_perceptual(config, engine, voice, record=record)
-    before = (record or {}).get("shares", {})
+    before = record["shares"] if record else {}
     config = settled(config, {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share})
     parts = build_parts(config, perceptual, engine, voice=None if resumes else voice)
     autoencoder = parts.model.module
@@ -81,7 +83,8 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
     plugins = describe_plugins(*named, ("perceptual", config.perceptual))
     run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads)
     with run:
-        run.update(shares=shares, perceptual_skipped=asked is not None and config.perceptual is None)
+        skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
+        run.update(shares={**shares, **before}, perceptual_skipped=skipped)  # as it was begun, however it is gone on with
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:

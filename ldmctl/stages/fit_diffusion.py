@@ -224,11 +224,11 @@ def of_cache(manifest: Manifest) -> dict[str, Any]:
 def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
     """A run that began on other latents goes on with these only if that is `accepted` and they are of the same space: MismatchError."""
     now = of_cache(manifest)
-    if "cache" not in record:
+    if record.get("cache") is None:
         return
-    other = record["latent_space"] != now["latent_space"]
-    moved = 0.0 if other else drift(Statistics(**record["latent_statistics"]), manifest.statistics)
-    same = record["cache"] == now["cache"]
+    same, known = record["cache"] == now["cache"], "latent_space" in record
+    other = known and record["latent_space"] != now["latent_space"]
+    moved = drift(Statistics(**record["latent_statistics"]), manifest.statistics) if known and not other else 0.0
     if same and not other and moved <= MOVED:
         return
     counts = [

@@ -123,8 +123,8 @@ def load_codec(
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
     if ae is not None:
         file = model_file(ae, verb="fit-ae")
-        other, _ = load_autoencoder(file, engine)
-        if not same_encoder(autoencoder, other):
+        other, made = load_autoencoder(file, engine)
+        if not same_encoder(autoencoder, other, image_channels=made["context"]["image_channels"]):
             raise MismatchError(
                 f"The latents of {source} are not those of {ae}, whose encoder is another. A decoder that fits is fitted by "
                 "ldmctl fit-ae --init RUN_OF_THE_LATENTS --out ANOTHER train=decoder."
