@@ -109,8 +109,10 @@ class Codec:
     def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
         """network(x), some pictures at a time, in tiles if they are larger than one; x has `scale` pixels per pixel of the latent."""
         pixels = x.shape[-2] * x.shape[-1] * (self.autoencoder.factor // scale) ** 2  # of one picture
-        most = max(CPU_PIXELS // max(pixels, 1), 1) if self.engine.device.type == "cpu" else len(x)
-        if len(x) > (most := min(most, self.at_once or most)):
+        most = self.at_once or len(x)
+        if self.engine.device.type == "cpu":
+            most = min(most, max(CPU_PIXELS // pixels, 1))
+        if len(x) > most:
             return torch.cat([self._run(network, part, scale) for part in x.split(most)])
         if self.side is None:
             return network(x)

@@ -18,6 +18,7 @@ from ldmctl.images import pad_to
 from ldmctl.initial import load_initial
 from ldmctl.latents import open_latents
 from ldmctl.learner import Learner
+from ldmctl.lineage import check_cache
 from ldmctl.manifest import WIDTHS
 from ldmctl.network import build_network, describe_network, load_network
 from ldmctl.room import allowance, used
@@ -25,7 +26,7 @@ from ldmctl.run import model_file, parameter_count
 from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
 from ldmctl.sharding import refuse_single_numbers
 from ldmctl.stages.fit_ae import rehearsal, try_perceptual
-from ldmctl.stages.fit_diffusion import check_cache, check_preview
+from ldmctl.stages.fit_diffusion import check_preview
 from ldmctl.stages.sample import load_codec
 from ldmctl.store import refuse_without_codes, smallest
 from ldmctl.voice import duration
@@ -60,7 +61,7 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         out["discriminator"] = f"{critics:,} parameters, {begins}"
     perceptual = None
     if config.perceptual is not None:
-        perceptual = planned_perceptual(config, engine, used=averaged > 0)
+        perceptual = planned_perceptual(config, learns=averaged > 0)
         missing = "WITHOUT: its weights cannot be had, and losses.perceptual_missing is skip"
         out["perceptual"] = missing if perceptual is None else f"{config.perceptual.type}, its weights are there"
     if perceptual is not None and averaged:
@@ -73,16 +74,16 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     return out
 
 
-def planned_perceptual(config: FitAE, engine: engines.Engine, *, used: bool) -> Any:
+def planned_perceptual(config: FitAE, *, learns: bool) -> Any:
     """The perceptual loss on the CPU, None where the run would go without; raises where its absence, or pictures too small for it where
-    it is `used`, would stop the run."""
+    an autoencoder `learns` by it, would stop the run."""
     try:
         perceptual = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError:
         if config.losses.perceptual_missing == "error":
             raise
         return None
-    if used:
+    if learns:
         try_perceptual(perceptual, config, HOST)
     return perceptual
 

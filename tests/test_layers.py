@@ -25,7 +25,7 @@ LAYERS = [
     {"engine", "tiling"},
     {"shards", "learner", "meter", "guard"},
     {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
-    {"sampling", "examination", "room", "arithmetic", "states", "store"},
+    {"sampling", "examination", "room", "arithmetic", "states", "store", "lineage"},
     {"loop", "verdict", "exhibits", "chain", "layout"},
     {"diagnosis", "encoding"},
     {"checkup"},

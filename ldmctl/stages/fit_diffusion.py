@@ -6,8 +6,6 @@ rows at a time; each rank reads and keeps its rows, so neither the number of
 ranks nor the micro-batch changes it.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,19 +16,19 @@ import torch
 from torch import Tensor
 
 from ldmctl import engine as engines
-from ldmctl import manifest as manifests
 from ldmctl import registry, weights
 from ldmctl.arithmetic import forward_flops, training_flops
-from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
+from ldmctl.codec import Codec, load_autoencoder
 from ldmctl.diffusion import draw_times, levels, noised, target, timestep
 from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.engine import Engine, generator
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.errors import ConfigError
 from ldmctl.images import grid, to_uint8, write_png
 from ldmctl.latents import Latents, Resident, evenly, open_latents, training_latents
 from ldmctl.learner import Learner
+from ldmctl.lineage import check_cache, check_same_cache, of_cache
 from ldmctl.loop import Training
-from ldmctl.manifest import Manifest, Statistics, drift
+from ldmctl.manifest import Manifest
 from ldmctl.network import Network, build_network, describe_network
 from ldmctl.room import largest_micro, release
 from ldmctl.run import describe_plugins, open_run, parameter_count
@@ -41,7 +39,6 @@ from ldmctl.voice import Voice
 
 VALIDATED = 512  # held-out latents that a validation looks at
 PREVIEWED = 4  # pictures of a preview that are decoded together
-MOVED = 1e-3  # deviations: what another machine may measure of the same pictures
 CHUNK = 64  # rows of the global batch whose noise is drawn together, whichever rank keeps them
 
 
@@ -98,19 +95,7 @@ def fit_diffusion(
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
-        header = {
-            "kind": "diffusion",
-            **described,
-            "schedule": weights.describe("schedule", config.schedule),
-            "prediction": config.prediction,
-            "latent": list(manifest.latent),
-            "statistics": manifest.statistics.model_dump(),
-            "classes": manifest.classes,
-            "label_counts": manifest.label_counts,
-            "unconditional": learns_without_labels(config, train),
-            "image": manifest.image,
-            "autoencoder": manifest.autoencoder,
-        }
+        header = header_of(config, described, manifest, unconditional=learns_without_labels(config, train))
         source = (
             Resident(train, engine) if Resident.fits(train, engine) else train
         )  # before a micro-batch is found for the room that is left
@@ -153,6 +138,23 @@ def fit_diffusion(
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 
+def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifest, *, unconditional: bool) -> dict[str, Any]:
+    """What a model's file says of itself, so that it can be rebuilt and sampled from alone."""
+    return {
+        "kind": "diffusion",
+        **described,
+        "schedule": weights.describe("schedule", config.schedule),
+        "prediction": config.prediction,
+        "latent": list(manifest.latent),
+        "statistics": manifest.statistics.model_dump(),
+        "classes": manifest.classes,
+        "label_counts": manifest.label_counts,
+        "unconditional": unconditional,
+        "image": manifest.image,
+        "autoencoder": manifest.autoencoder,
+    }
+
+
 def is_sharded(config: FitDiffusion, engine: Engine) -> bool:
     """Whether there are ranks and they share the network itself."""
     return config.machine.parallel == "fsdp" and engine.world > 1
@@ -192,57 +194,6 @@ def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int
         model.track(0)
 
     return largest_micro(step, share, engine, memory=config.machine.memory)
-
-
-def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
-    """The manifest of a cache that this config can train on; otherwise a MismatchError or ConfigError."""
-    manifest = manifests.read(cache)
-    if not manifest.count("train"):
-        raise MismatchError(f"{cache} has no training latents.")
-    if autoencoder_fingerprint(cache / "autoencoder.safetensors") != manifest.autoencoder["fingerprint"]:
-        raise MismatchError(
-            f"{cache / 'autoencoder.safetensors'} is not the autoencoder that made the latents beside it. Encode again: ldmctl encode-dataset --overwrite."
-        )
-    if config.flip and not manifest.flipped:
-        raise ConfigError(f"flip=true, but {cache} holds no mirrored variants. Encode them: ldmctl encode-dataset flip=true --overwrite.")
-    if config.conditioner is not None and not sum(manifest.label_counts):
-        raise ConfigError(f"conditioner={config.conditioner.type} has nothing to listen to: {cache} has no labels. Take conditioner=null.")
-    return manifest
-
-
-def of_cache(manifest: Manifest) -> dict[str, Any]:
-    """What a run remembers of the cache that it is fitted to: which items, how many, and in which latent space."""
-    space = json.dumps([manifest.autoencoder, manifest.image, manifest.classes], sort_keys=True)
-    return {
-        "cache": manifest.fingerprint,
-        "cache_items": {split: manifest.count(split) for split in manifest.splits},
-        "latent_space": hashlib.sha256(space.encode()).hexdigest(),
-        "latent_statistics": manifest.statistics.model_dump(),
-    }
-
-
-def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
-    """A run that began on other latents goes on with these only if that is `accepted` and they are of the same space: MismatchError."""
-    now = of_cache(manifest)
-    if record.get("cache") is None:
-        return
-    same, known = record["cache"] == now["cache"], "latent_space" in record
-    other = known and record["latent_space"] != now["latent_space"]
-    moved = drift(Statistics(**record["latent_statistics"]), manifest.statistics) if known and not other else 0.0
-    if same and not other and moved <= MOVED:
-        return
-    counts = [
-        f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents"
-        for items in (record.get("cache_items", {}), now["cache_items"])
-    ]
-    changed = f"The cache has changed since {folder} was begun: " + (
-        "encoded anew." if same else f"it had {counts[0]}, now it has {counts[1]}."
-    )
-    if other or moved > MOVED:
-        what = "autoencoder, preparation or classes are others" if other else f"statistics have moved by up to {moved:.2%} of a deviation"
-        raise MismatchError(f"{changed} Its {what}, so what was learned does not fit. Begin anew: --out another folder, or --overwrite.")
-    if not accepted:
-        raise MismatchError(f"{changed} Go on with what it has now: --accept-data. Or begin anew: --out another folder, or --overwrite.")
 
 
 def rows_read(rows: slice, count: int) -> slice:
