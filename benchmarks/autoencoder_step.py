@@ -26,9 +26,10 @@ from process import command, script
 from rounds import rates, refuse_few, summary
 
 from ldmctl import registry
-from ldmctl.config import plugin_config
-from ldmctl.engine import has_bf16
-from ldmctl.images import read, write_png
+from ldmctl.config.resolve import plugin_config
+from ldmctl.pictures.images import read
+from ldmctl.pictures.png import write_png
+from ldmctl.training.engine import has_bf16
 
 SIZES = {
     "cpu": {"size": 64, "batch": 8, "widths": [64, 128, 256], "layers": 1, "pictures": 64},

@@ -31,10 +31,10 @@ from rounds import rates, refuse_few, summary
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ldmctl import engine
-from ldmctl.config import plugin_config
-from ldmctl.network import build_network, describe_network
-from ldmctl.schemas import FitDiffusion
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.diffusion.network import build_network, describe_network
+from ldmctl.training import engine, order
 
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"latent": [3, 8, 8], "widths": [64, 128], "layers": 2, "latents": 4096, "steps": 60, "report": 2},
@@ -116,7 +116,7 @@ def same_network(work: dict[str, Any]) -> dict[str, Any]:
     from diffusers_unet_step import unet_of
 
     config = plugin_config("denoiser", denoiser(work))
-    engine.reseed("weights", 0, "denoiser")
+    order.reseed("weights", 0, "denoiser")
     own = build_network(describe_network(config, None, latent=tuple(work["latent"]), classes=[])).denoiser
     save_file({name: value.clone() for name, value in own.state_dict().items()}, work["folder"] / "unet.safetensors")
     for parameter in own.parameters():

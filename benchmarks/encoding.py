@@ -33,10 +33,10 @@ from PIL import Image
 from process import command, memory, script
 from torch import Tensor
 
-from ldmctl import engine as engines
-from ldmctl.codec import load_autoencoder
-from ldmctl.images import to_float, to_tensor
-from ldmctl.schemas import Compute
+from ldmctl.config.schemas.shared import Compute
+from ldmctl.latents.codec import load_autoencoder
+from ldmctl.pictures.images import to_float, to_tensor
+from ldmctl.training import engine as engines
 
 SIDE = 256  # pixels
 DIFFERENT = 512  # pictures; beyond that, further names of the same files

@@ -27,10 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmctl import registry, weights
-from ldmctl.config import plugin_config
+from ldmctl import registry
+from ldmctl.config.resolve import plugin_config
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.images import read, read_png_text
+from ldmctl.pictures.images import read
+from ldmctl.pictures.png import read_png_text
+from ldmctl.storage import weights
 
 FEATURES = 96
 CLASSES = 10

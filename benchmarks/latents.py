@@ -24,12 +24,14 @@ from machine import describe, keep
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ldmctl import manifest as manifests
-from ldmctl import weights
-from ldmctl.engine import Engine, batch_items
-from ldmctl.latents import Latents, open_latents, training_latents
-from ldmctl.manifest import Manifest, Shard, Statistics
-from ldmctl.schemas import Loop
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.manifest import Manifest, Shard, Statistics
+from ldmctl.latents.reader import Latents, open_latents
+from ldmctl.latents.stream import training_latents
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import batch_items
 
 COUNT, SHAPE, SHARD, CLASSES = 1_000_000, (4, 8, 8), 16_384, 10
 BATCH, BATCHES = 64, 2000

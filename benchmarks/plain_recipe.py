@@ -20,12 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ldmctl import engine as engines
-from ldmctl import manifest as manifests
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.images import to_uint8, write_png
-from ldmctl.latents import open_latents
-from ldmctl.schemas import Compute
+from ldmctl.config.schemas.shared import Compute
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.reader import open_latents
+from ldmctl.pictures.images import to_uint8
+from ldmctl.pictures.png import write_png
+from ldmctl.training import engine as engines
+from ldmctl.training import order
 
 WIDTH, DEPTH, HEADS = 192, 6, 6
 BATCH, RATE, DROP, AVERAGE = 128, 1e-3, 0.1, 0.999
@@ -129,7 +131,7 @@ def write_samples(network: nn.Module, codec: Codec, shape: tuple[int, ...], size
     device = codec.engine.device
     for first in range(0, asked.count, CHUNK):
         numbers = torch.arange(first, min(first + CHUNK, asked.count))
-        noise = torch.randn(len(numbers), *shape, generator=engines.generator("cpu", "plain", asked.seed, first)).to(device)
+        noise = torch.randn(len(numbers), *shape, generator=order.generator("cpu", "plain", asked.seed, first)).to(device)
         labels = (numbers % len(classes)).to(device)
         latent = sample(network, noise, labels, len(classes), asked.guidance, codec.engine)
         for number, picture in zip(numbers.tolist(), to_uint8(codec.decode(latent, (size, size))).cpu(), strict=True):
@@ -145,7 +147,7 @@ def run(cache: Path, out: Path, asked: Any) -> dict[str, Any]:
     held = open_latents(cache, manifest, "train")
     torch.manual_seed(asked.seed)
     stored = held.stored(torch.arange(len(held))).to(engine.device)
-    latents = codec.whiten(codec.draw(stored, engines.generator(engine.device, "plain", asked.seed)))
+    latents = codec.whiten(codec.draw(stored, order.generator(engine.device, "plain", asked.seed)))
     network = Transformer(manifest.latent, len(manifest.classes)).to(engine.device)
     averaged, steps = train(network, latents, held.labels.to(engine.device), asked.minutes, engine)
     trained = time.perf_counter()

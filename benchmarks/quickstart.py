@@ -13,8 +13,8 @@ from pathlib import Path
 from machine import describe, keep, ldmctl
 from shapes_rule import name_shape
 
-from ldmctl.config import plugin_config
-from ldmctl.images import read, to_tensor
+from ldmctl.config.resolve import plugin_config
+from ldmctl.pictures.images import read, to_tensor
 from ldmctl.registry import build
 
 EACH = 10  # labelled samples of each class

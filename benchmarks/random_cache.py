@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from machine import ldmctl
 
-from ldmctl.images import write_png
+from ldmctl.pictures.png import write_png
 
 HELD_OUT = 8
 AUTOENCODERS = {

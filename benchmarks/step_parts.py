@@ -29,8 +29,8 @@ from process import main as command_here
 from process import script
 from random_cache import make
 
-from ldmctl.learner import Learner
-from ldmctl.network import Network
+from ldmctl.diffusion.network import Network
+from ldmctl.training.learner import Learner
 
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"latent": [3, 8, 8], "widths": [64, 128], "latents": 1024},

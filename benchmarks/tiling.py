@@ -25,12 +25,13 @@ from machine import describe, keep, ldmctl
 from process import memory
 from torch import Tensor
 
-from ldmctl import engine as engines
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.images import to_float, write_png
-from ldmctl.run import model_file
-from ldmctl.schemas import Compute
-from ldmctl.tiling import HALO, PASSES, spans, tiled
+from ldmctl.config.schemas.shared import Compute
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.tiling import HALO, PASSES, spans, tiled
+from ldmctl.pictures.images import to_float
+from ldmctl.pictures.png import write_png
+from ldmctl.storage.record import model_file
+from ldmctl.training import engine as engines
 
 RESET = Path("/proc/self/clear_refs")
 UNTILED = 1024  # pixels; larger pictures are not tried whole

@@ -13,16 +13,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldmctl import manifest
-from ldmctl.config import Config
+from ldmctl.config.base import Config
+from ldmctl.config.presets import compose, pictures_of, wished
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.eval_lpips import EvalLpips
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.config.schemas.shared import Coding, Compute
+from ldmctl.console import Voice
 from ldmctl.errors import ConfigError
-from ldmctl.presets import compose, pictures_of, wished
-from ldmctl.schemas import Coding, Compute, EncodeDataset, EvalLpips, FitAE, FitDiffusion, Sample
-from ldmctl.voice import Voice
+from ldmctl.latents import manifest
 
 if TYPE_CHECKING:
-    from ldmctl.codec import Codec
-    from ldmctl.network import Network
+    from ldmctl.diffusion.network import Network
+    from ldmctl.latents.codec import Codec
 
 __all__ = ["Voice", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
 
@@ -149,8 +154,9 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
 
     Its tensors are on `codec.engine.device`.
     """
-    from ldmctl import codec, engine
-    from ldmctl.run import model_file
+    from ldmctl.latents import codec
+    from ldmctl.storage.record import model_file
+    from ldmctl.training import engine
 
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     autoencoder, _ = codec.load_autoencoder(model_file(str(run), verb="fit-ae"), started)
@@ -159,9 +165,10 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
 
 def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
     """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
-    from ldmctl import engine, network
-    from ldmctl.run import model_file
+    from ldmctl.diffusion import network
     from ldmctl.stages.sample import load_codec
+    from ldmctl.storage.record import model_file
+    from ldmctl.training import engine
 
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     source = model_file(str(run), verb="fit-diffusion")

@@ -6,30 +6,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldmctl import engine as engines
 from ldmctl import registry
-from ldmctl.adversarial import Adversary
-from ldmctl.arithmetic import forward_flops, peak_rate, seconds_of, training_flops
-from ldmctl.codec import load_autoencoder
-from ldmctl.diffusion import levels
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.console import duration
+from ldmctl.diffusion.network import build_network, describe_network, load_network
+from ldmctl.diffusion.spacing import levels
 from ldmctl.errors import MissingError
-from ldmctl.feed import open_pictures
-from ldmctl.images import pad_to
-from ldmctl.initial import load_initial
-from ldmctl.latents import open_latents
-from ldmctl.learner import Learner
-from ldmctl.lineage import check_cache
-from ldmctl.manifest import WIDTHS
-from ldmctl.network import build_network, describe_network, load_network
-from ldmctl.room import allowance, used
-from ldmctl.run import model_file, parameter_count
-from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Loop, Sample
-from ldmctl.sharding import refuse_single_numbers
+from ldmctl.latents.codec import load_autoencoder
+from ldmctl.latents.fit import check_cache
+from ldmctl.latents.manifest import WIDTHS
+from ldmctl.latents.reader import open_latents
+from ldmctl.latents.store import refuse_without_codes, smallest
+from ldmctl.losses.adversary import Adversary
+from ldmctl.pictures.images import pad_to
+from ldmctl.pictures.loading import open_pictures
 from ldmctl.stages.fit_ae import rehearsal, try_perceptual
 from ldmctl.stages.fit_diffusion import check_preview
 from ldmctl.stages.sample import load_codec
-from ldmctl.store import refuse_without_codes, smallest
-from ldmctl.voice import duration
+from ldmctl.storage.initial import load_initial
+from ldmctl.storage.record import model_file
+from ldmctl.training import engine as engines
+from ldmctl.training.flops import forward_flops, parameter_count, peak_rate, seconds_of, training_flops
+from ldmctl.training.fsdp import refuse_single_numbers
+from ldmctl.training.learner import Learner
+from ldmctl.training.memory import allowance, used
 
 PATIENCE = 1.0  # seconds that a timed step may take; where arithmetic foretells it, at the device's peak, and it takes a few times as long
 TIMED = 0.5  # of the room that is left, for what a timed forward keeps: its backward needs more beside it

@@ -10,8 +10,8 @@ TINY = Path(__file__).parent / "tiny"
 @pytest.fixture(scope="session")
 def tiny():
     """tiny("fit-ae", "loop.steps=2") -> the validated config of tests/tiny/fit-ae.yaml with these overrides."""
-    from ldmctl.presets import compose
-    from ldmctl.schemas import VERBS
+    from ldmctl.config.presets import compose
+    from ldmctl.config.schemas.verbs import VERBS
 
     def config(verb, *overrides, below=None):
         file = TINY / f"{verb}.yaml"
@@ -23,7 +23,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def quiet():
     """A voice that says nothing."""
-    from ldmctl.voice import Voice
+    from ldmctl.console import Voice
 
     return Voice(quiet=True)
 
@@ -43,7 +43,7 @@ def fit_ae(tiny, quiet):
 @pytest.fixture(scope="session")
 def encode(tiny, quiet):
     """encode(out, run, "flip=true") encodes the pictures of a fit-ae run -> the folder."""
-    from ldmctl.presets import pictures_of
+    from ldmctl.config.presets import pictures_of
     from ldmctl.stages.encode_dataset import encode_dataset
 
     def run(out, source, *overrides, **options):
@@ -57,7 +57,7 @@ def encode(tiny, quiet):
 @pytest.fixture(scope="session")
 def fit_diffusion(tiny, quiet):
     """fit_diffusion(out, cache, "loop.steps=2") runs the second stage -> the folder."""
-    from ldmctl import manifest
+    from ldmctl.latents import manifest
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     def run(out, cache, *overrides, **options):

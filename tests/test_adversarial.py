@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl.adversarial import Adversary, discriminator_facts, discriminator_loss, generator_loss, in_whole_steps, start_step
+from ldmctl.config.schemas.fit_ae import Adversarial
 from ldmctl.errors import ConfigError
-from ldmctl.plateau import Plateau
-from ldmctl.schemas import Adversarial
+from ldmctl.losses.adversary import Adversary, discriminator_facts, discriminator_loss, generator_loss, in_whole_steps, start_step
+from ldmctl.losses.plateau import Plateau
 
 KINDS = ["hinge", "vanilla", "lsgan"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ldmctl import assets
 from ldmctl.errors import DataError, MissingError
+from ldmctl.storage import assets
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

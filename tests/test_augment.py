@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ldmctl.augment import augment
+from ldmctl.losses.diffaugment import augment
 
 KINDS = ["colour", "translation", "cutout"]
 

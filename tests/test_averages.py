@@ -9,26 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from ldmctl import averages as module
-from ldmctl import weights
-from ldmctl.averages import (
-    LENGTHS,
-    PowerAverages,
-    built,
-    combination,
-    decay,
-    gamma_of,
-    length_of,
-    overlaps,
-    snapshot_name,
-    stored_in,
-)
 from ldmctl.cli import run
-from ldmctl.config import plugin_config
-from ldmctl.engine import Engine
+from ldmctl.config.resolve import plugin_config
+from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.network import build_network, describe_network, load_network
-from ldmctl.run import model_file
+from ldmctl.storage import weights
+from ldmctl.storage.record import model_file
+from ldmctl.training import ema as module
+from ldmctl.training.ema import LENGTHS, PowerAverages, built, combination, decay, gamma_of, length_of, overlaps, snapshot_name, stored_in
+from ldmctl.training.engine import Engine
 
 STEPS, EVERY, SIZE = 2048, 128, 400
 

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
-from ldmctl.adversarial import generator_loss
-from ldmctl.balance import Balance
+from ldmctl.losses.adversary import generator_loss
+from ldmctl.losses.balance import Balance
 
 
 def picture() -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:

@@ -10,19 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl import checkup as examined
-from ldmctl import engine as engines
-from ldmctl import registry, weights
-from ldmctl.chain import Chain, error_ratio, noise_levels, open_chain, originals
-from ldmctl.checkup import checkup
+from ldmctl import registry
 from ldmctl.cli import run as command
-from ldmctl.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
-from ldmctl.diffusion import Denoise
-from ldmctl.documents import read_config, write_yaml
+from ldmctl.config.documents import read_config, write_yaml
+from ldmctl.diffusion.denoise import Denoise
+from ldmctl.diffusion.network import build_network
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.images import read, read_png_text
-from ldmctl.network import build_network
+from ldmctl.evaluation import checkup as examined
+from ldmctl.evaluation.checkup import checkup
+from ldmctl.evaluation.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
+from ldmctl.evaluation.lineage import Chain, error_ratio, noise_levels, open_chain, originals
+from ldmctl.pictures.images import read
+from ldmctl.pictures.png import read_png_text
+from ldmctl.storage import weights
 from ldmctl.testing.promises import seeded
+from ldmctl.training import engine as engines
+from ldmctl.training import order
 
 NAMES = ["reconstruct", "whiten", "denoise", "labels", "sample", "average"]
 
@@ -162,7 +165,7 @@ def test_another_autoencoder_beside_the_model_breaks_whitening(changed):
 def drawn_anew(folder, seed):
     """A run whose averaged weights are the initial ones of a seed; its own is 0."""
     _, header = weights.load(folder / "model.safetensors")
-    engines.reseed("weights", seed, "denoiser")
+    order.reseed("weights", seed, "denoiser")
     weights.save(folder / "model.safetensors", build_network(header).state_dict(), header)
     return folder
 

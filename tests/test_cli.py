@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 
 from ldmctl.cli import less_memory, run
-from ldmctl.config import section_of
+from ldmctl.config.base import section_of
+from ldmctl.config.presets import compose
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import PluginError
-from ldmctl.feed import open_pictures
-from ldmctl.presets import compose
+from ldmctl.pictures.loading import open_pictures
 from ldmctl.registry import Plugin
-from ldmctl.schemas import VERBS, FitAE
 
 AE = ["autoencoder.widths=[8,8]", "autoencoder.layers=1", "autoencoder.norm_groups=4", "autoencoder.attention=false"]
 LOOP = ["loop.steps=2", "loop.batch=4", "loop.report=1", "loop.save=2", "loop.preview=2", "loop.decay=constant", "loop.workers=0"]

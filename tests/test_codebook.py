@@ -11,9 +11,9 @@ from torch import Tensor, multiprocessing, nn
 
 from ldmctl.blocks import Codebook, k_means, nearest_codes
 from ldmctl.blocks.nearest import CPU_TILE, NARROWEST, width_of
-from ldmctl.engine import Engine
-from ldmctl.learner import Learner
-from ldmctl.schemas import Loop
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -6,8 +6,10 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field
 
-from ldmctl.config import Config, Free, PluginConfig, Slot, fixed_differences, flatten, free_keys, merge, plugin_config, resolve, spell_out
-from ldmctl.documents import parse_override, parse_overrides, read_yaml, write_override, write_yaml
+from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.differences import fixed_differences, flatten, free_keys
+from ldmctl.config.documents import parse_override, parse_overrides, read_yaml, write_override, write_yaml
+from ldmctl.config.resolve import merge, plugin_config, resolve, spell_out
 from ldmctl.errors import ConfigError, PluginError
 
 

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.diffusion import CEILING, Denoise, Noise, clean_from, draw_times, joined, levels, noised, start, target, time_of, timestep
+from ldmctl.diffusion.denoise import Denoise, Noise, clean_from, joined
+from ldmctl.diffusion.process import draw_times, noised, target, timestep
+from ldmctl.diffusion.spacing import CEILING, levels, start, time_of
 from ldmctl.errors import ConfigError, PluginError
 from ldmctl.protocols import Condition
 

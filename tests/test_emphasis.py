@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from ldmctl import registry
-from ldmctl.diffusion import clean_from, draw_times, noised, target
-from ldmctl.emphasis import (
+from ldmctl.config.schemas.fit_diffusion import Times, Weighting
+from ldmctl.diffusion.denoise import clean_from
+from ldmctl.diffusion.process import draw_times, noised, target
+from ldmctl.diffusion.weighting import (
     Uncertainty,
     binned,
     clean_error_factor,
@@ -18,7 +20,6 @@ from ldmctl.emphasis import (
     validation_times,
     with_uncertainty,
 )
-from ldmctl.schemas import Times, Weighting
 
 SCHEDULES = [plugin.name for plugin in registry.plugins("schedule")]
 PREDICTIONS = ["eps", "x0", "v", "flow"]

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ldmctl import manifest as manifests
-from ldmctl import shards
-from ldmctl.codec import Codec
 from ldmctl.errors import MismatchError
-from ldmctl.latents import Latents
-from ldmctl.manifest import Shard, Statistics, differences, drift
-from ldmctl.shards import Item, Target, plan_split
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents import writer as shards
+from ldmctl.latents.codec import Codec
+from ldmctl.latents.manifest import Shard, Statistics, differences, drift
+from ldmctl.latents.plan import Item, Target, plan_split
+from ldmctl.latents.reader import Latents
 from ldmctl.stages.verify_cache import verify_cache
 
 COUNT = 11  # training pictures
@@ -301,9 +301,9 @@ def test_items_that_are_alike_are_each_kept_once():
 
 
 def test_statistics_stay_and_a_drift_is_said(of, pictures, capsys, tiny, vqvae_run):
-    from ldmctl.presets import pictures_of
+    from ldmctl.config.presets import pictures_of
+    from ldmctl.console import Voice
     from ldmctl.stages.encode_dataset import encode_dataset
-    from ldmctl.voice import Voice
 
     cache = of("cache", "dtype=float32")
     frozen = manifests.read(cache).statistics

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl import engine as engines
-from ldmctl.engine import Engine, batch_items, epoch_order, micro_batches
+from ldmctl.config.schemas.shared import Loop, Machine
 from ldmctl.errors import ConfigError, MismatchError, MissingError
-from ldmctl.learner import Learner, learning_rate
-from ldmctl.schemas import Loop, Machine
+from ldmctl.training import compiling, order
+from ldmctl.training import engine as engines
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner, learning_rate
+from ldmctl.training.order import batch_items, epoch_order, micro_batches
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 
@@ -117,9 +119,9 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 
 
 def test_a_seed_is_the_same_on_every_machine():
-    assert engines.seed_of("noise", 0, 7) == 4816597801398858322
-    assert engines.seed_of("noise", 0, 7) != engines.seed_of("noise", 7, 0)
-    assert 0 <= engines.seed_of() < 2**63
+    assert order.seed_of("noise", 0, 7) == 4816597801398858322
+    assert order.seed_of("noise", 0, 7) != order.seed_of("noise", 7, 0)
+    assert 0 <= order.seed_of() < 2**63
 
 
 def test_ranks_share_a_batch_without_gap_or_overlap():
@@ -159,12 +161,12 @@ def test_what_cuda_lacks_to_compile_is_named_and_auto_does_without(monkeypatch, 
     monkeypatch.setattr(engines.shutil, "which", lambda name: None if lost == "compiler" or name != "gcc" else "/usr/bin/gcc")
     monkeypatch.setattr(engines.sysconfig, "get_paths", lambda: {"include": str(tmp_path / "none" if lost == "header" else tmp_path)})
     cuda = Engine(torch.device("cuda"), torch.bfloat16)
-    assert engines.compiles("auto", cuda) == (lost is None)
+    assert compiling.compiles("auto", cuda) == (lost is None)
     if lost is None:
-        assert engines.lacking_to_compile(cuda) is None and engines.compiles(True, cuda)
+        assert compiling.lacking_to_compile(cuda) is None and compiling.compiles(True, cuda)
     else:
         with pytest.raises(MissingError, match=f"machine.compile=true needs {said}"):
-            engines.compiles(True, cuda)
+            compiling.compiles(True, cuda)
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4, 5])

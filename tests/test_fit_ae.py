@@ -6,11 +6,11 @@ import pytest
 import torch
 from test_ranks import together
 
-from ldmctl import engine as engines
-from ldmctl import weights
-from ldmctl.engine import Engine
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.stages import fit_ae as stage
+from ldmctl.storage import weights
+from ldmctl.training import order
+from ldmctl.training.engine import Engine
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=1", "adversarial.warmup=1", "adversarial.ramp=2"]
@@ -80,7 +80,7 @@ def one_step(tiny, *words, step=5):
     parts = stage.build_parts(config, None, CPU)
     image = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     parts.adversary.balance.ratio.fill_(1.0)
-    engines.reseed("test")
+    order.reseed("test")
     facts = stage.backward(parts, config, image, step, 1.0, CPU, last=True)
     return parts, facts
 

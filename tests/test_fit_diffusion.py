@@ -7,20 +7,23 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl import registry, weights
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.config import plugin_config
-from ldmctl.diffusion import clean_from, time_of, timestep
-from ldmctl.engine import Engine
+from ldmctl import registry
+from ldmctl.config.presets import pictures_of
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.diffusion.denoise import clean_from
+from ldmctl.diffusion.network import build_network, describe_network
+from ldmctl.diffusion.process import timestep
+from ldmctl.diffusion.spacing import time_of
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.feed import on_device, open_pictures
-from ldmctl.latents import Latents, open_latents
-from ldmctl.learner import Learner
-from ldmctl.manifest import read, recipe
-from ldmctl.network import build_network, describe_network
-from ldmctl.presets import pictures_of
-from ldmctl.schemas import Loop
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.manifest import read, recipe
+from ldmctl.latents.reader import Latents, open_latents
+from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.stages import fit_diffusion as stage
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner
 
 HOST = Engine(torch.device("cpu"), torch.float32)
 SHAPE = (2, 4, 4)
@@ -191,8 +194,8 @@ def test_learned_weights_are_saved_resumed_and_not_part_of_the_model(tmp_path, f
 
 
 def test_averages_stored_while_training_build_one_of_any_length_that_can_be_sampled(tmp_path, fit_diffusion, vae_cache, quiet, tiny):
-    from ldmctl.averages import write_model
     from ldmctl.stages.sample import sample
+    from ldmctl.training.ema import write_model
 
     run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=6", "loop.keep.averages=2")
     assert sorted(path.name for path in (run / "averages").iterdir()) == [

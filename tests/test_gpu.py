@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldmctl import manifest, weights
-from ldmctl.engine import Engine
-from ldmctl.latents import Latents, Resident
+from ldmctl.latents import manifest
+from ldmctl.latents.reader import Latents
+from ldmctl.latents.resident import Resident
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 ADVERSARIAL = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=2"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl import images
 from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures import images, png
 
 
 def settings(size=8, *, channels=3, crop="center", flip=False, background="white"):
@@ -229,33 +229,33 @@ def test_padding_is_undone():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_grid_holds_every_picture(channels, tmp_path):
     batch = torch.stack([noise(channels, 6, 5) for _ in range(5)])
-    canvas = images.grid(batch)
+    canvas = png.grid(batch)
     assert canvas.shape == (channels, 2 * 6 + 2, 3 * 5 + 4)
     assert torch.equal(canvas[:, 8:14, 7:12], batch[4])
-    assert images.grid(batch[:1]).shape == (channels, 6, 5)
-    assert images.grid(batch, columns=5).shape == (channels, 6, 5 * 5 + 8)
-    images.write_png(tmp_path / "grid.png", canvas)
+    assert png.grid(batch[:1]).shape == (channels, 6, 5)
+    assert png.grid(batch, columns=5).shape == (channels, 6, 5 * 5 + 8)
+    png.write_png(tmp_path / "grid.png", canvas)
     assert torch.equal(images.read(tmp_path / "grid.png", channels=channels), canvas) or channels == 4
 
 
 def test_png_text_comes_back_and_bytes_repeat(tmp_path):
     text = {"seed": "17", "settings": '{"label": "Käse ☃"}', "empty": ""}
     first, second = tmp_path / "new" / "a.png", tmp_path / "b.png"
-    images.write_png(first, noise(), text)
-    images.write_png(second, noise(), dict(reversed(text.items())))
-    assert images.read_png_text(first) == text
+    png.write_png(first, noise(), text)
+    png.write_png(second, noise(), dict(reversed(text.items())))
+    assert png.read_png_text(first) == text
     assert first.read_bytes() == second.read_bytes()
     assert [path.name for path in sorted(tmp_path.rglob("*.png"))] == ["b.png", "a.png"]
     assert not list(tmp_path.rglob(".*"))
 
 
 def test_text_of_a_cut_png_is_not_believed(tmp_path):
-    images.write_png(tmp_path / "a.png", noise(3, 64, 64), {"seed": "1"})
+    png.write_png(tmp_path / "a.png", noise(3, 64, 64), {"seed": "1"})
     content = (tmp_path / "a.png").read_bytes()
     for broken in (content[: len(content) // 2], b"", struct.pack("8B", *range(8))):
         (tmp_path / "a.png").write_bytes(broken)
-        assert images.read_png_text(tmp_path / "a.png") == {}
-    assert images.read_png_text(tmp_path / "none.png") == {}
+        assert png.read_png_text(tmp_path / "a.png") == {}
+    assert png.read_png_text(tmp_path / "none.png") == {}
 
 
 def test_reading_something_else_is_a_data_error(tmp_path):

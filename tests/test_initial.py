@@ -9,14 +9,15 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ldmctl import api, registry, weights
+from ldmctl import api, registry
 from ldmctl.cli import run as command
-from ldmctl.config import plugin_config
+from ldmctl.config.origins import find
+from ldmctl.config.presets import compose
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError, PluginError
-from ldmctl.initial import decoder_only, load_initial, same_encoder
-from ldmctl.origins import find
-from ldmctl.presets import compose
-from ldmctl.schemas import FitAE
+from ldmctl.storage import weights
+from ldmctl.storage.initial import decoder_only, load_initial, same_encoder
 
 SHAPE = {
     "in_channels": 3,
@@ -189,7 +190,7 @@ def test_keys_that_old_files_do_not_have_are_those_that_diffusers_takes(saved):
 
 def test_defaults_are_those_of_the_installed_diffusers():
     diffusers = pytest.importorskip("diffusers")
-    from ldmctl.published import OWN, SHARED
+    from ldmctl.config.diffusers_format import OWN, SHARED
 
     for name, own in OWN.items():
         defaults = dict(getattr(diffusers, name)().config)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ldmctl.errors import DataError
-from ldmctl.images import read, read_png_text, write_png
+from ldmctl.pictures.images import read
+from ldmctl.pictures.png import read_png_text, write_png
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -12,15 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ldmctl import manifest as manifests
-from ldmctl import weights
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.engine import Engine, generator
 from ldmctl.errors import ConfigError, DataError, MismatchError
-from ldmctl.latents import open_latents
-from ldmctl.shards import Item, Tally, checked_rows
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.plan import Item
+from ldmctl.latents.reader import open_latents
+from ldmctl.latents.statistics import Tally
+from ldmctl.latents.writer import checked_rows
 from ldmctl.stages.fit_diffusion import check_cache
 from ldmctl.stages.verify_cache import verify_cache
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import generator
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 
@@ -99,7 +102,7 @@ def test_a_set_that_draws_itself_is_encoded_too(vae_cache):
 
 
 def test_moments_are_those_of_the_pictures(of_folder, pictures):
-    from ldmctl.images import prepare, to_float
+    from ldmctl.pictures.images import prepare, to_float
 
     cache = of_folder("dtype=float32")
     config = type("Settings", (), {"size": 16, "channels": 3, "crop": "center", "flip": False, "background": "white"})

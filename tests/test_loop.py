@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl import meter as meters
-from ldmctl import weights
-from ldmctl.engine import Engine, batch_items
 from ldmctl.errors import DivergedError, MismatchError, Stopped
-from ldmctl.guard import Guard
-from ldmctl.learner import Learner
-from ldmctl.loop import Training
-from ldmctl.meter import Meter
-from ldmctl.run import open_run
+from ldmctl.storage import weights
+from ldmctl.storage.run import open_run
+from ldmctl.training import meter as meters
+from ldmctl.training.engine import Engine
+from ldmctl.training.guard import Guard
+from ldmctl.training.learner import Learner
+from ldmctl.training.loop import Training
+from ldmctl.training.meter import Meter
+from ldmctl.training.order import batch_items
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 ITEMS = torch.tensor([7, 3])

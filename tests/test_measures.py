@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ldmctl.errors import DataError, MissingError
-from ldmctl.measures import Mean, mean_with_interval, psnr, ssim
+from ldmctl.evaluation.metrics import Mean, mean_with_interval, psnr, ssim
 
 
 def pictures(channels=3, size=32, count=3, seed=0):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ldmctl.errors import DataError
-from ldmctl.pictures import ADDRESSED, Pictures, batches
+from ldmctl.pictures.batches import ADDRESSED, Pictures, batches
 from ldmctl.protocols import Example
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl.engine import Engine
+from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.learner import Learner
 from ldmctl.plan import held_bytes, plan_fit_ae, plan_fit_diffusion, timed_count
-from ldmctl.run import parameter_count
-from ldmctl.schemas import Loop
+from ldmctl.training.engine import Engine
+from ldmctl.training.flops import parameter_count
+from ldmctl.training.learner import Learner
 
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 SHARED = "machine.parallel=fsdp"

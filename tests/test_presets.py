@@ -2,11 +2,14 @@
 
 import pytest
 
-from ldmctl import presets
+from ldmctl.config import presets
+from ldmctl.config.presets import compose, expand_data
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.sample import Sample
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.manifest import Manifest, recipe
-from ldmctl.presets import compose, expand_data
-from ldmctl.schemas import EncodeDataset, FitAE, FitDiffusion, Sample
+from ldmctl.latents.manifest import Manifest, recipe
 
 TRAINING = [(verb, name) for verb in ("fit-ae", "fit-diffusion") for name in presets.names(verb)]
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl import weights
 from ldmctl.cli.ranks import launched
-from ldmctl.engine import Engine, batch_items
-from ldmctl.feed import open_pictures, training_batches
+from ldmctl.pictures.loading import open_pictures, training_batches
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import batch_items
 
 TINY = Path(__file__).parent / "tiny"
 

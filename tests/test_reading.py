@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldmctl import latents as reading
-from ldmctl import weights
-from ldmctl.engine import BLOCK, WINDOW, Engine, batch_items, epoch_order
+from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import MismatchError
-from ldmctl.latents import Latents, Resident, ahead, evenly, open_latents, training_latents
-from ldmctl.manifest import Codes, Manifest, Shard, Statistics
-from ldmctl.schemas import Loop
+from ldmctl.latents import reader as reading
+from ldmctl.latents.manifest import Codes, Manifest, Shard, Statistics
+from ldmctl.latents.reader import Latents, evenly, open_latents
+from ldmctl.latents.resident import Resident
+from ldmctl.latents.stream import ahead, training_latents
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import BLOCK, WINDOW, batch_items, epoch_order
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 SHAPE = (2, 1, 2)

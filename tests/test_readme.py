@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ldmctl import registry
-from ldmctl.presets import compose, names
-from ldmctl.schemas import VERBS
+from ldmctl.config.presets import compose, names
+from ldmctl.config.schemas.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

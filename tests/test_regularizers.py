@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from ldmctl.blocks import Patches
-from ldmctl.regularizers import LeCam, r1_penalty
+from ldmctl.losses.regularizers import LeCam, r1_penalty
 
 
 def constant(*values: float, count: int = 2) -> list[torch.Tensor]:

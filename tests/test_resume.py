@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ldmctl import weights
 from ldmctl.errors import MismatchError, Stopped
+from ldmctl.storage import weights
 
 TINY = Path(__file__).parent / "tiny"
 ADVERSARIAL = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=12"]

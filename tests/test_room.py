@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ldmctl.room import granted
+from ldmctl.training.memory import granted
 
 GIB = 2**30
 

@@ -7,10 +7,12 @@ import sys
 import pytest
 import torch
 
-from ldmctl import states, weights
-from ldmctl.engine import Engine
 from ldmctl.errors import ConfigError, DivergedError, MismatchError, Stopped
-from ldmctl.run import config_of, model_file, open_run
+from ldmctl.storage import weights
+from ldmctl.storage.record import config_of, model_file
+from ldmctl.storage.run import open_run
+from ldmctl.training import state as states
+from ldmctl.training.engine import Engine
 
 
 def record(folder):
@@ -314,8 +316,8 @@ def test_a_folder_without_config_is_not_a_run(tmp_path):
 
 
 def test_a_run_that_saved_nothing_gives_way_to_another_config(tmp_path):
-    from ldmctl.run import open_run
-    from ldmctl.schemas import Sample
+    from ldmctl.config.schemas.sample import Sample
+    from ldmctl.storage.run import open_run
 
     first, other = Sample.model_construct(run="a"), Sample.model_construct(run="b")
     with pytest.raises(RuntimeError), open_run(tmp_path / "r", first):

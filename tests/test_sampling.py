@@ -6,13 +6,14 @@ import shutil
 import pytest
 import torch
 
-from ldmctl import engine as engines
-from ldmctl import weights
+from ldmctl.diffusion.network import Network, build_network, class_index, describe_network
+from ldmctl.diffusion.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.images import read_png_text
-from ldmctl.network import Network, build_network, class_index, describe_network
-from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
+from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
+from ldmctl.storage import weights
+from ldmctl.training import engine as engines
+from ldmctl.training import order
 
 CPU = engines.Engine(torch.device("cpu"), torch.float32)
 RECIPE = [  # the default recipe's form with fewer channels: two resolutions, two blocks each, attention at the second
@@ -77,15 +78,15 @@ def test_an_odd_batch_keeps_the_promise_too(ldm, sample):
 @pytest.mark.parametrize("batch", [5, 16])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batch, threads, vae_cache):
-    from ldmctl import manifest as manifests
     from ldmctl import registry
-    from ldmctl.presets import compose
-    from ldmctl.schemas import FitDiffusion
+    from ldmctl.config.presets import compose
+    from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+    from ldmctl.latents import manifest as manifests
 
     manifest = manifests.read(vae_cache).model_copy(update={"latent": (4, 16, 16)})
     config, _ = compose(FitDiffusion, below=manifests.recipe(manifest))
     assert config.denoiser.widths == [64, 128, 192]
-    engines.reseed("test")
+    order.reseed("test")
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)).eval()
     for parameter in network.parameters():  # it begins at zero, where every order would do
         if not parameter.any():
@@ -257,7 +258,7 @@ def test_dropped_items_are_shown_the_null_condition(vae_cache):
             return condition.vector
 
     from ldmctl import registry
-    from ldmctl.config import plugin_config
+    from ldmctl.config.resolve import plugin_config
 
     label = registry.build("conditioner", plugin_config("conditioner", {"type": "label", "dim": 4}), classes=["a", "b"])
     network = Network(Echo(), label)

@@ -16,17 +16,19 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl import engine as engines
-from ldmctl import states, weights
-from ldmctl.config import plugin_config
-from ldmctl.engine import Engine, micro_batches
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.shared import Compute, Loop
+from ldmctl.diffusion.network import build_network, describe_network
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.learner import Learner
-from ldmctl.network import build_network, describe_network
 from ldmctl.plan import plan_fit_diffusion
-from ldmctl.run import open_run
-from ldmctl.schemas import Compute, Loop
-from ldmctl.sharding import Spread, gathered, local, shard, whole
+from ldmctl.storage import weights
+from ldmctl.storage.run import open_run
+from ldmctl.training import engine as engines
+from ldmctl.training import state as states
+from ldmctl.training.engine import Engine
+from ldmctl.training.fsdp import Spread, gathered, local, shard, whole
+from ldmctl.training.learner import Learner
+from ldmctl.training.order import micro_batches
 
 TINY = Path(__file__).parent / "tiny"
 ALONE = Engine(torch.device("cpu"), torch.float32)

@@ -11,24 +11,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ldmctl import latents as reading
-from ldmctl import manifest as manifests
-from ldmctl import weights
-from ldmctl.checkup import checkup
 from ldmctl.cli import run as command
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.documents import read_config, write_yaml
-from ldmctl.engine import Engine
+from ldmctl.config.documents import read_config, write_yaml
+from ldmctl.config.presets import pictures_of
 from ldmctl.errors import ConfigError, DataError, MismatchError, PluginError
-from ldmctl.feed import on_device, open_pictures
-from ldmctl.latents import Latents, Resident, open_latents
+from ldmctl.evaluation.checkup import checkup
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents import reader as reading
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.plan import Item
+from ldmctl.latents.reader import Latents, open_latents
+from ldmctl.latents.resident import Resident
+from ldmctl.latents.store import Store, smallest
+from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.plan import plan_encode_dataset
-from ldmctl.presets import pictures_of
-from ldmctl.shards import Item
 from ldmctl.stages import fit_diffusion as stage
 from ldmctl.stages.sample import sample
 from ldmctl.stages.verify_cache import verify_cache
-from ldmctl.store import Store, smallest
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 ALL = torch.arange(40)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.config import PluginConfig
+from ldmctl.config.base import PluginConfig
 from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition, Example, Reconstruction
 from ldmctl.testing import CHECKS, check, check_autoencoder

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ldmctl.codec import Codec
-from ldmctl.config import plugin_config
-from ldmctl.engine import Engine
+from ldmctl.config.resolve import plugin_config
 from ldmctl.errors import ConfigError
+from ldmctl.latents.codec import Codec
+from ldmctl.latents.tiling import HALO, Tile, Whole, spans, tiled
 from ldmctl.registry import build
-from ldmctl.tiling import HALO, Tile, Whole, spans, tiled
+from ldmctl.training.engine import Engine
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 STEP = 1 / 127.5  # one of 255

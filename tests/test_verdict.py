@@ -15,21 +15,23 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.census import CodeCensus, LatentCensus, LatentFacts, Spread
-from ldmctl.codec import Codec
-from ldmctl.config import PluginConfig, section_of, slot_of
-from ldmctl.engine import Engine
+from ldmctl.config.base import PluginConfig, section_of, slot_of
+from ldmctl.config.presets import pictures_of
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import DataError, MissingError
-from ldmctl.examination import Codes, Examination, examine, shrunk, title_of
-from ldmctl.exhibits import LOUDER, compared, latents_shown, write_pictures
-from ldmctl.images import read, read_png_text, to_uint8, write_png
-from ldmctl.measures import Mean, psnr
-from ldmctl.pictures import Pictures
-from ldmctl.presets import pictures_of
+from ldmctl.evaluation.figures import LOUDER, compared, latents_shown, write_pictures
+from ldmctl.evaluation.metrics import Mean, psnr
+from ldmctl.evaluation.reconstruction import Codes, Examination, examine, shrunk, title_of
+from ldmctl.evaluation.verdict import judge, verdict
+from ldmctl.latents.codec import Codec
+from ldmctl.latents.statistics import CodeCensus, LatentCensus, LatentFacts, Spread
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.images import read, to_uint8
+from ldmctl.pictures.png import read_png_text, write_png
 from ldmctl.protocols import Example
-from ldmctl.schemas import FitAE, Image
 from ldmctl.stages.eval_lpips import eval_lpips, losses_of, plan_eval_lpips, trained_with
-from ldmctl.verdict import judge, verdict
+from ldmctl.training.engine import Engine
 
 HOST = Engine(torch.device("cpu"), torch.float32)
 

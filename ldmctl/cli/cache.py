@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ldmctl import manifest as manifests
 from ldmctl.cli.options import Json, print_json
-from ldmctl.config import flatten
-from ldmctl.manifest import Manifest, Statistics
+from ldmctl.config.differences import flatten
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.manifest import Manifest, Statistics
 
 app = typer.Typer(no_args_is_help=True, help="Look at a cache of latents.")
 CLASSES = 20  # said by name at most

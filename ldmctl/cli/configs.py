@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from ldmctl import presets
 from ldmctl.cli.options import Json, print_json
+from ldmctl.config import presets
+from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import ConfigError, did_you_mean
-from ldmctl.schemas import VERBS
 
 app = typer.Typer(no_args_is_help=True, help="Look at presets and at every key.")
 FOLDERS = ("data", "fit-ae", "fit-diffusion")

@@ -9,8 +9,8 @@ import typer
 
 from ldmctl import registry
 from ldmctl.cli.options import Device, Json, print_json
+from ldmctl.console import Voice
 from ldmctl.errors import ConfigError, PluginError, one_line
-from ldmctl.voice import Voice
 
 PACKAGES = ("ldmctl", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "torchmetrics", "entrypoints")
 
@@ -45,7 +45,7 @@ def command(
 
 def examine_run(run: str, out: str | None, device: str | None, json: bool) -> None:
     """The links of a run's chain, one after the other, and the first that is broken."""
-    from ldmctl.checkup import checkup
+    from ldmctl.evaluation.checkup import checkup
 
     found = checkup(run, out=out, device=device or "auto", voice=Voice())
     if json:
@@ -72,7 +72,7 @@ def devices() -> dict[str, Any]:
     try:
         import torch
 
-        from ldmctl.engine import has_bf16
+        from ldmctl.training.engine import has_bf16
     except Exception as error:  # a broken torch is what a doctor is for
         return {"devices": [f"torch does not import: {one_line(error)}"]}
     rows = [
@@ -111,7 +111,7 @@ def plugin_state() -> dict[str, Any]:
 
 def places() -> dict[str, Any]:
     """Where data and each file of weights are looked for, and what is there."""
-    from ldmctl import assets
+    from ldmctl.storage import assets
 
     heads = assets.lpips_heads()
     weights = [

@@ -20,7 +20,7 @@ def command(
     quiet: options.Quiet = False,
 ) -> None:
     """Build an average of the weights, of any length, from those that a run stored while training."""
-    from ldmctl.averages import ROUGH, snapshot_name, write_model
+    from ldmctl.training.ema import ROUGH, snapshot_name, write_model
 
     voice = Voice(quiet=quiet)
     file, average = write_model(Path(run).expanduser(), length, step=step, out=out)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import options
-from ldmctl.presets import compose, pictures_of, wished
-from ldmctl.schemas import EncodeDataset
+from ldmctl.config.presets import compose, pictures_of, wished
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
 
 
 def command(

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ldmctl.cli import options
-from ldmctl.presets import compose, pictures_of, wished
-from ldmctl.schemas import EvalLpips
+from ldmctl.config.presets import compose, pictures_of, wished
+from ldmctl.config.schemas.eval_lpips import EvalLpips
 
 MEANING = {"psnr": "dB, higher is closer", "ssim": "1 is equal", "lpips": "0 is equal, lower is closer"}
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import options
-from ldmctl.presets import compose
-from ldmctl.schemas import FitAE
+from ldmctl.config.presets import compose
+from ldmctl.config.schemas.fit_ae import FitAE
 
 Autoencoder = Annotated[
     str | None,

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from ldmctl import manifest
 from ldmctl.cli import options
-from ldmctl.presets import compose, wished
-from ldmctl.schemas import FitDiffusion
+from ldmctl.config.presets import compose, wished
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.latents import manifest
 
 
 def command(

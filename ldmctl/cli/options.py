@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ldmctl import presets
 from ldmctl.cli import ranks
-from ldmctl.config import Config
-from ldmctl.documents import write_json, write_yaml
-from ldmctl.voice import Voice
+from ldmctl.config import presets
+from ldmctl.config.base import Config
+from ldmctl.config.documents import write_json, write_yaml
+from ldmctl.console import Voice
 
 
 def complete_data(incomplete: str) -> list[str]:

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ldmctl import registry
 from ldmctl.cli.options import Json, print_json
-from ldmctl.config import PluginConfig
-from ldmctl.documents import parse_override
+from ldmctl.config.base import PluginConfig
+from ldmctl.config.documents import parse_override
 from ldmctl.errors import ConfigError, PluginError
 
 app = typer.Typer(no_args_is_help=True, help="Look at plugins, check them, begin a new one.")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import encode_dataset, eval_lpips, fit_ae, fit_diffusion, options, sample
-from ldmctl.voice import Voice, duration
+from ldmctl.console import Voice, duration
 
 
 def command(

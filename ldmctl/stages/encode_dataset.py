@@ -16,23 +16,29 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from ldmctl import engine as engines
-from ldmctl import manifest as manifests
-from ldmctl import shards, weights
-from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder
-from ldmctl.encoding import drawing, encoded, landed, one_behind
-from ldmctl.engine import Engine
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.console import Voice, duration
 from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.feed import open_pictures
-from ldmctl.layout import Layout, lay_out, listing_of, preparation_of, stamps_of
-from ldmctl.manifest import DRIFT, FORMAT, Manifest, Shard
-from ldmctl.pictures import Pictures
-from ldmctl.run import Run, describe_plugins, model_file, open_run
-from ldmctl.schemas import EncodeDataset
-from ldmctl.shards import Background, Item, Rows, Tally, Target
+from ldmctl.latents import integrity
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents import writer as shards
+from ldmctl.latents.background import Background
+from ldmctl.latents.codec import Codec, autoencoder_fingerprint, load_autoencoder
+from ldmctl.latents.encoding import drawing, encoded, landed, one_behind
+from ldmctl.latents.layout import Layout, lay_out, listing_of, preparation_of, stamps_of
+from ldmctl.latents.manifest import DRIFT, FORMAT, Manifest, Shard
+from ldmctl.latents.plan import Item, Target
+from ldmctl.latents.statistics import Tally
+from ldmctl.latents.store import codes_in_use, refuse_without_codes
+from ldmctl.latents.writer import Rows
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.loading import open_pictures
 from ldmctl.signals import Signals
-from ldmctl.store import codes_in_use, refuse_without_codes
-from ldmctl.voice import Voice, duration
+from ldmctl.storage import weights
+from ldmctl.storage.record import describe_plugins, model_file
+from ldmctl.storage.run import Run, open_run
+from ldmctl.training import engine as engines
+from ldmctl.training.engine import Engine
 
 SPLITS = ("train", "val")
 T = TypeVar("T")
@@ -187,7 +193,7 @@ def save(
         split: [shard for each in row if (shard := written.get(each.file) if isinstance(each, Target) else each) is not None]
         for split, row in layout.shards.items()
     }
-    items = {split: [item for shard in row for item in shards.read_items(run.folder, shard)] for split, row in rows.items()}
+    items = {split: [item for shard in row for item in integrity.read_items(run.folder, shard)] for split, row in rows.items()}
     met = {split: [bad for _, each in everything for bad in each[split]] for split in splits}
     skipped = {split: note_skipped(pictures, items[split], met[split]) for split, pictures in splits.items()}
     tally = Tally()

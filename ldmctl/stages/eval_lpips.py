@@ -8,23 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmctl import engine as engines
 from ldmctl import registry
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.config import flatten, plugin_config
-from ldmctl.documents import write_override
-from ldmctl.engine import Engine, generator
+from ldmctl.config.differences import flatten
+from ldmctl.config.documents import write_override
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.eval_lpips import EvalLpips
+from ldmctl.console import Voice
 from ldmctl.errors import ConfigError, DataError, LdmctlError, MismatchError, MissingError
-from ldmctl.examination import examine, measure, title_of
-from ldmctl.exhibits import write_pictures
-from ldmctl.feed import on_device, open_pictures
-from ldmctl.images import read
-from ldmctl.measures import Mean
-from ldmctl.pictures import Pictures
-from ldmctl.run import config_of, model_file
-from ldmctl.schemas import EvalLpips
-from ldmctl.verdict import verdict
-from ldmctl.voice import Voice
+from ldmctl.evaluation.figures import write_pictures
+from ldmctl.evaluation.metrics import Mean
+from ldmctl.evaluation.reconstruction import examine, measure, title_of
+from ldmctl.evaluation.verdict import verdict
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.images import read
+from ldmctl.pictures.loading import on_device, open_pictures
+from ldmctl.storage.record import config_of, model_file
+from ldmctl.training import engine as engines
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import generator
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST = {"ssim": 11}  # pixels that a measure's window needs

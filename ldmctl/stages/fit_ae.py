@@ -13,28 +13,33 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ldmctl import engine as engines
-from ldmctl import registry, weights
-from ldmctl.adversarial import Adversary, in_whole_steps
-from ldmctl.balance import Balance
-from ldmctl.codec import Codec
-from ldmctl.engine import Engine
-from ldmctl.equivariance import Equivariant
+from ldmctl import registry
+from ldmctl.config.schemas.fit_ae import FitAE, Losses
+from ldmctl.console import Voice
 from ldmctl.errors import ConfigError, MissingError
-from ldmctl.examination import examine
-from ldmctl.exhibits import write_pictures
-from ldmctl.feed import on_device, open_pictures, shown_items, training_batches
-from ldmctl.images import crop_to, grid, pad_to, to_uint8, write_png
-from ldmctl.initial import decoder_only, load_initial
-from ldmctl.learner import Learner
-from ldmctl.loop import Training
-from ldmctl.measures import psnr
-from ldmctl.pictures import Pictures
-from ldmctl.room import largest_micro, release
-from ldmctl.run import Run, config_of, describe_plugins, open_run, parameter_count, record_of
-from ldmctl.schemas import FitAE, Losses
-from ldmctl.verdict import verdict
-from ldmctl.voice import Voice
+from ldmctl.evaluation.figures import write_pictures
+from ldmctl.evaluation.metrics import psnr
+from ldmctl.evaluation.reconstruction import examine
+from ldmctl.evaluation.verdict import verdict
+from ldmctl.latents.codec import Codec
+from ldmctl.losses.adversary import Adversary, in_whole_steps
+from ldmctl.losses.balance import Balance
+from ldmctl.losses.equivariance import Equivariant
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.images import crop_to, pad_to, to_uint8
+from ldmctl.pictures.loading import on_device, open_pictures, shown_items, training_batches
+from ldmctl.pictures.png import grid, write_png
+from ldmctl.storage import weights
+from ldmctl.storage.initial import decoder_only, load_initial
+from ldmctl.storage.record import config_of, describe_plugins, record_of
+from ldmctl.storage.run import Run, open_run
+from ldmctl.training import engine as engines
+from ldmctl.training import order
+from ldmctl.training.engine import Engine
+from ldmctl.training.flops import parameter_count
+from ldmctl.training.learner import Learner
+from ldmctl.training.loop import Training
+from ldmctl.training.memory import largest_micro, release
 
 Value = TypeVar("Value", Tensor, float)
 VALIDATED = 256  # pictures of the held-out split that a validation looks at
@@ -115,9 +120,9 @@ def fit_ae(config: FitAE, out: str | Path, *, voice: Voice, overwrite: bool = Fa
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
                 run.note_bad(batch.bad)
-                slices = engines.micro_batches(len(batch.image), micro)
+                slices = order.micro_batches(len(batch.image), micro)
                 for number, rows in enumerate(slices):
-                    engines.reseed("step", config.loop.seed, step, number, engine.rank)
+                    order.reseed("step", config.loop.seed, step, number, engine.rank)
                     share, last = (rows.stop - rows.start) / len(batch.image), number == len(slices) - 1
                     training.add(backward(parts, config, on_device(batch.image[rows], engine), step, share, engine, last=last), share)
                 training.update(step, parts.model, items)
@@ -226,7 +231,7 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, voice: Voice 
     networks: dict[str, Any] = {}
     for kind, slot in (("autoencoder", config.autoencoder), ("discriminator", config.discriminator)):
         if slot is not None:
-            engines.reseed("weights", config.loop.seed, kind)
+            order.reseed("weights", config.loop.seed, kind)
             networks[kind] = registry.build(kind, slot, image_channels=config.image.channels).to(engine.device).train()
             engines.recompute(networks[kind], config.loop.checkpointing)
     autoencoder, discriminator = networks["autoencoder"], networks.get("discriminator")

@@ -15,27 +15,36 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ldmctl import engine as engines
-from ldmctl import registry, weights
-from ldmctl.arithmetic import forward_flops, training_flops
-from ldmctl.codec import Codec, load_autoencoder
-from ldmctl.diffusion import draw_times, levels, noised, target, timestep
-from ldmctl.emphasis import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
-from ldmctl.engine import Engine, generator
+from ldmctl import registry
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.shared import Coding
+from ldmctl.console import Voice
+from ldmctl.diffusion.network import Network, build_network, describe_network
+from ldmctl.diffusion.process import draw_times, noised, target, timestep
+from ldmctl.diffusion.sampling import sample_latents, trained_classes
+from ldmctl.diffusion.spacing import levels
+from ldmctl.diffusion.weighting import Uncertainty, binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.errors import ConfigError
-from ldmctl.images import grid, to_uint8, write_png
-from ldmctl.latents import Latents, Resident, evenly, open_latents, training_latents
-from ldmctl.learner import Learner
-from ldmctl.lineage import check_cache, check_same_cache, of_cache
-from ldmctl.loop import Training
-from ldmctl.manifest import Manifest
-from ldmctl.network import Network, build_network, describe_network
-from ldmctl.room import largest_micro, release
-from ldmctl.run import describe_plugins, open_run, parameter_count
-from ldmctl.sampling import sample_latents, trained_classes
-from ldmctl.schemas import Coding, FitDiffusion
-from ldmctl.sharding import refuse_single_numbers
-from ldmctl.voice import Voice
+from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.fit import check_cache, check_same_cache, of_cache
+from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.reader import Latents, evenly, open_latents
+from ldmctl.latents.resident import Resident
+from ldmctl.latents.stream import training_latents
+from ldmctl.pictures.images import to_uint8
+from ldmctl.pictures.png import grid, write_png
+from ldmctl.storage import weights
+from ldmctl.storage.record import describe_plugins
+from ldmctl.storage.run import open_run
+from ldmctl.training import compiling, order
+from ldmctl.training import engine as engines
+from ldmctl.training.engine import Engine
+from ldmctl.training.flops import forward_flops, parameter_count, training_flops
+from ldmctl.training.fsdp import refuse_single_numbers
+from ldmctl.training.learner import Learner
+from ldmctl.training.loop import Training
+from ldmctl.training.memory import largest_micro, release
+from ldmctl.training.order import generator
 
 VALIDATED = 512  # held-out latents that a validation looks at
 PREVIEWED = 4  # pictures of a preview that are decoded together
@@ -67,15 +76,15 @@ def fit_diffusion(
     cache = Path(config.latents).expanduser()
     manifest = check_cache(config, cache)
     sharded = is_sharded(config, engine)
-    compiled = not sharded and engines.compiles(config.machine.compile, engine)
+    compiled = not sharded and compiling.compiles(config.machine.compile, engine)
     if config.machine.compile == "auto" and engine.device.type == "cuda" and not sharded and not compiled:
-        voice.warn(f"Training without torch.compile, which needs {engines.lacking_to_compile(engine)}, and there is none.")
+        voice.warn(f"Training without torch.compile, which needs {compiling.lacking_to_compile(engine)}, and there is none.")
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
     check_preview(config, train)
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
-    engines.reseed("weights", config.loop.seed, "denoiser")
+    order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
@@ -114,9 +123,9 @@ def fit_diffusion(
             for step, batch in zip(training, stream, strict=False):
                 key = ("noise", config.loop.seed, step)
                 mine = draw(config, count, own, batch.stored, batch.labels, codec, schedule, engine, key)
-                slices = engines.micro_batches(len(mine.x), micro_batch)
+                slices = order.micro_batches(len(mine.x), micro_batch)
                 for micro, rows in enumerate(slices):
-                    engines.reseed("step", config.loop.seed, step, micro, engine.rank)
+                    order.reseed("step", config.loop.seed, step, micro, engine.rank)
                     share, last = (rows.stop - rows.start) / len(mine.x), micro == len(slices) - 1
                     with ExitStack() as stack:
                         for each in learners.values():

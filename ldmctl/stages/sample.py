@@ -7,18 +7,20 @@ from typing import Any
 
 import torch
 
-from ldmctl import engine as engines
 from ldmctl import registry
-from ldmctl.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.console import Voice
+from ldmctl.diffusion.network import build_schedule, class_index, load_network
+from ldmctl.diffusion.sampling import even_threads, labels_as_in_data, rows_of, sample_latents, trained_classes
 from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
-from ldmctl.images import grid, read, read_png_text, to_uint8, write_png
-from ldmctl.initial import same_encoder
-from ldmctl.network import build_schedule, class_index, load_network
-from ldmctl.run import make_folder, model_file
-from ldmctl.sampling import even_threads, labels_as_in_data, rows_of, sample_latents, trained_classes
-from ldmctl.schemas import Sample
+from ldmctl.latents.codec import Codec, autoencoder_fingerprint, load_autoencoder, statistics_of
+from ldmctl.pictures.images import read, to_uint8
+from ldmctl.pictures.png import grid, read_png_text, write_png
 from ldmctl.signals import Signals
-from ldmctl.voice import Voice
+from ldmctl.storage.initial import same_encoder
+from ldmctl.storage.record import model_file
+from ldmctl.storage.run import make_folder
+from ldmctl.training import engine as engines
 
 GRID = 256  # pictures that grid.png shows at most
 

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from ldmctl import manifest as manifests
-from ldmctl import shards
-from ldmctl.codec import autoencoder_fingerprint
+from ldmctl.console import Voice
 from ldmctl.errors import MismatchError
-from ldmctl.voice import Voice
+from ldmctl.latents import integrity
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.codec import autoencoder_fingerprint
 
 
 def verify_cache(folder: str | Path, *, voice: Voice) -> dict[str, Any]:
     """Read every file of a finished cache and compare it with its hash; a MismatchError says what is wrong. Needs no pictures."""
     place = Path(folder).expanduser()
     manifest = manifests.read(place)
-    wrong = list(shards.faults(place, manifest))
+    wrong = list(integrity.faults(place, manifest))
     file = place / "autoencoder.safetensors"
     try:
         if autoencoder_fingerprint(file) != manifest.autoencoder["fingerprint"]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmctl.diffusion import joined
+from ldmctl.diffusion.denoise import joined
 from ldmctl.protocols import Condition
 from ldmctl.testing.promises import calling, check_gradients, check_saved, expect, expect_same, is_whole, maker, promise, seeded, shape_of
 

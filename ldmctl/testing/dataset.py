@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ldmctl import images
+from ldmctl.pictures import images
 from ldmctl.protocols import Example
 from ldmctl.testing.promises import calling, expect, maker, promise
 

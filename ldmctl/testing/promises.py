@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ldmctl.config import PluginConfig
+from ldmctl.config.base import PluginConfig
 from ldmctl.errors import LdmctlError, PluginError, one_line
 
 Check = Callable[..., None]

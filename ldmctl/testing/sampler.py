@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmctl.diffusion import CEILING, Noise, start
+from ldmctl.diffusion.denoise import Noise
+from ldmctl.diffusion.spacing import CEILING, start
 from ldmctl.testing.promises import calling, expect, expect_same, maker, promise, shape_of
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ldmctl.diffusion import levels, time_of
+from ldmctl.diffusion.spacing import levels, time_of
 from ldmctl.testing.promises import calling, expect, expect_same, is_whole, maker, promise, shape_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ldmctl import images
+from ldmctl.pictures import png
 from ldmctl.testing.promises import calling, expect, maker, promise
 
 
@@ -15,7 +15,7 @@ def check_tracker(cls: type, /, **options: Any) -> None:
     """Two runs into one folder, the second going on from the first."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "samples" / "000001.png"
-        images.write_png(picture, torch.zeros(3, 8, 8, dtype=torch.uint8))
+        png.write_png(picture, torch.zeros(3, 8, 8, dtype=torch.uint8))
         content = picture.read_bytes()
         for first in (0, 2):
             tracker = maker(cls, options, run=Path(folder))()

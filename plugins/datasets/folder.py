@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 from pydantic import Field
 
-from ldmctl.assets import find_data
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError
 from ldmctl.protocols import Example
+from ldmctl.storage.assets import find_data
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".jp2")
 VAL = ("val", "validation", "valid", "test")  # the first that is there

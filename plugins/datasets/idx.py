@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ldmctl.assets import data_root, find_data, offline
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError, one_line
 from ldmctl.protocols import Example
+from ldmctl.storage.assets import data_root, find_data, offline
 
 PREFIX = {"train": "train", "val": "t10k"}
 FETCHERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}  # classes of torchvision.datasets

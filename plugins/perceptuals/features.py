@@ -20,10 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmctl.assets import find_weights
 from ldmctl.blocks import channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.config import PluginConfig
 from ldmctl.errors import ConfigError, DataError, MissingError, PluginError, did_you_mean, one_line
+from ldmctl.storage.assets import find_weights
 
 SIDE = 224  # pixels, what the networks were trained on
 BEHIND = ("avgpool", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits")  # parts that classify

@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ldmctl.assets import LPIPS_HEADS, find_weights, lpips_heads
 from ldmctl.blocks import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError, MissingError
+from ldmctl.storage.assets import LPIPS_HEADS, find_weights, lpips_heads
 
 FILE = "vgg16-397923af.pth"
 URL = f"https://download.pytorch.org/models/{FILE}"

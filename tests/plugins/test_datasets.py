@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldmctl import config, documents, images, registry
+from ldmctl import registry
+from ldmctl.config import documents, resolve
 from ldmctl.errors import DataError
+from ldmctl.pictures import images
 from ldmctl_plugins.datasets.folder import Folder
 from ldmctl_plugins.datasets.idx import Idx
 from ldmctl_plugins.datasets.shapes import COLOURS, FILL, Shapes
@@ -76,7 +78,7 @@ def some(tmp_path):
 @pytest.mark.parametrize("name", [plugin.name for plugin in registry.plugins("dataset") if plugin.source.startswith("ldmctl")])
 def test_every_dataset_keeps_the_protocol(name, some):
     made = {
-        split: registry.load("dataset", name)(config.plugin_config("dataset", {"type": name, **some[name]}), split=split)
+        split: registry.load("dataset", name)(resolve.plugin_config("dataset", {"type": name, **some[name]}), split=split)
         for split in ("train", "val")
     }
     assert made["train"].classes == made["val"].classes
@@ -104,7 +106,7 @@ def test_every_data_preset_parses_and_says_what_is_missing(name, tmp_path, monke
     path = Path(__file__).parents[2] / "configs" / "data" / f"{name}.yaml"
     preset = documents.read_yaml(path.read_text(), source=name)
     assert set(preset) == {"dataset", "image"}
-    made = config.plugin_config("dataset", preset["dataset"])
+    made = resolve.plugin_config("dataset", preset["dataset"])
     plugin = registry.load("dataset", made.type)
     if name == "shapes":
         assert len(plugin(made, split="train").classes) == 16

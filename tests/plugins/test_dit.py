@@ -8,15 +8,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ldmctl import presets, registry
+from ldmctl import registry
 from ldmctl.blocks import RotaryAttention, axial_rotary, gated_width, modulated_norm, patchify, rotate, unpatchify
-from ldmctl.documents import read_yaml
-from ldmctl.engine import recompute
+from ldmctl.config import presets
+from ldmctl.config.documents import read_yaml
+from ldmctl.diffusion.network import Network
 from ldmctl.errors import PluginError
-from ldmctl.network import Network
 from ldmctl.plan import saved_bytes
 from ldmctl.protocols import Condition
 from ldmctl.testing import check_denoiser
+from ldmctl.training.engine import recompute
 
 DiT = registry.load("denoiser", "dit")
 SMALL = {"width": 32, "depth": 2, "head_dim": 16}

@@ -15,7 +15,7 @@ from torch import nn
 from ldmctl import registry
 from ldmctl.blocks import FrozenConvolution, backbone
 from ldmctl.errors import ConfigError, DataError, MissingError, PluginError
-from ldmctl.images import load, resize, to_float, to_tensor
+from ldmctl.pictures.images import load, resize, to_float, to_tensor
 
 FILE = "vgg16-397923af.pth"
 LAYERS = [(0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256), (14, 256, 256)]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ldmctl import registry
-from ldmctl.diffusion import CEILING, Denoise, Noise, clean_from, levels, start
+from ldmctl.diffusion.denoise import Denoise, Noise, clean_from
+from ldmctl.diffusion.spacing import CEILING, levels, start
 from ldmctl.testing import check_sampler
 
 NAMES = [plugin.name for plugin in registry.plugins("sampler")]

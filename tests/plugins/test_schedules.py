@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldmctl import registry
-from ldmctl.diffusion import timestep
+from ldmctl.diffusion.process import timestep
 from ldmctl.testing import check_schedule
 
 NAMES = [plugin.name for plugin in registry.plugins("schedule")]

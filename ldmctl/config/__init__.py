@@ -1,0 +1,3 @@
+"""From YAML, presets and KEY=VALUE to one validated config; every key of every verb. Readable without torch."""
+
+from ldmctl.config.base import PluginConfig as PluginConfig

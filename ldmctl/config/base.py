@@ -1,0 +1,69 @@
+"""From presets, KEY=VALUE and flags to one validated, fully spelled-out config.
+
+A config is made of layers, each a plain dict, later ones stronger. A slot is a
+key that a plugin fills; only the plugins that the layers name are imported, and
+their own `Config` checks their keys together with all the rest.
+"""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("input should be a number, neither true nor false")
+        return value
+
+
+class PluginConfig(Config):
+    """Base of the nested `Config` of a plugin class. `type` is the name it is registered under."""
+
+    type: str
+
+
+class Slot:
+    """Marks a field filled by a plugin of this kind: `Annotated[PluginConfig, Slot("sampler", default="ddim")]`."""
+
+    def __init__(self, kind: str, default: str | None = None):
+        self.kind = kind
+        self.default = default
+
+
+Free: dict[str, Any] = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
+
+
+def slot_of(field: Any) -> Slot | None:
+    """The Slot mark of a pydantic field."""
+    return next((mark for mark in field.metadata if isinstance(mark, Slot)), None)
+
+
+def section_of(field: Any) -> type[BaseModel] | None:
+    """The nested config class of a pydantic field, None for a slot or a plain value."""
+    if slot_of(field) is not None:
+        return None
+    options = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
+    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that an annotation is made of: {int, NoneType} of `PositiveInt | None`."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for option in get_args(annotation) for kind in _kinds(option)}
+    return {annotation}
+
+
+# -- what may change -----------------------------------------------------------

@@ -1,0 +1,57 @@
+"""Which keys of a config may change when a run is resumed, and which of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from ldmctl import registry
+from ldmctl.config.base import section_of, slot_of
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", 1) for each leaf of a nested dict."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def free_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
+    """Paths of the keys, or sections, that may change when a run is resumed."""
+    out = set()
+    for name, field in schema.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("free"):
+            out.add(f"{prefix}{name}")
+        elif (section := section_of(field)) is not None:
+            out |= free_keys(section, f"{prefix}{name}.")
+    return out
+
+
+def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", default as JSON has it) of each key that need not be given, those of the plugins that `values` names among them."""
+    for name, field in schema.model_fields.items():
+        there = values.get(name)
+        within = there if isinstance(there, Mapping) else {}
+        if (section := section_of(field)) is not None:
+            yield from defaults(section, within, f"{prefix}{name}.")
+        elif (slot := slot_of(field)) is not None:
+            if "type" in within:
+                yield from defaults(registry.load(slot.kind, within["type"]).Config, within, f"{prefix}{name}.")  # type: ignore[attr-defined]
+        elif not field.is_required():
+            yield f"{prefix}{name}", to_jsonable_python(field.get_default(call_default_factory=True))
+
+
+def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, old value, new value) of every key that differs and may not; one that is younger than `old` had its default."""
+    free = free_keys(schema)
+    before, after = {**dict(defaults(schema, new)), **dict(flatten(old))}, dict(flatten(new))
+    changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
+    return [
+        (path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)
+    ]

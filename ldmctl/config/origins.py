@@ -1,0 +1,101 @@
+"""What `--init` names: a run's model or a folder saved by diffusers, and the config layer of its architecture. Readable without torch."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldmctl.config import diffusers_format as published
+from ldmctl.config.documents import Raw, read_config
+from ldmctl.errors import ConfigError, MismatchError, with_article
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Weights to begin with."""
+
+    name: str  # as the user wrote it
+    file: Path  # a safetensors file
+    layer: Raw  # `autoencoder` with its type and keys, `image` with at least its channels
+    published: Raw = field(default_factory=dict)  # config.json of diffusers; {} for a file of ldmctl
+
+
+def find(name: str) -> Origin:
+    """The weights of a run (`runs/ae`, `runs/ae@10000`, `runs/ae@best`), of a file of ldmctl, or of a folder saved by diffusers.
+
+    What is not there or damaged is a MismatchError, what ldmctl has no network for a ConfigError.
+    """
+    if (folder := published.part_of(Path(name).expanduser())) is not None:
+        config = published.read_config(folder)
+        return Origin(name, published.weights_of(folder), published.layer(config), config)
+    file = _file_of(name)
+    header = _header(file)
+    if header.get("kind") != "autoencoder":
+        raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder to begin with.")
+    image = header.get("image", {}) | {"channels": header["context"]["image_channels"]}
+    return Origin(name, file, {"autoencoder": header["config"], "image": image})
+
+
+def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = False) -> Raw:
+    """The keys of fit-ae that build its network: `autoencoder`, and `image` as it saw pictures.
+
+    A run in `out` that began with it can go on without it, by its own config; no run begins with itself (ConfigError).
+    """
+    try:
+        origin = find(name)
+    except MismatchError:
+        if out is not None and not overwrite and (kept := _kept(name, Path(out).expanduser())):
+            return kept
+        raise
+    if out is not None and Path(out).expanduser().resolve() in origin.file.resolve().parents[:2]:  # snapshots/ is one deeper
+        raise ConfigError(f"A run cannot begin with its own weights: init is {name} and --out is {out}. Name another --out.")
+    return origin.layer
+
+
+def _kept(name: str, out: Path) -> Raw:
+    """The autoencoder and the pictures of a run with a state to go on from that began with this origin; {} when there is none."""
+    if not all((out / file).exists() for file in ("state.safetensors", "config.yaml")):
+        return {}
+    config = read_config(out)
+    if config.get("init") != name:
+        return {}
+    return {key: config[key] for key in ("autoencoder", "image", "data", "dataset") if config.get(key) is not None}
+
+
+def _file_of(name: str) -> Path:
+    """The file of ldmctl that a name stands for."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    stem, _, snapshot = name.rpartition("@") if "@" in path.name else (name, "", "")
+    folder = Path(stem).expanduser()
+    if not folder.is_dir():
+        raise MismatchError(
+            f"There is no {folder} to begin with. init is a run folder of fit-ae (runs/ae, runs/ae@best), one of its files, "
+            f"or a folder that diffusers saved; models on a hub are downloaded first."
+        )
+    if not snapshot and (folder / "autoencoder.safetensors").exists() and not (folder / "model.safetensors").exists():
+        return folder / "autoencoder.safetensors"  # a cache of latents, which carries its autoencoder
+    number = f"{int(snapshot):09d}" if snapshot.isdecimal() else snapshot
+    file = folder / "snapshots" / f"{number}.safetensors" if snapshot else folder / "model.safetensors"
+    if not file.exists():
+        there = sorted(each.stem for each in (folder / "snapshots").glob("*.safetensors"))
+        hint = (
+            f" Snapshots: {', '.join(there) or 'none'}." if snapshot else " It is no run of fit-ae with a save, nor a model of diffusers."
+        )
+        raise MismatchError(f"{folder} has no {file.relative_to(folder)} to begin with.{hint}")
+    return file
+
+
+def _header(file: Path) -> Raw:
+    """What a file of ldmctl says of itself."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(str(file), framework="np") as opened:
+            header = json.loads((opened.metadata() or {}).get("ldmctl", "{}"))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        reason = " Pickles (.bin, .pt, .ckpt) are not read." if file.suffix in (".bin", ".pt", ".pth", ".ckpt") else ""
+        raise MismatchError(f"{file} is damaged or not a safetensors file: {error}.{reason}") from None
+    if not isinstance(header, dict) or "kind" not in header:
+        raise MismatchError(f"{file} was not written by ldmctl. Weights of diffusers are named by their folder, which holds config.json.")
+    return header

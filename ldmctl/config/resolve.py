@@ -1,0 +1,118 @@
+"""From layers of plain dicts to one validated config, fully spelled out.
+
+Later layers are stronger. Only the plugins that the layers name are imported, and
+their own `Config` checks their keys together with all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from ldmctl import registry
+from ldmctl.config.base import Config, PluginConfig, Slot, section_of, slot_of
+from ldmctl.config.documents import Raw
+from ldmctl.errors import ConfigError, did_you_mean, with_article
+
+Schema = TypeVar("Schema", bound=Config)
+
+
+def resolve(schema: type[Schema], layers: Sequence[Raw], *, source: str) -> Schema:
+    """The validated config of these layers, weakest first; `source` names them in a ConfigError."""
+    raw = merge([spell_out(schema, layer) for layer in layers])
+    concrete = _narrow(schema, raw, at="")
+    try:
+        return concrete.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(item, concrete) for item in error.errors())
+        raise ConfigError(f"{source} does not describe {with_article(schema.verb)} run:\n  " + "\n  ".join(lines)) from None  # type: ignore[attr-defined]
+
+
+def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
+    """The Config of one plugin from its dict, as found in the header of a file."""
+    concrete: type[PluginConfig] = registry.load(kind, raw["type"]).Config  # type: ignore[attr-defined]
+    try:
+        return concrete.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(item, concrete) for item in error.errors()]
+        raise ConfigError(f"{kind} {raw['type']!r} cannot be made:\n  " + "\n  ".join(lines)) from None
+
+
+def merge(layers: Sequence[Raw]) -> Raw:
+    """One dict, later layers stronger. Keys that were written for another `type` than the last one named are dropped."""
+    out: Raw = {}
+    for key in dict.fromkeys(key for layer in layers for key in layer):
+        values = [layer[key] for layer in layers if key in layer]
+        if not isinstance(values[-1], dict):
+            out[key] = values[-1]
+            continue
+        plain = [i for i, value in enumerate(values) if not isinstance(value, dict)]
+        parts = values[plain[-1] + 1 :] if plain else values
+        named = [part["type"] for part in parts if "type" in part]
+        out[key] = merge([part for part in parts if not named or part.get("type", named[-1]) == named[-1]])
+    return out
+
+
+def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
+    """The same layer with `slot: name` written as `slot: {type: name}`."""
+    out = dict(raw)
+    for name, field in schema.model_fields.items():
+        if name not in raw:
+            continue
+        if slot_of(field) is not None and isinstance(raw[name], str):
+            out[name] = {"type": raw[name]}
+        elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
+            out[name] = spell_out(section, raw[name])
+    return out
+
+
+def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
+    """The schema with each slot narrowed to the Config of the plugin it names. Fills in the names of default plugins."""
+    narrowed: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        if (slot := slot_of(field)) is not None:
+            if (plugin := _plugin_of(slot, name, raw, at)) is not None:
+                narrowed[name] = (plugin.Config, ...)  # type: ignore[attr-defined]
+        elif (section := section_of(field)) is not None and isinstance(raw.get(name, {}), dict):
+            inner = raw.get(name, {})
+            concrete = _narrow(section, inner, at=f"{at}{name}.")
+            if concrete is not section:
+                raw[name] = inner
+                narrowed[name] = (concrete, ...)
+    return create_model(schema.__name__, __base__=schema, **narrowed) if narrowed else schema
+
+
+def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
+    if name not in raw and slot.default is not None:
+        raw[name] = {}
+    given = raw.get(name)
+    if not isinstance(given, dict):  # absent, null or nonsense: pydantic says so
+        return None
+    if given.get("type") is None:
+        if slot.default is None or "type" in given:
+            names = ", ".join(plugin.name for plugin in registry.plugins(slot.kind))
+            raise ConfigError(f"{at}{name}.type is missing: name {with_article(slot.kind)}, one of {names}.")
+        raw[name] = given = {"type": slot.default, **given}
+    return registry.load(slot.kind, str(given["type"]))
+
+
+def _explain(item: Any, schema: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return f"{path}: is missing"
+    if item["type"] in ("model_type", "model_attributes_type"):
+        return f"{path}: has keys of its own, or is {{}} for their defaults (got {item['input']!r})"
+    if item["type"] != "extra_forbidden":
+        said = item["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+        return (f"{path}: " if path else "") + f"{said[:1].lower()}{said[1:]}{got}"
+    owner: Any = schema
+    for key in item["loc"][:-1]:
+        field = owner.model_fields.get(key)
+        owner = field.annotation if field is not None and slot_of(field) else section_of(field) if field is not None else None
+        if owner is None:
+            return f"{path}: unknown key."
+    keys = [key for key in owner.model_fields if key != "type"]
+    return f"{path}: unknown key.{did_you_mean(str(item['loc'][-1]), keys)} Keys here: {', '.join(keys)}."

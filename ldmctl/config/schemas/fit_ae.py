@@ -1,0 +1,92 @@
+"""The keys of `ldmctl fit-ae`."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.schemas.shared import Loop, Machine, Pictures
+
+
+class Losses(Config):
+    """What a reconstruction is measured by while training."""
+
+    pixel: Literal["l1", "l2"] = Field("l1", description="l1: mean absolute error, l2: mean squared error")
+    pixel_weight: float = Field(1.0, ge=0)
+    perceptual_weight: float = Field(1.0, ge=0)
+    perceptual_missing: Literal["error", "skip"] = Field(
+        "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
+    )
+    equivariance_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a penalty that makes scaled and turned latents decode to scaled and turned pictures (EQ-VAE); 0: off",
+    )
+    equivariance_share: float = Field(0.25, gt=0, le=1, description="share of each batch that the penalty looks at")
+
+
+StepOrShare = Annotated[int | float, Field(ge=0)]
+
+
+class Adversarial(Config):
+    """How the discriminator's opinion is learned and weighed; used when `discriminator` is set."""
+
+    loss: Literal["hinge", "vanilla", "lsgan"] = "hinge"
+    weight: float = Field(
+        0.1,  # louder, the discriminator was defeated within a hundred steps (benchmarks/adversarial.py)
+        ge=0,
+        description="size of its gradient where it is balanced, relative to that of the other losses",
+    )
+    start: StepOrShare | Literal["auto"] = Field(
+        0.5, description="first step of the discriminator: a step (1000), a share of the run (0.5), or auto: when the losses level off"
+    )
+    warmup: StepOrShare = Field(0.02, description="how long it then learns alone: steps or a share of the run")
+    ramp: StepOrShare = Field(0.05, description="how long its weight then rises from 0: steps or a share of the run")
+    lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr")
+    balance: Literal["image", "last-layer", "none"] = Field(
+        "image", description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere"
+    )
+    balance_every: PositiveInt = Field(1, description="steps between measurements of the norms")
+    balance_smoothing: float = Field(0.9, ge=0, lt=1, description="decay of the averaged ratio of the norms")
+    balance_max: PositiveFloat = Field(1e4, description="largest ratio of the norms")
+    augment: list[Literal["colour", "translation", "cutout"]] = Field(
+        [], description="what pictures go through before the discriminator sees them, real and made alike (DiffAugment)"
+    )
+    r1: float = Field(0.0, ge=0, description="gamma of the gradient penalty on real pictures (R1); 0: off")
+    r1_every: PositiveInt = Field(16, description="steps between gradient penalties, each weighed so much more")
+    lecam: float = Field(
+        0.0, ge=0, description="weight of the penalty that keeps logits near their averages (LeCam), for few pictures; 0: off"
+    )
+
+    @field_validator("start", "warmup", "ramp")
+    @classmethod
+    def _step_or_share(cls, value: int | float | str) -> int | float | str:
+        if isinstance(value, str):
+            return value
+        if value >= 1 and not float(value).is_integer():
+            raise ValueError("a number of 1 or more counts steps and must be whole; below 1 it is a share of the run")
+        return int(value) if value >= 1 else value
+
+
+class FitAE(Pictures):
+    """ldmctl fit-ae: fit an autoencoder to a folder of pictures."""
+
+    verb: ClassVar[str] = "fit-ae"
+    autoencoder: Annotated[PluginConfig, Slot("autoencoder", default="vae")]
+    perceptual: Annotated[PluginConfig | None, Slot("perceptual")] = None
+    discriminator: Annotated[PluginConfig | None, Slot("discriminator")] = None
+    losses: Losses = Losses()
+    adversarial: Adversarial = Adversarial()
+    init: str | None = Field(None, description="weights to begin with: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers")
+    train: Literal["all", "decoder"] = Field(
+        "all", description="decoder: the encoder and its codes stay as they are, so latents stay valid"
+    )
+    tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
+    loop: Loop = Loop()
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _autoencoders_are_not_sharded(self) -> Self:
+        if self.machine.parallel == "fsdp":
+            raise ValueError("machine.parallel: fsdp shares large denoisers among devices (fit-diffusion); fit-ae trains with ddp")
+        return self

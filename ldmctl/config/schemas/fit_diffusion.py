@@ -1,0 +1,77 @@
+"""The keys of `ldmctl fit-diffusion`."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.schemas.shared import Loop, Machine
+
+
+class Fleet(Machine):
+    """Where a denoiser is trained."""
+
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether torch.compile translates the network first: minutes once, then faster steps; auto: on cuda",
+        json_schema_extra=Free,
+    )
+
+    @model_validator(mode="after")
+    def _compiled_or_sharded(self) -> Self:
+        if self.compile is True and self.parallel == "fsdp":
+            raise ValueError("parallel=fsdp is not compiled: take compile=false, or auto, which leaves it out then")
+        return self
+
+
+class Preview(Config):
+    """Samples of fixed seeds made while training."""
+
+    count: PositiveInt = Field(16, description="how many")
+    steps: PositiveInt = Field(30, description="sampler steps")
+    guidance: float = Field(1.0, ge=0, description="classifier-free guidance, for conditional models")
+    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")] = PluginConfig(type="ddim")
+
+
+class Times(Config):
+    """Which noise levels a denoiser is trained at."""
+
+    sampling: Literal["uniform", "stratified", "logit-normal"] = Field(
+        "uniform",
+        description="uniform: each time equally likely; stratified: so, spread evenly over each batch; logit-normal: the middle more",
+    )
+    mean: float = Field(0.0, description="of logit-normal: below 0 more times near clean, above more near noise")
+    deviation: PositiveFloat = Field(1.0, description="of logit-normal: the smaller, the more in the middle")
+
+
+class Weighting(Config):
+    """How much each noise level counts in the loss."""
+
+    kind: Literal["none", "min-snr", "soft-min-snr", "learned"] = Field(
+        "none",
+        description="none: the loss of the prediction as it is; the others weigh it by signal-to-noise, or by an uncertainty learned along",
+    )
+    gamma: PositiveFloat = Field(
+        5.0, description="of min-snr and soft-min-snr: the signal-to-noise ratio beyond which weights rise no more"
+    )
+
+
+class FitDiffusion(Config):
+    """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
+
+    verb: ClassVar[str] = "fit-diffusion"
+    latents: str = Field("cache", description="folder written by encode-dataset")
+    denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
+    schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
+    prediction: Literal["eps", "x0", "v", "flow"] = Field("x0", description="what the network predicts")
+    times: Times = Times()
+    weighting: Weighting = Weighting()
+    conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
+        None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
+    )
+    drop: float = Field(0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs")
+    flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it")
+    preview: Preview = Field(Preview(), json_schema_extra=Free)
+    tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
+    loop: Loop = Loop()
+    machine: Fleet = Fleet()

@@ -1,0 +1,121 @@
+"""Every key of every verb, with its default and what it means. Readable without torch.
+
+A key marked `Free` may change when a run is resumed; any other change is refused.
+Slots are filled by plugins, whose own keys stand in their `Config`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.errors import did_you_mean
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Compute(Config):
+    """Where the work runs and in which numbers."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto takes cuda, then mps, then cpu", json_schema_extra=Free)
+    precision: Literal["auto", "bf16", "fp32", "fp16"] = Field("auto", description="auto: bf16 where the hardware has it, else fp32")
+
+
+class Machine(Compute):
+    """Where training runs."""
+
+    devices: PositiveInt = Field(1, description="processes on this machine, one device each", json_schema_extra=Free)
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="what several devices share. ddp: the batch; fsdp: also the denoiser, its optimizer and averages, for those "
+        "too large for one device. What is learned is the same",
+        json_schema_extra=Free,
+    )
+    memory: PositiveFloat | None = Field(
+        None, description="GiB that loop.micro=auto may fill on each device; null: nine tenths of what is free", json_schema_extra=Free
+    )
+
+
+class Coding(Compute):
+    """Where pictures are encoded or decoded."""
+
+    tile: PositiveInt | None = Field(
+        1024,
+        description="side of the square tiles, pixels, in which larger pictures are encoded and decoded; null: always whole",
+        json_schema_extra=Free,
+    )
+
+
+class Image(Config):
+    """How every picture is prepared, for training, encoding and evaluation alike."""
+
+    size: PositiveInt = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
+    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 colour, 4 colour and alpha")
+    crop: Literal["center", "random"] = Field(
+        "center", description="which square of a picture that is not square; random only while training"
+    )
+    flip: bool = Field(False, description="mirror half of the pictures while training")
+    background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, background: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(background)
+        except ValueError:
+            near = did_you_mean(background, ImageColor.colormap)
+            raise ValueError(f"not a colour; write a name such as white, or #rrggbb.{near}") from None
+        return background
+
+
+class Keep(Config):
+    """Which snapshots of the EMA weights stay in snapshots/."""
+
+    every: NonNegativeInt = Field(0, description="one each so many steps, 0 for none")
+    last: NonNegativeInt = Field(0, description="of those, how many of the newest stay; 0 for all")
+    best: bool = Field(True, description="also the one with the lowest validation loss")
+    averages: NonNegativeInt = Field(
+        0, description="steps between pairs of averages in averages/, from which `ldmctl ema` builds one of any length; 0 for none"
+    )
+
+
+class Loop(Config):
+    """How long and how fast any training goes. A step is an optimizer step, a batch the global batch."""
+
+    steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Free)
+    batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches")
+    micro: PositiveInt | Literal["auto"] | None = Field(
+        None,
+        description="pictures per forward and device; null: the whole share at once; auto: as many as one real step finds room for",
+        json_schema_extra=Free,
+    )
+    checkpointing: bool = Field(
+        False, description="keep less for the backward and compute it again: less memory, slower", json_schema_extra=Free
+    )
+    lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
+    warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
+    decay: Literal["constant", "cosine", "inverse-sqrt"] = Field("constant", description="the learning rate after warm-up")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="AdamW's averages")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for none")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)")
+    patience: PositiveInt = Field(10, description="steps in a row that may be not finite before the run is given up")
+    seed: NonNegativeInt = Field(0, description="decides initial weights, data order and noise")
+    shuffle: Literal["full", "blocks"] = Field(
+        "full", description="full: any item anywhere in an epoch; blocks: near-sequential reads, for sets larger than memory"
+    )
+    workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
+    report: PositiveInt = Field(100, description="steps between lines of metrics.jsonl", json_schema_extra=Free)
+    save: PositiveInt = Field(1000, description="steps between states from which the run can go on", json_schema_extra=Free)
+    preview: PositiveInt = Field(1000, description="steps between pictures in samples/ and validation losses", json_schema_extra=Free)
+    keep: Keep = Field(Keep(), json_schema_extra=Free)
+
+
+class Pictures(Config):
+    """Keys that any verb with pictures has."""
+
+    data: str | None = Field(None, description="a name in configs/data, or a folder of pictures")
+    dataset: Annotated[PluginConfig | None, Slot("dataset")] = None
+    image: Image = Image()

@@ -1,0 +1,10 @@
+"""The schema of each verb, by its name."""
+
+from ldmctl.config.base import Config
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.eval_lpips import EvalLpips
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.sample import Sample
+
+VERBS: dict[str, type[Config]] = {schema.verb: schema for schema in (FitAE, EncodeDataset, FitDiffusion, Sample, EvalLpips)}

@@ -1,0 +1,1 @@
+"""Noise, the networks that take it away, and the way from one to the other."""

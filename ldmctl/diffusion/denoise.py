@@ -1,0 +1,138 @@
+"""What samplers see: `denoise(x, sigma)`, one network under one schedule, and random numbers of their own for each picture."""
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
+from ldmctl.diffusion.spacing import CEILING, time_of
+from ldmctl.errors import ConfigError, PluginError
+from ldmctl.protocols import Condition, Schedule
+
+
+def clean_from(prediction: Prediction, x_t: Tensor, output: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """The clean latent [B,c,h,w] that `output`, said of x_t, stands for; alpha and sigma are numbers or [B].
+
+    Where alpha is 0 an eps-network cannot know it: then it is 0, the mean of latents.
+    """
+    alpha, sigma = _spread(alpha, x_t), _spread(sigma, x_t)
+    if prediction == "eps":
+        return (x_t - sigma * output) * torch.where(alpha == 0, 0.0, 1 / alpha)
+    if prediction == "x0":
+        return output
+    if prediction == "v":
+        return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
+    if prediction == "flow":
+        return (x_t - sigma * output) / (alpha + sigma)
+    raise _unknown(prediction)
+
+
+class Denoise:
+    """`denoise(x, sigma) -> clean`: one network under one schedule, as samplers see it.
+
+    Guidance (arXiv:2207.12598) is 1 for the plain condition, 0 for none; any other
+    value asks the network both at once and goes that far from none to condition.
+    The network runs in the caller's autocast.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor, Condition | None], Tensor],
+        schedule: Schedule,
+        prediction: Prediction,
+        *,
+        condition: Condition | None = None,
+        null: Condition | None = None,
+        guidance: float = 1.0,
+    ):
+        if prediction not in get_args(Prediction):
+            raise _unknown(prediction)
+        self.network, self.schedule, self.prediction, self.guidance = network, schedule, prediction, guidance
+        self.both = guidance not in (0, 1)
+        if (guidance != 1 and null is None) or (self.both and condition is None):
+            raise ConfigError(f"guidance={guidance:g} needs a model trained with conditions, and this one has none: leave guidance at 1.")
+        self.condition = null if guidance == 0 else condition
+        if condition is not None and null is not None and self.both:
+            self.condition = joined(condition, null)
+        self._known: dict[float, tuple[float, float, float]] = {}
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
+        told, scale, alpha = self._place(float(sigma))
+        x_t = x * scale
+        output = self._output(x_t, told).to(x.dtype)
+        return clean_from(self.prediction, x_t, output, alpha, scale * float(sigma))
+
+    def _output(self, x_t: Tensor, told: float) -> Tensor:
+        if not self.both:
+            return self.network(x_t, x_t.new_full((len(x_t),), told, dtype=torch.float32), self.condition)
+        both = torch.cat([x_t, x_t])
+        output = self.network(both, both.new_full((len(both),), told, dtype=torch.float32), self.condition)
+        with_condition, without = output.to(x_t.dtype).chunk(2)
+        return without + self.guidance * (with_condition - without)
+
+    def _place(self, level: float) -> tuple[float, float, float]:
+        """(timestep, x_t / x, alpha) of a level, remembered; the last two differ in pure noise only, where alpha is 0."""
+        if level not in self._known:
+            if level <= 0:
+                raise PluginError(f"The sampler asked what is clean at sigma = {level:g}; levels are positive, and at 0 all is clean.")
+            t = time_of(self.schedule, level)
+            scale = self.schedule.marginal(t)[1].item() / level
+            self._known[level] = timestep(self.schedule, t).item(), scale, scale if level < CEILING else 0.0
+        return self._known[level]
+
+
+def joined(first: Condition, second: Condition) -> Condition:
+    """Two batches of conditions as one; token sequences are padded to the longer one."""
+    for name, one, other in zip(Condition._fields, first, second, strict=True):
+        if name != "mask" and (one is None) != (other is None):
+            raise PluginError(f"The conditioner's null condition and its conditions differ: only one of them has {name}.")
+    if first.tokens is not None and second.tokens is not None:
+        length = max(first.tokens.shape[1], second.tokens.shape[1])
+        if (first.mask, second.mask) != (None, None) or first.tokens.shape[1] != second.tokens.shape[1]:
+            first, second = _padded(first, first.tokens, length), _padded(second, second.tokens, length)
+    pairs = zip(first, second, strict=True)
+    return Condition(*(None if one is None or other is None else torch.cat([one, other]) for one, other in pairs))
+
+
+def _padded(condition: Condition, tokens: Tensor, length: int) -> Condition:
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if condition.mask is None else condition.mask
+    more = length - tokens.shape[1]
+    return condition._replace(tokens=pad(tokens, (0, 0, 0, more)), mask=pad(mask, (0, more)))
+
+
+class Noise:
+    """Random numbers of a batch of pictures, one stream for each.
+
+    What a picture gets depends on its own seed and on the step's levels, not on its place
+    in the batch, on its neighbours or on the steps before. It is drawn on the CPU.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
+        self.seeds, self.shape, self.device = list(seeds), tuple(shape), device
+        self._asked: Counter[bytes] = Counter()
+
+    def first(self) -> Tensor:
+        """Standard normal [B,c,h,w] to start from, always the same."""
+        return self._draw(b"first")
+
+    def __call__(self, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        """Standard normal [B,c,h,w] for the step between two levels; asked again, another one."""
+        step = struct.pack("<dd", sigma, sigma_next)
+        self._asked[step] += 1
+        return self._draw(step + self._asked[step].to_bytes(8, "little"))
+
+    def _draw(self, purpose: bytes) -> Tensor:
+        rows = [torch.randn(self.shape, generator=_generator(seed, purpose)) for seed in self.seeds]
+        return torch.stack(rows).to(self.device)
+
+
+def _generator(seed: int, purpose: bytes) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:".encode() + purpose).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))

@@ -1,0 +1,102 @@
+"""A denoiser with its conditioner: one network to train, one file to sample from.
+
+A loss that compares the denoiser's tokens with those of a frozen encoder (arXiv:2410.06940) asks `forward` for them by `block`: they
+come from the same pass as the prediction, with the same labels, dropped or not. What the encoder says of each picture has its place
+in a cache, the tensor `features` of a shard (`shards`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmctl.diffusion.denoise import joined
+from ldmctl.errors import ConfigError, MismatchError, PluginError, did_you_mean, with_article
+from ldmctl.protocols import Condition
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+
+
+class Network(nn.Module):
+    """`denoiser` and, when there are classes to listen to, `conditioner`, trained and saved as one."""
+
+    denoiser: Any
+    conditioner: Any
+
+    def __init__(self, denoiser: nn.Module, conditioner: nn.Module | None):
+        super().__init__()
+        self.denoiser = denoiser
+        self.conditioner = conditioner
+
+    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Tensor | None = None, *, block: int | None = None) -> Any:
+        """x [B,c,h,w], timestep [B], what the cache gives for B items, dropped bool [B] -> [B,c,h,w].
+
+        With `block` also the tokens after so many blocks of the denoiser, (the same, [B,N,D]); a PluginError where it shows none.
+        """
+        condition = self.condition(given, dropped)
+        if block is None:
+            return self.denoiser(x, timestep, condition)
+        if not hasattr(self.denoiser, "forward_with_hidden"):  # a keyword of ours, since DistributedDataParallel calls `forward` alone
+            raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")
+        return self.denoiser.forward_with_hidden(x, timestep, condition, block=block)
+
+    def condition(self, given: Any, dropped: Tensor | None = None) -> Condition | None:
+        """The condition of B items, the null one where `dropped`; None without a conditioner."""
+        if self.conditioner is None:
+            return None
+        full: Condition = self.conditioner.encode(given)
+        if dropped is None:
+            return full
+        count = len(dropped)
+        both = joined(full, self.conditioner.null(count))
+        rows = torch.arange(count, device=dropped.device) + count * dropped
+        return Condition(*(None if part is None else part[rows] for part in both))
+
+
+def build_network(description: Mapping[str, Any]) -> Network:
+    """The network that `describe_network` described, without its weights."""
+    conditioner = weights.rebuild(description["conditioner"]) if description["conditioner"] else None
+    return Network(weights.rebuild(description["denoiser"]), conditioner)
+
+
+def describe_network(denoiser: Any, conditioner: Any, *, latent: tuple[int, int, int], classes: list[str]) -> dict[str, Any]:
+    """What it takes to build the network: configs, and the context that follows from latents and classes."""
+    listens = None if conditioner is None else weights.describe("conditioner", conditioner, classes=classes)
+    built = weights.rebuild(listens) if listens else None
+    sizes = {name: getattr(built, name, 0) for name in ("vector_dim", "token_dim", "map_channels")}
+    speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes)
+    return {"denoiser": speaks, "conditioner": listens}
+
+
+def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], str]:
+    """(frozen network in eval mode on the engine's device, header, fingerprint) from its file alone."""
+    tensors, header = weights.load(path)
+    if header.get("kind") != "diffusion":
+        raise MismatchError(
+            f"{path} holds {with_article(header.get('kind', 'file'))}, not a denoiser. --run wants a run folder of fit-diffusion."
+        )
+    network = build_network(header)
+    weights.load_into(network, tensors, path)
+    described = {key: value for key, value in header.items() if key != "step"}
+    return network.to(engine.device).eval().requires_grad_(False), header, weights.fingerprint(tensors, described)
+
+
+def build_schedule(header: Mapping[str, Any]) -> Any:
+    """The schedule that a denoiser was trained under."""
+    return weights.rebuild(header["schedule"])
+
+
+def class_index(label: str, classes: list[str]) -> int:
+    """The class that a user means by a name or a number; -1 for `none`. Anything else is a ConfigError."""
+    if label == "none":
+        return -1
+    if label in classes:
+        return classes.index(label)
+    if label.isdecimal() and int(label) < len(classes):
+        return int(label)
+    some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    raise ConfigError(
+        f"There is no label {label!r}.{did_you_mean(label, classes)} Labels: {some}; or a number from 0 to {len(classes) - 1}, or none."
+    )

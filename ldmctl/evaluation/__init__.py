@@ -1,0 +1,1 @@
+"""How good a thing is, and what to do about it."""

@@ -1,0 +1,96 @@
+"""How close pictures are to their originals: PSNR and SSIM per picture, and means over many with their interval.
+
+Both are taken of the pictures as they would be saved, in 8 bits, so decoders are
+compared by what they show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldmctl.errors import DataError, MissingError, one_line
+from ldmctl.pictures.images import to_uint8
+
+NORMAL_95 = 1.959964  # quantile 0.975 of the normal distribution
+
+
+def psnr(image: Tensor, target: Tensor) -> Tensor:
+    """[B,C,H,W] twice in [-1, 1] -> [B] decibels of range 1; equal pictures, which would be infinite, count 100."""
+    error = (_as_saved(image) - _as_saved(target)).square().flatten(1).mean(1)
+    return -10 * error.clamp_min(1e-10).log10()
+
+
+def ssim(image: Tensor, target: Tensor) -> Tensor:
+    """[B,C,H,W] twice in [-1, 1] -> [B] structural similarity, 1 when equal (Wang et al. 2004: Gaussian window of 11 pixels)."""
+    if min(image.shape[-2:]) < 11:
+        raise DataError(f"SSIM looks through a window of 11 x 11 pixels, these pictures have {image.shape[-1]} x {image.shape[-2]}.")
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except (ImportError, RuntimeError, OSError) as error:  # torchvision, which it imports, raises RuntimeError beside another torch
+        raise MissingError(f"SSIM needs torchmetrics, which cannot be imported here: {one_line(error)}") from None
+    values = structural_similarity_index_measure(_as_saved(image), _as_saved(target), data_range=1.0, reduction="none")
+    return values.reshape(len(image))  # type: ignore[union-attr]
+
+
+def mean_with_interval(values: Iterable[float] | Tensor) -> tuple[float, float, float]:
+    """(mean, low, high): the 95 % interval of the mean, as `Mean` computes it."""
+    return Mean().add(values).interval()
+
+
+@dataclass
+class Mean:
+    """A mean over pictures that come in batches, without keeping them: count, mean and sum of squared deviations."""
+
+    count: int = 0
+    mean: float = 0.0
+    scatter: float = 0.0
+
+    def add(self, values: Iterable[float] | Tensor) -> Mean:
+        """Takes in one number per picture; the same result in any batches, up to rounding."""
+        given = values.detach().cpu() if isinstance(values, Tensor) else torch.tensor(list(values), dtype=torch.float64)
+        new = given.double().flatten()
+        if not len(new):
+            return self
+        centre = new.mean()
+        return self.merge(Mean(len(new), centre.item(), (new - centre).square().sum().item()))
+
+    def merge(self, other: Mean) -> Mean:
+        """Takes in another mean, such as another rank's (Chan, Golub and LeVeque 1979)."""
+        count = self.count + other.count
+        if other.count:
+            apart = other.mean - self.mean
+            self.scatter += other.scatter + apart * apart * self.count * other.count / count
+            self.mean += apart * other.count / count
+            self.count = count
+        return self
+
+    def interval(self) -> tuple[float, float, float]:
+        """(mean, low, high): mean -+ Student's quantile * deviation / sqrt(count). It says how far another draw of as many pictures
+        would lie, not another training. One picture has no interval (low and high are nan); none is a DataError."""
+        if not self.count:
+            raise DataError("There is no picture to measure.")
+        if self.count == 1:
+            return self.mean, math.nan, math.nan
+        reach = _student_95(self.count - 1) * math.sqrt(self.scatter / (self.count - 1) / self.count)
+        return self.mean, self.mean - reach, self.mean + reach
+
+
+def _as_saved(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1] in steps of 1/255, float32."""
+    return to_uint8(image).float() / 255
+
+
+def _student_95(freedom: int) -> float:
+    """Quantile 0.975 of Student's t: a table for 1 to 3, then an expansion (Abramowitz and Stegun 26.7.5), right to 0.3 %."""
+    if freedom <= 3:
+        return (12.7062, 4.3027, 3.1824)[freedom - 1]
+    z, n = NORMAL_95, freedom
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / n + second / n**2 + third / n**3

@@ -1,0 +1,1 @@
+"""The cache of latents: planned, written, checked, read and whitened."""

@@ -1,0 +1,125 @@
+"""Between pictures and the latents a denoiser sees: an autoencoder and the statistics that whiten its latents."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmctl.errors import ConfigError, MismatchError, with_article
+from ldmctl.latents.manifest import Statistics
+from ldmctl.latents.tiling import HALO, Network, tiled
+from ldmctl.pictures.images import crop_to, pad_to
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+
+SMALLEST = 4  # side of a tile in pixels of the latent
+CPU_PIXELS = 2**17  # that a CPU takes together: maps of 16 pictures of 256x256 fit no cache, and take twice the time of as many by twos
+
+
+def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
+    """(frozen autoencoder in eval mode on the engine's device, header) from its file alone."""
+    tensors, header = weights.load(path)
+    if header.get("kind") != "autoencoder":
+        raise MismatchError(
+            f"{path} holds {with_article(header.get('kind', 'file'))}, not an autoencoder. --run wants a run folder of fit-ae."
+        )
+    autoencoder: nn.Module = weights.rebuild(header)
+    weights.load_into(autoencoder, tensors, path)
+    return autoencoder.to(engine.device).eval().requires_grad_(False), header
+
+
+def autoencoder_fingerprint(path: Path) -> str:
+    """SHA-256 of the weights and config of an autoencoder's file; its step does not count."""
+    tensors, header = weights.load(path)
+    return weights.fingerprint(tensors, {"type": header["type"], "config": header["config"], "context": header["context"]})
+
+
+class Codec:
+    """Pictures [B,C,H,W] in [-1, 1] of any size <-> moments <-> latents of mean 0 and deviation 1.
+
+    Networks run in the engine's precision, everything else in float32. Without
+    statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
+    more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
+    holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
+    A network sees at most `at_once` pictures together, and on a CPU about as many as fit its caches.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Any,
+        engine: Engine,
+        statistics: Statistics | None = None,
+        *,
+        tile: int | None = None,
+        at_once: int | None = None,
+    ):
+        self.autoencoder = autoencoder
+        self.engine = engine
+        self.at_once = at_once
+        self.side = None if tile is None else tile // autoencoder.factor  # of a tile, in pixels of the latent
+        if self.side is not None and self.side < SMALLEST:
+            raise ConfigError(
+                f"A tile of {tile} pixels is too small for this autoencoder, which makes one latent pixel of {autoencoder.factor}. "
+                f"Set machine.tile to {SMALLEST * autoencoder.factor} or more, or to null."
+            )
+        shape = (1, -1, 1, 1)
+        given = statistics or Statistics(mean=[0.0], deviation=[1.0])
+        self.mean = torch.tensor(given.mean, dtype=torch.float32, device=engine.device).view(shape)
+        self.deviation = torch.tensor(given.deviation, dtype=torch.float32, device=engine.device).view(shape)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] -> moments [B,m,h,w] float32; the image is padded to multiples of the factor."""
+        with self.engine.autocast():
+            padded = pad_to(image, self.autoencoder.factor)
+            return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
+
+    @torch.no_grad()
+    def draw(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What a cache holds, moments [B,m,h,w] or integer codes [B,h,w] -> latent [B,c,h,w] float32, not whitened."""
+        moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
+        return self.autoencoder.draw(moments.float(), generator).float()
+
+    def whiten(self, latent: Tensor) -> Tensor:
+        """Latents of the autoencoder -> latents of the denoiser."""
+        return (latent - self.mean) / self.deviation
+
+    def unwhiten(self, latent: Tensor) -> Tensor:
+        """Latents of the denoiser -> latents of the autoencoder."""
+        return latent * self.deviation + self.mean
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
+        with self.engine.autocast():
+            image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
+        return crop_to(image.float(), size).clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] -> [B,C,H,W] in [-1, 1] through the mode of the posterior, so without noise."""
+        moments = self.encode(image)
+        mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
+        with self.engine.autocast():
+            made = self._run(self.autoencoder.decode, mode(moments).float())
+        return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
+
+    def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
+        """network(x), some pictures at a time, in tiles if they are larger than one; x has `scale` pixels per pixel of the latent."""
+        pixels = x.shape[-2] * x.shape[-1] * (self.autoencoder.factor // scale) ** 2  # of one picture
+        most = self.at_once or len(x)
+        if self.engine.device.type == "cpu":
+            most = min(most, max(CPU_PIXELS // pixels, 1))
+        if len(x) > most:
+            return torch.cat([self._run(network, part, scale) for part in x.split(most)])
+        if self.side is None:
+            return network(x)
+        cells = (x.shape[-2] // scale, x.shape[-1] // scale)
+        return tiled(network, x, cells=cells, side=self.side, halo=min(HALO, self.side // 4))
+
+
+def statistics_of(header: Mapping[str, Any]) -> Statistics:
+    """The statistics that a denoiser's file carries."""
+    return Statistics.model_validate(header["statistics"])

@@ -1,0 +1,1 @@
+"""Pictures as stored, turned into the batches that models are trained on."""

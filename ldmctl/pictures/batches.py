@@ -1,0 +1,246 @@
+"""A dataset as training sees it: batches of prepared pictures, the same whatever the number of workers.
+
+An order is a sequence of (position, index): which item stands where in the
+stream of training. Crop and flip are drawn from a seed that belongs to the
+position. A broken item is replaced by the next readable one, always the same,
+and reported; more than one in a hundred stops the run, a single one never does.
+"""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+from ldmctl.errors import DataError
+from ldmctl.pictures import images
+from ldmctl.protocols import Dataset, Example
+
+Order = Iterable[Sequence[tuple[int, int]]]
+OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
+STOPS = (signal.SIGINT, signal.SIGTERM)
+ADDRESSED = hasattr(signal, "sigwaitinfo")  # whether a process can know who sent it a signal; not on macOS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures with what is known of them."""
+
+    image: Tensor  # uint8 [B,C,size,size]
+    index: list[int]  # as asked for
+    used: list[int]  # as given: another one where an item was unreadable
+    label: list[int]
+    text: list[str]
+    bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One item before crop and flip."""
+
+    image: Tensor  # uint8 [C,h,w]
+    index: int
+    label: int
+    text: str
+
+
+class Pictures:
+    """A dataset with its settings: one prepared picture by index. Kept in memory when the whole set fits."""
+
+    def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30):
+        self.dataset = dataset
+        self.settings = settings
+        self.bad: list[dict[str, Any]] = []  # every unreadable item met so far
+        pixels = settings.channels * settings.size**2
+        whole = 2 if settings.crop == "random" else 1  # the longer side is not known before decoding
+        self.fits = len(dataset) * (pixels * whole + OVERHEAD) <= memory
+        self._kept: dict[int, Prepared] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "fits": False}  # neither is sent to a worker
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels."""
+        return self.dataset.classes
+
+    @property
+    def allowed(self) -> int:
+        """How many items may be unreadable: one in a hundred, and at least one."""
+        return max(1, len(self) // 100)
+
+    def stamp(self, index: int) -> str:
+        """Name and version of an item, without decoding it."""
+        return self.dataset.stamp(index)
+
+    def note(self, index: int) -> tuple[int, str]:
+        """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
+        if hasattr(self.dataset, "note"):
+            return self.dataset.note(index)
+        example = self.dataset[index]
+        return example.label, example.text
+
+    def label(self, index: int) -> int:
+        """Index of the item's class, -1 when unknown."""
+        return self.at(index).label
+
+    def text(self, index: int) -> str:
+        """The item's caption."""
+        return self.at(index).text
+
+    def prepared(self, index: int) -> Tensor:
+        """uint8 [C,h,w] before crop and flip."""
+        return self.at(index).image
+
+    def item(self, index: int, seed: int | None = None) -> Tensor:
+        """uint8 [C,size,size], crop and flip drawn from `seed`; without one the center, not flipped."""
+        return self._finish(self.at(index), seed)
+
+    def at(self, index: int) -> Prepared:
+        """The item, or the next readable one in its place; DataError when too many are unreadable."""
+        found, bad = self.look(index)
+        self.report(bad)
+        return found if found is not None else self._give_up()
+
+    def look(self, index: int) -> tuple[Prepared | None, list[dict[str, Any]]]:
+        """The item or the next readable one, and the unreadable ones passed on the way; None after too many of these."""
+        if index in self._kept:
+            return self._kept[index], []
+        found, bad = readable(self.dataset, index, self._prepare, self.allowed)
+        if found is not None and self.fits:
+            self._kept[index] = found
+        return found, bad
+
+    def report(self, bad: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Remember unreadable items; -> those that are new. DataError when they have become too many."""
+        known = {item["index"] for item in self.bad}
+        new = list({item["index"]: item for item in bad if item["index"] not in known}.values())
+        self.bad += new
+        if len(self.bad) > self.allowed:
+            self._give_up()
+        return new
+
+    def batch(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
+        """The items of (index, seed) pairs; DataError when too many are unreadable."""
+        return self.checked(self.assemble(wanted))
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch with only what is new in `bad`; DataError when too many are unreadable."""
+        new = self.report(batch.bad)
+        return replace(batch, bad=new) if len(batch.used) == len(batch.index) else self._give_up()
+
+    def assemble(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
+        """A batch not yet checked, as a worker makes it: without image where something could not be replaced."""
+        looked = [self.look(index) for index, _ in wanted]
+        bad = [item for _, passed in looked for item in passed]
+        items = [found for found, _ in looked if found is not None]
+        complete = len(items) == len(wanted)
+        image = [self._finish(item, seed) for item, (_, seed) in zip(items, wanted, strict=True)] if complete else []
+        return Batch(
+            torch.stack(image) if image else torch.empty(0, dtype=torch.uint8),
+            [index for index, _ in wanted],
+            [item.index for item in items],
+            [item.label for item in items],
+            [item.text for item in items],
+            bad,
+        )
+
+    def _prepare(self, index: int, example: Example) -> Prepared:
+        return Prepared(images.prepare(example.picture, self.settings), index, example.label, example.text)
+
+    def _finish(self, item: Prepared, seed: int | None) -> Tensor:
+        generator = None if seed is None else Generator().manual_seed(seed)
+        return images.finish(item.image, self.settings, generator)
+
+    def _give_up(self) -> Any:
+        some = "\n  ".join(item["reason"] for item in self.bad[:5])
+        allowed = min(self.allowed, len(self) - 1)
+        raise DataError(
+            f"{len(self.bad)} of {len(self)} pictures cannot be used, and at most {allowed} may be (one in a hundred):\n"
+            f"  {some}\nMend or remove them, then give the same command again."
+        )
+
+
+def readable(
+    dataset: Dataset, index: int, prepare: Callable[[int, Example], Prepared], allowed: int
+) -> tuple[Prepared | None, list[dict[str, Any]]]:
+    """The prepared item at `index` or the next readable one after it (around the end), and the unreadable ones passed."""
+    bad: list[dict[str, Any]] = []
+    for offset in range(min(len(dataset), allowed + 1)):
+        at = (index + offset) % len(dataset)
+        try:
+            return prepare(at, dataset[at]), bad
+        except DataError as error:
+            name = re.sub(r"(:\d+){2}$", "", dataset.stamp(at))  # without size and time
+            bad.append({"index": at, "file_name": name, "reason": str(error)})
+    return None, bad
+
+
+def batches(pictures: Pictures, order: Order, *, seeds: Callable[[int], int] | None = None, workers: int = 0) -> Iterator[Batch]:
+    """One Batch for each list of (position, index), in order; crop and flip drawn from seeds(position), or none.
+
+    `workers` processes decode ahead; without any, prepared pictures are kept in memory if they fit.
+    """
+    wanted = ([(index, None if seeds is None else seeds(position)) for position, index in pairs] for pairs in order)
+    yield from map(pictures.checked, _ahead(pictures, wanted, workers) if workers else map(pictures.assemble, wanted))
+
+
+class _Whole:
+    """What a worker holds: it is asked for whole batches."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+
+    def __getitem__(self, wanted: list[tuple[int, int | None]]) -> Batch:
+        return self.pictures.assemble(wanted)
+
+
+def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], workers: int) -> Iterator[Batch]:
+    loader: Any = DataLoader(
+        _Whole(pictures),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=wanted,
+        num_workers=workers,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]
+        worker_init_fn=_settle,
+        generator=Generator(),  # otherwise a base seed is drawn from the global generator
+    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if ADDRESSED else None  # until each worker has settled
+    try:
+        ready = iter(loader)
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield from ready
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _settle(_: int) -> None:
+    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
+    info: Any = get_worker_info()
+    info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if ADDRESSED:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """End the worker on the main process's SIGTERM, and on nobody else's."""
+    main: Any = multiprocessing.parent_process()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
+        pass
+    os._exit(0)

@@ -1,0 +1,212 @@
+"""Pictures as people store them, turned into the one form that models see.
+
+At rest a picture is uint8 [C,H,W], in a model float32 in [-1, 1]. `prepare` is
+all that is the same each time (orientation, channels, size), `finish` all that
+chance decides (crop, flip), so the first may be kept and the second repeated.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor
+from torch import Generator, Tensor
+
+from ldmctl.errors import ConfigError, DataError
+
+FILTER = Image.Resampling.LANCZOS  # antialiased: its support grows with the reduction
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+WIDEST = 16  # pictures longer than this many times their shorter side are not usable
+BROKEN = (  # what Pillow's decoders raise for broken files; a MemoryError says nothing about the file
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Settings(Protocol):
+    """How pictures are prepared; the `image` section of a config has this shape."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def crop(self) -> str: ...
+    @property
+    def flip(self) -> bool: ...
+    @property
+    def background(self) -> str: ...
+
+
+# -- reading -----------------------------------------------------------------
+
+
+def load(picture: Any, *, channels: int, background: str = "white", enough: int | None = None) -> Image.Image:
+    """Upright Pillow image in mode L, RGB or RGBA, of a Pillow image or uint8 [C,H,W]; DataError when it cannot be decoded.
+
+    A JPEG may be decoded smaller when both sides stay at least twice `enough`.
+    """
+    colour = rgb(background)
+    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
+    try:
+        if enough is not None:
+            image.draft(None, (2 * enough, 2 * enough))
+        image.load()
+        return _hide(_convert(_upright(image), channels, colour), colour)
+    except BROKEN as error:
+        raise DataError(f"{_name(picture)} cannot be decoded: {' '.join(str(error).split())}") from None
+
+
+def read(path: str | Path, *, channels: int = 3, background: str = "white") -> Tensor:
+    """uint8 [C,H,W] of a picture file, at its own size."""
+    try:
+        image = Image.open(path)
+    except BROKEN as error:
+        raise DataError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from None
+    return to_tensor(load(image, channels=channels, background=background))
+
+
+def rgb(background: str) -> tuple[int, int, int]:
+    """Red, green and blue of a Pillow colour name or hex, or ConfigError."""
+    try:
+        return ImageColor.getrgb(background)[:3]  # type: ignore[return-value]
+    except ValueError:
+        raise ConfigError(f"background {background!r} is not a colour; write a name such as white, or #rrggbb.") from None
+
+
+def _from_array(picture: Any) -> Image.Image:
+    array = picture.cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] not in (1, 2, 3, 4):
+        raise DataError(f"A picture must be a Pillow image or uint8 [C,H,W] with 1 to 4 channels, not {array.dtype} {list(array.shape)}.")
+    return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
+    except BROKEN:  # a broken EXIF or XMP block says nothing about the pixels
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _convert(image: Image.Image, channels: int, colour: tuple[int, int, int]) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _from_deep(image)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode[:-1] + "A")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if channels != 4:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*colour, 255)), image)
+    elif image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # palettes, CMYK and the rest know only this way
+    return image.convert(MODES[channels])
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Mode L from 16-bit or float grey, scaled: Pillow's own conversion would clip it to white."""
+    array = np.asarray(image).astype(np.float64)
+    white = 1.0 if image.mode == "F" else 65535.0
+    if array.size and not (array.min() >= 0 and array.max() <= white):
+        raise ValueError(f"values from {array.min():g} to {array.max():g} in mode {image.mode}, where 0 to {white:g} was expected")
+    return Image.fromarray((array * (255 / white)).round().astype(np.uint8))
+
+
+def _hide(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """The same image with the background's colour in its fully transparent pixels: what lies there is often rubbish."""
+    if image.mode != "RGBA":
+        return image
+    array = np.array(image)
+    array[array[..., 3] == 0, :3] = colour
+    return Image.fromarray(array)
+
+
+def _name(picture: Any) -> str:
+    return str(getattr(picture, "filename", "") or "A picture")
+
+
+# -- preparing ---------------------------------------------------------------
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """The whole picture with its shorter side `size` pixels long, through Lanczos's antialiased filter."""
+    short = min(image.size)
+    width, height = (max(size, round(side * size / short)) for side in image.size)
+    return image if image.size == (width, height) else image.resize((width, height), FILTER)
+
+
+def prepare(picture: Any, settings: Settings) -> Tensor:
+    """uint8 [C,h,w], shorter side `size`; center-cropped to [C,size,size] unless the crop is random. DataError if unusable."""
+    width, height = picture.size if isinstance(picture, Image.Image) else tuple(picture.shape)[:-3:-1]
+    if min(width, height) < 2 or max(width, height) > WIDEST * min(width, height):
+        raise DataError(f"{_name(picture)} is {width}x{height} pixels: too small or too narrow (2 pixels and 1:{WIDEST} are the least).")
+    image = load(picture, channels=settings.channels, background=settings.background, enough=settings.size)
+    array = to_tensor(_hide(resize(image, settings.size), rgb(settings.background)))
+    return _center(array, settings.size).contiguous() if settings.crop == "center" else array
+
+
+def finish(prepared: Tensor, settings: Settings, generator: Generator | None) -> Tensor:
+    """uint8 [C,size,size]: random crop and flip; with no generator the center, not flipped.
+
+    Three numbers are drawn whatever the settings, so that randomness stays aligned.
+    """
+    if generator is None:
+        return _center(prepared, settings.size).contiguous()
+    down, right, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    if settings.crop == "random":
+        top = int(down * (prepared.shape[1] - settings.size + 1))
+        left = int(right * (prepared.shape[2] - settings.size + 1))
+        image = prepared[:, top : top + settings.size, left : left + settings.size]
+    else:
+        image = _center(prepared, settings.size)
+    return (image.flip(-1) if settings.flip and coin < 0.5 else image).contiguous()
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 [C,H,W] of a Pillow image in mode L, RGB or RGBA."""
+    array = torch.from_numpy(np.array(image))
+    return array[None] if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+
+
+def _center(array: Tensor, size: int) -> Tensor:
+    top, left = (array.shape[1] - size) // 2, (array.shape[2] - size) // 2
+    return array[:, top : top + size, left : left + size]
+
+
+# -- in models ---------------------------------------------------------------
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], same shape."""
+    return image.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """float in [-1, 1] -> uint8, rounded and clamped; undoes `to_float` exactly."""
+    return ((image.detach().to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def pad_to(image: Tensor, factor: int) -> Tensor:
+    """[B,C,H,W] with its last row and column repeated until H and W are multiples of `factor`."""
+    down, right = -image.shape[-2] % factor, -image.shape[-1] % factor
+    return torch.nn.functional.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
+def crop_to(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B,C,H,W] -> its first `size` = (height, width) rows and columns: undoes `pad_to`."""
+    return image[..., : size[0], : size[1]]
+
+
+# -- showing -----------------------------------------------------------------

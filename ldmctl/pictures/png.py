@@ -1,0 +1,52 @@
+"""PNG files: grids of pictures, and text entries that say how a picture was made."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from ldmctl.pictures.images import BROKEN
+
+GAP = 2  # pixels between the pictures of a grid
+
+
+def grid(images: Tensor, columns: int | None = None) -> Tensor:
+    """uint8 [B,C,H,W] -> uint8 [C,H',W'], row by row, 2 px of white (clear with 4 channels) between; about square by default."""
+    count, channels, height, width = images.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    down, right = height + GAP, width + GAP
+    canvas = torch.full((channels, rows * down - GAP, columns * right - GAP), 0 if channels == 4 else 255, dtype=torch.uint8)
+    for i, image in enumerate(images.cpu()):
+        top, left = i // columns * down, i % columns * right
+        canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def write_png(path: str | Path, image: Tensor, text: dict[str, str] | None = None) -> None:
+    """Write uint8 [C,H,W] with text entries, all or nothing; the same arguments give the same bytes."""
+    path = Path(path)
+    array = image.cpu().numpy()
+    info = PngImagePlugin.PngInfo()
+    for key, value in sorted((text or {}).items()):
+        info.add_text(key, value)  # tEXt, or iTXt where Latin-1 is not enough
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))).save(partial, "PNG", pnginfo=info)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_png_text(path: str | Path) -> dict[str, str]:
+    """The text entries of a PNG that decodes to its end; none for anything else."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return {key: str(value) for key, value in image.text.items()}  # type: ignore[attr-defined]
+    except BROKEN:
+        return {}

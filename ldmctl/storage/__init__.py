@@ -1,0 +1,1 @@
+"""What lies on disk: run folders, weights, and files that others published."""

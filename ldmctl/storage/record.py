@@ -1,0 +1,71 @@
+"""What a run folder says of itself: run.json, config.yaml, versions, and which weights a name stands for."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ldmctl import registry
+from ldmctl.config.documents import read_config
+from ldmctl.errors import MismatchError
+
+WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What run.json says; a damaged one is a MismatchError."""
+    file = folder / "run.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MismatchError(f"{file} is damaged ({error}). {WAYS}") from None
+    if not isinstance(record, dict):
+        raise MismatchError(f"{file} is damaged: it holds no object. {WAYS}")
+    return record
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the distributions that results depend on."""
+    out = {"python": platform.python_version()}
+    for name in ("ldmctl", "torch", "numpy", "pillow", "safetensors"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            out[name] = "unknown"
+    return out
+
+
+def describe_plugins(*plugins: Any) -> list[str]:
+    """`kind type (distribution version)` of each (kind, config), without those that are None."""
+    return [f"{kind} {config.type} ({registry.find(kind, config.type).source})" for kind, config in plugins if config is not None]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The resolved config of a finished or running run, as plain values."""
+    if not (folder / "config.yaml").exists():
+        raise MismatchError(f"{folder} is not a run folder: it has no config.yaml.")
+    return read_config(folder)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What run.json says of a run, {} without one."""
+    return _record(folder) if (folder / "run.json").exists() else {}
+
+
+def model_file(run: str, *, verb: str) -> Path:
+    """The weights that `--run runs/ae`, `runs/ae@10000` or `runs/ae@best` names, or a MismatchError that says what there is."""
+    name, _, snapshot = run.rpartition("@") if "@" in Path(run).name else (run, "", "")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise MismatchError(f"There is no run folder {folder}. `ldmctl {verb} --out {folder}` makes one, --run names another.")
+    file = folder / "model.safetensors"
+    if snapshot:
+        file = folder / "snapshots" / (f"{int(snapshot):09d}.safetensors" if snapshot.isdecimal() else f"{snapshot}.safetensors")
+    if not file.exists():
+        there = sorted(path.stem for path in (folder / "snapshots").glob("*.safetensors"))
+        raise MismatchError(
+            f"{folder} has no {file.relative_to(folder)}. "
+            + (f"Snapshots: {', '.join(there)}." if snapshot else f"Has `ldmctl {verb}` been run to its first save?")
+        )
+    return file

@@ -1,0 +1,231 @@
+"""One run folder: opened by one writer at a time, resumed by the same command, written atomically."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from ldmctl.config.base import Config
+from ldmctl.config.differences import fixed_differences
+from ldmctl.config.documents import read_config, write_json, write_yaml
+from ldmctl.config.schemas.verbs import VERBS
+from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.storage import weights
+from ldmctl.storage.lock import _take
+from ldmctl.storage.record import WAYS, _record, versions
+
+OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
+OWN_PATTERNS = (
+    "samples/*.png",
+    "snapshots/*.safetensors",
+    "averages/*.safetensors",
+    "latents.json",
+    "*-[0-9]*.safetensors",  # of a cache, and of a sharded state
+    "*-[0-9]*.items.jsonl",
+    ".*.tmp",  # of a process that was killed while it wrote
+)
+
+
+class Run:
+    """A run folder, held by this process until `close`. On other ranks than the first it writes nothing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        *,
+        resumed: bool,
+        writes: bool,
+        lock: IO[str] | None,
+        before: Mapping[str, str] | None = None,
+    ):
+        self.folder = folder
+        self.record = record
+        self.resumed = resumed
+        self.writes = writes
+        self.unwritten: list[Mapping[str, str]] = []  # unreadable pictures that this rank has met and does not write down
+        self._lock = lock
+        self._before = before or {}  # text of the files that `open_run` changed, by name
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        if self.writes:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(write_json({"step": step, **values}) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the reports after a step, which a killed run made and a resumed one makes again."""
+        file = self.folder / "metrics.jsonl"
+        if self.writes and file.exists():
+            rows = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
+            weights.write_text(file, "".join(f"{row}\n" for row in rows))
+
+    def note_bad(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Add unreadable pictures and the reasons to bad_images.jsonl, each once; other ranks than the first keep them in `unwritten`."""
+        if not self.writes:
+            self.unwritten += rows
+        elif rows:
+            known = self.bad()
+            fresh = dict.fromkeys(json.dumps(dict(row), ensure_ascii=False) for row in rows)
+            with (self.folder / "bad_images.jsonl").open("a", encoding="utf-8") as out:
+                out.writelines(f"{row}\n" for row in fresh if row not in known)
+
+    def bad(self) -> list[str]:
+        """The lines of bad_images.jsonl."""
+        file = self.folder / "bad_images.jsonl"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+    def update(self, **values: Any) -> None:
+        """Change run.json. With a step something is saved, and from then on nothing is put back."""
+        self.record |= values
+        if "step" in values:
+            self._before = {}
+        if self.writes:
+            weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
+
+    def close(self, status: str, exit_code: int = 0) -> None:
+        """Say how it ended and let the folder go."""
+        if self._lock is not None:
+            self.update(status=status, exit_code=exit_code, ended=_now())
+            self._lock.close()
+            self._lock = None
+
+    def _put_back(self) -> None:
+        """A command that does not fit a run leaves no trace in its folder."""
+        for name, text in self._before.items():
+            weights.write_text(self.folder / name, text)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None:
+            self.close("finished")
+        elif isinstance(error, MismatchError) and self._before:
+            self._put_back()
+        elif isinstance(error, LdmctlError):
+            self.close({75: "stopped", 5: "diverged"}.get(error.exit_code, "failed"), error.exit_code)
+        else:
+            self.close("killed" if isinstance(error, KeyboardInterrupt) else "failed", 130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def open_run(
+    out: str | Path, config: Config, *, parent: str | None = None, plugins: Sequence[str] = (), overwrite: bool = False, writes: bool = True
+) -> Run:
+    """The run folder `out`, new or resumed. Another run's folder, or one in use, is a MismatchError."""
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise MismatchError(f"{folder} is a file; --out wants a folder.")
+    if not writes:
+        return Run(folder, {}, resumed=(folder / "state.safetensors").exists(), writes=False, lock=None)
+    _refuse_foreign(folder)
+    make_folder(folder)
+    lock = _take(folder)
+    try:
+        if overwrite:
+            _clear(folder)
+        resumed = _refuse_other(folder, config)
+        before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
+        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": _now()}
+        run = Run(folder, record, resumed=resumed, writes=True, lock=lock, before=before)
+        run.update(  # first: a folder with run.json is ours, however soon after this the process ends
+            verb=_verb(config),
+            status="running",
+            exit_code=None,
+            command=_command(),
+            parent=parent,
+            versions=versions(),
+            plugins=list(plugins),
+        )
+        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
+    except BaseException:
+        lock.close()
+        raise
+    return run
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and not (folder / "run.json").exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise MismatchError(
+                f"{folder} is not a run folder and holds other things ({', '.join(sorted(others)[:3])}). Name another --out."
+            )
+
+
+def _refuse_other(folder: Path, config: Config) -> bool:
+    """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
+    if (folder / "state.safetensors").exists() and not (folder / "config.yaml").exists():
+        raise MismatchError(f"{folder} holds a run whose config.yaml is gone, so nobody knows whether this command is its own. {WAYS}")
+    if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
+        return False
+    record = _record(folder)
+    if record.get("verb") != _verb(config):
+        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {WAYS}")
+    old = read_config(folder)
+    differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
+    if differences and _holds_nothing(folder, record):
+        _clear(folder)
+        return False
+    if differences:
+        rows = [f"  {path}: {_short(before)} there, {_short(after)} asked for" for path, before, after in differences[:12]]
+        raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{WAYS}")
+    return True
+
+
+def _holds_nothing(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the run ended before its first save, so that another config costs nothing."""
+    return (
+        "step" not in record
+        and record.get("status") != "finished"
+        and not any((folder / name).exists() for name in ("state.safetensors", "model.safetensors", "latents.json"))
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder that --out names, or say in a MismatchError why that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise MismatchError(f"{folder} is a file; --out wants a folder.") from None
+    except OSError as error:
+        raise MismatchError(f"The folder {folder} cannot be made: {error.strerror}. Name another --out.") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MismatchError(f"The folder {folder} may not be written to. Name another --out.")
+
+
+def _clear(folder: Path) -> None:
+    """Delete what ldmctl wrote into a run folder, and nothing else: the state first, which names others, and run.json, by which it is known, last."""
+    (folder / "state.safetensors").unlink(missing_ok=True)
+    for file in [*(file for pattern in OWN_PATTERNS for file in folder.glob(pattern)), *(folder / name for name in OWN)]:
+        file.unlink(missing_ok=True)
+
+
+def _verb(config: Config) -> str:
+    return config.verb  # type: ignore[attr-defined,no-any-return]
+
+
+def _command() -> str:
+    return " ".join(["ldmctl", *sys.argv[1:]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the half line of a killed process
+        return sys.maxsize

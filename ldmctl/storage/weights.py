@@ -1,0 +1,133 @@
+"""Safetensors files whose header alone rebuilds the model, and writes that are whole or not there.
+
+The header holds kind, plugin type, distribution, config and context, as one JSON
+text; no times and no paths, so equal models are equal bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ldmctl import registry
+from ldmctl.config.resolve import plugin_config
+from ldmctl.errors import MismatchError
+
+FORMAT = 1
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a header in one atomic file."""
+    ready = {name: value.detach().to("cpu", copy=False).contiguous() for name, value in tensors.items()}
+    seen: dict[int, str] = {}
+    for name, value in ready.items():  # two names for one storage: the format wants each its own
+        if value.numel() and seen.setdefault(value.data_ptr(), name) != name:
+            ready[name] = value.clone()
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(ready, str(temporary), metadata={"ldmctl": json.dumps({"format": FORMAT, **header}, sort_keys=True)})
+
+
+def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, header) of a file that `save` wrote; anything else is a MismatchError."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt", device=device) as file:
+            header = _header(path, file.metadata())
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except FileNotFoundError:
+        raise MismatchError(f"There is no file {path}.") from None
+    except safetensors.SafetensorError as error:
+        raise MismatchError(f"{path} is damaged or not a safetensors file: {error}") from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return _header(path, file.metadata())
+    except (FileNotFoundError, safetensors.SafetensorError) as error:
+        raise MismatchError(f"{path} is missing or damaged: {error}") from None
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        header = json.loads((metadata or {}).get("ldmctl", "{}"))
+    except ValueError as error:
+        raise MismatchError(f"{path} is damaged: its header cannot be read ({error}).") from None
+    if not isinstance(header, dict) or header.get("format", 0) != FORMAT:
+        raise MismatchError(f"{path} was not written by ldmctl, or by a version whose format is not {FORMAT}.")
+    return header
+
+
+def describe(kind: str, config: Any, **context: Any) -> dict[str, Any]:
+    """What it takes to build a plugin again: kind, type, distribution, config, context."""
+    plugin = registry.find(kind, config.type)
+    return {"kind": kind, "type": config.type, "distribution": plugin.source, "config": config.model_dump(mode="json"), "context": context}
+
+
+def rebuild(description: Mapping[str, Any]) -> Any:
+    """The plugin that `describe` described, without its weights."""
+    config = plugin_config(description["kind"], description["config"])
+    return registry.build(description["kind"], config, **description["context"])
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Strictly: every weight must be there and fit, or it is a MismatchError."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise MismatchError(f"{path} does not fit the network that its header describes: {' '.join(str(error).split())[:300]}") from None
+
+
+def fingerprint(tensors: Mapping[str, Tensor], config: Any) -> str:
+    """SHA-256 over sorted (name, dtype, shape, bytes) and the config, hexadecimal."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what was written there is synced and takes the name, or vanishes on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""One engine for everything that learns: device, ranks, optimizer, averages, and the loop around the steps."""

@@ -1,0 +1,275 @@
+"""What surrounds the steps of a training stage: restore, reports, states, snapshots, signals, the not-finite guard.
+
+with Training(...) as training:
+    for step in training:
+        ...                                   # the stage's own forward and backward
+        training.update(step, learner, items)
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.console import Bar, Voice
+from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.signals import Signals
+from ldmctl.storage import weights
+from ldmctl.storage.run import Run
+from ldmctl.training import state as states
+from ldmctl.training.ema import LENGTHS, file_of
+from ldmctl.training.engine import Engine
+from ldmctl.training.flops import peak_rate
+from ldmctl.training.fsdp import gathered, local
+from ldmctl.training.guard import Guard
+from ldmctl.training.learner import Learner, learning_rate
+from ldmctl.training.memory import GIB, held
+from ldmctl.training.meter import Meter
+
+
+class Training:
+    """The life of one training run. `learners` by name; the first is the model that is published, under `header`.
+
+    `remembers` are modules without optimizers whose buffers belong to the state; `items` is how many make an epoch. With the
+    `flops` of a training step of one item, reports say what share of the device's peak they make.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        engine: Engine,
+        loop: Loop,
+        learners: Mapping[str, Learner],
+        *,
+        header: dict[str, Any],
+        voice: Voice,
+        tracker: Any = None,
+        remembers: Mapping[str, nn.Module] | None = None,
+        items: int | None = None,
+        flops: int = 0,
+    ):
+        self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
+        self.header, self.voice, self.tracker = header, voice, tracker
+        self.model = next(iter(self.learners.values()))
+        self.first = self.done = 0
+        self.scalars: dict[str, Any] = {"best": None}
+        self.guard = Guard(loop.patience)
+        self.remembers = dict(remembers or {})
+        self.meter = Meter(engine, epoch=math.ceil(items / loop.batch) if items else None)
+        self.flops = flops
+        self.peak = engine.world * peak_rate(engine) if flops else 1.0
+        self.last_validation: dict[str, float] = {}
+        self.signals = Signals(voice.say)
+        self._restore()
+        self.bar: Bar = voice.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
+
+    def _restore(self) -> None:
+        self.engine.barrier()  # the first rank may have cleared the folder
+        resumed = self.engine.any(self.engine.leads and self.run.resumed)  # the others cannot know: they see a state or none
+        saved = states.load(self.run.folder, self.engine) if resumed else None
+        model = self.run.folder / "model.safetensors"
+        if saved is None:
+            if resumed and model.exists():
+                raise MismatchError(
+                    f"{self.run.folder} holds a trained model, but its state.safetensors is gone, so it cannot go on. "
+                    "To train anew: another folder (--out), or --overwrite, which deletes the model."
+                )
+            self.run.cut_metrics(0)
+            return
+        tensors, scalars = saved
+        if self.loop.decay == "cosine" and scalars["steps"] != self.loop.steps:
+            raise MismatchError(
+                f"{self.run.folder} was begun with loop.steps={scalars['steps']} and its cosine learning rate ends there, so it cannot go on to "
+                f"{self.loop.steps}. Take loop.steps={scalars['steps']}, or begin a run that can be prolonged: loop.decay=constant or inverse-sqrt, in another --out."
+            )
+        for name, learner in self.learners.items():
+            learner.restore(name, tensors)
+        whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+        for name, module in self.remembers.items():
+            module.load_state_dict({key: whole[f"{name}.{key}"] for key in module.state_dict()})
+        self.meter.restore(whole)
+        self.first = self.done = int(scalars["step"])
+        self.scalars = scalars["kept"]
+        self.last_validation = self.scalars.get("validation", {})
+        self.guard.in_a_row = int(scalars["bad_in_a_row"])
+        self.run.cut_metrics(self.done)
+        if self._first_rank_says(self.engine.leads and not (_step_of(model) == self.done and all(file.exists() for file in self._due()))):
+            self._write_what_follows()
+        if self.done:
+            self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
+
+    def __enter__(self) -> "Training":
+        self.signals.__enter__()
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.__exit__()
+        self.signals.__exit__()
+        if self.tracker is not None:
+            self.tracker.close()
+
+    def __iter__(self) -> Iterator[int]:
+        self.meter.start()
+        for step in range(self.first, self.loop.steps):
+            yield step
+            self.done = step + 1
+            self.meter.step(self.done)
+            self.bar.advance(self.done)
+            last = self.done == self.loop.steps
+            if last or self.done % self.loop.report == 0:
+                self.report()
+            stop = self._asked_to_stop()
+            if last or stop or self.done % self.loop.save == 0 or self._keeps():
+                with self.aside():
+                    self.save()
+            if last and self.guard.in_a_row >= min(self.loop.patience, self.loop.steps // 2 + 1):
+                raise DivergedError(
+                    f"The last {self.guard.in_a_row} steps were not finite, so the model has not learned from them. Try a lower loop.lr."
+                )
+            if stop and not last:
+                self.engine.barrier()  # a rank that ends early has the others ended by torchrun
+                raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
+
+    def _asked_to_stop(self) -> bool:
+        if self.engine.world == 1:
+            return self.signals.asked
+        return self.done % 8 == 0 and self.engine.any(self.signals.asked)  # asking the ranks costs a wait
+
+    def _keeps(self) -> bool:
+        return any(every and self.done % every == 0 for every in (self.loop.keep.every, self.loop.keep.averages))
+
+    def previews(self, step: int) -> bool:
+        """Whether pictures and the validation loss are due after this step."""
+        return (step + 1) % self.loop.preview == 0 or step + 1 == self.loop.steps
+
+    def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Losses and facts of one micro-batch, averaged into the next report; `share` of this rank's batch."""
+        self.meter.add(values, share)
+
+    def update(self, step: int, learner: Learner, items: Tensor) -> None:
+        """One optimizer step, the autoencoder's own `after_step`, and the average."""
+        norm, bad = learner.update(step)
+        renewed = learner.after_step()
+        if learner.average:
+            learner.track(step, renewed)
+        name = next(name for name, each in self.learners.items() if each is learner)
+        self.meter.add({f"{name}/gradient": norm, f"{name}/skipped_sum": bad / self.engine.world})  # all ranks skip together
+        self.guard.add(step, bad, items)
+
+    def aside(self) -> AbstractContextManager:
+        """Around what is no training, such as a preview: its time is not in the reported rate."""
+        return self.meter.aside()
+
+    def report(self) -> None:
+        """One line in metrics.jsonl and on the screen, averaged since the last one."""
+        facts, seconds, steps = self.meter.read()
+        rate = steps * self.loop.batch / max(seconds, 1e-9)
+        values = {
+            **facts,
+            "lr": learning_rate(self.loop, self.done - 1),
+            "images_per_second": round(rate, 1),
+            **({"peak_share": round(self.flops * rate / self.peak, 4)} if self.flops else {}),
+            **({"memory_gib": round(bytes_held / GIB, 3)} if (bytes_held := held(self.engine)) else {}),
+        }
+        self.run.log(self.done, values)
+        if self.tracker is not None and self.run.writes:
+            self.tracker.log(self.done, values)
+        shown = {name: value for name, value in facts.items() if "/" not in name}
+        self.bar.report(
+            dict(list(shown.items())[:6]) | {name: values[name] for name in ("peak_share", "memory_gib") if name in values}, rate=rate
+        )
+
+    def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
+        """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far.
+
+        The first rank calls it, and where the model is sharded all do.
+        """
+        values = self.last_validation = self.scalars["validation"] = {name: float(value) for name, value in values.items()}
+        self.run.log(step + 1, values)
+        if self.tracker is not None and self.run.writes:
+            self.tracker.log(step + 1, values)
+            if picture is not None:
+                self.tracker.image(step + 1, picture)
+        best = self.scalars.get("best")
+        judged = values.get(judged_by, math.nan)
+        better = self.engine.leads and math.isfinite(judged) and (best is None or judged < best)
+        if self.loop.keep.best and self._first_rank_says(better):
+            self.scalars["best"] = judged
+            with self.aside():
+                self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
+        self.voice.say(
+            "  ".join(
+                [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
+            )
+        )
+
+    def save(self) -> None:
+        """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
+        self.guard.check()
+        if self.guard.in_a_row:
+            self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
+        if self.engine.world > 1:
+            unwritten, self.run.unwritten = self.engine.joined(self.run.unwritten), []
+            self.run.note_bad(unwritten if self.run.writes else [])
+        tensors = {name: value for prefix, learner in self.learners.items() for name, value in learner.state(prefix).items()}
+        scales = {f"{prefix}.scale" for prefix in self.learners}  # of losses in float16: these may be anything
+        finite = (
+            bool(local(value).isfinite().all()) for name, value in tensors.items() if value.is_floating_point() and name not in scales
+        )
+        if self.engine.any(not all(finite)):
+            raise DivergedError(
+                f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
+            )
+        remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
+        scalars = {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
+        states.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
+        self._write_what_follows()
+        self.run.update(step=self.done)
+
+    def _write_what_follows(self) -> None:
+        """What is made of the state of this step: the model, and the snapshot and the averages that are due."""
+        self._write_model(self.run.folder / "model.safetensors")
+        if self._averages_due() and self.model.powers is not None:
+            self.model.powers.write(self.run.folder / "averages", self.done, self.header, writes=self.run.writes)
+        if self._snapshot_due():
+            self._write_model(self._snapshot())
+            last, numbered = self.loop.keep.last, sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
+            for old in numbered[:-last] if last and self.run.writes else []:
+                old.unlink()
+
+    def _due(self) -> list[Path]:
+        """The files of this step that there must be beside the model."""
+        averages = [file_of(self.run.folder / "averages", self.done, length) for length in LENGTHS] if self._averages_due() else []
+        return averages + ([self._snapshot()] if self._snapshot_due() else [])
+
+    def _averages_due(self) -> bool:
+        """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case."""
+        return self.model.powers is not None and (self.done % self.loop.keep.averages == 0 or self.done == self.loop.steps)
+
+    def _snapshot_due(self) -> bool:
+        return bool(self.loop.keep.every) and self.done % self.loop.keep.every == 0
+
+    def _snapshot(self) -> Path:
+        return self.run.folder / "snapshots" / f"{self.done:09d}.safetensors"
+
+    def _write_model(self, path: Path, *, step: int | None = None) -> None:
+        tensors = gathered(self.model.average or self.model.module.state_dict(), keep=self.run.writes)
+        if self.run.writes:
+            weights.save(path, tensors, {**self.header, "step": self.done if step is None else step})
+
+    def _first_rank_says(self, flag: bool) -> bool:
+        """Whether the first rank found so, on every rank that takes part: all of a sharded model's, else each for itself."""
+        return self.engine.any(flag) if self.model.sharded else flag
+
+
+def _step_of(model: Path) -> int | None:
+    """The step of a saved model; None when it is missing or damaged."""
+    try:
+        return weights.read_header(model).get("step")
+    except MismatchError:
+        return None
