@@ -1,6 +1,6 @@
 """python -m ldmctl, and the `ldmctl` executable."""
 
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 
 
 def main() -> None:

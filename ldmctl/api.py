@@ -2,7 +2,7 @@
 
 Each takes what the command takes, under the same names and with the same
 defaults, and gives what the command prints with --json. They say nothing but
-warnings unless they are given a `Voice()`. `LDMCTL_OFFLINE=1` in the
+warnings unless they are given a `Console()`. `LDMCTL_OFFLINE=1` in the
 environment is `--offline`. What `load_autoencoder` and `load_network` give
 works on tensors: pictures [B,C,H,W] in [-1, 1].
 """
@@ -21,15 +21,15 @@ from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.schemas.shared import Coding, Compute
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError
-from ldmctl.latents import manifest
+from ldmctl.latents import manifest, recipe
 
 if TYPE_CHECKING:
     from ldmctl.diffusion.network import Network
     from ldmctl.latents.codec import Codec
 
-__all__ = ["Voice", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
+__all__ = ["Console", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
 
 
 def fit_ae(
@@ -43,7 +43,7 @@ def fit_ae(
     overwrite: bool = False,
     device: str | None = None,
     precision: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Fit an autoencoder to pictures, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_ae import fit_ae as stage
@@ -51,7 +51,7 @@ def fit_ae(
     flags = {"autoencoder": ae, "init": text(init), "data": text(data), "machine": {"device": device, "precision": precision}}
     settings, _ = compose(FitAE, config=text(config), overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
     refuse_several_devices(settings)
-    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
 def encode_dataset(
@@ -63,7 +63,7 @@ def encode_dataset(
     overwrite: bool = False,
     device: str | None = None,
     precision: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Encode every picture once into a cache of latents -> {"cache", "latent", "items", "statistics"}."""
     from ldmctl.stages.encode_dataset import encode_dataset as stage
@@ -72,7 +72,7 @@ def encode_dataset(
     parent = text(run) or wished(EncodeDataset, overrides, "run") or "runs/ae"
     settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent))
     refuse_several_devices(settings)
-    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
 def fit_diffusion(
@@ -85,17 +85,17 @@ def fit_diffusion(
     accept_data: bool = False,
     device: str | None = None,
     precision: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Fit a denoiser to a cache, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
     cache = text(latents) or wished(FitDiffusion, overrides, "latents") or "cache"
-    below = manifest.recipe(manifest.read(str(cache)), out, overwrite=overwrite)
+    below = recipe.recipe(manifest.read(str(cache)), out, overwrite=overwrite)
     settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
     refuse_several_devices(settings)
-    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite, accept_data=accept_data)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
 def sample(
@@ -113,7 +113,7 @@ def sample(
     overwrite: bool = False,
     device: str | None = None,
     precision: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Make pictures, one PNG per seed and a grid -> {"samples", "grid", "count", "made", "seeds", "labels"}."""
     from ldmctl.stages.sample import sample as stage
@@ -121,7 +121,7 @@ def sample(
     made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
     flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
     settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
-    return stage(settings, out, voice=voice or Voice(quiet=True), overwrite=overwrite)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
 def eval_lpips(
@@ -133,7 +133,7 @@ def eval_lpips(
     out: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Measure reconstructions, or two folders -> {"of", "count", "psnr": {"mean", "low", "high"}, "ssim": ..., "lpips": ...}.
 
@@ -146,7 +146,7 @@ def eval_lpips(
     parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
     below = {} if pairs or wished(EvalLpips, overrides, "pairs") else pictures_of(parent)
     settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
-    return stage(settings, voice=voice or Voice(quiet=True), out=out)
+    return stage(settings, console=console or Console(quiet=True), out=out)
 
 
 def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", precision: str = "auto") -> Codec:
@@ -166,7 +166,7 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
 def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
     """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
     from ldmctl.diffusion import network
-    from ldmctl.stages.sample import load_codec
+    from ldmctl.latents.codec import load_codec
     from ldmctl.storage.record import model_file
     from ldmctl.training import engine
 

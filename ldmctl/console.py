@@ -5,33 +5,33 @@ import sys
 import time
 from collections.abc import Mapping
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 
-class Voice:
+class Console:
     """Says things unless `quiet`; other ranks than the first say nothing but warnings of their own."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False):
         leads = os.environ.get("RANK", "0") == "0"
         self.quiet = quiet or not leads
         self.verbose = verbose and leads
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.terminal = rich_console.Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A line for everyone."""
         if not self.quiet:
-            self.console.print(Text(text))
+            self.terminal.print(Text(text))
 
     def detail(self, text: str) -> None:
         """A line for those who asked with -v."""
         if self.verbose:
-            self.console.print(Text(text, "dim"))
+            self.terminal.print(Text(text, "dim"))
 
     def warn(self, text: str) -> None:
         """A line that even -q shows."""
-        self.console.print(Text.assemble(("warning:", "yellow"), " ", text))
+        self.terminal.print(Text.assemble(("warning:", "yellow"), " ", text))
 
     def bar(self, what: str, total: int, *, done: int = 0, unit: str = "images") -> "Bar":
         """Progress of `total` things, as a context."""
@@ -41,15 +41,15 @@ class Voice:
 class Bar:
     """Progress: a rich bar on a terminal, else a plain line at most every ten seconds and at each `report`."""
 
-    def __init__(self, voice: Voice, what: str, total: int, *, done: int, unit: str):
-        self.voice, self.what, self.total, self.done, self.unit = voice, what, total, done, unit
+    def __init__(self, console: Console, what: str, total: int, *, done: int, unit: str):
+        self.console, self.what, self.total, self.done, self.unit = console, what, total, done, unit
         self.live: Progress | None = None
         self.task: TaskID | None = None
         self.began = self.said = time.monotonic()
         self.first = done
 
     def __enter__(self) -> "Bar":
-        if not self.voice.quiet and self.voice.console.is_terminal and sys.stderr.isatty():
+        if not self.console.quiet and self.console.terminal.is_terminal and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -58,7 +58,7 @@ class Bar:
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
             )
-            self.live = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self.voice.console, transient=False)
+            self.live = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self.console.terminal, transient=False)
             self.task = self.live.add_task(self.what, total=self.total, completed=self.done, facts="")
             self.live.start()
         return self
@@ -86,7 +86,7 @@ class Bar:
         else:
             spent = time.monotonic() - self.began
             left = spent / max(self.done - self.first, 1) * (self.total - self.done)
-            self.voice.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
+            self.console.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
 
 
 def duration(seconds: float) -> str:

@@ -11,25 +11,25 @@ from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.config.schemas.shared import Loop
 from ldmctl.console import duration
 from ldmctl.diffusion.network import build_network, describe_network, load_network
+from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
 from ldmctl.errors import MissingError
-from ldmctl.latents.codec import load_autoencoder
+from ldmctl.latents.codec import load_autoencoder, load_codec
 from ldmctl.latents.fit import check_cache
 from ldmctl.latents.manifest import WIDTHS
 from ldmctl.latents.reader import open_latents
 from ldmctl.latents.store import refuse_without_codes, smallest
 from ldmctl.losses.adversary import Adversary
+from ldmctl.losses.parts import try_perceptual
+from ldmctl.losses.rehearsal import rehearsal
 from ldmctl.pictures.images import pad_to
 from ldmctl.pictures.loading import open_pictures
-from ldmctl.stages.fit_ae import rehearsal, try_perceptual
-from ldmctl.stages.fit_diffusion import check_preview
-from ldmctl.stages.sample import load_codec
 from ldmctl.storage.initial import load_initial
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
+from ldmctl.training.costs import costs, held_bytes, human, per_forward, saved_bytes
 from ldmctl.training.flops import forward_flops, parameter_count, peak_rate, seconds_of, training_flops
 from ldmctl.training.fsdp import refuse_single_numbers
 from ldmctl.training.learner import Learner
@@ -205,60 +205,3 @@ def plan_sample(config: Sample) -> dict[str, Any]:
         "pictures": f"{config.count} of {size} x {size}",
         "forwards": f"{calls:,}",
     }
-
-
-def costs(
-    loop: Loop, devices: int, parameters: int, activations: int, train: int, val: int, *, averaged: int, share: int = 1
-) -> dict[str, Any]:
-    """Epochs, memory and disk of a training. Memory is that of one of the `devices`, of as many as `share` the network: what is held
-    of it, and activations. `averaged` of the parameters are in the averages that loop.keep.averages asks for."""
-    each, held = per_forward(loop, devices), held_bytes(loop, parameters, averaged=averaged)
-    memory = held / share + each * activations
-    if each < loop.batch // devices:
-        memory += 4 * parameters * (1 - 1 / share)  # gradients are shared at the last micro-batch only
-    fewer = ", fewer where they have no room" if loop.micro == "auto" else ""
-    pairs = f", {human(8 * averaged)} for each pair of averages" if loop.keep.averages else ""
-    return {
-        "pictures": f"{train:,} + {val:,} held out",
-        "steps": f"{loop.steps:,} of {loop.batch}, {loop.steps * loop.batch / max(train, 1):,.1f} epochs",
-        "memory": f"about {human(memory)} in float32{' on each device' if devices > 1 else ''} with {each} pictures per forward{fewer}",
-        "disk": f"about {human(held)}, and {human(4 * parameters)} for each snapshot{pairs}",
-    }
-
-
-def per_forward(loop: Loop, devices: int) -> int:
-    """Pictures that a device takes at once; with loop.micro=auto at most."""
-    own = engines.per_device(loop.batch, devices)
-    return min(loop.micro, own) if isinstance(loop.micro, int) else own
-
-
-def held_bytes(loop: Loop, parameters: int, *, averaged: int) -> int:
-    """Weights, gradients, two moments and the average, 4 bytes each; in a state the published weights take the gradients' place.
-    With loop.keep.averages two more averages of the parameters that are `averaged`."""
-    return 20 * parameters + (8 * averaged if loop.keep.averages else 0)
-
-
-def saved_bytes(network: nn.Module, forward: Any) -> int:
-    """Bytes that one forward keeps for its backward, parameters left out."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    seen: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = forward()
-    del kept
-    return sum(seen.values())
-
-
-def human(size: float) -> str:
-    """`1.5 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ldmctl.latents import recipe
+
 TINY = Path(__file__).parent / "tiny"
 
 
@@ -22,10 +24,10 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def quiet():
-    """A voice that says nothing."""
-    from ldmctl.console import Voice
+    """A console that says nothing."""
+    from ldmctl.console import Console
 
-    return Voice(quiet=True)
+    return Console(quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,7 @@ def fit_ae(tiny, quiet):
     from ldmctl.stages.fit_ae import fit_ae as stage
 
     def run(out, *overrides, **options):
-        stage(tiny("fit-ae", *overrides), out, voice=quiet, **options)
+        stage(tiny("fit-ae", *overrides), out, console=quiet, **options)
         return Path(out)
 
     return run
@@ -48,7 +50,7 @@ def encode(tiny, quiet):
 
     def run(out, source, *overrides, **options):
         words = [f"run={source}", "machine.device=cpu", "machine.precision=fp32", *overrides]
-        encode_dataset(tiny("encode-dataset", *words, below=pictures_of(source)), out, voice=quiet, **options)
+        encode_dataset(tiny("encode-dataset", *words, below=pictures_of(source)), out, console=quiet, **options)
         return Path(out)
 
     return run
@@ -61,8 +63,8 @@ def fit_diffusion(tiny, quiet):
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     def run(out, cache, *overrides, **options):
-        below = manifest.recipe(manifest.read(cache))
-        stage(tiny("fit-diffusion", f"latents={cache}", *overrides, below=below), out, voice=quiet, **options)
+        below = recipe.recipe(manifest.read(cache))
+        stage(tiny("fit-diffusion", f"latents={cache}", *overrides, below=below), out, console=quiet, **options)
         return Path(out)
 
     return run

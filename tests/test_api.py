@@ -87,7 +87,7 @@ def test_it_is_quiet_unless_given_a_voice(chain, capfd):
     again = {"run": folder / "ae", "out": folder / "cache", **PLAIN}
     api.encode_dataset(["workers=0"], **again)
     assert capfd.readouterr() == ("", "")
-    api.encode_dataset(["workers=0"], voice=api.Voice(), **again)
+    api.encode_dataset(["workers=0"], console=api.Console(), **again)
     captured = capfd.readouterr()
     assert captured.out == "" and "is complete already" in captured.err
 

@@ -175,6 +175,6 @@ def test_the_heads_of_lpips_lie_in_torchmetrics():
 
 
 def test_looking_for_things_and_listing_datasets_needs_no_torch():
-    modules = "ldmctl.assets, ldmctl_plugins.datasets.folder, ldmctl_plugins.datasets.idx, ldmctl_plugins.datasets.shapes"
+    modules = "ldmctl.storage.assets, ldmctl_plugins.datasets.folder, ldmctl_plugins.datasets.idx, ldmctl_plugins.datasets.shapes"
     script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'torchvision')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 from ldmctl.config.resolve import plugin_config
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.storage import weights
 from ldmctl.storage.record import model_file
 from ldmctl.training import ema as module
-from ldmctl.training.ema import LENGTHS, PowerAverages, built, combination, decay, gamma_of, length_of, overlaps, snapshot_name, stored_in
+from ldmctl.training.ema import LENGTHS, PowerAverages, decay, gamma_of, length_of
 from ldmctl.training.engine import Engine
+from ldmctl.training.posthoc_ema import built, combination, overlaps, snapshot_name, stored_in
 
 STEPS, EVERY, SIZE = 2048, 128, 400
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ldmctl import registry
 from ldmctl.blocks import Decoder, DownBlock, Encoder, MidBlock, UpBlock
-from ldmctl.plan import saved_bytes
+from ldmctl.training.costs import saved_bytes
 
 WIDTHS = [8, 16, 16]
 

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from ldmctl import registry
-from ldmctl.cli import run as command
+from ldmctl.cli.app import run as command
 from ldmctl.config.documents import read_config, write_yaml
 from ldmctl.diffusion.denoise import Denoise
 from ldmctl.diffusion.network import build_network
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.evaluation import checkup as examined
+from ldmctl.evaluation import latent_links, network_links
 from ldmctl.evaluation.checkup import checkup
 from ldmctl.evaluation.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
 from ldmctl.evaluation.lineage import Chain, error_ratio, noise_levels, open_chain, originals
@@ -182,7 +183,7 @@ def test_raw_weights_that_are_much_better_than_the_average_blame_it(ldm, changed
     errors = iter([0.3, 0.9])
     monkeypatch.setattr(examined, "estimated", lambda *_: torch.zeros(1))
     monkeypatch.setattr(examined, "error_ratio", lambda *_: next(errors))
-    link, _ = examined.average(open_chain(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, _ = network_links.average(open_chain(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.verdict == "broken" and link.number == pytest.approx(1 / 3)
     assert "the average lags behind" in link.sentence and "loop.ema" in link.change
 
@@ -238,7 +239,7 @@ def test_without_its_pictures_it_decodes_all_the_same(changed, vae_cache, tmp_pa
     (cache / "config.yaml").write_text(write_yaml({**raw, "data": None, "dataset": {"type": "folder", "path": str(tmp_path / "none")}}))
     config = read_config(folder)
     (folder / "config.yaml").write_text(write_yaml({**config, "latents": str(cache)}))
-    link, rows = examined.reconstruct(open_chain(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, rows = latent_links.reconstruct(open_chain(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.number is None and [caption for caption, _ in rows] == ["decoded latents"]
     assert "originals are missing" in link.sentence or "same picture" in link.sentence
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl.cli import less_memory, run
+from ldmctl.cli.app import less_memory, run
 from ldmctl.config.base import section_of
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.fit_ae import FitAE

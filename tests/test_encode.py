@@ -21,8 +21,9 @@ from ldmctl.errors import MismatchError
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents import writer as shards
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Shard, Statistics, differences, drift
-from ldmctl.latents.plan import Item, Target, plan_split
+from ldmctl.latents.plan import Target, plan_split
 from ldmctl.latents.reader import Latents
 from ldmctl.stages.verify_cache import verify_cache
 
@@ -255,10 +256,10 @@ def test_an_update_that_is_killed_leaves_the_old_cache_whole_and_then_goes_on(of
         die_after(patch, count)
         of("parts")
     parts = Path(pictures.parent / "parts")
-    assert verify_cache(parts, voice=quiet)["items"] == {"train": COUNT, "val": 3}
+    assert verify_cache(parts, console=quiet)["items"] == {"train": COUNT, "val": 3}
     of("parts")
     assert files(parts) == files(pictures.parent / "whole")
-    assert verify_cache(parts, voice=quiet)["items"] == {"train": COUNT, "val": 2}
+    assert verify_cache(parts, console=quiet)["items"] == {"train": COUNT, "val": 2}
 
 
 def test_rows_are_not_copied_from_a_damaged_shard(of, pictures):
@@ -302,7 +303,7 @@ def test_items_that_are_alike_are_each_kept_once():
 
 def test_statistics_stay_and_a_drift_is_said(of, pictures, capsys, tiny, vqvae_run):
     from ldmctl.config.presets import pictures_of
-    from ldmctl.console import Voice
+    from ldmctl.console import Console
     from ldmctl.stages.encode_dataset import encode_dataset
 
     cache = of("cache", "dtype=float32")
@@ -310,7 +311,7 @@ def test_statistics_stay_and_a_drift_is_said(of, pictures, capsys, tiny, vqvae_r
     for index in range(12):
         Image.new("RGB", (16, 16), (255, 20 * index, 0)).save(pictures / "train" / "cats" / f"red{index}.png")
     words = [f"run={vqvae_run}", f"data={pictures}", "shard=4", "batch=2", "workers=0", "dtype=float32", *HOST]
-    result = encode_dataset(tiny("encode-dataset", *words, below=pictures_of(vqvae_run)), cache, voice=Voice())
+    result = encode_dataset(tiny("encode-dataset", *words, below=pictures_of(vqvae_run)), cache, console=Console())
     manifest = manifests.read(cache)
     said = capsys.readouterr().err
     assert manifest.statistics == frozen
@@ -414,7 +415,7 @@ def flip_bit(file):
 
 def test_verify_finds_one_flipped_bit_in_any_file(of, quiet, tmp_path):
     cache = of()
-    found = verify_cache(cache, voice=quiet)
+    found = verify_cache(cache, console=quiet)
     assert found == {"cache": str(cache), "items": {"train": COUNT, "val": 3}, "shards": 4, "whole": True}
     names = sorted(path.name for path in [*cache.glob("*.safetensors"), *cache.glob("*.jsonl")])
     assert len(names) == 9
@@ -422,7 +423,7 @@ def test_verify_finds_one_flipped_bit_in_any_file(of, quiet, tmp_path):
         copy = Path(shutil.copytree(cache, tmp_path / "copy"))
         flip_bit(copy / name)
         with pytest.raises(MismatchError, match=name.replace(".", r"\.")) as caught:
-            verify_cache(copy, voice=quiet)
+            verify_cache(copy, console=quiet)
         assert caught.value.exit_code == 6
         shutil.rmtree(copy)
 
@@ -432,11 +433,11 @@ def test_verify_says_everything_that_is_wrong(of, quiet):
     (cache / "train-00001.safetensors").unlink()
     flip_bit(cache / "val-00000.safetensors")
     with pytest.raises(MismatchError, match=r"train-00001\.safetensors is missing\.\n.*val-00000\.safetensors has changed"):
-        verify_cache(cache, voice=quiet)
+        verify_cache(cache, console=quiet)
 
 
 def test_verify_needs_no_pictures(of, pictures, capsys):
-    from ldmctl.cli import run
+    from ldmctl.cli.app import run
 
     cache = of()
     shutil.rmtree(pictures)
@@ -450,7 +451,7 @@ def test_verify_needs_no_pictures(of, pictures, capsys):
 def test_cache_info_tells_all_without_torch(of):
     cache = of("cache", "flip=true")
     program = (
-        "import sys; from ldmctl.cli import run; code = run(sys.argv[1:]); "
+        "import sys; from ldmctl.cli.app import run; code = run(sys.argv[1:]); "
         "assert not {'torch', 'numpy', 'safetensors', 'PIL'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run(
@@ -468,7 +469,7 @@ def test_cache_info_tells_all_without_torch(of):
 
 
 def test_cache_info_is_readable(of, capsys):
-    from ldmctl.cli import run
+    from ldmctl.cli.app import run
 
     assert run(["cache", "info", str(of())]) == 0
     said = capsys.readouterr().out

@@ -7,6 +7,8 @@ import torch
 from test_ranks import together
 
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
+from ldmctl.losses import objective
+from ldmctl.losses.parts import build_parts, settled
 from ldmctl.stages import fit_ae as stage
 from ldmctl.storage import weights
 from ldmctl.training import order
@@ -76,12 +78,12 @@ def test_every_report_says_logits_weight_and_shares(tmp_path, fit_ae):
 def one_step(tiny, *words, step=5):
     """The parts of a run, with the gradients of one step."""
     config = tiny("fit-ae", *CRITIC, "loop.steps=8", *words)
-    config = stage.settled(config, {})
-    parts = stage.build_parts(config, None, CPU)
+    config = settled(config, {})
+    parts = build_parts(config, None, CPU)
     image = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     parts.adversary.balance.ratio.fill_(1.0)
     order.reseed("test")
-    facts = stage.backward(parts, config, image, step, 1.0, CPU, last=True)
+    facts = objective.backward(parts, config, image, step, 1.0, CPU, last=True)
     return parts, facts
 
 
@@ -216,19 +218,19 @@ def counted(module):
 
 
 def test_a_step_runs_the_autoencoder_once_and_the_discriminator_twice(tiny):
-    config = stage.settled(tiny("fit-ae", *CRITIC, "loop.steps=8"), {})
-    parts = stage.build_parts(config, None, CPU)
+    config = settled(tiny("fit-ae", *CRITIC, "loop.steps=8"), {})
+    parts = build_parts(config, None, CPU)
     runs, looks = counted(parts.model.module), counted(parts.critic.module)
-    stage.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
+    objective.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
     assert runs == [8], "once for both players"
     assert looks == [8, 16], "once to teach, once to learn, real and made pictures together"
 
 
 def test_before_its_start_the_discriminator_costs_nothing(tiny):
-    config = stage.settled(tiny("fit-ae", *CRITIC, "adversarial.start=6", "adversarial.warmup=0", "loop.steps=8"), {})
-    parts = stage.build_parts(config, None, CPU)
+    config = settled(tiny("fit-ae", *CRITIC, "adversarial.start=6", "adversarial.warmup=0", "loop.steps=8"), {})
+    parts = build_parts(config, None, CPU)
     looks = counted(parts.critic.module)
-    facts = stage.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
+    facts = objective.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
     assert looks == [] and not {"adversarial", "discriminator/loss"} & facts.keys()
 
 
@@ -270,8 +272,8 @@ class Gap(torch.nn.Module):
 
 def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(tiny):
     config = tiny("fit-ae", "losses.pixel_weight=0")
-    parts = stage.build_parts(config, Gap(), CPU)
-    facts = stage.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
+    parts = build_parts(config, Gap(), CPU)
+    facts = objective.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
     assert parts.model.module.decoder.conv_out.weight.grad.abs().sum() > 0
     assert facts["gap"] > 0 and "gap_share" in facts and not [name for name in facts if "perceptual" in name]
 

@@ -11,14 +11,16 @@ from ldmctl import registry
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.shared import Loop
+from ldmctl.diffusion import objective
 from ldmctl.diffusion.denoise import clean_from
 from ldmctl.diffusion.network import build_network, describe_network
 from ldmctl.diffusion.process import timestep
 from ldmctl.diffusion.spacing import time_of
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.latents.codec import Codec, load_autoencoder
-from ldmctl.latents.manifest import read, recipe
+from ldmctl.latents.manifest import read
 from ldmctl.latents.reader import Latents, open_latents
+from ldmctl.latents.recipe import recipe
 from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.stages import fit_diffusion as stage
 from ldmctl.storage import weights
@@ -50,8 +52,8 @@ def test_of_gaussian_latents_every_denoiser_learns_the_posterior_mean(tiny, deno
     labels, random = torch.full((count,), -1), torch.Generator().manual_seed(1)
     for step in range(STEPS):
         clean = torch.randn(count, *SHAPE, generator=random)
-        drawn = stage.draw(config, count, slice(0, count), clean, labels, codec, plan, HOST, ("noise", step))
-        stage.backward({"diffusion": model}, drawn, 1.0, HOST)
+        drawn = objective.draw(config, count, slice(0, count), clean, labels, codec, plan, HOST, ("noise", step))
+        objective.backward({"diffusion": model}, drawn, 1.0, HOST)
         model.update(step)
         model.track(step)
     t = torch.cat([time_of(plan, level) for level in (0.2, 1, 2)])  # of sigma / alpha, which multiplies an error of eps
@@ -95,8 +97,8 @@ def test_a_rank_draws_for_its_rows_what_one_process_draws_for_the_whole_batch(ti
     moments, labels, plan = torch.randn(96, *SHAPE), torch.arange(96), registry.build("schedule", config.schedule)
 
     def drawn(rows):
-        read = stage.rows_read(rows, 96)
-        return stage.draw(config, 96, rows, moments[read], labels[read], codec, plan, HOST, ("noise", 7))
+        read = objective.rows_read(rows, 96)
+        return objective.draw(config, 96, rows, moments[read], labels[read], codec, plan, HOST, ("noise", 7))
 
     whole, part = drawn(slice(0, 96)), drawn(rows)
     for name in whole._fields:
@@ -104,9 +106,9 @@ def test_a_rank_draws_for_its_rows_what_one_process_draws_for_the_whole_batch(ti
 
 
 def test_a_rank_reads_its_rows_to_whole_chunks():
-    assert stage.rows_read(slice(256, 512), 1024) == slice(256, 512)
-    assert stage.rows_read(slice(24, 48), 48) == slice(0, 48)
-    assert stage.rows_read(slice(96, 192), 192) == slice(64, 192)
+    assert objective.rows_read(slice(256, 512), 1024) == slice(256, 512)
+    assert objective.rows_read(slice(24, 48), 48) == slice(0, 48)
+    assert objective.rows_read(slice(96, 192), 192) == slice(64, 192)
 
 
 def test_reports_say_the_share_of_the_peak_and_the_memory(tmp_path, fit_diffusion, vae_cache):
@@ -195,7 +197,7 @@ def test_learned_weights_are_saved_resumed_and_not_part_of_the_model(tmp_path, f
 
 def test_averages_stored_while_training_build_one_of_any_length_that_can_be_sampled(tmp_path, fit_diffusion, vae_cache, quiet, tiny):
     from ldmctl.stages.sample import sample
-    from ldmctl.training.ema import write_model
+    from ldmctl.training.posthoc_ema import write_model
 
     run = fit_diffusion(tmp_path / "run", vae_cache, "loop.steps=6", "loop.keep.averages=2")
     assert sorted(path.name for path in (run / "averages").iterdir()) == [
@@ -204,7 +206,7 @@ def test_averages_stored_while_training_build_one_of_any_length_that_can_be_samp
     file, average = write_model(run, 0.1)
     stored = weights.load(run / "averages" / "000000006-0.100.safetensors")[0]
     assert all(torch.allclose(average.tensors[name].float(), stored[name].float(), atol=1e-6) for name in stored)
-    sample(tiny("sample", f"run={run}@ema-0.100", "count=1", "steps=1", "machine.device=cpu"), tmp_path / "samples", voice=quiet)
+    sample(tiny("sample", f"run={run}@ema-0.100", "count=1", "steps=1", "machine.device=cpu"), tmp_path / "samples", console=quiet)
     assert file.is_file() and (tmp_path / "samples" / "000000.png").is_file()
 
 
@@ -227,7 +229,7 @@ def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, 
         return torch.zeros_like(x)
 
     val = open_latents(sorted_cache, manifest, "val")
-    found = stage.validate(config, network, val, codec, registry.build("schedule", config.schedule), HOST)
+    found = objective.validate(config, network, val, codec, registry.build("schedule", config.schedule), HOST)
     assert heard == classes and found["val/loss"] > 0
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ldmctl import api, registry
-from ldmctl.cli import run as command
+from ldmctl.cli.app import run as command
 from ldmctl.config.origins import find
 from ldmctl.config.presets import compose
 from ldmctl.config.resolve import plugin_config

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ldmctl.errors import ConfigError, DataError, MismatchError
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import Codec, load_autoencoder
-from ldmctl.latents.plan import Item
+from ldmctl.latents.items import Item
 from ldmctl.latents.reader import open_latents
 from ldmctl.latents.statistics import Tally
 from ldmctl.latents.writer import checked_rows
@@ -287,7 +287,7 @@ def test_a_shard_that_also_has_features_is_opened_verified_and_trained_on_as_wit
     for split in ("train", "val"):
         rows = torch.arange(len(opened(vae_cache, split)))
         assert torch.equal(opened(cache, split).stored(rows), opened(vae_cache, split).stored(rows))
-    assert verify_cache(cache, voice=quiet)["whole"]
+    assert verify_cache(cache, console=quiet)["whole"]
     runs = [fit_diffusion(tmp_path / name, each) for name, each in (("with", cache), ("without", vae_cache))]
     models = [load_file(run / "model.safetensors") for run in runs]
     assert models[0].keys() == models[1].keys() and all(torch.equal(models[0][name], models[1][name]) for name in models[0])
@@ -301,7 +301,7 @@ def test_features_are_verified_by_the_hash_of_their_shard(vae_cache, quiet, tmp_
     whole[start + header["features"]["data_offsets"][0] + 3] ^= 1
     file.write_bytes(whole)
     with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed since it was written"):
-        verify_cache(cache, voice=quiet)
+        verify_cache(cache, console=quiet)
     with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed since it was written"):
         opened(cache)
 

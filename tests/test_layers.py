@@ -24,7 +24,7 @@ LAYERS = [
     {"averages"},
     {"engine", "tiling"},
     {"shards", "learner", "meter", "guard"},
-    {"run", "latents", "feed", "codec", "network", "initial", "signals", "voice"},
+    {"run", "latents", "feed", "codec", "network", "initial", "signals", "console"},
     {"sampling", "examination", "room", "arithmetic", "states", "store", "lineage"},
     {"loop", "verdict", "exhibits", "chain", "layout"},
     {"diagnosis", "encoding"},

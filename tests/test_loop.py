@@ -34,7 +34,7 @@ def train(tiny, quiet):
         learner = Learner(nn.Linear(2, 1), config.loop, CPU)
         with (
             open_run(folder, config) as run,
-            Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, voice=quiet) as training,
+            Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, console=quiet) as training,
         ):
             for step in training:
                 items = batch_items(0, len(points), config.loop.batch, step)
@@ -356,7 +356,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, train, tiny, quie
     with (
         pytest.raises(DivergedError, match=r"Weights are not finite at step 5; the last good state in .* is kept"),
         open_run(tmp_path, config) as run,
-        Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, voice=quiet) as training,
+        Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, console=quiet) as training,
     ):
         for _ in training:
             learner.module.weight.data[0, 0] = float("inf")
@@ -369,7 +369,7 @@ def test_a_weight_that_is_called_scale_is_looked_at_as_all_others_are(tmp_path, 
     with (
         pytest.raises(DivergedError, match="Weights are not finite at step 2"),
         open_run(tmp_path, config) as run,
-        Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, voice=quiet) as training,
+        Training(run, CPU, config.loop, {"line": learner}, header={"kind": "line"}, console=quiet) as training,
     ):
         for _ in training:
             learner.module["scales"].weight.data[0, 0] = float("inf")

@@ -57,9 +57,7 @@ def test_the_wheel_holds_exactly_the_tracked_files(wheel):
 @pytest.mark.slow
 def test_wheel_and_editable_list_the_same_plugins(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    program = (
-        "import sys; sys.path[:0] = sys.argv[1:]; import ldmctl.cli; print(ldmctl.__file__); ldmctl.cli.run(['plugins', 'list', '--json'])"
-    )
+    program = "import sys; sys.path[:0] = sys.argv[1:]; import ldmctl.cli.app; print(ldmctl.__file__); ldmctl.cli.app.run(['plugins', 'list', '--json'])"
     where, packed = python("-c", program, str(tmp_path / "site"), cwd=tmp_path).splitlines()
     _, editable = python("-c", program, cwd=tmp_path).splitlines()
     assert where == str(tmp_path / "site" / "ldmctl" / "__init__.py")
@@ -83,7 +81,7 @@ def test_it_runs_beside_a_clone_named_ldmctl(tmp_path):
 def test_what_only_looks_imports_no_torch(words, tmp_path):
     program = f"""
 import sys
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 assert run({words!r}) == 0
 print("imported:", *sorted({HEAVY!r} & set(sys.modules)))
 """

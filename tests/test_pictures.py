@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ldmctl.errors import DataError
-from ldmctl.pictures.batches import ADDRESSED, Pictures, batches
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.workers import ADDRESSED, batches
 from ldmctl.protocols import Example
 
 

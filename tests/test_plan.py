@@ -8,7 +8,8 @@ from torch import nn
 
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.plan import held_bytes, plan_fit_ae, plan_fit_diffusion, timed_count
+from ldmctl.plan import plan_fit_ae, plan_fit_diffusion, timed_count
+from ldmctl.training.costs import held_bytes
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import parameter_count
 from ldmctl.training.learner import Learner

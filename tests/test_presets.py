@@ -9,7 +9,8 @@ from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.latents.manifest import Manifest, recipe
+from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.recipe import recipe
 
 TRAINING = [(verb, name) for verb in ("fit-ae", "fit-diffusion") for name in presets.names(verb)]
 

@@ -11,6 +11,7 @@ import torch
 
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import MismatchError
+from ldmctl.latents import mapping
 from ldmctl.latents import reader as reading
 from ldmctl.latents.manifest import Codes, Manifest, Shard, Statistics
 from ldmctl.latents.reader import Latents, evenly, open_latents
@@ -264,7 +265,7 @@ def test_mirrored_rows_with_checksums_are_checked_by_block(tmp_path, large, monk
     found = {
         part.shard.file: [zlib.crc32(part.rows[i : i + 1024].tobytes()) for i in range(0, len(part.rows), 1024)] for part in whole.parts[2:]
     }
-    plain = reading._checksums
+    plain = mapping._checksums
     monkeypatch.setattr(
         reading, "_checksums", lambda folder, shard, variant: found[shard.file] if variant == "flipped" else plain(folder, shard, variant)
     )

@@ -6,9 +6,11 @@ import shutil
 import pytest
 import torch
 
-from ldmctl.diffusion.network import Network, build_network, class_index, describe_network
-from ldmctl.diffusion.sampling import even_threads, labels_as_in_data, rows_of, sample_latents
+from ldmctl.diffusion.labels import class_index, labels_as_in_data
+from ldmctl.diffusion.network import Network, build_network, describe_network
+from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.latents import recipe
 from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
 from ldmctl.storage import weights
@@ -43,7 +45,7 @@ def sample(tiny, quiet, tmp_path):
 
     def go(run, *overrides, out="samples", **options):
         words = [f"run={run}", "steps=3", "batch=4", "count=4", "machine.device=cpu", "machine.precision=fp32", *overrides]
-        answer = stage(tiny("sample", *words), tmp_path / out, voice=quiet, **options)
+        answer = stage(tiny("sample", *words), tmp_path / out, console=quiet, **options)
         return answer, {int(file.stem): file.read_bytes() for file in (tmp_path / out).glob("0*.png")}
 
     return go
@@ -84,7 +86,7 @@ def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batc
     from ldmctl.latents import manifest as manifests
 
     manifest = manifests.read(vae_cache).model_copy(update={"latent": (4, 16, 16)})
-    config, _ = compose(FitDiffusion, below=manifests.recipe(manifest))
+    config, _ = compose(FitDiffusion, below=recipe.recipe(manifest))
     assert config.denoiser.widths == [64, 128, 192]
     order.reseed("test")
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)).eval()
@@ -312,7 +314,7 @@ def test_a_denoiser_is_sampled_through_another_decoder_if_the_encoder_is_its_own
 
     def made(*words):
         config = tiny("sample", f"run={run}", "count=2", "steps=2", "machine.device=cpu", *words)
-        count = stage(config, tmp_path / "samples", voice=quiet)["made"]
+        count = stage(config, tmp_path / "samples", console=quiet)["made"]
         return count, [(tmp_path / "samples" / f"00000{seed}.png").read_bytes() for seed in range(2)]
 
     own, through = made(), made(f"ae={sharper}")

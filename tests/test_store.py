@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ldmctl.cli import run as command
+from ldmctl.cli.app import run as command
 from ldmctl.config.documents import read_config, write_yaml
 from ldmctl.config.presets import pictures_of
 from ldmctl.errors import ConfigError, DataError, MismatchError, PluginError
@@ -19,7 +19,7 @@ from ldmctl.evaluation.checkup import checkup
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents import reader as reading
 from ldmctl.latents.codec import Codec, load_autoencoder
-from ldmctl.latents.plan import Item
+from ldmctl.latents.items import Item
 from ldmctl.latents.reader import Latents, open_latents
 from ldmctl.latents.resident import Resident
 from ldmctl.latents.store import Store, smallest
@@ -186,7 +186,7 @@ def test_training_on_codes_is_training_that_encodes_and_quantizes_on_the_way(sou
 
 def test_a_run_trained_on_codes_samples_and_its_chain_is_looked_at(cache, fit_diffusion, tiny, quiet, tmp_path):
     ldm = fit_diffusion(tmp_path / "ldm", cache)
-    sample(tiny("sample", f"run={ldm}", "count=1", "steps=2", "machine.device=cpu"), tmp_path / "samples", voice=quiet)
+    sample(tiny("sample", f"run={ldm}", "count=1", "steps=2", "machine.device=cpu"), tmp_path / "samples", console=quiet)
     assert Image.open(tmp_path / "samples" / "000000.png").size == (16, 16)
     links = {link["name"]: link for link in checkup(str(ldm), device="cpu")["links"]}
     assert links["whiten"]["verdict"] == "good" and "could not be tried" not in " ".join(link["sentence"] for link in links.values())
@@ -207,7 +207,7 @@ def test_only_added_pictures_are_encoded_and_codes_in_use_are_counted_anew(folde
     stored = opened(cache).stored(torch.arange(COUNT + 3))
     assert sum(seen) == 3 and torch.equal(stored[:COUNT], before) and now.statistics == manifest.statistics != now.measured
     assert now.codes.used == len(stored.long().unique()) and now.codes.perplexity != manifest.codes.perplexity
-    assert verify_cache(cache, voice=quiet)["items"]["train"] == COUNT + 3
+    assert verify_cache(cache, console=quiet)["items"]["train"] == COUNT + 3
 
 
 def test_what_is_stored_is_named_in_the_preparation_of_codes_alone(folder, tmp_path):
@@ -243,7 +243,7 @@ def test_a_flipped_bit_in_codes_is_found(cache, tmp_path, quiet, monkeypatch):
     data[part.offset + 70] ^= 1
     (copy / part.shard.file).write_bytes(data)
     with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed"):
-        verify_cache(copy, voice=quiet)
+        verify_cache(copy, console=quiet)
     with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed"):
         opened(copy)
     monkeypatch.setattr(reading, "VERIFIED", -1)

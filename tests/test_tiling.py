@@ -187,7 +187,7 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from ldmctl.tiling import tiled
+from ldmctl.latents.tiling import tiled
 
 def mib(name):
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)) / 1024

@@ -25,7 +25,8 @@ from ldmctl.evaluation.metrics import Mean, psnr
 from ldmctl.evaluation.reconstruction import Codes, Examination, examine, shrunk, title_of
 from ldmctl.evaluation.verdict import judge, verdict
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.statistics import CodeCensus, LatentCensus, LatentFacts, Spread
+from ldmctl.latents.statistics import LatentCensus, LatentFacts, Spread
+from ldmctl.latents.usage import CodeCensus
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read, to_uint8
 from ldmctl.pictures.png import read_png_text, write_png
@@ -543,7 +544,7 @@ def test_channels_are_shown_around_their_mean_to_three_deviations():
 def test_eval_lpips_keeps_its_keys_and_adds_a_verdict(tiny, quiet, vqvae_run, tmp_path):
     words = [f"run={vqvae_run}", "perceptual=null", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
     config = tiny("eval-lpips", *words, below=pictures_of(vqvae_run))
-    said = eval_lpips(config, voice=quiet, out=tmp_path / "seen")
+    said = eval_lpips(config, console=quiet, out=tmp_path / "seen")
     assert {"of", "count", "psnr", "ssim", "bits_per_pixel", "latent", "baseline", "verdict"} <= set(said) and "lpips" not in said
     assert set(said["psnr"]) == {"mean", "low", "high"} == set(said["baseline"]["gain"]["psnr"])
     assert said["count"] == 8 and said["split"] == "val" and len(said["latent"]["deviations"]) == 3
@@ -557,9 +558,9 @@ def test_a_run_with_nothing_held_out_is_measured_on_what_it_was_trained_on(tiny,
         write_png(tmp_path / f"{i}.png", image)
     below = {**pictures_of(vae_run), "dataset": {"type": "folder", "path": str(tmp_path), "val_share": 0}}
     words = [f"run={vae_run}", "perceptual=null", "count=4", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
-    assert eval_lpips(tiny("eval-lpips", *words, below=below), voice=quiet)["split"] == "train"
+    assert eval_lpips(tiny("eval-lpips", *words, below=below), console=quiet)["split"] == "train"
     with pytest.raises(DataError, match="val split has no pictures"):
-        eval_lpips(tiny("eval-lpips", *words, "split=val", below=below), voice=quiet)
+        eval_lpips(tiny("eval-lpips", *words, "split=val", below=below), console=quiet)
 
 
 def test_without_lpips_the_runs_own_distance_is_offered(tiny, quiet, vae_run, tmp_path, monkeypatch):
@@ -574,7 +575,7 @@ def test_without_lpips_the_runs_own_distance_is_offered(tiny, quiet, vae_run, tm
     assert trained_with(tmp_path / "elsewhere" / "model.safetensors") is None
     words = [f"run={run}", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
     with pytest.raises(MissingError, match=r"eval-lpips perceptual=null\n.*eval-lpips perceptual=features"):
-        eval_lpips(tiny("eval-lpips", *words, below=pictures_of(vae_run)), voice=quiet)
+        eval_lpips(tiny("eval-lpips", *words, below=pictures_of(vae_run)), console=quiet)
 
 
 def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, quiet, vae_run, tmp_path, towers, capsys):
@@ -587,11 +588,11 @@ def test_the_distance_that_the_run_was_trained_with_is_measured_as_well(tiny, qu
     words = [f"run={run}", asked, "count=2", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
     config = (vae_run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("perceptual: null", f"perceptual: {slot % towers['features']}"))
-    said = eval_lpips(tiny("eval-lpips", *words, below=below), voice=quiet)
+    said = eval_lpips(tiny("eval-lpips", *words, below=below), console=quiet)
     assert {"lpips", "features-squeezenet1_1"} <= set(said) and len(said["verdict"]) == 10
-    assert "lpips" not in eval_lpips(tiny("eval-lpips", *words, "perceptual=null", below=below), voice=quiet)
+    assert "lpips" not in eval_lpips(tiny("eval-lpips", *words, "perceptual=null", below=below), console=quiet)
     (run / "config.yaml").write_text(config.replace("perceptual: null", f"perceptual: {slot % (tmp_path / 'gone.pth')}"))
-    said = eval_lpips(tiny("eval-lpips", *words, below=below), voice=quiet)
+    said = eval_lpips(tiny("eval-lpips", *words, below=below), console=quiet)
     assert (
         "lpips" in said
         and "features-squeezenet1_1" not in said
@@ -624,7 +625,7 @@ def test_a_distance_of_the_same_type_by_another_network_is_measured_as_well(quie
     slot = {"type": "features", "network": "squeezenet1_1", "weights": towers["features"]}
     config = trained(slot, {"type": "features", "network": "squeezenet1_0", "weights": str(tmp_path / "other.pth")})
     assert plan_eval_lpips(config)["measures"] == "psnr, ssim, features-squeezenet1_0, features-squeezenet1_1"
-    assert {"features-squeezenet1_0", "features-squeezenet1_1"} <= set(eval_lpips(config, voice=quiet))
+    assert {"features-squeezenet1_0", "features-squeezenet1_1"} <= set(eval_lpips(config, console=quiet))
 
 
 def test_two_distances_of_one_title_are_told_apart_unless_they_are_the_same(tmp_path, towers, trained):
@@ -644,12 +645,12 @@ def test_the_runs_own_distance_is_offered_with_the_keys_that_make_it(tiny, quiet
     slot = {"type": "features", "network": "resnet50", "layers": ["layer1", "layer2"], "weights": None}
     for asked in ({"type": "lpips"}, {"type": "features"}):
         with pytest.raises(MissingError, match="With the distance that the run was trained with") as caught:
-            eval_lpips(trained(slot, asked), voice=quiet)
+            eval_lpips(trained(slot, asked), console=quiet)
         words = shlex.split(str(caught.value).rpartition("ldmctl eval-lpips ")[2])
         assert words == ["perceptual=features", "perceptual.network=resnet50", 'perceptual.layers=["layer1", "layer2"]']
         assert tiny("eval-lpips", *words).perceptual.model_dump() == slot
     with pytest.raises(MissingError) as caught:
-        eval_lpips(trained(slot, slot), voice=quiet)
+        eval_lpips(trained(slot, slot), console=quiet)
     assert "trained with" not in str(caught.value)
 
 
@@ -658,6 +659,6 @@ def test_the_verdict_on_a_run_minds_which_losses_it_had(quiet, towers, trained):
     for slot, way in ((None, "perceptual=lpips"), (asked, "more losses.perceptual_weight")):
         config = trained(slot, asked)
         assert losses_of(Path(config.run) / "model.safetensors") == (frozenset({"perceptual"}) if slot else frozenset())
-        sentence = next(each for each in eval_lpips(config, voice=quiet)["verdict"] if each.startswith("features-squeezenet1_1"))
+        sentence = next(each for each in eval_lpips(config, console=quiet)["verdict"] if each.startswith("features-squeezenet1_1"))
         assert sentence.endswith(f"try {way} or more loop.steps.")
     assert losses_of(Path("nowhere") / "model.safetensors") is None

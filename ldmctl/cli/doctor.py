@@ -9,7 +9,7 @@ import typer
 
 from ldmctl import registry
 from ldmctl.cli.options import Device, Json, print_json
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError, PluginError, one_line
 
 PACKAGES = ("ldmctl", "torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "torchmetrics", "entrypoints")
@@ -47,7 +47,7 @@ def examine_run(run: str, out: str | None, device: str | None, json: bool) -> No
     """The links of a run's chain, one after the other, and the first that is broken."""
     from ldmctl.evaluation.checkup import checkup
 
-    found = checkup(run, out=out, device=device or "auto", voice=Voice())
+    found = checkup(run, out=out, device=device or "auto", console=Console())
     if json:
         print_json(found)
         return

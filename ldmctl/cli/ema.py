@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import options
-from ldmctl.cli.options import Voice
+from ldmctl.cli.options import Console
 
 
 def command(
@@ -20,24 +20,24 @@ def command(
     quiet: options.Quiet = False,
 ) -> None:
     """Build an average of the weights, of any length, from those that a run stored while training."""
-    from ldmctl.training.ema import ROUGH, snapshot_name, write_model
+    from ldmctl.training.posthoc_ema import ROUGH, snapshot_name, write_model
 
-    voice = Voice(quiet=quiet)
+    console = Console(quiet=quiet)
     file, average = write_model(Path(run).expanduser(), length, step=step, out=out)
     header, names = average.header, list(average.used)
-    voice.say(
+    console.say(
         f"The average of length {length:g} at step {header['step']:,} is in {file}, "
         f"built from {len(names)} stored {'one' if len(names) == 1 else 'ones'}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}."
     )
     if average.misfit > ROUGH:
-        voice.warn(
+        console.warn(
             f"The stored averages only come near to this length: its profile is wrong by {average.misfit:.0%}. "
             "Store them more often (loop.keep.averages), or take a length nearer to 0.05 to 0.1."
         )
     named = f"{run.rstrip('/')}@{snapshot_name(length, step)}" if out is None else None
     use = f"ldmctl sample --run {named}" if named and header.get("kind") == "diffusion" else None
     if use:
-        voice.say(f"Pictures from it: {use}")
+        console.say(f"Pictures from it: {use}")
     if json:
         options.print_json(
             {

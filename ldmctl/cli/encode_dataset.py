@@ -41,10 +41,10 @@ def command(
     settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
-    def work(voice: options.Voice) -> dict:
+    def work(console: options.Console) -> dict:
         from ldmctl.stages.encode_dataset import encode_dataset
 
-        return encode_dataset(settings, out, voice=voice, overwrite=overwrite)
+        return encode_dataset(settings, out, console=console, overwrite=overwrite)
 
     def plan() -> dict:
         from ldmctl.plan import plan_encode_dataset
@@ -58,6 +58,6 @@ def check(out: str, manner: options.Manner) -> None:
     """Read a finished cache as a whole; what is wrong with it is an error."""
     from ldmctl.stages.verify_cache import verify_cache
 
-    found = verify_cache(out, voice=options.Voice(quiet=manner.quiet, verbose=manner.verbose))
+    found = verify_cache(out, console=options.Console(quiet=manner.quiet, verbose=manner.verbose))
     if manner.json:
         options.print_json(found)

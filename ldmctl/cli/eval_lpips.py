@@ -42,10 +42,10 @@ def command(
     settings, source = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
-    def work(voice: options.Voice) -> dict:
+    def work(console: options.Console) -> dict:
         from ldmctl.stages.eval_lpips import eval_lpips
 
-        result = eval_lpips(settings, voice=voice, out=out)
+        result = eval_lpips(settings, console=console, out=out)
         if not json:
             show(result)
         return result

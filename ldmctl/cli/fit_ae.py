@@ -42,10 +42,10 @@ def command(
     settings, source = compose(FitAE, config=config, overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
-    def work(voice: options.Voice) -> dict:
+    def work(console: options.Console) -> dict:
         from ldmctl.stages.fit_ae import fit_ae
 
-        return fit_ae(settings, out, voice=voice, overwrite=overwrite)
+        return fit_ae(settings, out, console=console, overwrite=overwrite)
 
     def plan() -> dict:
         from ldmctl.plan import plan_fit_ae

@@ -7,7 +7,7 @@ import typer
 from ldmctl.cli import options
 from ldmctl.config.presets import compose, wished
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
-from ldmctl.latents import manifest
+from ldmctl.latents import manifest, recipe
 
 
 def command(
@@ -30,14 +30,14 @@ def command(
     folder = None if latents is None else latents.rstrip("/") or latents
     flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
     cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents") or "cache"))
-    below = manifest.recipe(cache, out, overwrite=overwrite)
+    below = recipe.recipe(cache, out, overwrite=overwrite)
     settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
-    def work(voice: options.Voice) -> dict:
+    def work(console: options.Console) -> dict:
         from ldmctl.stages.fit_diffusion import fit_diffusion
 
-        return fit_diffusion(settings, out, voice=voice, overwrite=overwrite, accept_data=accept_data)
+        return fit_diffusion(settings, out, console=console, overwrite=overwrite, accept_data=accept_data)
 
     def plan() -> dict:
         from ldmctl.plan import plan_fit_diffusion

@@ -11,7 +11,7 @@ from ldmctl.cli import ranks
 from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
-from ldmctl.console import Voice
+from ldmctl.console import Console
 
 
 def complete_data(incomplete: str) -> list[str]:
@@ -59,14 +59,14 @@ def perform(
     config: Config,
     source: str,
     manner: Manner,
-    work: Callable[[Voice], dict[str, Any]],
+    work: Callable[[Console], dict[str, Any]],
     *,
     plan: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
     """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked."""
     if manner.offline:
         os.environ["LDMCTL_OFFLINE"] = "1"
-    voice = Voice(quiet=manner.quiet, verbose=manner.verbose)
+    console = Console(quiet=manner.quiet, verbose=manner.verbose)
     if manner.dry_run:
         show_plan(config, source, plan() if plan else {}, manner)
         return
@@ -78,10 +78,10 @@ def perform(
             raise typer.Exit(ended["exit_code"])
         return
     if source:
-        voice.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
+        console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
     for path, value in sorted(vars(config).items()):
-        voice.detail(f"  {path}: {value}")
-    result = work(voice)
+        console.detail(f"  {path}: {value}")
+    result = work(console)
     if manner.json and os.environ.get("RANK", "0") == "0":
         print_json(result)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import encode_dataset, eval_lpips, fit_ae, fit_diffusion, options, sample
-from ldmctl.console import Voice, duration
+from ldmctl.console import Console, duration
 
 
 def command(
@@ -21,10 +21,10 @@ def command(
 ) -> None:
     """Pictures to samples in minutes on two cores: no network, no weights, nothing to prepare."""
     began = time.monotonic()
-    voice = Voice(quiet=quiet or json)
+    console = Console(quiet=quiet or json)
     ae, cache, ldm, samples = (str(out / name) for name in ("runs/ae", "cache", "runs/ldm", "samples"))
     results = {}
-    voice.say("The whole chain on `shapes`: coloured shapes, drawn on the fly. Stop it when you like; the same command goes on.")
+    console.say("The whole chain on `shapes`: coloured shapes, drawn on the fly. Stop it when you like; the same command goes on.")
     for verb, words, why in (
         (fit_ae, ["--data", "shapes", "--out", ae], "fits an autoencoder: pictures to small latents and back"),
         (eval_lpips, ["--run", ae, "perceptual=null"], "measures its reconstructions of pictures it has not seen"),
@@ -33,10 +33,10 @@ def command(
         (sample, ["--run", ldm, "-n", "64", "--guidance", "2", "--out", samples], "makes new pictures"),
     ):
         name = verb.__name__.rpartition(".")[2].replace("_", "-")
-        voice.say(f"\n$ ldmctl {name} {' '.join(words)}\n# {why}")
+        console.say(f"\n$ ldmctl {name} {' '.join(words)}\n# {why}")
         results[name] = perform(verb.command, words, quiet=quiet or json)
     score = results["eval-lpips"]["psnr"]["mean"]
-    voice.say(
+    console.say(
         f"\nDone in {duration(time.monotonic() - began)}. Reconstructions of unseen pictures: {score:.1f} dB PSNR.\n"
         f"  {ae}/samples        originals over reconstructions while the autoencoder learned\n"
         f"  {ldm}/samples       the same seeds while the denoiser learned\n"

@@ -55,10 +55,10 @@ def command(
     settings, source = compose(Sample, overrides=overrides or [], flags=flags)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
-    def work(voice: options.Voice) -> dict:
+    def work(console: options.Console) -> dict:
         from ldmctl.stages.sample import sample as make
 
-        return make(settings, out, voice=voice, overwrite=overwrite)
+        return make(settings, out, console=console, overwrite=overwrite)
 
     def plan() -> dict:
         from ldmctl.plan import plan_sample

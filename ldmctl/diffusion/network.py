@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl.diffusion.denoise import joined
-from ldmctl.errors import ConfigError, MismatchError, PluginError, did_you_mean, with_article
+from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
@@ -86,17 +86,3 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
 def build_schedule(header: Mapping[str, Any]) -> Any:
     """The schedule that a denoiser was trained under."""
     return weights.rebuild(header["schedule"])
-
-
-def class_index(label: str, classes: list[str]) -> int:
-    """The class that a user means by a name or a number; -1 for `none`. Anything else is a ConfigError."""
-    if label == "none":
-        return -1
-    if label in classes:
-        return classes.index(label)
-    if label.isdecimal() and int(label) < len(classes):
-        return int(label)
-    some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    raise ConfigError(
-        f"There is no label {label!r}.{did_you_mean(label, classes)} Labels: {some}; or a number from 0 to {len(classes) - 1}, or none."
-    )

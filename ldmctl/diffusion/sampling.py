@@ -12,7 +12,6 @@ from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.process import Prediction
 from ldmctl.diffusion.spacing import Spacing, levels, start
 from ldmctl.training.engine import Engine
-from ldmctl.training.order import generator
 
 
 def rows_of(batch: int) -> int:
@@ -65,16 +64,3 @@ def sample_latents(
     with engine.autocast():
         latent = sampler(denoise, start(noise.first(), sigmas), sigmas, noise)
     return latent[: len(seeds)].float()
-
-
-def labels_as_in_data(seeds: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """A class index for each seed, drawn as often as the data has it; -1 for all when nothing is labelled."""
-    if not sum(counts):
-        return [-1] * len(seeds)
-    shares = torch.tensor(counts, dtype=torch.float64)
-    return [int(torch.multinomial(shares, 1, generator=generator("cpu", "label", seed))) for seed in seeds]
-
-
-def trained_classes(counts: Sequence[int]) -> list[int]:
-    """Indices of the classes that have a training item; what stands for any other has never been learned."""
-    return [index for index, count in enumerate(counts) if count]

@@ -214,3 +214,8 @@ def raw_network(chain: Chain) -> Network:
     network = build_network(chain.header)
     weights.load_into(network, tensors, file)
     return network.to(chain.engine.device).eval().requires_grad_(False)
+
+
+SHOWN = 8  # pictures in a row
+DECODED = 16  # latents that are decoded and compared, and samples
+Row = tuple[str, Tensor]  # caption, pictures [n,C,H,W] in [-1, 1]

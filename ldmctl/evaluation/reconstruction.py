@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ldmctl import registry
 from ldmctl.config.documents import write_json
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.metrics import Mean, psnr, ssim
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.statistics import CodeCensus, LatentCensus, LatentFacts
+from ldmctl.latents.statistics import LatentCensus, LatentFacts
+from ldmctl.latents.usage import CodeCensus
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import crop_to, pad_to, to_float, to_uint8
 from ldmctl.pictures.loading import in_order, on_device
@@ -85,7 +86,7 @@ def examine(
     batch: int = 32,
     workers: int | None = None,
     losses: frozenset[str] | None = None,
-    voice: Voice | None = None,
+    console: Console | None = None,
 ) -> Examination:
     """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or the first `count`.
 
@@ -101,7 +102,7 @@ def examine(
     latents, codes, bits, done = LatentCensus(), code_census(autoencoder), Mean(), 0
     measures, notes = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1]
 
-    with (voice or Voice(quiet=True)).bar(f"examining {split}", total) as bar:
+    with (console or Console(quiet=True)).bar(f"examining {split}", total) as bar:
         for rows in in_order(chosen, batch, engine, wanted=workers, count=count):
             good = [row for row, (asked, used) in enumerate(zip(rows.index, rows.used, strict=True)) if asked == used]
             bar.advance(done := done + len(rows.index), amount=done)

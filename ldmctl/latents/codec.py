@@ -12,6 +12,9 @@ from ldmctl.latents.manifest import Statistics
 from ldmctl.latents.tiling import HALO, Network, tiled
 from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.storage import weights
+from ldmctl.storage.initial import same_encoder
+from ldmctl.storage.record import model_file
+from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
 
 SMALLEST = 4  # side of a tile in pixels of the latent
@@ -41,7 +44,7 @@ class Codec:
 
     Networks run in the engine's precision, everything else in float32. Without
     statistics, `whiten` and `unwhiten` are the identity. Pictures with a side of
-    more than `tile` pixels are encoded and decoded in tiles (ldmctl.tiling), which
+    more than `tile` pixels are encoded and decoded in tiles (ldmctl.latents.tiling), which
     holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
     A network sees at most `at_once` pictures together, and on a CPU about as many as fit its caches.
     """
@@ -123,3 +126,27 @@ class Codec:
 def statistics_of(header: Mapping[str, Any]) -> Statistics:
     """The statistics that a denoiser's file carries."""
     return Statistics.model_validate(header["statistics"])
+
+
+def load_codec(
+    source: Path, header: dict[str, Any], engine: engines.Engine, *, tile: int | None = None, ae: str | None = None
+) -> tuple[Codec, str]:
+    """(the autoencoder beside a denoiser's file, with the statistics of the latents, its fingerprint); another autoencoder is a MismatchError.
+
+    With `ae` it is that of this run of fit-ae, which must have the same encoder.
+    """
+    folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
+    file = folder / "autoencoder.safetensors"
+    autoencoder, _ = load_autoencoder(file, engine)
+    if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
+        raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
+    if ae is not None:
+        file = model_file(ae, verb="fit-ae")
+        other, made = load_autoencoder(file, engine)
+        if not same_encoder(autoencoder, other, image_channels=made["context"]["image_channels"]):
+            raise MismatchError(
+                f"The latents of {source} are not those of {ae}, whose encoder is another. A decoder that fits is fitted by "
+                "ldmctl fit-ae --init RUN_OF_THE_LATENTS --out ANOTHER train=decoder."
+            )
+        autoencoder = other
+    return Codec(autoencoder, engine, statistics_of(header), tile=tile), autoencoder_fingerprint(file)

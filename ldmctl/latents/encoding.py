@@ -10,12 +10,14 @@ from torch import Tensor
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.latents import writer as shards
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.items import Item
 from ldmctl.latents.layout import Layout
-from ldmctl.latents.plan import Item, Target
+from ldmctl.latents.plan import Target
 from ldmctl.latents.store import Store
 from ldmctl.latents.writer import Rows
-from ldmctl.pictures.batches import Batch, Pictures, batches
+from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.loading import on_device, workers
+from ldmctl.pictures.workers import batches
 from ldmctl.training.order import generator
 
 T = TypeVar("T")

@@ -1,33 +1,12 @@
 """Whether the files of a cache are as they were written."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import safetensors
-
 from ldmctl.errors import MismatchError
-from ldmctl.latents.manifest import Manifest, Shard
-from ldmctl.latents.plan import Item
+from ldmctl.latents.items import AGAIN, read_items
+from ldmctl.latents.manifest import Manifest
 from ldmctl.storage import weights
-
-AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
-
-
-def read_items(folder: Path, shard: Shard) -> list[Item]:
-    """What is known of each row of a shard; files that do not fit each other are a MismatchError."""
-    try:
-        lines = (folder / shard.items_file).read_text(encoding="utf-8").split("\n")[:-1]
-        with safetensors.safe_open(str(folder / shard.file), framework="pt") as file:
-            labels = file.get_tensor("labels").tolist()
-        if not len(lines) == len(labels) == shard.count:
-            raise ValueError(f"{shard.count:,} items are in the manifest, {len(labels):,} in the shard, {len(lines):,} lines beside it")
-        rows = map(json.loads, lines)
-        return [Item(row["stamp"], row["text"], label) for row, label in zip(rows, labels, strict=True)]
-    except FileNotFoundError as error:
-        raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
-    except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
-        raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None
 
 
 def faults(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.latents import integrity
+from ldmctl.latents import items
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents import writer as shards
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Manifest, Shard
-from ldmctl.latents.plan import Item, Target, is_finished, plan_split
+from ldmctl.latents.plan import Target, is_finished, plan_split
 from ldmctl.latents.store import Store, plan_store, store_of
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.loading import on_device, shown_items
@@ -89,7 +90,7 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
     stamps = {split: stamps_of(pictures) for split, pictures in splits.items()}
     notes = {split: noting(pictures) for split, pictures in splits.items()}
     stored = {
-        split: [(shard, integrity.read_items(run.folder, shard)) for shard in (before.splits.get(split, []) if before else [])]
+        split: [(shard, items.read_items(run.folder, shard)) for shard in (before.splits.get(split, []) if before else [])]
         for split in splits
     }
     identity = json.dumps([preparation, store.dtype], sort_keys=True)

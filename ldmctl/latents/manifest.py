@@ -15,7 +15,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ldmctl.config.differences import flatten
-from ldmctl.config.documents import Raw
 from ldmctl.errors import MismatchError
 
 FORMAT = 1
@@ -171,11 +170,6 @@ def _verb_of(folder: Path) -> str | None:
     return _record(folder).get("verb")
 
 
-def _first_latents(folder: Path) -> int | None:
-    """How many latents the run in a folder began with; None where no run can go on."""
-    return _record(folder).get("first_latents") if (folder / "state.safetensors").exists() else None
-
-
 def _record(folder: Path) -> dict[str, Any]:
     """What run.json says, {} when that cannot be known."""
     try:
@@ -183,25 +177,3 @@ def _record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def recipe(manifest: Manifest, out: str | Path | None = None, *, overwrite: bool = False) -> Raw:
-    """Keys of fit-diffusion that follow from the latents: a network for their shape and number, and the conditioner.
-
-    A run that goes on in `out` keeps the network for as many latents as it began with.
-    """
-    side = max(manifest.latent[1:])
-    levels = 1 + sum(side >= least for least in (7, 14, 28))
-    begun = None if out is None or overwrite else _first_latents(Path(out).expanduser())
-    count = manifest.count("train") if begun is None else begun
-    base = 64 if count < 20_000 else 96 if count < 200_000 else 128
-    widths = [base * factor for factor in (1, 2, 3, 4)[:levels]]
-    attention = [side / 2**level <= 16 and level > 0 for level in range(levels)]
-    usual = attention == [level > 0 for level in range(levels)]  # then nothing is said, so that other widths can be asked for alone
-    labelled = sum(manifest.label_counts) > 0 and len(manifest.classes) > 1
-    return {
-        "data": manifest.data,
-        "autoencoder": {"type": manifest.autoencoder["type"]},
-        "denoiser": {"type": "unet", "widths": widths, "head_dim": 32, "norm_groups": 16} | ({} if usual else {"attention": attention}),
-        "conditioner": {"type": "label"} if labelled else None,
-    }

@@ -19,17 +19,9 @@ from typing import NamedTuple
 import safetensors
 
 from ldmctl.errors import MismatchError
-from ldmctl.latents.integrity import read_items
+from ldmctl.latents.items import Item, read_items
 from ldmctl.latents.manifest import Shard
 from ldmctl.storage import weights
-
-
-class Item(NamedTuple):
-    """What is known of one row."""
-
-    stamp: str
-    text: str
-    label: int
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import Tensor
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import ConfigError, DataError, PluginError, with_article
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Manifest, Shard
-from ldmctl.latents.plan import Item
-from ldmctl.latents.statistics import CodeCensus
+from ldmctl.latents.usage import CodeCensus
 from ldmctl.latents.writer import DTYPES, ROWS_PER_CRC, Rows, checked_rows
 
 COARSE = 0.01  # of a channel's deviation: float16 rounds finer than this, or float32 is taken

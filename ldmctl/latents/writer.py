@@ -19,7 +19,6 @@ touches one shard of a million's; training draws its own order.
 
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,9 +26,10 @@ import torch
 from torch import Tensor
 
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.latents.integrity import AGAIN, file_fault
+from ldmctl.latents.integrity import file_fault
+from ldmctl.latents.items import AGAIN, Item
 from ldmctl.latents.manifest import WIDTHS, Shard
-from ldmctl.latents.plan import Item, Target
+from ldmctl.latents.plan import Target
 from ldmctl.latents.statistics import Tally
 from ldmctl.storage import weights
 
@@ -120,12 +120,6 @@ def sweep(folder: Path, keep: Sequence[str], *, splits: Sequence[str]) -> None:
                     path.unlink(missing_ok=True)
         for path in folder.glob(f".{split}-[0-9]*.tmp"):
             path.unlink(missing_ok=True)
-
-
-def label_counts(items: Sequence[Item], classes: int) -> list[int]:
-    """How many items each class has."""
-    counted = Counter(item.label for item in items)
-    return [counted[index] for index in range(classes)]
 
 
 # -- statistics --------------------------------------------------------------

@@ -6,18 +6,13 @@ position. A broken item is replaced by the next readable one, always the same,
 and reported; more than one in a hundred stops the run, a single one never does.
 """
 
-import multiprocessing
-import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, get_worker_info
 
 from ldmctl.errors import DataError
 from ldmctl.pictures import images
@@ -25,8 +20,6 @@ from ldmctl.protocols import Dataset, Example
 
 Order = Iterable[Sequence[tuple[int, int]]]
 OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
-STOPS = (signal.SIGINT, signal.SIGTERM)
-ADDRESSED = hasattr(signal, "sigwaitinfo")  # whether a process can know who sent it a signal; not on macOS
 
 
 @dataclass(frozen=True)
@@ -184,63 +177,3 @@ def readable(
             name = re.sub(r"(:\d+){2}$", "", dataset.stamp(at))  # without size and time
             bad.append({"index": at, "file_name": name, "reason": str(error)})
     return None, bad
-
-
-def batches(pictures: Pictures, order: Order, *, seeds: Callable[[int], int] | None = None, workers: int = 0) -> Iterator[Batch]:
-    """One Batch for each list of (position, index), in order; crop and flip drawn from seeds(position), or none.
-
-    `workers` processes decode ahead; without any, prepared pictures are kept in memory if they fit.
-    """
-    wanted = ([(index, None if seeds is None else seeds(position)) for position, index in pairs] for pairs in order)
-    yield from map(pictures.checked, _ahead(pictures, wanted, workers) if workers else map(pictures.assemble, wanted))
-
-
-class _Whole:
-    """What a worker holds: it is asked for whole batches."""
-
-    def __init__(self, pictures: Pictures):
-        self.pictures = pictures
-
-    def __getitem__(self, wanted: list[tuple[int, int | None]]) -> Batch:
-        return self.pictures.assemble(wanted)
-
-
-def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], workers: int) -> Iterator[Batch]:
-    loader: Any = DataLoader(
-        _Whole(pictures),  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=wanted,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]
-        worker_init_fn=_settle,
-        generator=Generator(),  # otherwise a base seed is drawn from the global generator
-    )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS) if ADDRESSED else None  # until each worker has settled
-    try:
-        ready = iter(loader)
-    finally:
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    yield from ready
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
-def _settle(_: int) -> None:
-    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
-    info: Any = get_worker_info()
-    info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if ADDRESSED:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        threading.Thread(target=_end_when_told, daemon=True).start()
-
-
-def _end_when_told() -> None:
-    """End the worker on the main process's SIGTERM, and on nobody else's."""
-    main: Any = multiprocessing.parent_process()
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
-        pass
-    os._exit(0)

@@ -10,8 +10,9 @@ from ldmctl import registry
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.config.schemas.shared import Pictures as PictureKeys
 from ldmctl.errors import ConfigError
-from ldmctl.pictures.batches import Batch, Pictures, batches
+from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.images import to_float
+from ldmctl.pictures.workers import batches
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import batch_items, seed_of
 

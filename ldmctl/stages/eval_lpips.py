@@ -13,7 +13,7 @@ from ldmctl.config.differences import flatten
 from ldmctl.config.documents import write_override
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.eval_lpips import EvalLpips
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError, LdmctlError, MismatchError, MissingError
 from ldmctl.evaluation.figures import write_pictures
 from ldmctl.evaluation.metrics import Mean
@@ -32,7 +32,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST = {"ssim": 11}  # pixels that a measure's window needs
 
 
-def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None) -> dict[str, Any]:
+def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = None) -> dict[str, Any]:
     """{"of", "count", "psnr": {"mean", "low", "high"}, ...}; for a run also what `Examination.as_dict` has, and the "verdict".
 
     With `out`, the pictures of the verdict are written into that folder.
@@ -40,13 +40,13 @@ def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None
     if config.pairs is not None:
         if out is not None:
             raise ConfigError("--out takes the pictures of a run's verdict; --pairs makes none. Leave one of them out.")
-        return compare_pairs(config, voice)
+        return compare_pairs(config, console)
 
     # Build the parts.
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-ae")
     autoencoder, splits = open_run_and_pictures(config, source, engine)
-    codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, voice)
+    codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, console)
 
     # Measure.
     found = examine(
@@ -58,14 +58,14 @@ def eval_lpips(config: EvalLpips, *, voice: Voice, out: str | Path | None = None
         batch=config.batch,
         workers=config.workers,
         losses=losses_of(source),
-        voice=voice,
+        console=console,
     )
 
     # Say it.
     result = {"of": f"reconstructions by {source} of the {found.split} split", **found.as_dict(), "verdict": verdict(found)}
     if out is not None:
         result["pictures"] = [str(path) for path in write_pictures(out, codec, splits, engine)]
-        voice.say(f"Pictures: {', '.join(result['pictures'])}.")
+        console.say(f"Pictures: {', '.join(result['pictures'])}.")
     return result
 
 
@@ -79,7 +79,7 @@ def plan_eval_lpips(config: EvalLpips) -> dict[str, Any]:
         source = model_file(config.run, verb="fit-ae")
         split, pictures = next(iter(open_run_and_pictures(config, source, engine)[1].items()))
         total, of = len(pictures), f"reconstructions by {source} of the {split} split"
-        distances = build_distances(config, source, engine, Voice())
+        distances = build_distances(config, source, engine, Console())
     measures = ", ".join(["psnr", "ssim", *map(title_of, distances)])
     return {"pictures": f"{min(config.count or total, total):,}", "of": of, "measures": measures}
 
@@ -101,14 +101,14 @@ def open_run_and_pictures(config: EvalLpips, source: Path, engine: Engine) -> tu
 # -- two folders -------------------------------------------------------------
 
 
-def compare_pairs(config: EvalLpips, voice: Voice) -> dict[str, Any]:
+def compare_pairs(config: EvalLpips, console: Console) -> dict[str, Any]:
     """{"of", "count", "psnr": {"mean", "low", "high"}, ...} over pairs of pictures of equal names."""
     engine = engines.start(config.machine)
     first, second = config.pairs  # type: ignore[misc]
     files = paired_files(first, second)[: config.count]
     distances = {title_of(each): each for each in [build_perceptual(config, engine, 3)] if each is not None}
     means: dict[str, Mean] = {}
-    with voice.bar("measuring", len(files)) as bar, torch.no_grad():
+    with console.bar("measuring", len(files)) as bar, torch.no_grad():
         for done, (made, image) in enumerate(pairs_of_files(files, engine), start=1):
             measures = ["psnr", *(["ssim"] if min(image.shape[-2:]) >= SMALLEST["ssim"] else []), *distances]
             for name, value in measure(made, image, measures, distances, engine).items():
@@ -148,7 +148,7 @@ def pairs_of_files(files: list[tuple[Path, Path]], engine: Engine) -> Iterator[t
 # -- distances ---------------------------------------------------------------
 
 
-def build_distances(config: EvalLpips, source: Path, engine: Engine, voice: Voice) -> list[Any]:
+def build_distances(config: EvalLpips, source: Path, engine: Engine, console: Console) -> list[Any]:
     """The perceptual distance that is asked for, and the one that the run was trained with where that is another; none with perceptual=null.
 
     The one that is asked for must be there. The other is left out with a warning if it cannot be had here.
@@ -165,7 +165,7 @@ def build_distances(config: EvalLpips, source: Path, engine: Engine, voice: Voic
             return [asked]
         built = registry.build("perceptual", own, image_channels=config.image.channels).to(engine.device)
     except LdmctlError as error:
-        voice.warn(f"The run was trained with the perceptual distance {trained['type']}, which is not measured: {error}")
+        console.warn(f"The run was trained with the perceptual distance {trained['type']}, which is not measured: {error}")
         return [asked]
     if title_of(built) == title_of(asked):  # such as other layers of the same network
         if agree(asked, built, config, engine):

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import MismatchError
 from ldmctl.latents import integrity
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import autoencoder_fingerprint
 
 
-def verify_cache(folder: str | Path, *, voice: Voice) -> dict[str, Any]:
+def verify_cache(folder: str | Path, *, console: Console) -> dict[str, Any]:
     """Read every file of a finished cache and compare it with its hash; a MismatchError says what is wrong. Needs no pictures."""
     place = Path(folder).expanduser()
     manifest = manifests.read(place)
@@ -27,5 +27,5 @@ def verify_cache(folder: str | Path, *, voice: Voice) -> dict[str, Any]:
         )
     counts = {split: manifest.count(split) for split in manifest.splits}
     files = sum(len(row) for row in manifest.splits.values())
-    voice.say(f"{place} is whole: {', '.join(f'{count:,} {split}' for split, count in counts.items())} in {files} shards.")
+    console.say(f"{place} is whole: {', '.join(f'{count:,} {split}' for split, count in counts.items())} in {files} shards.")
     return {"cache": str(place), "items": counts, "shards": files, "whole": True}

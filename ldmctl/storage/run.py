@@ -1,7 +1,6 @@
 """One run folder: opened by one writer at a time, resumed by the same command, written atomically."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,19 +13,9 @@ from ldmctl.config.documents import read_config, write_json, write_yaml
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage import weights
+from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder
 from ldmctl.storage.lock import _take
 from ldmctl.storage.record import WAYS, _record, versions
-
-OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
-OWN_PATTERNS = (
-    "samples/*.png",
-    "snapshots/*.safetensors",
-    "averages/*.safetensors",
-    "latents.json",
-    "*-[0-9]*.safetensors",  # of a cache, and of a sharded state
-    "*-[0-9]*.items.jsonl",
-    ".*.tmp",  # of a process that was killed while it wrote
-)
 
 
 class Run:
@@ -150,15 +139,6 @@ def open_run(
     return run
 
 
-def _refuse_foreign(folder: Path) -> None:
-    if folder.is_dir() and not (folder / "run.json").exists():
-        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if others:
-            raise MismatchError(
-                f"{folder} is not a run folder and holds other things ({', '.join(sorted(others)[:3])}). Name another --out."
-            )
-
-
 def _refuse_other(folder: Path, config: Config) -> bool:
     """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
     if (folder / "state.safetensors").exists() and not (folder / "config.yaml").exists():
@@ -186,25 +166,6 @@ def _holds_nothing(folder: Path, record: dict[str, Any]) -> bool:
         and record.get("status") != "finished"
         and not any((folder / name).exists() for name in ("state.safetensors", "model.safetensors", "latents.json"))
     )
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder that --out names, or say in a MismatchError why that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise MismatchError(f"{folder} is a file; --out wants a folder.") from None
-    except OSError as error:
-        raise MismatchError(f"The folder {folder} cannot be made: {error.strerror}. Name another --out.") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise MismatchError(f"The folder {folder} may not be written to. Name another --out.")
-
-
-def _clear(folder: Path) -> None:
-    """Delete what ldmctl wrote into a run folder, and nothing else: the state first, which names others, and run.json, by which it is known, last."""
-    (folder / "state.safetensors").unlink(missing_ok=True)
-    for file in [*(file for pattern in OWN_PATTERNS for file in folder.glob(pattern)), *(folder / name for name in OWN)]:
-        file.unlink(missing_ok=True)
 
 
 def _verb(config: Config) -> str:

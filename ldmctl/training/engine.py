@@ -6,10 +6,11 @@ the number of ranks nor the micro-batch changes what is learned.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -149,3 +150,22 @@ def recompute(module: nn.Module, wanted: bool) -> None:
     for part in module.modules():
         if hasattr(part, "checkpointing"):
             part.checkpointing = wanted  # type: ignore[assignment]
+
+
+T = TypeVar("T")
+
+
+def on_all(engine: Engine, make: Callable[[], T]) -> T:
+    """What the first rank makes, on every rank."""
+    box: list[Any] = [make() if engine.leads else None]
+    if engine.world > 1:
+        dist.broadcast_object_list(box)
+    return box[0]  # type: ignore[no-any-return]
+
+
+def from_all(engine: Engine, own: T) -> list[T]:
+    """What each rank has, on every rank."""
+    box: list[Any] = [own] * engine.world
+    if engine.world > 1:
+        dist.all_gather_object(box, own)
+    return box

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldmctl.config.schemas.shared import Loop
-from ldmctl.console import Bar, Voice
+from ldmctl.console import Bar, Console
 from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.signals import Signals
 from ldmctl.storage import weights
@@ -46,14 +46,14 @@ class Training:
         learners: Mapping[str, Learner],
         *,
         header: dict[str, Any],
-        voice: Voice,
+        console: Console,
         tracker: Any = None,
         remembers: Mapping[str, nn.Module] | None = None,
         items: int | None = None,
         flops: int = 0,
     ):
         self.run, self.engine, self.loop, self.learners = run, engine, loop, dict(learners)
-        self.header, self.voice, self.tracker = header, voice, tracker
+        self.header, self.console, self.tracker = header, console, tracker
         self.model = next(iter(self.learners.values()))
         self.first = self.done = 0
         self.scalars: dict[str, Any] = {"best": None}
@@ -63,9 +63,9 @@ class Training:
         self.flops = flops
         self.peak = engine.world * peak_rate(engine) if flops else 1.0
         self.last_validation: dict[str, float] = {}
-        self.signals = Signals(voice.say)
+        self.signals = Signals(console.say)
         self._restore()
-        self.bar: Bar = voice.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
+        self.bar: Bar = console.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
 
     def _restore(self) -> None:
         self.engine.barrier()  # the first rank may have cleared the folder
@@ -100,7 +100,7 @@ class Training:
         if self._first_rank_says(self.engine.leads and not (_step_of(model) == self.done and all(file.exists() for file in self._due()))):
             self._write_what_follows()
         if self.done:
-            self.voice.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
+            self.console.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
     def __enter__(self) -> "Training":
         self.signals.__enter__()
@@ -202,7 +202,7 @@ class Training:
             self.scalars["best"] = judged
             with self.aside():
                 self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
-        self.voice.say(
+        self.console.say(
             "  ".join(
                 [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
             )
@@ -212,7 +212,7 @@ class Training:
         """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
         self.guard.check()
         if self.guard.in_a_row:
-            self.voice.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
+            self.console.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")
         if self.engine.world > 1:
             unwritten, self.run.unwritten = self.engine.joined(self.run.unwritten), []
             self.run.note_bad(unwritten if self.run.writes else [])

@@ -14,9 +14,9 @@ from ldmctl.config import presets
 from ldmctl.config.documents import read_yaml
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import PluginError
-from ldmctl.plan import saved_bytes
 from ldmctl.protocols import Condition
 from ldmctl.testing import check_denoiser
+from ldmctl.training.costs import saved_bytes
 from ldmctl.training.engine import recompute
 
 DiT = registry.load("denoiser", "dit")

@@ -1,0 +1,122 @@
+"""The whole command line, and its edge, `run`: here every error becomes a sentence and an exit code."""
+
+import errno
+import json
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.errors import LdmctlError, MemoryShortage, one_line
+
+ALSO = {  # what else makes a step of one picture need less, by verb
+    "fit-ae": "a smaller image.size",
+    "fit-diffusion": "machine.parallel=fsdp with more --devices, which then share the denoiser",
+}
+
+app = typer.Typer(
+    name="ldmctl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Train latent diffusion models from scratch on your own pictures.\n\n"
+    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each beginning where the one before ended; eval-lpips measures. "
+    "`ldmctl quickstart` shows the whole chain in minutes.",
+)
+app.command("fit-ae")(fit_ae.command)
+app.command("encode-dataset")(encode_dataset.command)
+app.command("fit-diffusion")(fit_diffusion.command)
+app.command("sample")(sample.command)
+app.command("eval-lpips")(eval_lpips.command)
+app.command("ema")(ema.command)
+app.command("quickstart")(quickstart.command)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(configs.app, name="configs")
+app.add_typer(cache.app, name="cache")
+app.command("doctor")(doctor.command)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"ldmctl {version('ldmctl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What every command shares; it has no options of its own but these."""
+
+
+def run(words: list[str] | None = None) -> int:
+    """Run a command line -> its exit code. Nothing but a bug leaves a traceback."""
+    words = sys.argv[1:] if words is None else words
+    ranks.arrive()
+    try:
+        code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
+        return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except MemoryShortage as error:
+        also = ALSO.get(words[0])
+        return fail(f"{error} Or take {also}." if also else str(error), error.exit_code, words)
+    except LdmctlError as error:
+        return fail(str(error), error.exit_code, words)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "show"):  # wrong usage, in Typer's words
+            error.show()
+            return tell(error.format_message(), getattr(error, "exit_code", 2), words)
+        if is_memory_shortage(error):
+            return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
+        if is_disk_shortage(error):
+            return fail(
+                f"A file could not be written ({one_line(error)[:160]}). What was saved before is intact; make room first.", 6, words
+            )
+        traceback.print_exc()
+        return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
+
+
+def fail(sentence: str, code: int, words: list[str]) -> int:
+    """Say it on stderr, and with --json also as the one object on stdout."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
+    return tell(sentence, code, words)
+
+
+def tell(sentence: str, code: int, words: list[str]) -> int:
+    """With --json, the error as the one object on stdout; -> its code."""
+    if not ranks.leave(sentence, code) and "--json" in words:
+        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
+    return code
+
+
+def less_memory(words: list[str]) -> str:
+    """A sentence on what makes the same command need less memory, the harmless first; of keys that its verb has."""
+    verb = words[0] if words else ""
+    if verb == "quickstart":
+        return "Type the command that it printed last by itself: it says which of its keys need less."
+    if verb in ALSO:
+        return (
+            "In this order: 1. loop.micro=8, or auto (fewer pictures per forward, the same result); "
+            f"2. loop.checkpointing=true (slower, the same result); 3. a smaller network, or {ALSO[verb]}."
+        )
+    return "In this order: 1. batch=4; 2. --precision bf16; 3. --device cpu."
+
+
+def is_disk_shortage(error: Exception) -> bool:
+    """Whether this is a disk that is full or may not be written."""
+    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+    return getattr(error, "errno", None) in codes or "No space left on device" in str(error) or "File too large" in str(error)
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """Whether this is a device or the machine running out of memory; without importing torch."""
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,122 @@
+"""What one step of the second stage minimises: noised latents, what the network should say of them, and the loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.diffusion.process import draw_times, noised, target, timestep
+from ldmctl.diffusion.weighting import binned, log_level, loss_weight, positions, validation_times, with_uncertainty
+from ldmctl.latents.codec import Codec
+from ldmctl.latents.reader import Latents, evenly
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner
+from ldmctl.training.order import generator
+
+VALIDATED = 512  # held-out latents that a validation looks at
+CHUNK = 64  # rows of the global batch whose noise is drawn together, whichever rank keeps them
+
+
+class Drawn(NamedTuple):
+    """What one step learns from, of one rank or micro-batch."""
+
+    x: Tensor  # noised latents [B,c,h,w]
+    told: Tensor  # timesteps [B]
+    goal: Tensor  # [B,c,h,w]
+    labels: Tensor  # [B], -1 when unknown
+    dropped: Tensor  # bool [B]
+    weight: Tensor  # of each loss [B]
+    level: Tensor  # ln(sigma / alpha) [B]
+
+
+def rows_read(rows: slice, count: int) -> slice:
+    """The rows that a rank reads of a batch: its own, to whole chunks."""
+    return slice(rows.start // CHUNK * CHUNK, min(-(-rows.stop // CHUNK) * CHUNK, count))
+
+
+def draw(
+    config: FitDiffusion,
+    count: int,
+    rows: slice,
+    stored: Tensor,
+    labels: Tensor,
+    codec: Codec,
+    schedule: Any,
+    engine: Engine,
+    key: Sequence[object],
+    *,
+    times: Tensor | None = None,
+) -> Drawn:
+    """Noised latents, times and targets of those `rows` of a batch of `count` items; what is `stored` of them and their `labels` were read for `rows_read`.
+
+    `key` decides all that is random in the whole batch, but for `times` [count] when they are given.
+    """
+    device, read = engine.device, rows_read(rows, count)
+    random = generator(device, *key)
+    t = draw_times(schedule, positions(config.times, count, random, device)) if times is None else on(times, device)
+    dropped = torch.rand(count, generator=random, device=device) < config.drop
+    clean, noise = [], []
+    for start in range(read.start, read.stop, CHUNK):
+        random = generator(device, *key, start)
+        clean.append(codec.draw(stored[start - read.start : start - read.start + CHUNK], random))
+        noise.append(torch.randn(clean[-1].shape, generator=random, device=device))
+    mine = slice(rows.start - read.start, rows.stop - read.start)
+    x, e, t = codec.whiten(torch.cat(clean)[mine]), torch.cat(noise)[mine], t[rows]
+    return Drawn(
+        noised(schedule, x, e, t),
+        timestep(schedule, t),
+        target(config.prediction, schedule, x, e, t),
+        labels[mine],
+        dropped[rows],
+        loss_weight(config.weighting, config.prediction, schedule, t),
+        log_level(schedule, t),
+    )
+
+
+def on(times: Tensor, device: torch.device) -> Tensor:
+    """Times on a device, float64 where it has that."""
+    return times.to(device, torch.float32 if device.type == "mps" else times.dtype)
+
+
+def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
+    """Mean squared error of the prediction of each item, float32 [B]."""
+    with engine.autocast():
+        said = network(drawn.x, drawn.told, drawn.labels, drawn.dropped)
+    return (said.float() - drawn.goal).square().flatten(1).mean(1)
+
+
+def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine: Engine) -> dict[str, Tensor]:
+    """Add the gradients of a micro-batch, `share` of this rank's batch -> its losses: as they are, and as they count."""
+    model, uncertainty = learners["diffusion"], learners.get("uncertainty")
+    losses = denoising_losses(model.network, drawn, engine)
+    if uncertainty is None:
+        counted = losses * drawn.weight
+        total = counted.mean() * model.scale
+    else:
+        counted, own = with_uncertainty(losses, uncertainty.network(drawn.level))
+        total = counted.mean() * model.scale + own.mean() * uncertainty.scale
+    (total * share).backward()
+    return {"loss": losses.mean(), "loss_weighted": counted.mean()}
+
+
+def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine) -> dict[str, float]:
+    """The unweighted loss on held-out latents, evenly over the split, in all and by noise level; empty without any.
+
+    Which latents, their noise and their times never change.
+    """
+    rows = evenly(len(val), VALIDATED)
+    count = len(rows)
+    if not count:
+        return {}
+    still = config.model_copy(update={"drop": 0.0})
+    times, losses, levels = validation_times(schedule, count), [], []
+    for first in range(0, count, CHUNK):
+        items = rows[first : first + CHUNK]
+        stored, labels = val.stored(items).to(engine.device), val.labels[items].to(engine.device)
+        key, here = ("validation", first), times[first : first + CHUNK]
+        drawn = draw(still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here)
+        losses.append(denoising_losses(network, drawn, engine))
+        levels.append(drawn.level)
+    return {"val/loss": float(torch.cat(losses).mean()), **binned(torch.cat(losses), torch.cat(levels))}

@@ -1,0 +1,61 @@
+"""What a sentence of a verdict is made of: bounds, their sources, and the words that all of them use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from ldmctl.evaluation.metrics import Mean
+from ldmctl.evaluation.reconstruction import Examination
+
+Level = Literal["good", "doubtful", "poor", "unknown"]
+
+LONGER = ["more loop.steps"]
+WIDER = ["more autoencoder.channels", "more values in autoencoder.levels"]
+NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
+FINER = ["an entry less in autoencoder.widths"]
+LOOSER = ["a smaller autoencoder.kl_weight", "a larger autoencoder.kl_target"]
+TIGHTER = ["a larger autoencoder.kl_weight", "a smaller autoencoder.kl_target"]
+WEIGHTS = {"losses.perceptual_weight": "perceptual", "adversarial.weight": "adversarial"}
+
+
+class Judgement(NamedTuple):
+    """A sentence about one number."""
+
+    about: str
+    level: Level
+    sentence: str
+
+
+def _ways(found: Examination, *ways: str) -> str:
+    """Of phrases around one dotted key each, those whose key would change something."""
+    keys = [next(word for word in way.split() if "." in word) for way in ways]
+    return _listed([way for way, key in zip(ways, keys, strict=True) if _counts(found, key)] or LONGER, "or")
+
+
+def _counts(found: Examination, key: str) -> bool:
+    """Whether this autoencoder has the key, and was trained by the loss that it weighs."""
+    if key.startswith("autoencoder."):
+        return key.removeprefix("autoencoder.") in found.keys
+    return key not in WEIGHTS or found.losses is None or WEIGHTS[key] in found.losses
+
+
+def _listed(words: Sequence[str], joint: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def _interval(mean: Mean, form: str) -> str:
+    middle, low, high = mean.interval()
+    return f"{middle:{form}}" if math.isnan(low) else f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _behind(found: Examination, name: str) -> bool:
+    """Whether shrinking alone keeps as much by this measure."""
+    return name in found.gains and found.gains[name].mean <= 0
+
+
+def _ratio(found: Examination, name: str) -> float:
+    """A distance relative to the baseline's; nan where there is none, or none to be relative to."""
+    theirs = found.baseline[name].mean if name in found.baseline else 0.0
+    return found.measures[name].mean / theirs if theirs > 0 else math.nan

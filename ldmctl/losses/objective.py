@@ -1,0 +1,89 @@
+"""What one step of the first stage minimises."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ldmctl.config.schemas.fit_ae import FitAE, Losses
+from ldmctl.evaluation.metrics import psnr
+from ldmctl.latents.codec import Codec
+from ldmctl.losses.balance import Balance
+from ldmctl.losses.parts import Parts
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.images import crop_to, pad_to
+from ldmctl.pictures.loading import on_device
+from ldmctl.training.engine import Engine
+
+Value = TypeVar("Value", Tensor, float)
+VALIDATED = 256  # pictures of the held-out split that a validation looks at
+
+
+def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
+    """Leave the gradients of one micro-batch [B,C,H,W], which is `share` of this rank's batch, with both learners -> losses and facts."""
+    model, critic, adversary = parts.model, parts.critic, parts.adversary
+    autoencoder: Any = model.module
+    weight = {
+        "pixel": config.losses.pixel_weight,
+        "perceptual": config.losses.perceptual_weight,
+        "adversarial": adversary.weight(step) if adversary else 0.0,
+    }
+    with model.backward_context(last=last):
+        with engine.autocast():
+            reconstruction = model.network(pad_to(image, autoencoder.factor))
+        made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
+        losses = picture_losses(made, image, config.losses, parts.perceptual, engine)
+        if adversary is not None and critic is not None and weight["adversarial"]:
+            with engine.autocast():
+                losses["adversarial"] = adversary.opinion(critic.module, made)
+        last_layer = getattr(autoencoder, "last_layer", None)
+        listen = (adversary or Balance("none")).gradient
+        gradient, facts = listen(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
+        penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
+        scale = model.scale * share
+        torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
+    scales = {**weight, "adversarial": facts.get("adversarial_scale", 0.0)}
+    terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
+    said = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
+    if adversary is not None:
+        said["adversarial_weight"] = made.new_full((), weight["adversarial"])
+        if critic is not None and adversary.judges(step):
+            with critic.backward_context(last=last):
+                critic.module.requires_grad_(True)
+                loss, facts = adversary.judgement(critic.network, made, image, step=step, autocast=engine.autocast)
+                (loss * critic.scale * share).backward()
+            said |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
+    return said
+
+
+def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, Tensor]:
+    """Scalars by name, not weighted, of a reconstruction [B,C,H,W] against the picture."""
+    gap = made - image
+    out = {"pixel": gap.abs().mean() if losses.pixel == "l1" else gap.square().mean()}
+    if perceptual is not None:
+        with engine.autocast():
+            out["perceptual"] = perceptual(made, image).float().mean()
+    return out
+
+
+def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
+    """The same, with the perceptual loss under its own name: what is not LPIPS is not called so."""
+    title = getattr(perceptual, "title", "perceptual")
+    return {name.replace("perceptual", title): value for name, value in values.items()}
+
+
+def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int) -> dict[str, float]:
+    """Losses and PSNR of the first held-out pictures, so many at a time; empty without any."""
+    sums: dict[str, float] = {}
+    count = min(VALIDATED, len(val))
+    for first in range(0, count, at_once):
+        batch = val.batch([(index, None) for index in range(first, min(first + at_once, count))])
+        image = on_device(batch.image, engine)
+        made = Codec(autoencoder, engine).reconstruct(image)
+        terms = {name: float(value) for name, value in picture_losses(made, image, losses, perceptual, engine).items()}
+        loss = losses.pixel_weight * terms["pixel"] + losses.perceptual_weight * terms.get("perceptual", 0.0)
+        terms |= {"loss": loss, "psnr": float(psnr(made, image).mean())}
+        for name, value in titled(terms, perceptual).items():
+            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(value) * len(image) / count
+    return sums

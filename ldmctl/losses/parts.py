@@ -1,0 +1,125 @@
+"""The parts that a step of the first stage is made of: two networks under training, an adversary, a perceptual loss."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldmctl import registry
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.console import Console
+from ldmctl.errors import ConfigError, MissingError
+from ldmctl.losses.adversary import Adversary, in_whole_steps
+from ldmctl.losses.equivariance import Equivariant
+from ldmctl.storage.initial import decoder_only, load_initial
+from ldmctl.training import engine as engines
+from ldmctl.training import order
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one step is made of."""
+
+    model: Learner
+    critic: Learner | None
+    adversary: Adversary | None
+    perceptual: Any
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """By name, the published one first."""
+        return {"autoencoder": self.model} | ({"discriminator": self.critic} if self.critic else {})
+
+
+def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:
+    """(perceptual loss or None, config). Where its weights cannot be had and the config allows it, training goes on without and says so.
+
+    A run that goes on, which has a `record`, keeps its losses: begun without, it stays so; begun with it, it needs the weights.
+    """
+    if config.perceptual is None:
+        return None, config
+    if record and record.get("perceptual_skipped") and config.losses.perceptual_missing == "skip":
+        console.warn(
+            f"This run was begun WITHOUT the perceptual loss {config.perceptual.type!r}, whose weights were missing, and goes on so."
+        )
+        return None, config.model_copy(update={"perceptual": None})
+    try:
+        built = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
+    except MissingError as error:
+        if record is not None:
+            raise type(error)(f"{error}\n  A run that goes on keeps its losses, so this one cannot be left out now.") from None
+        if config.losses.perceptual_missing == "error":
+            raise type(error)(
+                f"{error}\n  or train without it, for blurrier pictures: perceptual=null, or losses.perceptual_missing=skip"
+            ) from None
+        console.warn(f"Training goes on WITHOUT the perceptual loss {config.perceptual.type!r}; expect blurrier pictures. {error}")
+        return None, config.model_copy(update={"perceptual": None})
+    return built.to(engine.device), config
+
+
+def shares_of(config: FitAE) -> dict[str, float]:
+    """The phases of the adversary that are given as shares of the run."""
+    phases = {name: getattr(config.adversarial, name) for name in ("start", "warmup", "ramp")} if config.discriminator else {}
+    return {name: value for name, value in phases.items() if isinstance(value, float) and 0 < value < 1}
+
+
+def settled(config: FitAE, kept: Mapping[str, int]) -> FitAE:
+    """The config with shares of the run turned into steps. They count once: a run that is prolonged has `kept` the steps of its phases."""
+    if config.discriminator is None:
+        return config
+    return config.model_copy(update={"adversarial": in_whole_steps(config.adversarial.model_copy(update=dict(kept)), config.loop.steps)})
+
+
+def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Console | None = None) -> Parts:
+    """The networks that are trained. Their initial weights are those that `init` names, or decided by loop.seed;
+    without a console, which says where they are from, they are to be replaced by those of a state."""
+    networks: dict[str, Any] = {}
+    for kind, slot in (("autoencoder", config.autoencoder), ("discriminator", config.discriminator)):
+        if slot is not None:
+            order.reseed("weights", config.loop.seed, kind)
+            networks[kind] = registry.build(kind, slot, image_channels=config.image.channels).to(engine.device).train()
+            engines.recompute(networks[kind], config.loop.checkpointing)
+    autoencoder, discriminator = networks["autoencoder"], networks.get("discriminator")
+    if config.init is not None and console is not None:
+        for line in load_initial(config.init, autoencoder, config):
+            console.say(line)
+    if config.train == "decoder":
+        decoder_only(autoencoder)
+    learns = any(parameter.requires_grad for parameter in autoencoder.parameters())
+    if discriminator is not None and learns:
+        try_out(discriminator, autoencoder, config, engine)
+    if perceptual is not None and learns:
+        try_perceptual(perceptual, config, engine)
+    around = None
+    if config.losses.equivariance_weight:
+        keys = config.losses
+        around = Equivariant(autoencoder, weight=keys.equivariance_weight, share=keys.equivariance_share, squared=keys.pixel == "l2")
+    return Parts(
+        model=Learner(autoencoder, config.loop, engine, around=around, alters=config.train == "all"),
+        critic=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr) if discriminator else None,
+        adversary=Adversary(config.adversarial, config.loop.steps).to(engine.device) if discriminator else None,
+        perceptual=perceptual,
+    )
+
+
+def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, engine: Engine) -> None:
+    """What would only be noticed when the adversarial phase begins: pictures too small for it, an autoencoder without its last layer."""
+    if config.adversarial.balance == "last-layer" and not hasattr(autoencoder, "last_layer"):
+        raise ConfigError(
+            f"adversarial.balance=last-layer needs an autoencoder that has one, {config.autoencoder.type} has not. Take adversarial.balance=image."
+        )
+    size, learning = config.image.size, discriminator.training
+    with torch.no_grad():
+        discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
+    discriminator.train(learning)
+
+
+def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
+    """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
+    blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
+    with torch.no_grad(), engine.autocast():
+        perceptual(blank, blank)
