@@ -1,92 +1,54 @@
-"""Imports only ever point down this list; plugins see the public parts alone, and nobody sees plugins."""
+"""Imports only ever point down the floors of the house; plugins see the public parts alone, and nobody sees plugins."""
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+import importlib
 
+import house
 import pytest
+from house import FLOORS, LIMIT, LONG, ROOT, files, imported, imports, name_of, wing_of
 
-ROOT = Path(__file__).parent.parent
-LAYERS = [
-    {"errors"},
-    {"protocols"},
-    {"registry"},
-    {"assets"},
-    {"documents"},
-    {"config", "published"},
-    {"schemas", "origins"},
-    {"presets", "manifest"},
-    {"images"},  # torch begins here
-    {"pictures"},
-    {"blocks"},
-    {"diffusion", "augment", "regularizers", "balance", "plateau", "equivariance", "measures", "census", "sharding", "allocator"},
-    {"adversarial", "weights", "emphasis"},
-    {"averages"},
-    {"engine", "tiling"},
-    {"shards", "learner", "meter", "guard"},
-    {"run", "latents", "feed", "codec", "network", "initial", "signals", "console"},
-    {"sampling", "examination", "room", "arithmetic", "states", "store", "lineage"},
-    {"loop", "verdict", "exhibits", "chain", "layout"},
-    {"diagnosis", "encoding"},
-    {"checkup"},
-    {"stages", "testing", "template"},
-    {"plan"},  # what a stage would refuse
-    {"cli", "api"},
-    {"__main__"},
-]
-HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-PUBLIC = {"errors", "config", "protocols", "assets", "images", "blocks"}  # what a plugin may import
+from ldmctl.registry import GROUPS
+
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+PUBLIC = {  # what plugin authors import, short and stable
+    "ldmctl.protocols": ["Condition", "Example", "Reconstruction"],
+    "ldmctl.config": ["PluginConfig"],
+    "ldmctl.blocks": ["Attention", "Codebook", "Decoder", "Encoder", "ResnetBlock", "TimestepEmbedding"],
+    "ldmctl.errors": ["ConfigError", "DataError", "MissingError", "PluginError"],
+    "ldmctl.pictures.images": ["load", "prepare", "read", "to_float", "to_uint8"],
+    "ldmctl.storage.assets": ["data_root", "find_data", "find_weights", "offline"],
+}
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "safetensors", "PIL"}
-
-
-def files(*patterns: str) -> list[Path]:
-    return sorted(file for pattern in patterns for file in ROOT.glob(pattern))
-
+LIGHT = (
+    "__init__",
+    "__main__",
+    "errors",
+    "protocols",
+    "registry",
+    "console",
+    "signals",
+    "config",
+    "cli",
+    "api",
+)  # torch-free until a stage runs
+ALSO_LIGHT = {"ldmctl.latents.manifest", "ldmctl.latents.recipe", "ldmctl.storage.assets"}
 
 HOST = files("ldmctl/**/*.py")
-OUTSIDE = files("plugins/**/*.py", "tests/sample_plugin/**/*.py", "examples/**/*.py")
-
-
-def imports(source: str, package: str) -> Iterator[str]:
-    """Every module that a text imports, anywhere in it, spelled out: `from . import b` in package `a` is `a.b`."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*parents, *([node.module] if node.module else [])])
-            # names of a package may be its modules
-            yield from (
-                (f"{module}.{alias.name}" for alias in node.names) if module in ("ldmctl", "ldmctl.cli", "ldmctl.stages") else [module]
-            )
-
-
-def package_of(file: Path) -> str:
-    """The package that relative imports in this file start from."""
-    return ".".join(file.relative_to(ROOT).parent.parts)
-
-
-def imported(file: Path) -> list[str]:
-    return list(imports(file.read_text(encoding="utf-8"), package_of(file)))
-
-
-def rank(module: str) -> tuple[int, int]:
-    """Where `ldmctl.x.y` stands: its layer; inside cli ranks, options, verbs, their chain, the whole; inside testing promises, kinds, the whole."""
-    layer, *rest = module.split(".")[1:]
-    inside = {"ranks": -1, "promises": -1, "options": 0, "quickstart": 2, "__init__": 3}
-    return HEIGHT[layer], inside.get((rest or ["__init__"])[0], 1) if layer in ("cli", "testing") else 0
+TEMPLATES = [file for file in files("ldmctl/template/*.py") if file.stem in GROUPS]
+OUTSIDE = [*files("plugins/**/*.py", "tests/sample_plugin/**/*.py"), *TEMPLATES]
 
 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
         ("import ldmctl.x", ["ldmctl.x"]),
-        ("from ldmctl import x, y", ["ldmctl.x", "ldmctl.y"]),
+        ("from ldmctl import errors, cli", ["ldmctl.errors", "ldmctl.cli"]),
+        ("from ldmctl.latents import manifest", ["ldmctl.latents.manifest"]),
         ("from ldmctl.x import y", ["ldmctl.x"]),
         ("def f():\n    from ldmctl.x.z import y", ["ldmctl.x.z"]),
         ("from .x import y", ["ldmctl.stages.x"]),
-        ("from . import x", ["ldmctl.stages.x"]),
-        ("from .. import x", ["ldmctl.x"]),
+        ("from . import sample", ["ldmctl.stages.sample"]),
+        ("from .. import errors", ["ldmctl.errors"]),
         ("from ..x import y", ["ldmctl.x"]),
     ],
 )
@@ -94,49 +56,83 @@ def test_every_way_of_importing_is_seen(line, found):
     assert list(imports(line, "ldmctl.stages")) == found
 
 
-def test_every_module_has_its_layer_and_every_layer_its_module():
-    assert len(HOST) > 20
-    on_disk = {file.relative_to(ROOT / "ldmctl").with_suffix("").parts[0] for file in HOST} - {"__init__"}
-    assert on_disk == set(HEIGHT), f"without a layer: {on_disk - set(HEIGHT)}; without a file: {set(HEIGHT) - on_disk}"
+def test_every_wing_has_its_floor_and_every_floor_its_wing():
+    assert len(HOST) > 100 and len(FLOORS) <= 15
+    on_disk = {wing_of(name_of(file)) for file in HOST} - {"__init__"}
+    assert on_disk == set(FLOOR), f"without a floor: {on_disk - set(FLOOR)}; without a file: {set(FLOOR) - on_disk}"
 
 
 @pytest.mark.parametrize("file", HOST, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_point_down(file):
-    here = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    layer = here.split(".")[1]
+    here = name_of(file)
     for module in imported(file):
         if module.split(".")[0] != "ldmctl":
             continue
-        assert layer != "__init__", f"ldmctl/__init__.py imports {module}; it stays empty"
-        assert module.count(".") and module.split(".")[1] in HEIGHT, f"{here} imports {module}, which is no module of a layer"
-        same_blocks = layer == "blocks" and module.startswith("ldmctl.blocks")
-        assert same_blocks or rank(module) < rank(here), f"{here} imports {module}, which does not stand below it"
+        assert here != "ldmctl", f"ldmctl/__init__.py imports {module}; it stays empty"
+        wing = wing_of(module)
+        assert wing in FLOOR, f"{here} imports {module}, which is in no wing"
+        assert FLOOR[wing] <= FLOOR[wing_of(here)], f"{here} imports {module}, which stands above it"
 
 
-def test_stages_never_import_stages():
-    stages = [file for file in HOST if file.parent.name == "stages"]
-    assert stages
-    for file in stages:
-        assert not [module for module in imported(file) if module.startswith("ldmctl.stages")], file.name
+def test_no_files_import_each_other_in_a_circle():
+    assert not house.circles({name_of(file): imported(file) for file in HOST})
 
 
-def test_blocks_import_each_other_without_a_cycle():
-    graph = {}
-    for file in files("ldmctl/blocks/*.py"):
-        if file.stem != "__init__":
-            graph[f"ldmctl.blocks.{file.stem}"] = {module for module in imported(file) if module.startswith("ldmctl.blocks")}
-    assert len(graph) > 3
-    while graph:  # take away what imports nothing that is left
-        free = {name for name, needed in graph.items() if not needed & set(graph)}
-        assert free, f"these import each other in a circle: {sorted(graph)}"
-        graph = {name: needed for name, needed in graph.items() if name not in free}
+def test_a_circle_is_found():
+    assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}) == {"b", "c"}
+
+
+@pytest.mark.parametrize("wing", ["stages", "api", "plan"])
+def test_stages_never_import_stages(wing):
+    """Nor does anyone below cli and api import the command line."""
+    own = [file for file in HOST if wing_of(name_of(file)) == wing]
+    assert own
+    for file in own:
+        assert not [module for module in imported(file) if wing_of(module) in ("cli", *(("stages",) if wing == "stages" else ()))], (
+            file.name
+        )
+
+
+def test_the_path_is_the_address():
+    """`ldmctl sample` is cli/sample.py, stages/sample.py and config/schemas/sample.py."""
+    verbs = {file.stem for file in files("ldmctl/config/schemas/*.py")} - {"__init__", "shared", "verbs"}
+    assert verbs == {"fit_ae", "encode_dataset", "fit_diffusion", "sample", "eval_lpips"}
+    for verb in verbs:
+        assert (ROOT / "ldmctl" / "cli" / f"{verb}.py").is_file()
+        stage = ast.parse((ROOT / "ldmctl" / "stages" / f"{verb}.py").read_text(encoding="utf-8"))
+        assert verb in [node.name for node in stage.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_files_are_a_page_and_longer_ones_say_why():
+    everything = [*HOST, *files("plugins/**/*.py")]
+    sizes = sorted(house.length(file) for file in everything)
+    assert sizes[len(sizes) // 2] <= 120
+    for file in everything:
+        if house.length(file) > LIMIT:
+            assert LONG in "\n".join(file.read_text(encoding="utf-8").splitlines()[:12]), (
+                f"{file.relative_to(ROOT)} is long and does not say why"
+            )
+
+
+@pytest.mark.parametrize("file", [file for file in HOST if file.name == "__init__.py"], ids=lambda file: str(file.relative_to(ROOT)))
+def test_packages_hold_a_docstring_and_what_they_hand_on(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{file} does not say what it is"
+    others = [node for node in tree.body[1:] if not isinstance(node, ast.Import | ast.ImportFrom)]
+    assert all(isinstance(node, ast.Assign) and node.targets[0].id == "__all__" for node in others), file
 
 
 @pytest.mark.parametrize("file", OUTSIDE, ids=lambda file: str(file.relative_to(ROOT)))
 def test_plugins_import_only_the_public_parts(file):
     for module in imported(file):
         if module.split(".")[0] == "ldmctl":
-            assert module.count(".") and module.split(".")[1] in PUBLIC, f"{file.name} imports {module}"
+            assert module in PUBLIC, f"{file.name} imports {module}"
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_what_plugin_authors_import_is_there(module):
+    public = importlib.import_module(module)
+    assert not [name for name in PUBLIC[module] if not hasattr(public, name)]
 
 
 def test_nobody_imports_plugins():
@@ -149,15 +145,17 @@ def test_nobody_imports_plugins():
         assert not [word for word in dynamic if word.split(".")[0] == "ldmctl_plugins"], file
 
 
-def test_torch_begins_with_images():
-    light = {name for name, height in HEIGHT.items() if height < HEIGHT["images"]} | {"__init__"}
-    for file in HOST:
-        if file.parent.name != "ldmctl" or file.stem not in light:
-            continue
+def test_torch_begins_with_a_stage():
+    light = [file for file in HOST if wing_of(name_of(file)) in LIGHT or name_of(file) in ALSO_LIGHT]
+    assert len(light) > 40
+    for file in light:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         top = "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
-        heavy = {module.split(".")[0] for module in imports(top, "ldmctl")} & HEAVY
-        assert not heavy, f"{file.name} imports {heavy} at its top"
+        needed = list(imports(top, ".".join(file.relative_to(ROOT).parent.parts)))
+        assert not {module.split(".")[0] for module in needed} & HEAVY, f"{file.name} imports torch or the like at its top"
+        for module in needed:
+            if module.startswith("ldmctl."):
+                assert wing_of(module) in LIGHT or module in ALSO_LIGHT or module == "ldmctl", f"{file.name} imports {module} at its top"
 
 
 def test_only_the_registry_knows_the_entrypoints_package():

@@ -7,6 +7,8 @@ fresh codebook is nearly all unused: its first revival is its initialisation fro
 
 `forward` only takes notes for `after_step`, of all micro-batches of a step. What `after_step` makes of them depends on the
 global batch alone, not on how it is shared by ranks and micro-batches, and all that it draws follows from `steps`.
+
+This file is longer than a page because searching, averaging, k-means and revival work on the buffers of one module.
 """
 
 from dataclasses import dataclass, field

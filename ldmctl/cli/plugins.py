@@ -75,7 +75,7 @@ def new(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [default: ldmctl-NAME].")] = None,
 ) -> None:
     """Write a package with one working plugin to begin from."""
-    from ldmctl.template import write_package
+    from ldmctl.template.package import write_package
 
     folder = out or Path(f"ldmctl-{name}")
     if folder.exists():

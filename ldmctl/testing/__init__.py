@@ -8,16 +8,13 @@ nothing. Keywords are keys of the plugin's Config: name small ones to be quick.
     check_autoencoder(LFQ, widths=[8, 16])
 """
 
-from typing import Any
-
-from ldmctl.registry import kind_of
 from ldmctl.testing.autoencoder import check_autoencoder
+from ldmctl.testing.checks import CHECKS, check
 from ldmctl.testing.conditioner import check_conditioner
 from ldmctl.testing.dataset import check_dataset
 from ldmctl.testing.denoiser import check_denoiser
 from ldmctl.testing.discriminator import check_discriminator
 from ldmctl.testing.perceptual import check_perceptual
-from ldmctl.testing.promises import Check
 from ldmctl.testing.sampler import check_sampler
 from ldmctl.testing.schedule import check_schedule
 from ldmctl.testing.tracker import check_tracker
@@ -35,20 +32,3 @@ __all__ = [
     "check_schedule",
     "check_tracker",
 ]
-
-CHECKS: dict[str, Check] = {
-    "autoencoder": check_autoencoder,
-    "discriminator": check_discriminator,
-    "schedule": check_schedule,
-    "denoiser": check_denoiser,
-    "sampler": check_sampler,
-    "dataset": check_dataset,
-    "perceptual": check_perceptual,
-    "conditioner": check_conditioner,
-    "tracker": check_tracker,
-}
-
-
-def check(kind: str, cls: type, /, **options: Any) -> None:
-    """The check of this kind; a PluginError says what is not as promised."""
-    CHECKS[kind_of(kind)](cls, **options)

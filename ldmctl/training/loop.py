@@ -18,17 +18,16 @@ from ldmctl.config.schemas.shared import Loop
 from ldmctl.console import Bar, Console
 from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.signals import Signals
-from ldmctl.storage import weights
 from ldmctl.storage.run import Run
-from ldmctl.training import state as states
-from ldmctl.training.ema import LENGTHS, file_of
+from ldmctl.training import state
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import peak_rate
-from ldmctl.training.fsdp import gathered, local
+from ldmctl.training.fsdp import local
 from ldmctl.training.guard import Guard
 from ldmctl.training.learner import Learner, learning_rate
 from ldmctl.training.memory import GIB, held
 from ldmctl.training.meter import Meter
+from ldmctl.training.snapshots import Snapshots
 
 
 class Training:
@@ -58,6 +57,7 @@ class Training:
         self.first = self.done = 0
         self.scalars: dict[str, Any] = {"best": None}
         self.guard = Guard(loop.patience)
+        self.snapshots = Snapshots(run, loop, self.model, header)
         self.remembers = dict(remembers or {})
         self.meter = Meter(engine, epoch=math.ceil(items / loop.batch) if items else None)
         self.flops = flops
@@ -70,7 +70,7 @@ class Training:
     def _restore(self) -> None:
         self.engine.barrier()  # the first rank may have cleared the folder
         resumed = self.engine.any(self.engine.leads and self.run.resumed)  # the others cannot know: they see a state or none
-        saved = states.load(self.run.folder, self.engine) if resumed else None
+        saved = state.load(self.run.folder, self.engine) if resumed else None
         model = self.run.folder / "model.safetensors"
         if saved is None:
             if resumed and model.exists():
@@ -97,8 +97,8 @@ class Training:
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
-        if self._first_rank_says(self.engine.leads and not (_step_of(model) == self.done and all(file.exists() for file in self._due()))):
-            self._write_what_follows()
+        if self._first_rank_says(self.engine.leads and not self.snapshots.complete(self.done)):
+            self.snapshots.write(self.done)
         if self.done:
             self.console.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
@@ -201,7 +201,7 @@ class Training:
         if self.loop.keep.best and self._first_rank_says(better):
             self.scalars["best"] = judged
             with self.aside():
-                self._write_model(self.run.folder / "snapshots" / "best.safetensors", step=step + 1)
+                self.snapshots.write_best(step + 1)
         self.console.say(
             "  ".join(
                 [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
@@ -227,49 +227,10 @@ class Training:
             )
         remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
         scalars = {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
-        states.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
-        self._write_what_follows()
+        state.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
+        self.snapshots.write(self.done)
         self.run.update(step=self.done)
-
-    def _write_what_follows(self) -> None:
-        """What is made of the state of this step: the model, and the snapshot and the averages that are due."""
-        self._write_model(self.run.folder / "model.safetensors")
-        if self._averages_due() and self.model.powers is not None:
-            self.model.powers.write(self.run.folder / "averages", self.done, self.header, writes=self.run.writes)
-        if self._snapshot_due():
-            self._write_model(self._snapshot())
-            last, numbered = self.loop.keep.last, sorted((self.run.folder / "snapshots").glob("[0-9]*.safetensors"))
-            for old in numbered[:-last] if last and self.run.writes else []:
-                old.unlink()
-
-    def _due(self) -> list[Path]:
-        """The files of this step that there must be beside the model."""
-        averages = [file_of(self.run.folder / "averages", self.done, length) for length in LENGTHS] if self._averages_due() else []
-        return averages + ([self._snapshot()] if self._snapshot_due() else [])
-
-    def _averages_due(self) -> bool:
-        """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case."""
-        return self.model.powers is not None and (self.done % self.loop.keep.averages == 0 or self.done == self.loop.steps)
-
-    def _snapshot_due(self) -> bool:
-        return bool(self.loop.keep.every) and self.done % self.loop.keep.every == 0
-
-    def _snapshot(self) -> Path:
-        return self.run.folder / "snapshots" / f"{self.done:09d}.safetensors"
-
-    def _write_model(self, path: Path, *, step: int | None = None) -> None:
-        tensors = gathered(self.model.average or self.model.module.state_dict(), keep=self.run.writes)
-        if self.run.writes:
-            weights.save(path, tensors, {**self.header, "step": self.done if step is None else step})
 
     def _first_rank_says(self, flag: bool) -> bool:
         """Whether the first rank found so, on every rank that takes part: all of a sharded model's, else each for itself."""
         return self.engine.any(flag) if self.model.sharded else flag
-
-
-def _step_of(model: Path) -> int | None:
-    """The step of a saved model; None when it is missing or damaged."""
-    try:
-        return weights.read_header(model).get("step")
-    except MismatchError:
-        return None

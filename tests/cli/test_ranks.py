@@ -2,47 +2,19 @@
 
 import fcntl
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from two_ranks import start, together
 
 from ldmctl.cli.ranks import launched
 from ldmctl.pictures.loading import open_pictures, training_batches
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import batch_items
-
-TINY = Path(__file__).parent / "tiny"
-
-
-def start(verb, out, *words, **environment):
-    """The command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ldmctl", verb, "--config", str(TINY / f"{verb}.yaml"), "--out", str(out), *words],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def together(verb, out, *words):
-    """Two ranks of one run, as torchrun starts them -> their exit codes and last words."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [start(verb, out, *words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    return [rank.returncode for rank in ranks], said
 
 
 def losses(run):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_ranks import together
+from two_ranks import together
 
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.losses import objective

@@ -15,7 +15,7 @@ import pytest
 from ldmctl.errors import MismatchError, Stopped
 from ldmctl.storage import weights
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 ADVERSARIAL = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=12"]
 STEPS = ["loop.steps=20", "loop.save=10", "loop.preview=15", "loop.decay=cosine"]
 DRAWN = ["preview.count=8", "preview.steps=40"]  # a long look at step 15, in which the run can be killed

@@ -13,7 +13,7 @@ from ldmctl.errors import DataError
 from ldmctl.pictures.images import read
 from ldmctl.pictures.png import read_png_text, write_png
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from ldmctl.latents.reader import Latents
 from ldmctl.stages.verify_cache import verify_cache
 
 COUNT = 11  # training pictures
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 HOST = ["machine.device=cpu", "machine.precision=fp32"]
 
 

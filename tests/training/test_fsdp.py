@@ -30,7 +30,7 @@ from ldmctl.training.fsdp import Spread, gathered, local, shard, whole
 from ldmctl.training.learner import Learner
 from ldmctl.training.order import micro_batches
 
-TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parents[1] / "tiny"
 ALONE = Engine(torch.device("cpu"), torch.float32)
 SHAPE = (3, 4, 4)
 NETWORKS = {

@@ -10,7 +10,7 @@ import pytest
 from ldmctl import registry
 from ldmctl.errors import ConfigError
 from ldmctl.registry import GROUPS
-from ldmctl.template import write_package
+from ldmctl.template.package import write_package
 from ldmctl.testing import check
 
 PUBLIC = {"errors", "config", "protocols", "assets", "images", "blocks"}  # what a plugin may import

@@ -18,7 +18,7 @@ from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition, Example, Reconstruction
 from ldmctl.testing import CHECKS, check, check_autoencoder
 
-SAMPLE = Path(__file__).parent / "sample_plugin"
+SAMPLE = Path(__file__).parents[1] / "sample_plugin"
 
 
 class Plain(PluginConfig):
