@@ -64,16 +64,16 @@ class Denoise:
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
-        told, scale, alpha = self._place(float(sigma))
+        timestep_value, scale, alpha = self._place(float(sigma))
         x_t = x * scale
-        output = self._output(x_t, told).to(x.dtype)
+        output = self._output(x_t, timestep_value).to(x.dtype)
         return clean_from(self.prediction, x_t, output, alpha, scale * float(sigma))
 
-    def _output(self, x_t: Tensor, told: float) -> Tensor:
+    def _output(self, x_t: Tensor, timestep_value: float) -> Tensor:
         if not self.both:
-            return self.network(x_t, x_t.new_full((len(x_t),), told, dtype=torch.float32), self.condition)
+            return self.network(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), self.condition)
         both = torch.cat([x_t, x_t])
-        output = self.network(both, both.new_full((len(both),), told, dtype=torch.float32), self.condition)
+        output = self.network(both, both.new_full((len(both),), timestep_value, dtype=torch.float32), self.condition)
         with_condition, without = output.to(x_t.dtype).chunk(2)
         return without + self.guidance * (with_condition - without)
 

@@ -23,8 +23,8 @@ class Drawn(NamedTuple):
     """What one step learns from, of one rank or micro-batch."""
 
     x: Tensor  # noised latents [B,c,h,w]
-    told: Tensor  # timesteps [B]
-    goal: Tensor  # [B,c,h,w]
+    timesteps: Tensor  # timesteps [B]
+    target: Tensor  # [B,c,h,w]
     labels: Tensor  # [B], -1 when unknown
     dropped: Tensor  # bool [B]
     weight: Tensor  # of each loss [B]
@@ -83,8 +83,8 @@ def on(times: Tensor, device: torch.device) -> Tensor:
 def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
     """Mean squared error of the prediction of each item, float32 [B]."""
     with engine.autocast():
-        said = network(drawn.x, drawn.told, drawn.labels, drawn.dropped)
-    return (said.float() - drawn.goal).square().flatten(1).mean(1)
+        prediction = network(drawn.x, drawn.timesteps, drawn.labels, drawn.dropped)
+    return (prediction.float() - drawn.target).square().flatten(1).mean(1)
 
 
 def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine: Engine) -> dict[str, Tensor]:

@@ -35,8 +35,8 @@ def draw_times(schedule: Schedule, u: Tensor) -> Tensor:
 
 def timestep(schedule: Schedule, t: Tensor) -> Tensor:
     """What a network is told at t [B], float32: the schedule's own `timestep`, else 1000 t."""
-    told = schedule.timestep(t) if hasattr(schedule, "timestep") else 1000 * t
-    return told.float()
+    value = schedule.timestep(t) if hasattr(schedule, "timestep") else 1000 * t
+    return value.float()
 
 
 def noised(schedule: Schedule, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:

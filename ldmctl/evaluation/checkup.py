@@ -25,9 +25,9 @@ from ldmctl.evaluation.figures import captioned
 from ldmctl.evaluation.latent_links import reconstruct, whiten
 from ldmctl.evaluation.lineage import (
     SHOWN,
-    Chain,
+    Lineage,
     Row,
-    open_chain,
+    open_lineage,
 )
 from ldmctl.evaluation.network_links import average, denoise, labels, sample
 from ldmctl.pictures.png import write_png
@@ -46,19 +46,19 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", co
     source = model_file(run, verb="fit-diffusion")
     if weights.read_header(source).get("kind") == "autoencoder":
         raise MismatchError(f"{run} is a run of fit-ae, which has one link alone: `ldmctl eval-lpips --run {run}` examines it.")
-    chain = open_chain(source, engines.start(Compute(device=device)))
-    folder = Path(out).expanduser() if out else chain.folder / "checkup"
+    lineage = open_lineage(source, engines.start(Compute(device=device)))
+    folder = Path(out).expanduser() if out else lineage.folder / "checkup"
     make_folder(folder)
 
-    walk: dict[str, Callable[[Chain], tuple[Link, list[Row]]]]
+    walk: dict[str, Callable[[Lineage], tuple[Link, list[Row]]]]
     walk = {"reconstruct": reconstruct, "whiten": whiten, "denoise": denoise, "labels": labels, "sample": sample, "average": average}
-    if chain.network.conditioner is None:
+    if lineage.network.conditioner is None:
         del walk["labels"]
     links, rows = [], []
     with (console or Console(quiet=True)).bar("checkup", len(walk), unit="links") as bar:
         for done, (name, look) in enumerate(walk.items(), start=1):
             try:
-                link, shown = look(chain)
+                link, shown = look(lineage)
             except LdmctlError as error:  # the other links are worth knowing all the same
                 link, shown = Link(name, "broken", f"This could not be tried: {error}", change=f"see to this: {error}"), []
             links.append(link)

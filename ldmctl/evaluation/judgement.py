@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ldmctl.evaluation.metrics import Mean
-from ldmctl.evaluation.reconstruction import Examination
+from ldmctl.evaluation.reconstruction import Evaluation
 
 Level = Literal["good", "doubtful", "poor", "unknown"]
 
@@ -28,13 +28,13 @@ class Judgement(NamedTuple):
     sentence: str
 
 
-def _ways(found: Examination, *ways: str) -> str:
+def _ways(found: Evaluation, *ways: str) -> str:
     """Of phrases around one dotted key each, those whose key would change something."""
     keys = [next(word for word in way.split() if "." in word) for way in ways]
     return _listed([way for way, key in zip(ways, keys, strict=True) if _counts(found, key)] or LONGER, "or")
 
 
-def _counts(found: Examination, key: str) -> bool:
+def _counts(found: Evaluation, key: str) -> bool:
     """Whether this autoencoder has the key, and was trained by the loss that it weighs."""
     if key.startswith("autoencoder."):
         return key.removeprefix("autoencoder.") in found.keys
@@ -50,12 +50,12 @@ def _interval(mean: Mean, form: str) -> str:
     return f"{middle:{form}}" if math.isnan(low) else f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
-def _behind(found: Examination, name: str) -> bool:
+def _behind(found: Evaluation, name: str) -> bool:
     """Whether shrinking alone keeps as much by this measure."""
     return name in found.gains and found.gains[name].mean <= 0
 
 
-def _ratio(found: Examination, name: str) -> float:
+def _ratio(found: Evaluation, name: str) -> float:
     """A distance relative to the baseline's; nan where there is none, or none to be relative to."""
     theirs = found.baseline[name].mean if name in found.baseline else 0.0
     return found.measures[name].mean / theirs if theirs > 0 else math.nan

@@ -12,7 +12,7 @@ from ldmctl.evaluation.diagnosis import (
 )
 from ldmctl.evaluation.lineage import (
     DECODED,
-    Chain,
+    Lineage,
     Row,
     encoded_by,
     originals,
@@ -27,23 +27,23 @@ LOST = 0.5  # share of what tells pictures apart that decoding may lose
 SAME = 1e-4  # deviations by which equal statistics may differ
 
 
-def reconstruct(chain: Chain) -> tuple[Link, list[Row]]:
+def reconstruct(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether cached latents decode to their pictures."""
-    if not chain.unseen:
-        return Link("reconstruct", "unknown", f"There is no latent to decode. {chain.lacking}"), []
-    items = chain.take(chain.unseen, DECODED)
-    made = chain.decode(items.latent)
+    if not lineage.unseen:
+        return Link("reconstruct", "unknown", f"There is no latent to decode. {lineage.lacking}"), []
+    items = lineage.take(lineage.unseen, DECODED)
+    made = lineage.decode(items.latent)
     rows: list[Row] = [("decoded latents", made)]
-    way = f"ldmctl eval-lpips --run {encoded_by(chain)}"
+    way = f"ldmctl eval-lpips --run {encoded_by(lineage)}"
     longer = "train the autoencoder longer (fit-ae loop.steps), then encode-dataset and fit-diffusion again"
     missing: LdmctlError | None = None
     try:
-        found, pictures = originals(chain, items)
-        made, image = made[found], on_device(pictures.image, chain.engine)
+        found, pictures = originals(lineage, items)
+        made, image = made[found], on_device(pictures.image, lineage.engine)
         rows = [("originals", image), ("decoded latents", made)]
     except LdmctlError as error:
         missing = error
-    if other := other_autoencoder(chain):
+    if other := other_autoencoder(lineage):
         return Link("reconstruct", "broken", other.sentence, change=other.change), rows
     if not bool(made.isfinite().all()):
         return Link("reconstruct", "broken", "Decoded latents are not finite: the autoencoder has diverged.", change=longer), rows
@@ -69,16 +69,16 @@ def reconstruct(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("reconstruct", "good", f"{text}: autoencoder and cache are sound.", value, facts=facts), rows
 
 
-def whiten(chain: Chain) -> tuple[Link, list[Row]]:
+def whiten(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether latents have mean 0 and deviation 1 as the run sees them, and are those it was fitted to."""
-    if other := other_autoencoder(chain):
+    if other := other_autoencoder(lineage):
         return other, []
-    if chain.manifest is None or not chain.splits:
-        return Link("whiten", "unknown", f"The autoencoder is the run's own; its latents cannot be measured. {chain.lacking}"), []
-    again = f"ldmctl fit-diffusion --latents {chain.cache} --out another folder"
-    items = chain.take("train" if "train" in chain.splits else "val", WHITENED)
-    means, deviations, off, broken = judge_channels(items.latent, common=chain.codec.autoencoder.rescale == "common")
-    gap, changed = statistics_gap(chain), chain.record.get("cache") not in (None, chain.manifest.fingerprint)
+    if lineage.manifest is None or not lineage.splits:
+        return Link("whiten", "unknown", f"The autoencoder is the run's own; its latents cannot be measured. {lineage.lacking}"), []
+    again = f"ldmctl fit-diffusion --latents {lineage.cache} --out another folder"
+    items = lineage.take("train" if "train" in lineage.splits else "val", WHITENED)
+    means, deviations, off, broken = judge_channels(items.latent, common=lineage.codec.autoencoder.rescale == "common")
+    gap, changed = statistics_gap(lineage), lineage.record.get("cache") not in (None, lineage.manifest.fingerprint)
     worst = max(deviations, key=lambda value: abs(math.log(max(value, 1e-12))))
     facts = {"split": items.split, "count": len(items.latent), "means": means, "deviations": deviations, "channels": off}
     facts |= {"statistics_gap": gap, "cache_changed": changed}
@@ -97,13 +97,13 @@ def whiten(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("whiten", "good", f"{text}, by the cache's own statistics and autoencoder.", worst, facts=facts), []
 
 
-def other_autoencoder(chain: Chain) -> Link | None:
+def other_autoencoder(lineage: Lineage) -> Link | None:
     """What there is to say where the autoencoder beside the model, or that of the cache, is not the one that the run was fitted with."""
-    own = chain.header["autoencoder"]["fingerprint"]
-    if autoencoder_fingerprint(chain.autoencoder) != own:
-        text = f"{chain.autoencoder} is not the autoencoder that the run was fitted with, so it decodes other latents than the run makes."
+    own = lineage.header["autoencoder"]["fingerprint"]
+    if autoencoder_fingerprint(lineage.autoencoder) != own:
+        text = f"{lineage.autoencoder} is not the autoencoder that the run was fitted with, so it decodes other latents than the run makes."
         return Link("whiten", "broken", text, change="put the autoencoder.safetensors of its cache beside the model")
-    if chain.manifest is not None and chain.manifest.autoencoder["fingerprint"] != own:
-        text = f"{chain.cache} was encoded by another autoencoder than the run was fitted with, so nothing here fits together."
-        return Link("whiten", "broken", text, change=f"fit to it anew, ldmctl fit-diffusion --latents {chain.cache} --out another folder")
+    if lineage.manifest is not None and lineage.manifest.autoencoder["fingerprint"] != own:
+        text = f"{lineage.cache} was encoded by another autoencoder than the run was fitted with, so nothing here fits together."
+        return Link("whiten", "broken", text, change=f"fit to it anew, ldmctl fit-diffusion --latents {lineage.cache} --out another folder")
     return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ldmctl.evaluation.bounds import CODES, LARGEST, RATE, REACH
 from ldmctl.evaluation.judgement import LONGER, LOOSER, NARROWER, TIGHTER, WIDER, Judgement, _ways
-from ldmctl.evaluation.reconstruction import Examination
+from ldmctl.evaluation.reconstruction import Evaluation
 
 
-def judge_rate(found: Examination) -> Judgement | None:
+def judge_rate(found: Evaluation) -> Judgement | None:
     """What a latent costs to send, where the autoencoder says it."""
     rate, most, about = found.bits_per_pixel, 8 * found.image_channels, "the rate"
     if rate is None:
@@ -24,7 +24,7 @@ def judge_rate(found: Examination) -> Judgement | None:
     return Judgement(about, "good", f"{text}, the picture {most}: nothing unusual.")
 
 
-def judge_codes(found: Examination) -> Judgement | None:
+def judge_codes(found: Evaluation) -> Judgement | None:
     """Codes in use over the whole split."""
     codes, about = found.codes, "the use of codes"
     if codes is None:
@@ -42,7 +42,7 @@ def judge_codes(found: Examination) -> Judgement | None:
     return Judgement(about, "poor", f"{text}: the codebook has collapsed; try {way}.")
 
 
-def judge_channels(found: Examination) -> Judgement | None:
+def judge_channels(found: Evaluation) -> Judgement | None:
     """Channels that know something of the picture."""
     latent, about = found.latent, "the latent channels"
     if latent.active is None:
@@ -59,7 +59,7 @@ def judge_channels(found: Examination) -> Judgement | None:
     return Judgement(about, "doubtful", f"{text}: diffusion would learn the others, which are noise or constant, all the same; try {way}.")
 
 
-def judge_extremes(found: Examination) -> Judgement:
+def judge_extremes(found: Evaluation) -> Judgement:
     """The value that is furthest out."""
     latent, about = found.latent, "extreme latents"
     text = f"The largest latent value is {latent.largest:.3g}, the furthest is {latent.reach:.1f} deviations out"

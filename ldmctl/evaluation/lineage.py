@@ -50,7 +50,7 @@ class Items(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Chain:
+class Lineage:
     """A run of fit-diffusion and what can still be found of what it was fitted to."""
 
     folder: Path
@@ -96,7 +96,7 @@ class Chain:
         return torch.cat([self.codec.decode(latent[rows], self.size) for rows in micro_batches(len(latent), DECODED_AT_ONCE)])
 
 
-def open_chain(source: Path, engine: Engine) -> Chain:
+def open_lineage(source: Path, engine: Engine) -> Lineage:
     """The run that a model's file belongs to; its cache where that is still there and whole."""
     folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
     network, header, _ = load_network(source, engine)
@@ -105,15 +105,15 @@ def open_chain(source: Path, engine: Engine) -> Chain:
     cache = Path(str(config.get("latents") or record.get("parent") or "cache")).expanduser()
     file = next((place for place in (folder, cache) if (place / "autoencoder.safetensors").exists()), folder) / "autoencoder.safetensors"
     codec = Codec(load_autoencoder(file, engine)[0], engine, statistics_of(header), tile=Coding().tile)
-    chain = Chain(folder, header, network, build_schedule(header), codec, engine, file, config, record, cache)
+    lineage = Lineage(folder, header, network, build_schedule(header), codec, engine, file, config, record, cache)
     try:
         manifest = manifests.read(cache)
         if manifest.latent != tuple(header["latent"]):
             raise MismatchError(f"{cache} holds latents of {manifest.latent}, the run was fitted to {tuple(header['latent'])}.")
         splits = {split: open_latents(cache, manifest, split) for split in ("train", "val") if manifest.count(split)}
     except MismatchError as error:
-        return replace(chain, lacking=str(error))
-    return replace(chain, manifest=manifest, splits=splits)
+        return replace(lineage, lacking=str(error))
+    return replace(lineage, manifest=manifest, splits=splits)
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -125,11 +125,11 @@ def recorded(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def originals(chain: Chain, items: Items) -> tuple[list[int], Batch]:
+def originals(lineage: Lineage, items: Items) -> tuple[list[int], Batch]:
     """(which of these items have their picture still, those pictures and labels); a DataError or another if none has."""
-    layer = pictures_of(chain.cache)
-    pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{chain.cache / 'config.yaml'}"), items.split)
-    stamps = [item["stamp"] for item in chain.splits[items.split].items(set(items.rows.tolist()))]
+    layer = pictures_of(lineage.cache)
+    pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{lineage.cache / 'config.yaml'}"), items.split)
+    stamps = [item["stamp"] for item in lineage.splits[items.split].items(set(items.rows.tolist()))]
     wanted, places = set(stamps), {}
     for index in range(len(pictures)):
         if (stamp := pictures.stamp(index)) in wanted:
@@ -138,19 +138,21 @@ def originals(chain: Chain, items: Items) -> tuple[list[int], Batch]:
             break
     found = [row for row, stamp in enumerate(stamps) if stamp in places]
     if not found:
-        raise MismatchError(f"The {items.split} pictures of {layer.get('data') or 'the data set'} are not those of {chain.cache} any more.")
+        raise MismatchError(
+            f"The {items.split} pictures of {layer.get('data') or 'the data set'} are not those of {lineage.cache} any more."
+        )
     return found, pictures.batch([(places[stamps[row]], None) for row in found])
 
 
-def encoded_by(chain: Chain) -> str:
+def encoded_by(lineage: Lineage) -> str:
     """The run of fit-ae that the cache was made by."""
-    return str((config_of(chain.cache) if (chain.cache / "config.yaml").exists() else {}).get("run") or "runs/ae")
+    return str((config_of(lineage.cache) if (lineage.cache / "config.yaml").exists() else {}).get("run") or "runs/ae")
 
 
-def statistics_gap(chain: Chain) -> float:
+def statistics_gap(lineage: Lineage) -> float:
     """How far the run's statistics are from the cache's: the largest difference in the cache's deviations."""
-    assert chain.manifest is not None
-    own, theirs = statistics_of(chain.header), chain.manifest.statistics
+    assert lineage.manifest is not None
+    own, theirs = statistics_of(lineage.header), lineage.manifest.statistics
     if len(own.mean) != len(theirs.mean):
         return math.inf
     rows = zip(own.mean, own.deviation, theirs.mean, theirs.deviation, strict=True)
@@ -172,13 +174,13 @@ def noise_of(latent: Tensor, sigma: float) -> Tensor:
     return torch.randn(latent.shape, generator=generator("cpu", "checkup", "noise", sigma)).to(latent.device)
 
 
-def estimated(chain: Chain, network: Network, items: Items, x: Tensor, sigma: float) -> Tensor:
+def estimated(lineage: Lineage, network: Network, items: Items, x: Tensor, sigma: float) -> Tensor:
     """The clean latents [N,c,h,w] float32 that a network finds in x = clean + sigma * noise, knowing the labels."""
     found = []
     for rows in micro_batches(len(x), ESTIMATED_AT_ONCE):
-        condition = network.condition(items.labels[rows].to(chain.engine.device))
-        clean = Denoise(network.denoiser, chain.schedule, chain.header["prediction"], condition=condition)
-        with chain.engine.autocast():
+        condition = network.condition(items.labels[rows].to(lineage.engine.device))
+        clean = Denoise(network.denoiser, lineage.schedule, lineage.header["prediction"], condition=condition)
+        with lineage.engine.autocast():
             found.append(clean(x[rows], sigma).float())
     return torch.cat(found)
 
@@ -191,29 +193,29 @@ def error_ratio(estimate: Tensor, clean: Tensor, sigma: float) -> float:
 # -- earlier weights ---------------------------------------------------------
 
 
-def initial_weights(chain: Chain) -> dict[str, Tensor] | None:
+def initial_weights(lineage: Lineage) -> dict[str, Tensor] | None:
     """What the network was before its first step, built again from the run's seed; None when that is not known."""
-    seed = chain.config.get("loop", {}).get("seed")
+    seed = lineage.config.get("loop", {}).get("seed")
     if seed is None:
         return None
     with torch.random.fork_rng(devices=[]):
         order.reseed("weights", seed, "denoiser")
-        return build_network(chain.header).state_dict()
+        return build_network(lineage.header).state_dict()
 
 
-def raw_network(chain: Chain) -> Network:
+def raw_network(lineage: Lineage) -> Network:
     """The network with the weights that the optimizer holds; a MismatchError where the state has none, or of another step."""
-    file, prefix = chain.folder / "state.safetensors", "diffusion.weights."
+    file, prefix = lineage.folder / "state.safetensors", "diffusion.weights."
     if not file.exists():
         raise MismatchError(f"There is no {file}.")
     step = weights.read_header(file).get("scalars", {}).get("step")
-    if step != chain.header.get("step"):
-        raise MismatchError(f"{file} is of step {step}, this model of step {chain.header.get('step')}.")
-    saved, _ = states.load(chain.folder, chain.engine) or ({}, {})
+    if step != lineage.header.get("step"):
+        raise MismatchError(f"{file} is of step {step}, this model of step {lineage.header.get('step')}.")
+    saved, _ = states.load(lineage.folder, lineage.engine) or ({}, {})
     tensors = {name.removeprefix(prefix): whole(value) for name, value in saved.items() if name.startswith(prefix)}
-    network = build_network(chain.header)
+    network = build_network(lineage.header)
     weights.load_into(network, tensors, file)
-    return network.to(chain.engine.device).eval().requires_grad_(False)
+    return network.to(lineage.engine.device).eval().requires_grad_(False)
 
 
 SHOWN = 8  # pictures in a row

@@ -29,8 +29,8 @@ from ldmctl.evaluation.diagnosis import (
 from ldmctl.evaluation.lineage import (
     DECODED,
     SHOWN,
-    Chain,
     Items,
+    Lineage,
     Row,
     error_ratio,
     estimated,
@@ -45,20 +45,20 @@ DENOISED = 64  # latents that noise is added to
 RAW = (0.8, 0.5)  # times the average's error that raw weights make
 
 
-def denoise(chain: Chain) -> tuple[Link, list[Row]]:
+def denoise(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether one step knows more of the clean latent than a linear guess, at five noise levels."""
-    if not chain.unseen:
-        return Link("denoise", "unknown", f"There is no latent to add noise to. {chain.lacking}"), []
-    items = chain.take(chain.unseen, DENOISED)
+    if not lineage.unseen:
+        return Link("denoise", "unknown", f"There is no latent to add noise to. {lineage.lacking}"), []
+    items = lineage.take(lineage.unseen, DENOISED)
     rows: list[Row] = []
-    ratios, sigmas = [], noise_levels(chain.schedule)
+    ratios, sigmas = [], noise_levels(lineage.schedule)
     for sigma in sigmas:
         x = items.latent + sigma * noise_of(items.latent, sigma)
-        estimate = estimated(chain, chain.network, items, x, sigma)
+        estimate = estimated(lineage, lineage.network, items, x, sigma)
         ratios.append(error_ratio(estimate, items.latent, sigma))
-        rows.append((f"noised, sigma/alpha {sigma:.3g}", chain.decode(x[:SHOWN] / math.sqrt(1 + sigma**2))))
-        rows.append((f"estimate, {ratios[-1]:.2f} of the linear guess's error", chain.decode(estimate[:SHOWN])))
-    verdict, said, change = judge_ratios(ratios, sigmas, chain.header["prediction"], chain.trained)
+        rows.append((f"noised, sigma/alpha {sigma:.3g}", lineage.decode(x[:SHOWN] / math.sqrt(1 + sigma**2))))
+        rows.append((f"estimate, {ratios[-1]:.2f} of the linear guess's error", lineage.decode(estimate[:SHOWN])))
+    verdict, said, change = judge_ratios(ratios, sigmas, lineage.header["prediction"], lineage.trained)
     facts = {"split": items.split, "count": len(items.latent), "levels": sigmas, "ratios": ratios}
     listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     at = ", ".join(f"{sigma:.3g}" for sigma in sigmas)
@@ -66,30 +66,30 @@ def denoise(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("denoise", verdict, text, ratios[len(ratios) // 2], change, facts), rows
 
 
-def labels(chain: Chain) -> tuple[Link, list[Row]]:
+def labels(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether cached labels are those of their pictures, and whether the network errs less with them than with others."""
-    if not chain.unseen:
-        return Link("labels", "unknown", f"There is no label to try. {chain.lacking}"), []
-    items = chain.take(chain.unseen, DENOISED)
+    if not lineage.unseen:
+        return Link("labels", "unknown", f"There is no label to try. {lineage.lacking}"), []
+    items = lineage.take(lineage.unseen, DENOISED)
     known = items.labels >= 0
     classes = items.labels[known].unique()
     if len(classes) < 2:
         text = f"{len(items.latent)} {items.split} latents have {len(classes)} classes: there is none to compare with."
         return Link("labels", "unknown", text), []
-    wrong = wrong_share(chain, items)
+    wrong = wrong_share(lineage, items)
     items = Items(items.split, items.rows[known], items.latent[known], items.labels[known])
     others = classes[(torch.searchsorted(classes, items.labels) + 1) % len(classes)]
-    gains = torch.stack([label_gains(chain, items, others, sigma) for sigma in noise_levels(chain.schedule)[2:]]).mean(0)
+    gains = torch.stack([label_gains(lineage, items, others, sigma) for sigma in noise_levels(lineage.schedule)[2:]]).mean(0)
     means = torch.stack([gains[items.labels == label].mean() for label in classes])
-    verdict, said, change = judge_labels(means, wrong, chain.trained)
+    verdict, said, change = judge_labels(means, wrong, lineage.trained)
     facts = {"split": items.split, "count": len(gains), "classes": len(classes), "wrong": wrong}
     return Link("labels", verdict, f"Of {len(gains)} {items.split} latents, {said}.", float(means.mean()), change, facts), []
 
 
-def wrong_share(chain: Chain, items: Items) -> float | None:
+def wrong_share(lineage: Lineage, items: Items) -> float | None:
     """The share of cached labels that are not those of their pictures; None where fewer than half of the pictures are found."""
     try:
-        found, pictures = originals(chain, items)
+        found, pictures = originals(lineage, items)
     except LdmctlError:
         return None
     if 2 * len(found) < len(items.latent):
@@ -97,29 +97,29 @@ def wrong_share(chain: Chain, items: Items) -> float | None:
     return sum(int(items.labels[row]) != label for row, label in zip(found, pictures.label, strict=True)) / len(found)
 
 
-def label_gains(chain: Chain, items: Items, others: Tensor, sigma: float) -> Tensor:
+def label_gains(lineage: Lineage, items: Items, others: Tensor, sigma: float) -> Tensor:
     """How much less one step errs with each latent's own label than with the other [N], relative to the mean error with others, float64."""
     x = items.latent + sigma * noise_of(items.latent, sigma)
     own, other = (
-        (estimated(chain, chain.network, each, x, sigma) - items.latent).to("cpu", torch.float64).square().flatten(1).mean(1)
+        (estimated(lineage, lineage.network, each, x, sigma) - items.latent).to("cpu", torch.float64).square().flatten(1).mean(1)
         for each in (items, items._replace(labels=others))
     )
     return (other - own) / other.mean()
 
 
-def sample(chain: Chain) -> tuple[Link, list[Row]]:
+def sample(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether samples by the default sampler are as wide as latents and no noise."""
     settings = resolve(Sample, [{}], source="The defaults of ldmctl sample")
-    classes = trained_classes(chain.header["label_counts"]) if chain.network.conditioner is not None else []
-    steps = min(settings.steps, getattr(chain.schedule, "timesteps", settings.steps))
+    classes = trained_classes(lineage.header["label_counts"]) if lineage.network.conditioner is not None else []
+    steps = min(settings.steps, getattr(lineage.schedule, "timesteps", settings.steps))
     with even_threads():
         latent = sample_latents(
-            chain.network,
-            chain.schedule,
+            lineage.network,
+            lineage.schedule,
             registry.build("sampler", settings.sampler),
-            chain.engine,
-            prediction=chain.header["prediction"],
-            shape=tuple(chain.header["latent"]),
+            lineage.engine,
+            prediction=lineage.header["prediction"],
+            shape=tuple(lineage.header["latent"]),
             seeds=range(DECODED),
             labels=[classes[index % len(classes)] if classes else -1 for index in range(DECODED)],
             guidance=settings.guidance,
@@ -127,23 +127,23 @@ def sample(chain: Chain) -> tuple[Link, list[Row]]:
             batch=rows_of(DECODED),
             spacing=settings.spacing,
         )
-    rows: list[Row] = [("samples", chain.decode(latent[:SHOWN]))]
-    real = chain.take(chain.unseen, DENOISED).latent if chain.unseen else None
+    rows: list[Row] = [("samples", lineage.decode(latent[:SHOWN]))]
+    real = lineage.take(lineage.unseen, DENOISED).latent if lineage.unseen else None
     verdict, said, change, facts = judge_samples(latent, real)
     deviation = facts["deviation"]
     return Link("sample", verdict, f"{DECODED} samples of {steps} {settings.sampler.type} steps {said}.", deviation, change, facts), rows
 
 
-def average(chain: Chain) -> tuple[Link, list[Row]]:
+def average(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether the averaged weights, which are what is used, have left their initial values and are no worse than the raw ones."""
-    held = chain.network.state_dict()
+    held = lineage.network.state_dict()
     bad = [name for name, value in held.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         way = "take an earlier snapshot (--run FOLDER@best), then a smaller loop.lr"
         return Link("average", "broken", f"{len(bad)} of {len(held)} weights are not finite, {bad[0]} first; {way}.", change=way), []
-    steps = int(chain.header.get("step", 0))
-    shorter = f"loop.ema={shorter_average(steps):g} or more loop.steps (loop.ema is {chain.config.get('loop', {}).get('ema', 'unknown')})"
-    initial = initial_weights(chain)
+    steps = int(lineage.header.get("step", 0))
+    shorter = f"loop.ema={shorter_average(steps):g} or more loop.steps (loop.ema is {lineage.config.get('loop', {}).get('ema', 'unknown')})"
+    initial = initial_weights(lineage)
     moved = distance(held, initial)
     facts: dict[str, Any] = {"moved": moved}
     if moved is not None and moved <= STILL:
@@ -151,11 +151,11 @@ def average(chain: Chain) -> tuple[Link, list[Row]]:
         return Link("average", "broken", text, change=shorter, facts=facts), []
     said = "The averaged weights" + (" are finite" if moved is None else f" have moved by {moved:.2g} times their initial size")
     try:
-        raw = raw_network(chain)
+        raw = raw_network(lineage)
         if moved is not None and initial is not None and (fault := strayed(held, initial, raw.state_dict())):
             another = "take another snapshot (--run FOLDER@best), or fit anew"
             return Link("average", "broken", f"{fault}: they are no average of this run; {another}.", change=another, facts=facts), []
-        ratio, sigma = raw_against_average(chain, raw)
+        ratio, sigma = raw_against_average(lineage, raw)
     except MismatchError as error:
         text = f"{said}; whether raw ones are better cannot be tried. {error}"
         return Link("average", "unknown" if moved is None else "good", text, facts=facts), []
@@ -166,12 +166,12 @@ def average(chain: Chain) -> tuple[Link, list[Row]]:
     return Link("average", "good", f"{text}: averaging does no harm.", ratio, facts=facts), []
 
 
-def raw_against_average(chain: Chain, raw: Network) -> tuple[float, float]:
+def raw_against_average(lineage: Lineage, raw: Network) -> tuple[float, float]:
     """(raw weights' denoising error relative to the averaged ones', sigma / alpha) at the middle noise level, or a MismatchError."""
-    if not chain.unseen:
-        raise MismatchError(chain.lacking)
-    items, sigmas = chain.take(chain.unseen, DENOISED), noise_levels(chain.schedule)
+    if not lineage.unseen:
+        raise MismatchError(lineage.lacking)
+    items, sigmas = lineage.take(lineage.unseen, DENOISED), noise_levels(lineage.schedule)
     sigma = sigmas[len(sigmas) // 2]
     x = items.latent + sigma * noise_of(items.latent, sigma)
-    own, theirs = (error_ratio(estimated(chain, network, items, x, sigma), items.latent, sigma) for network in (raw, chain.network))
+    own, theirs = (error_ratio(estimated(lineage, network, items, x, sigma), items.latent, sigma) for network in (raw, lineage.network))
     return own / max(theirs, 1e-12), sigma

@@ -18,8 +18,8 @@ from ldmctl.console import Console
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.metrics import Mean, psnr, ssim
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.statistics import LatentCensus, LatentFacts
-from ldmctl.latents.usage import CodeCensus
+from ldmctl.latents.statistics import LatentFacts, LatentStatistics
+from ldmctl.latents.usage import CodeUsage
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import crop_to, pad_to, to_float, to_uint8
 from ldmctl.pictures.loading import in_order, on_device
@@ -41,7 +41,7 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Examination:
+class Evaluation:
     """What `examine` found. Measures are means over pictures by name: psnr, ssim and the perceptual distances by their titles."""
 
     split: str
@@ -76,7 +76,7 @@ class Examination:
 
 
 @torch.no_grad()
-def examine(
+def evaluate(
     codec: Codec,
     pictures: Mapping[str, Pictures],
     perceptual: Any,
@@ -87,7 +87,7 @@ def examine(
     workers: int | None = None,
     losses: frozenset[str] | None = None,
     console: Console | None = None,
-) -> Examination:
+) -> Evaluation:
     """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or the first `count`.
 
     `perceptual` is a distance, several, or None; `losses` says which of perceptual and adversarial the training had.
@@ -99,7 +99,7 @@ def examine(
     distances = {title_of(each): each for each in given if each is not None}
     total = min(count or len(chosen), len(chosen))
     means: dict[str, dict[str, Mean]] = {"made": {}, "baseline": {}, "gain": {}}
-    latents, codes, bits, done = LatentCensus(), code_census(autoencoder), Mean(), 0
+    latents, codes, bits, done = LatentStatistics(), code_usage(autoencoder), Mean(), 0
     measures, notes = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1]
 
     with (console or Console(quiet=True)).bar(f"examining {split}", total) as bar:
@@ -136,7 +136,7 @@ def examine(
     per_picture = codes.places / measured if codes else 0.0
     nominal = per_picture * math.log2(codes.size) if codes else None
     sent = bits.mean if bits.count else nominal
-    return Examination(
+    return Evaluation(
         split=split,
         count=measured,
         of=len(chosen),
@@ -215,10 +215,10 @@ def as_saved(image: Tensor) -> Tensor:
     return to_float(to_uint8(image))
 
 
-def code_census(autoencoder: Any) -> CodeCensus | None:
+def code_usage(autoencoder: Any) -> CodeUsage | None:
     """A census for an autoencoder that has countable codes, else None."""
     size = getattr(autoencoder, "code_count", None)
-    return CodeCensus(int(size)) if size and hasattr(autoencoder, "codes") else None
+    return CodeUsage(int(size)) if size and hasattr(autoencoder, "codes") else None
 
 
 def _intervals(means: Mapping[str, Mean]) -> dict[str, dict[str, float]]:

@@ -11,23 +11,23 @@ from collections.abc import Sequence
 from ldmctl.evaluation.bounds import CLOSER, FEW, GAIN, PSNR, SSIM
 from ldmctl.evaluation.judgement import FINER, LONGER, WIDER, Judgement, _behind, _counts, _interval, _listed, _ratio, _ways
 from ldmctl.evaluation.latent_verdict import judge_channels, judge_codes, judge_extremes, judge_rate
-from ldmctl.evaluation.reconstruction import Examination
+from ldmctl.evaluation.reconstruction import Evaluation
 
 
-def verdict(found: Examination) -> list[str]:
+def verdict(found: Evaluation) -> list[str]:
     """What was measured, a sentence for each number, and one for all of them; the keys that they name are those of fit-ae."""
     judged = judge(found)
     return [where(found), *found.notes, *(each.sentence for each in judged), conclusion(judged)]
 
 
-def judge(found: Examination) -> list[Judgement]:
+def judge(found: Evaluation) -> list[Judgement]:
     """What can be said of each number that there is."""
     closeness = [judge_psnr(found), judge_ssim(found), judge_gain(found), *(judge_distance(found, name) for name in found.distances)]
     latent = [judge_rate(found), judge_codes(found), judge_channels(found), judge_extremes(found)]
     return [each for each in [*closeness, *latent] if each is not None]
 
 
-def where(found: Examination) -> str:
+def where(found: Evaluation) -> str:
     """What was measured."""
     sample = f"the {found.count:,} pictures" if found.count == found.of else f"{found.count:,} of the {found.of:,} pictures"
     words = f"Measured on {sample} of the {found.split} split."
@@ -52,7 +52,7 @@ def conclusion(judged: Sequence[Judgement]) -> str:
 # -- closeness ---------------------------------------------------------------
 
 
-def judge_psnr(found: Examination) -> Judgement:
+def judge_psnr(found: Evaluation) -> Judgement:
     """Against published first stages."""
     psnr = found.measures["psnr"]
     text = f"PSNR {_interval(psnr, '.2f')} dB"
@@ -69,7 +69,7 @@ def judge_psnr(found: Examination) -> Judgement:
     return Judgement("PSNR", "poor", f"{text}: likely too low, published first stages have {PSNR[0]} dB or more; to raise it, {way}.")
 
 
-def judge_ssim(found: Examination) -> Judgement | None:
+def judge_ssim(found: Evaluation) -> Judgement | None:
     """Against published first stages."""
     if "ssim" not in found.measures:
         return None
@@ -87,7 +87,7 @@ def judge_ssim(found: Examination) -> Judgement | None:
     return Judgement("SSIM", "poor", f"{text}: likely too low, published first stages have {SSIM[0]} or more; to raise it, {way}.")
 
 
-def judge_gain(found: Examination) -> Judgement | None:
+def judge_gain(found: Evaluation) -> Judgement | None:
     """Against the pictures merely shrunk to the latent's size, in PSNR."""
     if "psnr" not in found.gains:
         return None
@@ -106,7 +106,7 @@ def judge_gain(found: Examination) -> Judgement | None:
     return Judgement(about, "poor", f"{text}: it keeps less than shrinking does, so most is still to be learned; try {way}.")
 
 
-def judge_distance(found: Examination, name: str) -> Judgement:
+def judge_distance(found: Evaluation, name: str) -> Judgement:
     """A perceptual distance against that of the shrunk pictures."""
     title, ratio = "LPIPS" if name == "lpips" else name, _ratio(found, name)
     text = f"{title} {_interval(found.measures[name], '.4f')}"

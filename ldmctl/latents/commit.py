@@ -13,7 +13,7 @@ from ldmctl.latents.items import Item, label_counts, read_items
 from ldmctl.latents.layout import Layout
 from ldmctl.latents.manifest import FORMAT, Manifest, Shard
 from ldmctl.latents.plan import Target
-from ldmctl.latents.statistics import Tally
+from ldmctl.latents.statistics import RunningStatistics
 from ldmctl.latents.store import codes_in_use
 from ldmctl.pictures.batches import Pictures
 from ldmctl.storage import weights
@@ -38,11 +38,11 @@ def save(
     items = {split: [item for shard in row for item in read_items(run.folder, shard)] for split, row in rows.items()}
     met = {split: [bad for _, each in everything for bad in each[split]] for split in splits}
     skipped = {split: note_skipped(pictures, items[split], met[split]) for split, pictures in splits.items()}
-    tally = Tally()
+    running = RunningStatistics()
     for shard in rows["train"]:
         assert shard.sums is not None
-        tally.merge(shard.sums)
-    measured = tally.statistics(rescale)
+        running.merge(shard.sums)
+    measured = running.statistics(rescale)
     classes = splits["train"].classes
     manifest = {
         "format": FORMAT,

@@ -70,7 +70,7 @@ class Spread:
         return self.over_pictures() + self.mean.var((1, 2), correction=0)
 
 
-class LatentCensus:
+class LatentStatistics:
     """Latents of a split, batch by batch."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class LatentCensus:
         )
 
 
-class Tally:
+class RunningStatistics:
     """Mean and deviation of latents, float64, gathered batch by batch and merged by Chan's formula."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from ldmctl.errors import ConfigError, DataError, PluginError, with_article
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Manifest, Shard
-from ldmctl.latents.usage import CodeCensus
+from ldmctl.latents.usage import CodeUsage
 from ldmctl.latents.writer import DTYPES, ROWS_PER_CRC, Rows, checked_rows
 
 COARSE = 0.01  # of a channel's deviation: float16 rounds finer than this, or float32 is taken
@@ -118,9 +118,9 @@ def codes_in_use(folder: Path, store: Store, row: Sequence[Shard]) -> dict[str, 
     """What latents.json says of the codes in these shards, mirrored variants left out; None where moments are stored."""
     if store.codes is None:
         return None
-    census = CodeCensus(store.size)
+    usage = CodeUsage(store.size)
     for shard in row:
         with safetensors.safe_open(str(folder / shard.file), framework="pt") as file:
             for rows in file.get_tensor(store.name).split(ROWS_PER_CRC):
-                census.add(rows)
-    return {"shape": store.codes, "size": store.size, "used": census.used, "perplexity": census.perplexity}
+                usage.add(rows)
+    return {"shape": store.codes, "size": store.size, "used": usage.used, "perplexity": usage.perplexity}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class CodeCensus:
+class CodeUsage:
     """How often each of `size` codes is used over a split. One batch says little: the rarer codes are just not in it."""
 
     def __init__(self, size: int):

@@ -30,7 +30,7 @@ from ldmctl.latents.integrity import file_fault
 from ldmctl.latents.items import AGAIN, Item
 from ldmctl.latents.manifest import WIDTHS, Shard
 from ldmctl.latents.plan import Target
-from ldmctl.latents.statistics import Tally
+from ldmctl.latents.statistics import RunningStatistics
 from ldmctl.storage import weights
 
 ROWS_PER_CRC = 1024
@@ -76,10 +76,10 @@ def describe(path: Path, draw: Draw | None) -> Shard:
     """What the manifest says of a shard, read from the file; with `draw`, also the sums of its latents."""
     tensors, header = weights.load(path)
     stored = tensors["codes" if "codes" in tensors else "moments"]
-    tally = Tally()
+    running = RunningStatistics()
     if draw is not None:
         for number, rows in enumerate(stored.split(ROWS_PER_CRC)):
-            tally.add(draw(rows, f"{header['plan']} {number}"))
+            running.add(draw(rows, f"{header['plan']} {number}"))
     return Shard(
         file=path.name,
         count=len(stored),
@@ -87,7 +87,7 @@ def describe(path: Path, draw: Draw | None) -> Shard:
         crc32=checksums(stored),
         crc32_flipped=checksums(tensors["flipped"]) if "flipped" in tensors else [],
         items_sha256=weights.file_sha256(path.with_suffix(".items.jsonl")),
-        sums=tally.sums() if draw is not None else None,
+        sums=running.sums() if draw is not None else None,
     )
 
 

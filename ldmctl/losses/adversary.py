@@ -57,16 +57,16 @@ class Adversary(nn.Module):
         self.lecam = LeCam() if config.lecam else None
         self._begun: int | None = first
 
-    def judges(self, step: int) -> bool:
+    def trains_discriminator(self, step: int) -> bool:
         """Whether the discriminator learns in this step."""
         return 0 <= self._first() <= step
 
     def weight(self, step: int) -> float:
         """The weight of its opinion in this step: 0 in its warm-up, then rising to `adversarial.weight`."""
         heard = step - self._first() - self.warmup + 1
-        return self.config.weight * min(heard / max(self.ramp, 1), 1.0) if self.judges(step) and heard > 0 else 0.0
+        return self.config.weight * min(heard / max(self.ramp, 1), 1.0) if self.trains_discriminator(step) and heard > 0 else 0.0
 
-    def opinion(self, discriminator: nn.Module, made: Tensor) -> Tensor:
+    def generator_loss(self, discriminator: nn.Module, made: Tensor) -> Tensor:
         """The loss of a reconstruction [B,C,H,W] before a discriminator that does not learn from it."""
         return generator_loss(self.config.loss, discriminator.requires_grad_(False)(augment(made, self.config.augment)))
 
@@ -86,7 +86,7 @@ class Adversary(nn.Module):
             self.plateau.add(losses.get("perceptual", losses["pixel"]), share)
         return self.balance.gradient(losses, weights, made, step=step, share=share, scale=scale, last_layer=last_layer)
 
-    def judgement(
+    def discriminator_loss(
         self,
         network: Callable[[Tensor], list[Tensor]],
         made: Tensor,
@@ -121,7 +121,7 @@ class Adversary(nn.Module):
     def after_step(self, step: int) -> bool:
         """Takes in the step on all ranks; whether `auto` has just decided that the discriminator starts with the next one."""
         self.balance.after_step()
-        if self.lecam is not None and self.judges(step):
+        if self.lecam is not None and self.trains_discriminator(step):
             self.lecam.after_step()
         if self.plateau is None or self._first() >= 0 or not self.plateau.after_step(step):
             return False

@@ -22,7 +22,7 @@ VALIDATED = 256  # pictures of the held-out split that a validation looks at
 
 def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
     """Leave the gradients of one micro-batch [B,C,H,W], which is `share` of this rank's batch, with both learners -> losses and facts."""
-    model, critic, adversary = parts.model, parts.critic, parts.adversary
+    model, discriminator, adversary = parts.model, parts.discriminator, parts.adversary
     autoencoder: Any = model.module
     weight = {
         "pixel": config.losses.pixel_weight,
@@ -34,27 +34,27 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
             reconstruction = model.network(pad_to(image, autoencoder.factor))
         made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
         losses = picture_losses(made, image, config.losses, parts.perceptual, engine)
-        if adversary is not None and critic is not None and weight["adversarial"]:
+        if adversary is not None and discriminator is not None and weight["adversarial"]:
             with engine.autocast():
-                losses["adversarial"] = adversary.opinion(critic.module, made)
+                losses["adversarial"] = adversary.generator_loss(discriminator.module, made)
         last_layer = getattr(autoencoder, "last_layer", None)
-        listen = (adversary or Balance("none")).gradient
-        gradient, facts = listen(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
+        balanced = (adversary or Balance("none")).gradient
+        gradient, facts = balanced(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
         penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
         scale = model.scale * share
         torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
     scales = {**weight, "adversarial": facts.get("adversarial_scale", 0.0)}
     terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
-    said = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
+    reported = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
     if adversary is not None:
-        said["adversarial_weight"] = made.new_full((), weight["adversarial"])
-        if critic is not None and adversary.judges(step):
-            with critic.backward_context(last=last):
-                critic.module.requires_grad_(True)
-                loss, facts = adversary.judgement(critic.network, made, image, step=step, autocast=engine.autocast)
-                (loss * critic.scale * share).backward()
-            said |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
-    return said
+        reported["adversarial_weight"] = made.new_full((), weight["adversarial"])
+        if discriminator is not None and adversary.trains_discriminator(step):
+            with discriminator.backward_context(last=last):
+                discriminator.module.requires_grad_(True)
+                loss, facts = adversary.discriminator_loss(discriminator.network, made, image, step=step, autocast=engine.autocast)
+                (loss * discriminator.scale * share).backward()
+            reported |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
+    return reported
 
 
 def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, Tensor]:

@@ -25,14 +25,14 @@ class Parts:
     """What one step is made of."""
 
     model: Learner
-    critic: Learner | None
+    discriminator: Learner | None
     adversary: Adversary | None
     perceptual: Any
 
     @property
     def learners(self) -> dict[str, Learner]:
         """By name, the published one first."""
-        return {"autoencoder": self.model} | ({"discriminator": self.critic} if self.critic else {})
+        return {"autoencoder": self.model} | ({"discriminator": self.discriminator} if self.discriminator else {})
 
 
 def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:
@@ -100,7 +100,7 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
         around = Equivariant(autoencoder, weight=keys.equivariance_weight, share=keys.equivariance_share, squared=keys.pixel == "l2")
     return Parts(
         model=Learner(autoencoder, config.loop, engine, around=around, alters=config.train == "all"),
-        critic=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr) if discriminator else None,
+        discriminator=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr) if discriminator else None,
         adversary=Adversary(config.adversarial, config.loop.steps).to(engine.device) if discriminator else None,
         perceptual=perceptual,
     )

@@ -17,7 +17,7 @@ from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError, LdmctlError, MismatchError, MissingError
 from ldmctl.evaluation.figures import write_pictures
 from ldmctl.evaluation.metrics import Mean
-from ldmctl.evaluation.reconstruction import examine, measure, title_of
+from ldmctl.evaluation.reconstruction import evaluate, measure, title_of
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.pictures.batches import Pictures
@@ -49,7 +49,7 @@ def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = 
     codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, console)
 
     # Measure.
-    found = examine(
+    found = evaluate(
         codec,
         splits,
         distances,

@@ -16,7 +16,7 @@ from ldmctl import registry
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.evaluation.figures import write_pictures
-from ldmctl.evaluation.reconstruction import examine
+from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
 from ldmctl.losses.objective import backward, validate
@@ -103,9 +103,9 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                     share, last = (rows.stop - rows.start) / len(batch.image), number == len(slices) - 1
                     training.add(backward(parts, config, on_device(batch.image[rows], engine), step, share, engine, last=last), share)
                 training.update(step, parts.model, items)
-                if parts.adversary is not None and parts.critic is not None:
-                    if parts.adversary.judges(step):
-                        training.update(step, parts.critic, items)
+                if parts.adversary is not None and parts.discriminator is not None:
+                    if parts.adversary.trains_discriminator(step):
+                        training.update(step, parts.discriminator, items)
                     if parts.adversary.after_step(step):
                         console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
 
@@ -139,10 +139,10 @@ def conclude(
     """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
     with parts.model.averaged() as averaged:
         codec = Codec(averaged, engine, at_once=at_once)
-        had = {"perceptual": parts.perceptual, "adversarial": parts.critic}
+        had = {"perceptual": parts.perceptual, "adversarial": parts.discriminator}
         losses = frozenset(name for name, part in had.items() if part is not None)
         sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
-        found = examine(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
+        found = evaluate(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:

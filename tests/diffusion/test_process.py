@@ -61,9 +61,9 @@ def test_denoise_undoes_noise_when_the_network_is_right(name, prediction):
     for t in draw_times(schedule, torch.tensor([0.1, 0.5, 0.9])):
         alpha, sigma = schedule.marginal(t.reshape(1))
 
-        def network(x, told, condition, t=t):
+        def network(x, timesteps, condition, t=t):
             torch.testing.assert_close(x, noised(schedule, clean, noise, t.expand(2)), atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(told, timestep(schedule, t.expand(2)), atol=0, rtol=1e-6)
+            torch.testing.assert_close(timesteps, timestep(schedule, t.expand(2)), atol=0, rtol=1e-6)
             return target(prediction, schedule, clean, noise, t.expand(2))
 
         level = (sigma / alpha)[0]
@@ -114,17 +114,17 @@ def test_spacings_visit_the_steps_that_diffusers_visits(steps, spacing, kind):
 
 @pytest.mark.parametrize("name", BETAS)
 def test_at_textbook_levels_the_network_is_told_whole_steps(name):
-    schedule, told = made(name), []
+    schedule, timesteps = made(name), []
 
     def network(x, k, condition):
-        told.append(k.item())
+        timesteps.append(k.item())
         return x
 
     _, sigmas = levels(schedule, 1000)
     denoise = Denoise(network, schedule, "eps")
     for sigma in sigmas[:-1:3]:
         denoise(torch.zeros(1, 1, 1, 1), sigma)
-    assert told == list(range(999, -1, -3))
+    assert timesteps == list(range(999, -1, -3))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -152,8 +152,8 @@ def test_pure_noise_stands_at_the_ceiling_and_reaches_the_network_unchanged(name
     assert sigmas[0] == CEILING
     noise, seen = random(2, 1, 4, 4), []
 
-    def network(x, told, condition):
-        seen.append((x, told))
+    def network(x, timesteps, condition):
+        seen.append((x, timesteps))
         return -x  # v = flow = -clean, were it all noise
 
     Denoise(network, made(name), "v")(start(noise, sigmas), sigmas[0])
@@ -166,7 +166,7 @@ def test_a_start_from_noise_has_deviation_1_in_the_eyes_of_the_network(name):
     _, sigmas = levels(made(name), 10, "leading")
     seen = []
     noise = random(2, 1, 4, 4)
-    Denoise(lambda x, told, condition: seen.append(x) or x, made(name), "eps")(start(noise, sigmas), sigmas[0])
+    Denoise(lambda x, timesteps, condition: seen.append(x) or x, made(name), "eps")(start(noise, sigmas), sigmas[0])
     torch.testing.assert_close(seen[0], noise, atol=1e-6, rtol=1e-5)
 
 
@@ -185,9 +185,9 @@ class Listening(nn.Module):
         super().__init__()
         self.batches = []
 
-    def forward(self, x, told, condition=None):
+    def forward(self, x, timesteps, condition=None):
         self.batches.append(len(x))
-        assert len(told) == len(x)
+        assert len(timesteps) == len(x)
         return torch.zeros_like(x) if condition is None else condition.vector.reshape(len(x), 1, 1, 1).expand_as(x).to(torch.bfloat16)
 
 

@@ -51,7 +51,7 @@ def sample(tiny, quiet, tmp_path):
     return go
 
 
-def told(folder, seed):
+def settings_of(folder, seed):
     return json.loads(read_png_text(folder / f"{seed:06d}.png")["ldmctl"])
 
 
@@ -159,7 +159,7 @@ def test_what_an_interruption_left_is_in_nobodys_way(ldm, sample, tmp_path):
 
 def test_a_picture_says_how_it_was_made(ldm, sample, tmp_path):
     sample(ldm, "guidance=2", "label=red square", "seed=5")
-    text = told(tmp_path / "samples", 7)
+    text = settings_of(tmp_path / "samples", 7)
     header = weights.read_header(ldm / "model.safetensors")
     assert {key: text[key] for key in ("seed", "label", "steps", "guidance", "spacing", "batch", "precision")} == {
         "seed": 7,
@@ -180,7 +180,7 @@ def test_a_picture_says_how_it_was_made(ldm, sample, tmp_path):
 def test_labels_are_taken_in_turn_by_name_number_or_none(ldm, sample, tmp_path):
     answer, _ = sample(ldm, "label=[blue square,0,none]", "count=5")
     assert answer["labels"] == ["blue square", "red circle", None, "blue square", "red circle"]
-    assert [told(tmp_path / "samples", seed)["label"] for seed in range(5)] == answer["labels"]
+    assert [settings_of(tmp_path / "samples", seed)["label"] for seed in range(5)] == answer["labels"]
 
 
 def test_a_label_changes_the_picture_and_none_is_guidance_0(ldm, sample):

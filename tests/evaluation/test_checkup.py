@@ -20,7 +20,7 @@ from ldmctl.evaluation import checkup as examined
 from ldmctl.evaluation import latent_links, network_links
 from ldmctl.evaluation.checkup import checkup
 from ldmctl.evaluation.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
-from ldmctl.evaluation.lineage import Chain, error_ratio, noise_levels, open_chain, originals
+from ldmctl.evaluation.lineage import Lineage, error_ratio, noise_levels, open_lineage, originals
 from ldmctl.pictures.images import read
 from ldmctl.pictures.png import read_png_text
 from ldmctl.storage import weights
@@ -114,8 +114,8 @@ def test_the_same_run_gives_the_same_words_and_the_same_bytes(ldm, found, tmp_pa
 
 def test_every_link_looks_at_latents_of_all_classes_and_makes_samples_of_the_trained_ones(sorted_run, tmp_path, monkeypatch):
     monkeypatch.setattr(examined, "DENOISED", 4)
-    taken, made, take, make = [], [], Chain.take, examined.sample_latents
-    monkeypatch.setattr(Chain, "take", lambda *given, **words: (taken.append(take(*given, **words)), taken[-1])[1])
+    taken, made, take, make = [], [], Lineage.take, examined.sample_latents
+    monkeypatch.setattr(Lineage, "take", lambda *given, **words: (taken.append(take(*given, **words)), taken[-1])[1])
     monkeypatch.setattr(examined, "sample_latents", lambda *given, **words: (made.append(words["labels"]), make(*given, **words))[1])
     links = {link["name"]: link for link in checkup(str(sorted_run), out=tmp_path, device="cpu")["links"]}
     seen = [(items.split, items.labels.unique().tolist()) for items in taken]
@@ -125,10 +125,10 @@ def test_every_link_looks_at_latents_of_all_classes_and_makes_samples_of_the_tra
 
 
 def test_originals_are_the_pictures_of_these_latents_and_no_other_is_opened(sorted_run, monkeypatch):
-    chain = open_chain(sorted_run / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32))
-    items, opened, whole = chain.take("val", 4), set(), Image.open
+    lineage = open_lineage(sorted_run / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32))
+    items, opened, whole = lineage.take("val", 4), set(), Image.open
     monkeypatch.setattr(Image, "open", lambda file, *more: (opened.add("/".join(Path(file).parts[-2:])), whole(file, *more))[1])
-    found, pictures = originals(chain, items)
+    found, pictures = originals(lineage, items)
     assert found == [0, 1, 2, 3] and pictures.label == items.labels.tolist() == [0, 1, 2, 3]
     assert opened == {"cat/0.png", "dog/1.png", "rare/2.png", "wolf/3.png"}
 
@@ -183,7 +183,7 @@ def test_raw_weights_that_are_much_better_than_the_average_blame_it(ldm, changed
     errors = iter([0.3, 0.9])
     monkeypatch.setattr(examined, "estimated", lambda *_: torch.zeros(1))
     monkeypatch.setattr(examined, "error_ratio", lambda *_: next(errors))
-    link, _ = network_links.average(open_chain(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, _ = network_links.average(open_lineage(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.verdict == "broken" and link.number == pytest.approx(1 / 3)
     assert "the average lags behind" in link.sentence and "loop.ema" in link.change
 
@@ -239,7 +239,7 @@ def test_without_its_pictures_it_decodes_all_the_same(changed, vae_cache, tmp_pa
     (cache / "config.yaml").write_text(write_yaml({**raw, "data": None, "dataset": {"type": "folder", "path": str(tmp_path / "none")}}))
     config = read_config(folder)
     (folder / "config.yaml").write_text(write_yaml({**config, "latents": str(cache)}))
-    link, rows = latent_links.reconstruct(open_chain(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
+    link, rows = latent_links.reconstruct(open_lineage(folder / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.number is None and [caption for caption, _ in rows] == ["decoded latents"]
     assert "originals are missing" in link.sentence or "same picture" in link.sentence
 
@@ -382,10 +382,10 @@ def test_samples_are_judged_by_width_outliers_and_whether_neighbours_agree():
 
 
 def test_the_conclusion_names_a_cause_before_its_effects_and_what_was_not_tried():
-    def chain(**verdicts):
+    def lineage(**verdicts):
         return conclusion([Link(name, verdicts.get(name, "good"), "", change=f"mend {name}") for name in NAMES])
 
-    assert chain() == "The chain holds."
-    assert chain(denoise="broken", average="broken") == "The first broken link is average: mend average."
-    assert chain(sample="weak") == "The chain holds. Its weakest link is sample: mend sample."
-    assert chain(whiten="unknown", reconstruct="unknown").endswith("Nothing is known of reconstruct and whiten.")
+    assert lineage() == "The chain holds."
+    assert lineage(denoise="broken", average="broken") == "The first broken link is average: mend average."
+    assert lineage(sample="weak") == "The chain holds. Its weakest link is sample: mend sample."
+    assert lineage(whiten="unknown", reconstruct="unknown").endswith("Nothing is known of reconstruct and whiten.")

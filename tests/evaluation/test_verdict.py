@@ -22,11 +22,11 @@ from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.figures import LOUDER, compared, latents_shown, write_pictures
 from ldmctl.evaluation.metrics import Mean, psnr
-from ldmctl.evaluation.reconstruction import Codes, Examination, examine, shrunk, title_of
+from ldmctl.evaluation.reconstruction import Codes, Evaluation, evaluate, shrunk, title_of
 from ldmctl.evaluation.verdict import judge, verdict
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.statistics import LatentCensus, LatentFacts, Spread
-from ldmctl.latents.usage import CodeCensus
+from ldmctl.latents.statistics import LatentFacts, LatentStatistics, Spread
+from ldmctl.latents.usage import CodeUsage
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read, to_uint8
 from ldmctl.pictures.png import read_png_text, write_png
@@ -162,7 +162,7 @@ def pictures(images):
 
 
 def look(autoencoder, images, perceptual=None, **options):
-    return examine(Codec(autoencoder, HOST), {"val": pictures(images)}, perceptual, HOST, workers=0, **{"batch": 5, **options})
+    return evaluate(Codec(autoencoder, HOST), {"val": pictures(images)}, perceptual, HOST, workers=0, **{"batch": 5, **options})
 
 
 # -- known answers -----------------------------------------------------------
@@ -217,10 +217,10 @@ def test_only_the_first_so_many_are_examined_and_the_verdict_says_so():
 
 def test_without_held_out_pictures_the_trained_ones_are_taken_and_said_to_flatter():
     empty = Pictures(Given([]), Image(size=16))
-    found = examine(Codec(Plain(), HOST), {"val": empty, "train": pictures(noise())}, None, HOST)
+    found = evaluate(Codec(Plain(), HOST), {"val": empty, "train": pictures(noise())}, None, HOST)
     assert found.split == "train" and "flatter" in verdict(found)[0]
     with pytest.raises(DataError, match="no pictures to examine"):
-        examine(Codec(Plain(), HOST), {"val": empty}, None, HOST)
+        evaluate(Codec(Plain(), HOST), {"val": empty}, None, HOST)
 
 
 def test_unreadable_pictures_are_left_out_and_counted():
@@ -279,7 +279,7 @@ def test_codes_count_as_used_when_any_batch_of_the_split_has_them():
 
 
 def test_perplexity_and_reachable_codes_of_known_counts():
-    even, one = CodeCensus(8), CodeCensus(1000)
+    even, one = CodeUsage(8), CodeUsage(1000)
     even.add(torch.arange(8).repeat(1000).view(10, 20, 40))
     one.add(torch.zeros(10, 2, 5, dtype=torch.int32))
     assert (even.entropy, even.perplexity, even.used) == pytest.approx((3, 8, 8)) and even.reachable == pytest.approx(8)
@@ -298,10 +298,10 @@ def test_a_constant_latent_has_no_active_channel():
 
 def test_a_place_that_is_the_same_in_every_picture_says_nothing_of_it():
     pattern = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    census, picture = LatentCensus(), torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    usage, picture = LatentStatistics(), torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     latent = torch.cat([pattern.expand(20, -1, -1, -1), picture], 1)
-    census.add(latent, latent)
-    facts = census.facts("channel")
+    usage.add(latent, latent)
+    facts = usage.facts("channel")
     assert facts.deviations == pytest.approx([pattern.std(correction=0).item(), picture.std(correction=0).item()], rel=1e-3)
     assert (facts.active, facts.shares) == (1, [0, 1])
 
@@ -314,10 +314,10 @@ def test_a_channel_is_active_when_the_picture_is_a_hundredth_of_its_variance():
 
 
 def test_a_channel_far_narrower_than_the_others_is_idle():
-    census, latent = LatentCensus(), torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    usage, latent = LatentStatistics(), torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     latent *= torch.tensor([1.0, 0.02, 0.005]).view(1, 3, 1, 1)
-    census.add(latent, latent)
-    assert census.facts("channel").active == 2
+    usage.add(latent, latent)
+    assert usage.facts("channel").active == 2
 
 
 def test_spread_over_batches_is_that_of_the_whole():
@@ -334,18 +334,18 @@ def test_reach_is_in_deviations_of_the_channel_or_of_all():
     latent = torch.ones(8, 2, 4, 4)
     latent[:4] = -1
     latent[:, 1] *= 3
-    census = LatentCensus()
-    census.add(latent + 5, latent + 5)
-    assert census.facts("channel").reach == pytest.approx(1) and census.facts("channel").deviations == pytest.approx([1, 3])
-    assert census.facts("common").reach == pytest.approx(3 / math.sqrt(5)) and census.facts("common").largest == 8
+    usage = LatentStatistics()
+    usage.add(latent + 5, latent + 5)
+    assert usage.facts("channel").reach == pytest.approx(1) and usage.facts("channel").deviations == pytest.approx([1, 3])
+    assert usage.facts("common").reach == pytest.approx(3 / math.sqrt(5)) and usage.facts("common").largest == 8
 
 
 def test_latents_that_are_not_finite_are_never_good():
     latent = torch.randn(8, 2, 4, 4)
     latent[0, 0, 0, 0] = math.inf
-    census = LatentCensus()
-    census.add(latent, latent)
-    facts = census.facts("channel")
+    usage = LatentStatistics()
+    usage.add(latent, latent)
+    facts = usage.facts("channel")
     found = replace(whole(), latent=facts)
     assert {each.about: each.level for each in judge(found)}["extreme latents"] != "good"
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["latent"]["reach"] is None
@@ -358,7 +358,7 @@ def whole(**changes):
     """An examination that pleases in every respect, with every number there is, and these changes."""
     facts = LatentFacts((4, 8, 8), [0.0] * 4, [1.0] * 4, 1.0, 5.0, 5.0, [1.0] * 4, 4)
     keys = {key for kind in registry.plugins("autoencoder") for key in kind.load().Config.model_fields} - {"type"}
-    good = Examination(
+    good = Evaluation(
         split="val",
         count=100,
         of=100,

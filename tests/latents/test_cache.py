@@ -17,7 +17,7 @@ from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.latents.items import Item
 from ldmctl.latents.reader import open_latents
-from ldmctl.latents.statistics import Tally
+from ldmctl.latents.statistics import RunningStatistics
 from ldmctl.latents.writer import checked_rows
 from ldmctl.stages.fit_diffusion import check_cache
 from ldmctl.stages.verify_cache import verify_cache
@@ -150,20 +150,20 @@ def test_whitened_latents_of_a_vqvae_have_mean_0_and_one_deviation_for_all(vqvae
 @pytest.mark.parametrize("split", [1, 7, 100])
 def test_statistics_do_not_depend_on_how_latents_arrive(split):
     latent = torch.randn(100, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e-3, 50.0])[:, None, None] + 300
-    tally = Tally()
+    running = RunningStatistics()
     for part in latent.split(split):
-        tally.add(part)
+        running.add(part)
     values = latent.double()
-    assert tally.statistics("channel").mean == pytest.approx(values.mean((0, 2, 3)).tolist(), rel=1e-12)
-    assert tally.statistics("channel").deviation == pytest.approx(values.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
+    assert running.statistics("channel").mean == pytest.approx(values.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert running.statistics("channel").deviation == pytest.approx(values.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
 
 
 def test_a_dead_channel_is_named():
-    tally = Tally()
-    tally.add(torch.randn(4, 3, 2, 2) * torch.tensor([1.0, 0.0, 1.0])[:, None, None])
+    running = RunningStatistics()
+    running.add(torch.randn(4, 3, 2, 2) * torch.tensor([1.0, 0.0, 1.0])[:, None, None])
     with pytest.raises(DataError, match=r"Latent channels \[1\] are the same for every picture"):
-        tally.statistics("channel")
-    assert tally.statistics("common")
+        running.statistics("channel")
+    assert running.statistics("common")
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 100])

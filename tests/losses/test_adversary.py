@@ -85,7 +85,7 @@ def test_a_discriminator_that_never_starts_is_an_error(start):
 
 def test_the_discriminator_learns_alone_and_then_its_weight_rises():
     adversary = Adversary(Adversarial(start=10, warmup=5, ramp=4, weight=0.8), 100)
-    assert [adversary.judges(step) for step in (9, 10, 99)] == [False, True, True]
+    assert [adversary.trains_discriminator(step) for step in (9, 10, 99)] == [False, True, True]
     assert [adversary.weight(step) for step in (9, 10, 14)] == [0, 0, 0]
     assert [adversary.weight(step) for step in (15, 16, 17, 18, 99)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
 
@@ -129,7 +129,7 @@ def watched(losses, steps):
         image = torch.zeros(1, 1, 2, 2, requires_grad=True)
         adversary.gradient({"pixel": image.sum() + losses(step)}, {"pixel": 1.0, "adversarial": 0.0}, image, step=step)
         if adversary.after_step(step):
-            assert not adversary.judges(step) and adversary.judges(step + 1) and adversary.weight(step + 1) > 0
+            assert not adversary.trains_discriminator(step) and adversary.trains_discriminator(step + 1) and adversary.weight(step + 1) > 0
             return step + 1
     return None
 
@@ -166,9 +166,9 @@ def test_the_step_of_auto_is_in_the_state():
     adversary = Adversary(Adversarial(start="auto", warmup=0), 100)
     adversary.begun.fill_(30)
     other = Adversary(Adversarial(start="auto", warmup=0), 100)
-    assert not other.judges(50)
+    assert not other.trains_discriminator(50)
     other.load_state_dict(adversary.state_dict())
-    assert other.judges(50) and not other.judges(29)
+    assert other.trains_discriminator(50) and not other.trains_discriminator(29)
 
 
 def judged(**keys):
@@ -177,7 +177,7 @@ def judged(**keys):
     nn.init.constant_(discriminator.weight, 0.5)
     adversary = Adversary(Adversarial(start=0, warmup=0, loss="lsgan", **keys), 10)
     made = torch.full((3, 1, 2, 2), 0.25, requires_grad=True)
-    loss, facts = adversary.judgement(lambda x: [discriminator(x)], made, torch.full((3, 1, 2, 2), 0.5), step=0)
+    loss, facts = adversary.discriminator_loss(lambda x: [discriminator(x)], made, torch.full((3, 1, 2, 2), 0.5), step=0)
     loss.backward()
     assert made.grad is None
     return discriminator, loss, facts
@@ -199,7 +199,7 @@ def test_the_generators_step_leaves_the_discriminator_without_gradient_and_froze
     discriminator = nn.Conv2d(1, 1, 2)
     adversary = Adversary(Adversarial(start=0, warmup=0), 10)
     made = torch.zeros(2, 1, 4, 4, requires_grad=True)
-    adversary.opinion(listed(discriminator), made).backward()
+    adversary.generator_loss(listed(discriminator), made).backward()
     assert made.grad.any() and all(p.grad is None for p in discriminator.parameters())
 
 
@@ -223,8 +223,8 @@ def test_augmentation_and_lecam_go_through_both_players(keys):
     adversary = Adversary(Adversarial(start=0, warmup=0, **keys), 10)
     made, image = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
     for step in range(2):
-        loss, facts = adversary.judgement(discriminator.requires_grad_(True), made, image, step=step)
+        loss, facts = adversary.discriminator_loss(discriminator.requires_grad_(True), made, image, step=step)
         adversary.after_step(step)
         assert loss.isfinite() and ("lecam" in facts) == ("lecam" in keys)
-    adversary.opinion(discriminator, made).backward()
+    adversary.generator_loss(discriminator, made).backward()
     assert made.grad.any()

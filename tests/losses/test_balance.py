@@ -20,11 +20,11 @@ def picture() -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
 
 
 def three_losses(image, target, loudness=1.0):
-    opinion = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    generator_loss = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
     return {
         "pixel": (image - target).abs().mean(),
         "perceptual": (image - target).pow(4).mean(),
-        "adversarial": loudness * (opinion * image).mean(),
+        "adversarial": loudness * (generator_loss * image).mean(),
     }
 
 

@@ -96,8 +96,8 @@ def test_the_generators_gradient_does_not_leak_into_the_discriminators_step(tiny
     heard, facts = one_step(tiny, loss)
     alone, silent = one_step(tiny, loss, "adversarial.weight=0")
     assert "adversarial" in facts and "adversarial" not in silent
-    for name, gradient in gradients(heard.critic).items():
-        torch.testing.assert_close(gradient, gradients(alone.critic)[name], msg=name)
+    for name, gradient in gradients(heard.discriminator).items():
+        torch.testing.assert_close(gradient, gradients(alone.discriminator)[name], msg=name)
         assert gradient.any()
 
 
@@ -220,7 +220,7 @@ def counted(module):
 def test_a_step_runs_the_autoencoder_once_and_the_discriminator_twice(tiny):
     config = settled(tiny("fit-ae", *CRITIC, "loop.steps=8"), {})
     parts = build_parts(config, None, CPU)
-    runs, looks = counted(parts.model.module), counted(parts.critic.module)
+    runs, looks = counted(parts.model.module), counted(parts.discriminator.module)
     objective.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
     assert runs == [8], "once for both players"
     assert looks == [8, 16], "once to teach, once to learn, real and made pictures together"
@@ -229,14 +229,14 @@ def test_a_step_runs_the_autoencoder_once_and_the_discriminator_twice(tiny):
 def test_before_its_start_the_discriminator_costs_nothing(tiny):
     config = settled(tiny("fit-ae", *CRITIC, "adversarial.start=6", "adversarial.warmup=0", "loop.steps=8"), {})
     parts = build_parts(config, None, CPU)
-    looks = counted(parts.critic.module)
+    looks = counted(parts.discriminator.module)
     facts = objective.backward(parts, config, torch.zeros(8, 3, 16, 16), 5, 1.0, CPU, last=True)
     assert looks == [] and not {"adversarial", "discriminator/loss"} & facts.keys()
 
 
 def test_the_default_discriminator_joins_late_and_has_no_batch_norm(tiny):
     parts, _ = one_step(tiny)
-    assert not [each for each in parts.critic.module.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    assert not [each for each in parts.discriminator.module.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
     assert tiny("fit-ae").adversarial.start == 0.5
 
 

@@ -224,7 +224,7 @@ def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, 
     config, manifest, heard = tiny("fit-diffusion", below={"latents": "nowhere"}), read(sorted_cache), []
     codec = Codec(load_autoencoder(sorted_cache / "autoencoder.safetensors", HOST)[0], HOST, manifest.statistics)
 
-    def network(x, told, labels, dropped):
+    def network(x, timesteps, labels, dropped):
         heard.extend(labels.tolist())
         return torch.zeros_like(x)
 
