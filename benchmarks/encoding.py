@@ -121,7 +121,7 @@ def prepare(work: dict[str, Any]) -> None:
 
 
 def encoded(work: dict[str, Any], which: str) -> dict[str, Any]:
-    """The command on one of the folders, begun anew."""
+    """The command on one of the folders, begun again."""
     keys = [f"image.size={SIDE}", f"batch={work['batch']}", "--device", work["device"]]
     words = ["encode-dataset", "--run", "ae", "--data", which, "--out", f"cache-{which}", "--overwrite", "-q"]
     done = command(*words, *keys, cwd=Path(work["folder"]))

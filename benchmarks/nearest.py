@@ -128,7 +128,7 @@ def peak(work: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     mark = Path("/proc/self/clear_refs")
     if mark.exists():
-        mark.write_text("5")  # the kernel's high-water mark begins anew
+        mark.write_text("5")  # the kernel's high-water mark starts over
     before = most_held()
     work()
     return most_held() - before

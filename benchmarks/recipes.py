@@ -5,7 +5,7 @@ LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/recipes.py FOLDER [--steps 1500]
 FOLDER is what `benchmarks/mnist.py FOLDER` left: its autoencoder and its cache. Every recipe trains the U-Net of the MNIST preset for as
 many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by benchmarks/judge.py. Three
 recipes are run with two seeds each: a difference smaller than between two seeds says nothing. Distances of fewer than 5,000 samples are to be
-compared with each other only. Results are written after each recipe, so an interrupted table goes on; a folder of its own keeps each run.
+compared with each other only. Results are written after each recipe, so an interrupted table continues; a folder of its own keeps each run.
 Each number of steps has its own table, `results/recipes_STEPS.json`.
 """
 

@@ -45,7 +45,7 @@ def fit_ae(
     precision: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Fit an autoencoder to pictures, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
+    """Fit an autoencoder to pictures, or continue -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_ae import fit_ae as stage
 
     flags = {"autoencoder": ae, "init": text(init), "data": text(data), "machine": {"device": device, "precision": precision}}
@@ -87,7 +87,7 @@ def fit_diffusion(
     precision: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Fit a denoiser to a cache, or go on with it -> {"run", "model", "steps", "val/...": ...}."""
+    """Fit a denoiser to a cache, or continue -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}

@@ -49,7 +49,7 @@ class MemoryShortage(LdmctlError):
 
 
 class Stopped(LdmctlError):
-    """A signal arrived and everything is saved; the same command goes on."""
+    """A signal arrived and everything is saved; the same command continues."""
 
     exit_code = 75
 

@@ -1,4 +1,4 @@
-"""The five verbs from Python: one after the other on drawn shapes, each beginning where the one before ended."""
+"""The five verbs from Python: one after the other on drawn shapes, each starting where the previous one ended."""
 
 import subprocess
 import sys

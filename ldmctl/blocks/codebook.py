@@ -205,7 +205,7 @@ class Codebook(nn.Module):
         return len(points) > 0
 
     def _begin(self, which: Any, codes: Tensor, count: Tensor | float) -> None:
-        """Let the moving averages of some codes begin anew, as those of so many features per step; the next update moves them from there."""
+        """Let the moving averages of some codes start over, as those of so many features per step; the next update moves them from there."""
         if self.averages:
             self.counts[which] = count
             self.sums[which] = codes.to(self.sums.dtype) * self.counts[which][:, None]

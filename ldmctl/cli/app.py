@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Train latent diffusion models from scratch on your own pictures.\n\n"
-    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each beginning where the one before ended; eval-lpips measures. "
+    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each starting where the previous one ended; eval-lpips measures. "
     "`ldmctl quickstart` shows the whole chain in minutes.",
 )
 app.command("fit-ae")(fit_ae.command)

@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Encode every picture once into a cache of latents. Data defaults to that of the run.
 
-    The same command again goes on where it stopped, and takes up pictures that were added, changed or removed since.
+    The same command again continues where it stopped, and takes up pictures that were added, changed or removed since.
     """
     if verify:
         check(out, options.Manner(json, quiet, verbose))

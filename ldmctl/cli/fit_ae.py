@@ -14,7 +14,7 @@ Autoencoder = Annotated[
 ]
 Init = Annotated[
     str | None,
-    typer.Option("--init", help="Weights to begin with: a run (runs/ae, runs/ae@best) or a folder that diffusers saved."),
+    typer.Option("--init", help="Weights to start from: a run (runs/ae, runs/ae@best) or a folder that diffusers saved."),
 ]
 
 

@@ -33,7 +33,7 @@ def complete_plugin(kind: str) -> Callable[[str], list[str]]:
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the config, such as loop.steps=500.")]
 ConfigName = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name (`ldmctl configs list`) or a YAML file.")]
 Data = Annotated[str | None, typer.Option("--data", help="A name in configs/data, or a folder of pictures.", autocompletion=complete_data)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew: delete what an earlier run left in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over: delete what an earlier run left in --out.")]
 Device = Annotated[Literal["auto", "cuda", "mps", "cpu"] | None, typer.Option("--device", help="Where to compute.")]
 Precision = Annotated[Literal["auto", "bf16", "fp32", "fp16"] | None, typer.Option("--precision", help="Numbers that networks compute in.")]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine to train on, one process each.")]

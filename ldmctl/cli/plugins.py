@@ -1,4 +1,4 @@
-"""ldmctl plugins: list, show, check and begin plugins."""
+"""ldmctl plugins: list, show, check and create plugins."""
 
 import inspect
 from pathlib import Path
@@ -14,7 +14,7 @@ from ldmctl.config.base import PluginConfig
 from ldmctl.config.documents import parse_override
 from ldmctl.errors import ConfigError, PluginError
 
-app = typer.Typer(no_args_is_help=True, help="Look at plugins, check them, begin a new one.")
+app = typer.Typer(no_args_is_help=True, help="Look at plugins, check them, create a new one.")
 Kind = Annotated[str, typer.Argument(help="autoencoder, discriminator, schedule, ...")]
 Name = Annotated[str, typer.Argument(help="The name it is registered under.")]
 
@@ -74,7 +74,7 @@ def new(
     name: Annotated[str, typer.Argument(help="The name it will be registered under, such as my-schedule.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [default: ldmctl-NAME].")] = None,
 ) -> None:
-    """Write a package with one working plugin to begin from."""
+    """Write a package with one working plugin to start from."""
     from ldmctl.template.package import write_package
 
     folder = out or Path(f"ldmctl-{name}")

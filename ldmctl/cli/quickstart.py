@@ -24,7 +24,7 @@ def command(
     console = Console(quiet=quiet or json)
     ae, cache, ldm, samples = (str(out / name) for name in ("runs/ae", "cache", "runs/ldm", "samples"))
     results = {}
-    console.say("The whole chain on `shapes`: coloured shapes, drawn on the fly. Stop it when you like; the same command goes on.")
+    console.say("The whole chain on `shapes`: coloured shapes, drawn on the fly. Stop it when you like; the same command continues.")
     for verb, words, why in (
         (fit_ae, ["--data", "shapes", "--out", ae], "fits an autoencoder: pictures to small latents and back"),
         (eval_lpips, ["--run", ae, "perceptual=null"], "measures its reconstructions of pictures it has not seen"),

@@ -71,7 +71,7 @@ def read_config(folder: Path) -> Raw:
         raise MismatchError(f"{file} cannot be read: {error}") from None
     name = given.get("_class_name") if isinstance(given, dict) else None
     if name not in OWN:
-        raise ConfigError(f"{file} describes {name or 'no model of diffusers'}; ldmctl begins with {' or '.join(OWN)}.")
+        raise ConfigError(f"{file} describes {name or 'no model of diffusers'}; ldmctl starts from {' or '.join(OWN)}.")
     config = SHARED | OWN[name] | given
     for key, value, wanted in _checks(config):
         if value != wanted:

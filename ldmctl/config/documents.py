@@ -24,11 +24,11 @@ class _Yaml12(yaml.SafeLoader):
     """YAML whose numbers and booleans are those of YAML 1.2: 1e-4 is a number, `no` and `on` are words. A key stands once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """The dict of a mapping node; a key that stands twice is an error with its line."""
+        """The dict of a mapping node; a key that appears twice is an error with its line."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} appears twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 

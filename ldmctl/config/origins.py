@@ -11,7 +11,7 @@ from ldmctl.errors import ConfigError, MismatchError, with_article
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights to begin with."""
+    """Weights to start from."""
 
     name: str  # as the user wrote it
     file: Path  # a safetensors file
@@ -30,7 +30,7 @@ def find(name: str) -> Origin:
     file = _file_of(name)
     header = _header(file)
     if header.get("kind") != "autoencoder":
-        raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder to begin with.")
+        raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder to start from.")
     image = header.get("image", {}) | {"channels": header["context"]["image_channels"]}
     return Origin(name, file, {"autoencoder": header["config"], "image": image})
 
@@ -47,7 +47,7 @@ def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = Fals
             return kept
         raise
     if out is not None and Path(out).expanduser().resolve() in origin.file.resolve().parents[:2]:  # snapshots/ is one deeper
-        raise ConfigError(f"A run cannot begin with its own weights: init is {name} and --out is {out}. Name another --out.")
+        raise ConfigError(f"A run cannot start from its own weights: init is {name} and --out is {out}. Name another --out.")
     return origin.layer
 
 
@@ -70,7 +70,7 @@ def _file_of(name: str) -> Path:
     folder = Path(stem).expanduser()
     if not folder.is_dir():
         raise MismatchError(
-            f"There is no {folder} to begin with. init is a run folder of fit-ae (runs/ae, runs/ae@best), one of its files, "
+            f"There is no {folder} to start from. init is a run folder of fit-ae (runs/ae, runs/ae@best), one of its files, "
             f"or a folder that diffusers saved; models on a hub are downloaded first."
         )
     if not snapshot and (folder / "autoencoder.safetensors").exists() and not (folder / "model.safetensors").exists():
@@ -82,7 +82,7 @@ def _file_of(name: str) -> Path:
         hint = (
             f" Snapshots: {', '.join(there) or 'none'}." if snapshot else " It is no run of fit-ae with a save, nor a model of diffusers."
         )
-        raise MismatchError(f"{folder} has no {file.relative_to(folder)} to begin with.{hint}")
+        raise MismatchError(f"{folder} has no {file.relative_to(folder)} to start from.{hint}")
     return file
 
 

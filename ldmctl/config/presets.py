@@ -91,7 +91,7 @@ def _origin(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -
     slot, there = wish.get("autoencoder"), layer["autoencoder"]["type"]
     if isinstance(slot, dict) and slot.get("type", there) != there:
         raise ConfigError(
-            f"{init} holds {with_article(there)}, and {with_article(str(slot['type']))} is asked for. Leave out --ae, or begin without --init."
+            f"{init} holds {with_article(there)}, and {with_article(str(slot['type']))} is asked for. Leave out --ae, or start without --init."
         )
     return {key: value for key, value in layer.items() if key not in ("data", "dataset") or not asked.get("data")}
 

@@ -117,7 +117,7 @@ def judge_labels(gains: Tensor, wrong: float | None, trained: str) -> tuple[Verd
     gain, error = float(gains.mean()), float(gains.std() / math.sqrt(len(gains)))
     longer = "more loop.steps, or another loop.lr"
     if wrong is not None and wrong > WRONG[0]:
-        again = "encode-dataset again, which writes labels anew without encoding, then fit-diffusion"
+        again = "encode-dataset again, which rewrites labels without encoding, then fit-diffusion"
         said = f"{wrong:.0%} of the cached labels are not those of their pictures; {again}"
         return "broken" if wrong > WRONG[1] else "weak", said, again
     if not math.isfinite(gain):

@@ -91,7 +91,7 @@ def whiten(lineage: Lineage) -> tuple[Link, list[Row]]:
     if off:
         channels = f"channel{'s' if len(off) > 1 else ''} {', '.join(map(str, off[:8]))}{', ...' if len(off) > 8 else ''}"
         text += f" where the network wants 0 and 1, by {channels}: noise levels mean something else there.{others}"
-        return Link("whiten", "broken" if broken else "weak", text, worst, f"fit to the cache anew, {again}", facts), []
+        return Link("whiten", "broken" if broken else "weak", text, worst, f"train again on the cache, {again}", facts), []
     if others:
         return Link("whiten", "weak", f"{text}: close enough.{others}", worst, f"fit to the cache as it is now, {again}", facts), []
     return Link("whiten", "good", f"{text}, by the cache's own statistics and autoencoder.", worst, facts=facts), []
@@ -105,5 +105,7 @@ def other_autoencoder(lineage: Lineage) -> Link | None:
         return Link("whiten", "broken", text, change="put the autoencoder.safetensors of its cache beside the model")
     if lineage.manifest is not None and lineage.manifest.autoencoder["fingerprint"] != own:
         text = f"{lineage.cache} was encoded by another autoencoder than the run was fitted with, so nothing here fits together."
-        return Link("whiten", "broken", text, change=f"fit to it anew, ldmctl fit-diffusion --latents {lineage.cache} --out another folder")
+        return Link(
+            "whiten", "broken", text, change=f"train again on it, ldmctl fit-diffusion --latents {lineage.cache} --out another folder"
+        )
     return None

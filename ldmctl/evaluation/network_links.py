@@ -153,7 +153,7 @@ def average(lineage: Lineage) -> tuple[Link, list[Row]]:
     try:
         raw = raw_network(lineage)
         if moved is not None and initial is not None and (fault := strayed(held, initial, raw.state_dict())):
-            another = "take another snapshot (--run FOLDER@best), or fit anew"
+            another = "take another snapshot (--run FOLDER@best), or train again"
             return Link("average", "broken", f"{fault}: they are no average of this run; {another}.", change=another, facts=facts), []
         ratio, sigma = raw_against_average(lineage, raw)
     except MismatchError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.latents import manifest as manifests
-from ldmctl.latents import writer as shards
+from ldmctl.latents import writer
 from ldmctl.latents.items import Item, label_counts, read_items
 from ldmctl.latents.layout import Layout
 from ldmctl.latents.manifest import FORMAT, Manifest, Shard
@@ -68,7 +68,7 @@ def save(
     with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
         shutil.copyfile(source, temporary)
     weights.write_text(run.folder / "latents.json", json.dumps(manifest, indent=1) + "\n")
-    shards.sweep(run.folder, [shard.file for row in rows.values() for shard in row], splits=list(splits))
+    writer.sweep(run.folder, [shard.file for row in rows.values() for shard in row], splits=list(splits))
     return manifests.read(run.folder)
 
 

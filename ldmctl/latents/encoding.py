@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
-from ldmctl.latents import writer as shards
+from ldmctl.latents import writer
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.items import Item
 from ldmctl.latents.layout import Layout
@@ -77,7 +77,7 @@ def landed(batch: Encoded) -> Rows:
 
 
 def one_behind(stream: Iterator[T]) -> Iterator[T]:
-    """The same things, each given when the next one has been begun: the device never waits for the host."""
+    """The same things, each given when the next one has been started: the device never waits for the host."""
     before: list[T] = []
     for each in stream:
         yield from before
@@ -85,7 +85,7 @@ def one_behind(stream: Iterator[T]) -> Iterator[T]:
     yield from before
 
 
-def drawing(target: Target, codec: Codec) -> shards.Draw | None:
+def drawing(target: Target, codec: Codec) -> writer.Draw | None:
     """How latents are drawn for the statistics: from what is stored, with noise that depends on what the shard holds; None in val."""
     return partial(draw, codec) if target.split == "train" else None
 

@@ -42,7 +42,7 @@ def of_cache(manifest: Manifest) -> dict[str, Any]:
 
 
 def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
-    """A run that began on other latents goes on with these only if that is `accepted` and they are of the same space: MismatchError."""
+    """A run that began on other latents continues on these only if that is `accepted` and they are of the same space: MismatchError."""
     now = of_cache(manifest)
     if record.get("cache") is None:
         return
@@ -55,11 +55,13 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
         f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents"
         for items in (record.get("cache_items", {}), now["cache_items"])
     ]
-    changed = f"The cache has changed since {folder} was begun: " + (
-        "encoded anew." if same else f"it had {counts[0]}, now it has {counts[1]}."
+    changed = f"The cache has changed since {folder} was started: " + (
+        "encoded again." if same else f"it had {counts[0]}, now it has {counts[1]}."
     )
     if other or moved > MOVED:
         what = "autoencoder, preparation or classes are others" if other else f"statistics have moved by up to {moved:.2%} of a deviation"
-        raise MismatchError(f"{changed} Its {what}, so what was learned does not fit. Begin anew: --out another folder, or --overwrite.")
+        raise MismatchError(f"{changed} Its {what}, so what was learned does not fit. Start over: --out another folder, or --overwrite.")
     if not accepted:
-        raise MismatchError(f"{changed} Go on with what it has now: --accept-data. Or begin anew: --out another folder, or --overwrite.")
+        raise MismatchError(
+            f"{changed} Continue with what it holds now: --accept-data. Or start over: --out another folder, or --overwrite."
+        )

@@ -1,4 +1,4 @@
-"""What a cache of latents shall hold, laid out from the pictures and from what is there, before anything is encoded."""
+"""What a cache of latents will hold, laid out from the pictures and from what is there, before anything is encoded."""
 
 import hashlib
 import json
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.latents import items
+from ldmctl.latents import items, writer
 from ldmctl.latents import manifest as manifests
-from ldmctl.latents import writer as shards
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Manifest, Shard
@@ -28,7 +27,7 @@ from ldmctl.training.engine import Engine
 
 @dataclass(frozen=True)
 class Layout:
-    """What the cache shall hold; the same on every rank."""
+    """What the cache will hold; the same on every rank."""
 
     preparation: dict[str, Any]
     before: Manifest | None  # the finished cache that is brought up to date
@@ -109,7 +108,7 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
         layout = plan({})  # pictures that could not be read get another chance
     finished = [target for target in layout.todo if is_finished(run.folder, target, stamps[target.split], notes[target.split])]
     there = [shard.file for row in (before.splits.values() if before else []) for shard in row]
-    shards.sweep(run.folder, [*there, *(target.file for target in finished)], splits=list(splits))
+    writer.sweep(run.folder, [*there, *(target.file for target in finished)], splits=list(splits))
     return replace(layout, finished=finished)
 
 

@@ -125,7 +125,7 @@ def read(folder: str | Path) -> Manifest:
     if not file.exists():
         verb = _verb_of(file.parent)
         if verb == "encode-dataset":
-            raise MismatchError(f"{file.parent} is a cache that was begun and not finished; run the same `ldmctl encode-dataset` again.")
+            raise MismatchError(f"{file.parent} is a cache that was started and not finished; run the same `ldmctl encode-dataset` again.")
         if verb == "fit-ae":
             raise MismatchError(
                 f"{file.parent} is a run of fit-ae, no cache of latents. `ldmctl encode-dataset --run {file.parent}` makes one."

@@ -1,6 +1,6 @@
-"""Which shards a split shall have: those that may stay, and those to be written.
+"""Which shards a split will have: those that may stay, and those to be written.
 
-What a shard shall hold is planned first, and its header says so by a hash: an
+What a shard will hold is planned first, and its header says so by a hash: an
 interrupted command that plans the same keeps the shards that are there. Items
 that are new stand behind those that were there, so that adding ten pictures
 touches one shard of a million's; training draws its own order.
@@ -61,7 +61,7 @@ def plan_split(
     identity: str,
     leave: Sequence[str] = (),
 ) -> list[Shard | Target]:
-    """The shards that a split shall have: those that may stay, and those to be written.
+    """The shards that a split will have: those that may stay, and those to be written.
 
     `stamps` are those of the pictures, `note` says what is known of one of them now,
     `stored` are the shards there are. A shard has up to `size` pictures. `identity`

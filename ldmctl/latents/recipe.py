@@ -7,14 +7,14 @@ from ldmctl.latents.manifest import Manifest, _record
 
 
 def _first_latents(folder: Path) -> int | None:
-    """How many latents the run in a folder began with; None where no run can go on."""
+    """How many latents the run in a folder began with; None where there is no run to resume."""
     return _record(folder).get("first_latents") if (folder / "state.safetensors").exists() else None
 
 
 def recipe(manifest: Manifest, out: str | Path | None = None, *, overwrite: bool = False) -> Raw:
     """Keys of fit-diffusion that follow from the latents: a network for their shape and number, and the conditioner.
 
-    A run that goes on in `out` keeps the network for as many latents as it began with.
+    A resumed run in `out` keeps the network for as many latents as it began with.
     """
     side = max(manifest.latent[1:])
     levels = 1 + sum(side >= least for least in (7, 14, 28))

@@ -9,9 +9,9 @@ deleted.
 The name `features` [n,tokens,width] is reserved for what a frozen encoder says of
 each picture. Nothing here computes it and readers pass it over, but rows that are
 copied into a new shard keep theirs where all rows of it have some. Whoever adds
-it to a shard writes its sha256 into latents.json anew.
+it to a shard writes its sha256 into latents.json again.
 
-What a shard shall hold is planned first, and its header says so by a hash: an
+What a shard will hold is planned first, and its header says so by a hash: an
 interrupted command that plans the same keeps the shards that are there. Items
 that are new stand behind those that were there, so that adding ten pictures
 touches one shard of a million's; training draws its own order.

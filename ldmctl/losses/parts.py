@@ -36,27 +36,27 @@ class Parts:
 
 
 def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:
-    """(perceptual loss or None, config). Where its weights cannot be had and the config allows it, training goes on without and says so.
+    """(perceptual loss or None, config). Where its weights cannot be had and the config allows it, training continues without and says so.
 
-    A run that goes on, which has a `record`, keeps its losses: begun without, it stays so; begun with it, it needs the weights.
+    A resumed run, which has a `record`, keeps its losses: started without, it stays so; started with it, it needs the weights.
     """
     if config.perceptual is None:
         return None, config
     if record and record.get("perceptual_skipped") and config.losses.perceptual_missing == "skip":
         console.warn(
-            f"This run was begun WITHOUT the perceptual loss {config.perceptual.type!r}, whose weights were missing, and goes on so."
+            f"This run was started WITHOUT the perceptual loss {config.perceptual.type!r}, because its weights were missing, and continues without it."
         )
         return None, config.model_copy(update={"perceptual": None})
     try:
         built = registry.build("perceptual", config.perceptual, image_channels=config.image.channels)
     except MissingError as error:
         if record is not None:
-            raise type(error)(f"{error}\n  A run that goes on keeps its losses, so this one cannot be left out now.") from None
+            raise type(error)(f"{error}\n  A resumed run keeps its losses, so this one cannot be left out now.") from None
         if config.losses.perceptual_missing == "error":
             raise type(error)(
                 f"{error}\n  or train without it, for blurrier pictures: perceptual=null, or losses.perceptual_missing=skip"
             ) from None
-        console.warn(f"Training goes on WITHOUT the perceptual loss {config.perceptual.type!r}; expect blurrier pictures. {error}")
+        console.warn(f"Training continues WITHOUT the perceptual loss {config.perceptual.type!r}; expect blurrier pictures. {error}")
         return None, config.model_copy(update={"perceptual": None})
     return built.to(engine.device), config
 

@@ -59,7 +59,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _settle(_: int) -> None:
-    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one shall answer."""
+    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one answers."""
     info: Any = get_worker_info()
     info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
 """Between the stages: every picture through the encoder once, into a cache of latents and their statistics.
 
-What the cache shall hold is laid out first, from the pictures and from what is
-there: `layout` and `shards` say how. So an interrupted command goes on, and a finished cache
+What the cache will hold is laid out first, from the pictures and from what is
+there: `layout` and `shards` say how. So an interrupted command continues, and a finished cache
 takes up pictures that were added, changed or removed, by the same five steps.
 Ranks share the shards to be written; the first one plans, and writes latents.json.
 """
@@ -14,7 +14,7 @@ from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console, duration
 from ldmctl.errors import DataError, MismatchError, Stopped
 from ldmctl.latents import manifest as manifests
-from ldmctl.latents import writer as shards
+from ldmctl.latents import writer
 from ldmctl.latents.background import Background
 from ldmctl.latents.codec import Codec, autoencoder_fingerprint, load_autoencoder
 from ldmctl.latents.commit import save
@@ -37,7 +37,7 @@ SPLITS = ("train", "val")
 
 
 def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, overwrite: bool = False) -> dict[str, Any]:
-    """Fill the cache `out` with the latents of a data set, or bring it up to date; the same call goes on where it stopped."""
+    """Fill the cache `out` with the latents of a data set, or bring it up to date; the same call continues where it stopped."""
     # Build the parts.
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-ae")
@@ -85,14 +85,14 @@ def encode(
     if layout.finished:
         console.say(f"{len(layout.finished)} of {len(layout.finished) + len(layout.todo)} shards are there from before.")
     with (
-        Background(waiting=0 if engine.device.type == "cpu" else 2) as writer,
+        Background(waiting=0 if engine.device.type == "cpu" else 2) as background,
         console.bar("encoding", sum(len(target.new) for target in mine)) as bar,
     ):
         for target in layout.finished[engine.rank :: engine.world]:
-            writer.put(shards.describe, run.folder / target.file, drawing(target, codec))
+            background.put(writer.describe, run.folder / target.file, drawing(target, codec))
         for target in mine:
-            if not target.new:  # rows are left out or described anew
-                writer.put(shards.write, run.folder, target, [], drawing(target, codec))
+            if not target.new:  # rows are left out or described again
+                background.put(writer.write, run.folder, target, [], drawing(target, codec))
         stream = one_behind(encoded(config, layout, mine, splits, codec))
         for turn in range(turns):
             if (batch := next(stream, None)) is not None:
@@ -102,14 +102,14 @@ def encode(
                 noted[batch.target.split] = len(met)
                 done += batch.asked
                 if batch.last:
-                    writer.put(shards.write, run.folder, batch.target, parts, drawing(batch.target, codec))
+                    background.put(writer.write, run.folder, batch.target, parts, drawing(batch.target, codec))
                     run.update(step=run.record.get("step", 0) + 1)  # there is something to lose now
                     parts = []
                 show(bar, done, time.monotonic() - began)
             if agreed_to_stop(signals, engine, turn, last=turn == turns - 1):
-                writer.results()
+                background.results()
                 raise Stopped(stopped(run, done, layout))
-        found = writer.results()
+        found = background.results()
     if done:
         spent = time.monotonic() - began
         console.say(f"{done:,} pictures encoded in {duration(spent)}, {done / max(spent, 1e-9):,.0f} pictures/s.")
@@ -136,7 +136,7 @@ def stopped(run: Run, done: int, layout: Layout) -> str:
     """What is said when a signal ended it."""
     there = len(layout.finished) + sum((run.folder / target.file).exists() for target in layout.todo)
     of = f"{there} of {len(layout.finished) + len(layout.todo)} shards are finished"
-    return f"Stopped after {done:,} pictures; {of}. The same command {'goes on' if there else 'begins it anew'}."
+    return f"Stopped after {done:,} pictures; {of}. The same command {'continues' if there else 'starts over'}."
 
 
 # -- ranks -----------------------------------------------------------------------
@@ -197,6 +197,6 @@ def say_saved(run: Run, layout: Layout, manifest: Manifest, console: Console) ->
     if result["drift"] > DRIFT and run.writes:
         console.warn(
             f"The statistics of the latents have drifted by {result['drift']:.1%} of a deviation since they were frozen. Latents are whitened "
-            "by the frozen ones, which models of this cache carry. To measure anew, and then train anew: ldmctl encode-dataset --overwrite."
+            "by the frozen ones, which models of this cache carry. To measure them again, and then to train again: ldmctl encode-dataset --overwrite."
         )
     return result

@@ -40,7 +40,7 @@ JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at a
 
 
 def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool = False) -> dict[str, Any]:
-    """Fit an autoencoder and leave it in the run folder `out`; the same call goes on where it stopped."""
+    """Fit an autoencoder and leave it in the run folder `out`; the same call continues where it stopped."""
     # Build the parts.
     engine = engines.start(config.machine)
     mine = engine.share(config.loop.batch)
@@ -66,7 +66,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads)
     with run:
         skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
-        run.update(shares={**shares, **before}, perceptual_skipped=skipped)  # as it was begun, however it is gone on with
+        run.update(shares={**shares, **before}, perceptual_skipped=skipped)  # as it was started, however it is gone on with
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:

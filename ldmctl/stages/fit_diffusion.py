@@ -46,7 +46,7 @@ PREVIEWED = 4  # pictures of a preview that are decoded together
 def fit_diffusion(
     config: FitDiffusion, out: str | Path, *, console: Console, overwrite: bool = False, accept_data: bool = False
 ) -> dict[str, Any]:
-    """Fit a denoiser to a cache and leave it in the run folder `out`; the same call goes on where it stopped.
+    """Fit a denoiser to a cache and leave it in the run folder `out`; the same call continues where it stopped.
 
     A cache whose items have changed since is a MismatchError, unless `accept_data`.
     """

@@ -83,7 +83,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
             bar.advance(len(seeds) - len(missing) + first + len(chunk), amount=first + len(chunk))
             if signals.asked and first + len(chunk) < len(missing):
                 raise Stopped(
-                    f"Stopped after {first + len(chunk)} of {len(missing)} pictures, which are in {folder}. The same command goes on."
+                    f"Stopped after {first + len(chunk)} of {len(missing)} pictures, which are in {folder}. Run the same command to continue."
                 )
 
     # Say where.

@@ -1,4 +1,4 @@
-"""What the first stage begins with: weights of a run or of diffusers, and which part of them is trained on."""
+"""What the first stage starts from: weights of a run or of diffusers, and which part of them is trained on."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def load_initial(init: str, autoencoder: nn.Module, config: FitAE) -> list[str]:
     autoencoder.load_state_dict(tensors, strict=False)
     scales = [f"{key}={origin.published[key]}" for key in SCALES if origin.published.get(key) is not None]
     return [
-        f"Training begins with the weights of {init}." + (f" Keys that differ from it: {'; '.join(changed)}." if changed else ""),
+        f"Training starts from the weights of {init}." + (f" Keys that differ from it: {'; '.join(changed)}." if changed else ""),
         *([f"Its {' and '.join(scales)} are left out: latents are scaled by statistics that encode-dataset measures."] if scales else []),
     ]
 

@@ -142,7 +142,9 @@ def open_run(
 def _refuse_other(folder: Path, config: Config) -> bool:
     """Whether there is a run to resume; one with another config is a MismatchError that names the keys."""
     if (folder / "state.safetensors").exists() and not (folder / "config.yaml").exists():
-        raise MismatchError(f"{folder} holds a run whose config.yaml is gone, so nobody knows whether this command is its own. {WAYS}")
+        raise MismatchError(
+            f"{folder} holds a run whose config.yaml is gone, so it cannot be checked that this command belongs to it. {WAYS}"
+        )
     if not (folder / "run.json").exists() or not (folder / "config.yaml").exists():
         return False
     record = _record(folder)

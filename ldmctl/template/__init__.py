@@ -1,1 +1,1 @@
-"""A working plugin of each kind, to begin a new one from: `ldmctl plugins new KIND NAME`."""
+"""A working plugin of each kind, to start a new one from: `ldmctl plugins new KIND NAME`."""

@@ -1,4 +1,4 @@
-"""A package with one working plugin, to begin a new one from: `ldmctl plugins new KIND NAME`.
+"""A package with one working plugin, to start a new one from: `ldmctl plugins new KIND NAME`.
 
 Each file beside this one is such a plugin, whole and checked like all others,
 whose class is called `Template`. What is written is its source under another name.

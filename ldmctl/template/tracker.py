@@ -10,7 +10,7 @@ from ldmctl.config import PluginConfig
 
 
 class Template:
-    """Appends a line for each number and each picture; a run that goes on adds to the same file."""
+    """Appends a line for each number and each picture; a resumed run adds to the same file."""
 
     class Config(PluginConfig):
         file: str = Field("metrics.csv", description="the file's name inside the run folder")

@@ -63,7 +63,7 @@ def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int
 
 
 def _check_hidden(model: Any, x: Tensor, timestep: Tensor, condition: Condition | None) -> None:
-    """Tokens after any block, beside the very prediction of `forward`, with gradients to all that is before them."""
+    """Tokens after any block, beside the exact prediction of `forward`, with gradients to all that is before them."""
     depth, grid = getattr(model, "depth", None), getattr(model, "grid", None)
     expect(is_whole(depth), f"depth is {depth!r}, and must be how many blocks forward_with_hidden can look behind")
     rows_and_columns = isinstance(grid, tuple) and len(grid) == 2 and all(map(is_whole, grid))

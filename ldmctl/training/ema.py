@@ -96,8 +96,8 @@ class PowerAverages:
         mine = self.state(prefix)
         if not mine.keys() <= state.keys():
             raise MismatchError(
-                "This run was begun without loop.keep.averages, and a power average begins with the first step. "
-                "Take loop.keep.averages=0, or train anew: another --out, or --overwrite."
+                "This run was started without loop.keep.averages, and a power average begins with the first step. "
+                "Take loop.keep.averages=0, or start over: another --out, or --overwrite."
             )
         for name, value in mine.items():
             if value.shape != state[name].shape:

@@ -75,16 +75,16 @@ class Training:
         if saved is None:
             if resumed and model.exists():
                 raise MismatchError(
-                    f"{self.run.folder} holds a trained model, but its state.safetensors is gone, so it cannot go on. "
-                    "To train anew: another folder (--out), or --overwrite, which deletes the model."
+                    f"{self.run.folder} holds a trained model, but its state.safetensors is gone, so it cannot be resumed. "
+                    "To start over: another folder (--out), or --overwrite, which deletes the model."
                 )
             self.run.cut_metrics(0)
             return
         tensors, scalars = saved
         if self.loop.decay == "cosine" and scalars["steps"] != self.loop.steps:
             raise MismatchError(
-                f"{self.run.folder} was begun with loop.steps={scalars['steps']} and its cosine learning rate ends there, so it cannot go on to "
-                f"{self.loop.steps}. Take loop.steps={scalars['steps']}, or begin a run that can be prolonged: loop.decay=constant or inverse-sqrt, in another --out."
+                f"{self.run.folder} was started with loop.steps={scalars['steps']} and its cosine learning rate ends there, so it cannot be extended to "
+                f"{self.loop.steps}. Take loop.steps={scalars['steps']}, or start a run that can be extended: loop.decay=constant or inverse-sqrt, in another --out."
             )
         for name, learner in self.learners.items():
             learner.restore(name, tensors)
@@ -133,7 +133,9 @@ class Training:
                 )
             if stop and not last:
                 self.engine.barrier()  # a rank that ends early has the others ended by torchrun
-                raise Stopped(f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. The same command goes on.")
+                raise Stopped(
+                    f"Stopped after step {self.done:,} of {self.loop.steps:,}; everything is saved. Run the same command to continue."
+                )
 
     def _asked_to_stop(self) -> bool:
         if self.engine.world == 1:

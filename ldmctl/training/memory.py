@@ -92,7 +92,7 @@ def _peak(step: Callable[[int], object], count: int, engine: Engine) -> int:
         torch.cuda.empty_cache()  # what smaller steps left in pieces that this one cannot use is no part of its peak
         torch.cuda.reset_peak_memory_stats(engine.device)
     elif (reset := Path("/proc/self/clear_refs")).exists():
-        reset.write_text("5")  # the kernel's high-water mark begins anew
+        reset.write_text("5")  # the kernel's high-water mark starts over
     step(count)
     gc.collect()
     if engine.device.type == "cuda":

@@ -65,7 +65,7 @@ class Meter:
             self.counts = {}
 
     def read(self) -> tuple[dict[str, float], float, float]:
-        """(values by name, seconds, steps) since the last reading; then starts anew."""
+        """(values by name, seconds, steps) since the last reading; then starts over."""
         out: dict[str, float] = {}
         for name, value in self.values.items():
             if name.endswith("_max"):
@@ -88,7 +88,7 @@ class Meter:
         return out | {f"meter.counts.{name}": self.engine.total(value) for name, value in self.counts.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; the first rank goes on with the counts of all."""
+        """Take back what `state` gave; the first rank continues with the counts of all."""
         for kept, prefix in ((self.whole, "meter.whole."), (self.counts, "meter.counts.")):
             for name, value in state.items():
                 if name.startswith(prefix):

@@ -71,5 +71,5 @@ def batch_items(seed: int, count: int, batch: int, step: int, shuffle: str = "fu
 def micro_batches(count: int, micro: int | None) -> list[slice]:
     """Consecutive slices of at most `micro` rows, as few and as even as can be."""
     parts = -(-count // (micro or count))
-    size = -(-count // parts)  # as even as can be: each size is compiled anew
+    size = -(-count // parts)  # as even as can be: each size is compiled again
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]

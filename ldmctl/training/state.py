@@ -1,4 +1,4 @@
-"""What a run goes on from: state.safetensors, one file and one rename, and of a sharded network a file from each rank beside it.
+"""What a run continues from: state.safetensors, one file and one rename, and of a sharded network a file from each rank beside it.
 
 The ranks' files are written first, under names of their own step. state.safetensors names them with their size and SHA-256, so that
 its rename is the commit; then those that it does not name are deleted. Any number of ranks reads any state, each the rows it needs.

@@ -113,7 +113,7 @@ class VQVAE(nn.Module):
         return Reconstruction(self._picture(quantized.latent), penalties, facts)
 
     def after_step(self) -> dict[str, Tensor]:
-        """Moves codes that fell out of use, and what else gradients do not teach them; names the rows that begin anew."""
+        """Moves codes that fell out of use, and what else gradients do not teach them; names the rows that start over."""
         return {f"quantize.{name}": rows for name, rows in self.quantize.after_step().items()}
 
     def codes(self, moments: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class DiT(nn.Module):
         return -(-height // self.patch), -(-width // self.patch)
 
     def _places(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tables of positions and rotations, kept for the constructor's size and made anew for any other."""
+        """Tables of positions and rotations, kept for the constructor's size and made again for any other."""
         if grid == self.grid:
             return self.positions, self.rotary
         return axial_sinusoids(*grid, self.positions.shape[1], device), axial_rotary(*grid, self.head_dim, device)

@@ -60,7 +60,7 @@ class LPIPS(nn.Module):
         self._laid_out: tuple[Any, list[list[FrozenConvolution]]] = (None, [])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy lays its weights out anew."""
+        """A copy lays out its weights again."""
         return {**self.__dict__, "_laid_out": (None, [])}
 
     def train(self, mode: bool = True) -> LPIPS:

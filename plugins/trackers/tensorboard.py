@@ -14,7 +14,7 @@ from ldmctl.errors import MissingError, one_line
 
 
 class TensorBoard:
-    """Writes event files into the run folder. A run that goes on from an earlier step hides what was logged after it."""
+    """Writes event files into the run folder. A run that is resumed from an earlier step hides what was logged after it."""
 
     class Config(PluginConfig):
         folder: str = Field("tensorboard", description="where the event files go, inside the run folder")
@@ -50,7 +50,7 @@ class TensorBoard:
             self._opened = None
 
     def _writer(self, step: int) -> Any:
-        if self._opened is None:  # only now is the step known from which an interrupted run goes on
+        if self._opened is None:  # only now is the step known from which an interrupted run continues
             self._opened = self._make(str(self._folder), purge_step=step)
         return self._opened
 

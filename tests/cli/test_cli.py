@@ -183,7 +183,7 @@ def test_a_batch_larger_than_the_set_and_a_set_of_one_are_trained_on(tell):
         ),
         (["autoencoder=null"], "autoencoder: has keys of its own"),
         (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of fsq, identity, vae, vqvae."),
-        (["autoencoder={type: vae, type: vqvae}"], "the key 'type' stands twice"),
+        (["autoencoder={type: vae, type: vqvae}"], "the key 'type' appears twice"),
         (["autoencoder.widths=[]"], "autoencoder.widths: "),
         (["autoencoder.widths=[0]"], "autoencoder.widths.0: input should be greater than 0 (got 0)"),
         (["loop=3"], "loop: has keys of its own"),
@@ -453,7 +453,7 @@ def test_one_signal_saves_and_a_second_command_meets_a_lock(tell):
     assert told.code == 6 and f"Another ldmctl command (process {first.pid}) is writing to runs/ae" in told.err
     first.send_signal(signal.SIGINT)
     code, out, err = ended(first)
-    assert code == json.loads(out)["exit_code"] == 75 and "The same command goes on." in err and "Traceback" not in err
+    assert code == json.loads(out)["exit_code"] == 75 and "Run the same command to continue." in err and "Traceback" not in err
     assert json.loads(Path("runs/ae/run.json").read_text())["status"] == "stopped"
     again = started(*FIT_AE, *ENDLESS, until="images/s")
     again.send_signal(signal.SIGTERM)
@@ -479,8 +479,8 @@ def test_a_second_ctrl_c_stops_at_once_with_a_sentence(chain, tell):
 @pytest.mark.parametrize(
     ("words", "file", "said"),
     [
-        (["encode-dataset", "dataset.count=200000", "workers=0", "--out", "c2", *HOST], "c2/run.json", "The same command begins it anew."),
-        (["sample", "-n", "4000", "batch=16", "--out", "s2", *HOST], "s2/000000.png", "The same command goes on."),
+        (["encode-dataset", "dataset.count=200000", "workers=0", "--out", "c2", *HOST], "c2/run.json", "The same command starts over."),
+        (["sample", "-n", "4000", "batch=16", "--out", "s2", *HOST], "s2/000000.png", "Run the same command to continue."),
     ],
 )
 def test_encoding_and_sampling_stop_after_the_batch_at_hand(chain, words, file, said):

@@ -174,7 +174,7 @@ def test_a_signal_stops_all_ranks_and_the_same_command_goes_on(tmp_path, fit_dif
     process.send_signal(number)
     code, _, said = ended(process)
     assert code == 75, said
-    assert "The same command goes on." in said and "Traceback (most recent call last)" not in said.split("torch")[0]
+    assert "Run the same command to continue." in said and "Traceback (most recent call last)" not in said.split("torch")[0]
     record = json.loads((out / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("stopped", 75) and 20 <= record["step"] < 400
     with (out / ".lock").open() as lock:

@@ -16,7 +16,6 @@ from ldmctl.config.documents import read_config, write_yaml
 from ldmctl.diffusion.denoise import Denoise
 from ldmctl.diffusion.network import build_network
 from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.evaluation import checkup as examined
 from ldmctl.evaluation import latent_links, network_links
 from ldmctl.evaluation.checkup import checkup
 from ldmctl.evaluation.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
@@ -35,8 +34,9 @@ NAMES = ["reconstruct", "whiten", "denoise", "labels", "sample", "average"]
 def few():
     """Fewer latents and samples than a person needs, so that a walk takes a second."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(examined, "DECODED", 4)
-    patch.setattr(examined, "SHOWN", 3)
+    for links in (latent_links, network_links):
+        patch.setattr(links, "DECODED", 4)
+    patch.setattr(network_links, "SHOWN", 3)
     yield
     patch.undo()
 
@@ -113,10 +113,10 @@ def test_the_same_run_gives_the_same_words_and_the_same_bytes(ldm, found, tmp_pa
 
 
 def test_every_link_looks_at_latents_of_all_classes_and_makes_samples_of_the_trained_ones(sorted_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(examined, "DENOISED", 4)
-    taken, made, take, make = [], [], Lineage.take, examined.sample_latents
+    monkeypatch.setattr(network_links, "DENOISED", 4)
+    taken, made, take, make = [], [], Lineage.take, network_links.sample_latents
     monkeypatch.setattr(Lineage, "take", lambda *given, **words: (taken.append(take(*given, **words)), taken[-1])[1])
-    monkeypatch.setattr(examined, "sample_latents", lambda *given, **words: (made.append(words["labels"]), make(*given, **words))[1])
+    monkeypatch.setattr(network_links, "sample_latents", lambda *given, **words: (made.append(words["labels"]), make(*given, **words))[1])
     links = {link["name"]: link for link in checkup(str(sorted_run), out=tmp_path, device="cpu")["links"]}
     seen = [(items.split, items.labels.unique().tolist()) for items in taken]
     assert sorted(seen) == [("train", [0, 1, 3]), *[("val", [0, 1, 2, 3])] * 5]
@@ -181,8 +181,8 @@ def test_an_average_that_never_left_its_initial_weights_is_named_before_what_it_
 
 def test_raw_weights_that_are_much_better_than_the_average_blame_it(ldm, changed, monkeypatch):
     errors = iter([0.3, 0.9])
-    monkeypatch.setattr(examined, "estimated", lambda *_: torch.zeros(1))
-    monkeypatch.setattr(examined, "error_ratio", lambda *_: next(errors))
+    monkeypatch.setattr(network_links, "estimated", lambda *_: torch.zeros(1))
+    monkeypatch.setattr(network_links, "error_ratio", lambda *_: next(errors))
     link, _ = network_links.average(open_lineage(changed() / "model.safetensors", engines.Engine(torch.device("cpu"), torch.float32)))
     assert link.verdict == "broken" and link.number == pytest.approx(1 / 3)
     assert "the average lags behind" in link.sentence and "loop.ema" in link.change

@@ -371,7 +371,7 @@ def test_shards_that_changed_places_are_noticed(of_folder):
 
 def test_a_cache_without_its_manifest_is_said_to_be_unfinished(broken, tmp_path):
     (broken / "latents.json").unlink()
-    with pytest.raises(MismatchError, match="was begun and not finished; run the same `ldmctl encode-dataset` again"):
+    with pytest.raises(MismatchError, match="was started and not finished; run the same `ldmctl encode-dataset` again"):
         manifests.read(broken)
     with pytest.raises(MismatchError, match=r"There is no cache of latents in .*nowhere: it has no latents\.json"):
         manifests.read(tmp_path / "nowhere")

@@ -11,7 +11,7 @@ import torch
 
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import MismatchError
-from ldmctl.latents import mapping
+from ldmctl.latents import mapping, stream
 from ldmctl.latents import reader as reading
 from ldmctl.latents.manifest import Codes, Manifest, Shard, Statistics
 from ldmctl.latents.reader import Latents, evenly, open_latents
@@ -358,7 +358,7 @@ def test_ranks_and_resumed_runs_read_their_part_of_the_same_batches(tmp_path):
 
 
 def test_the_next_window_is_asked_for_once_and_before_it_is_needed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "WINDOW", 128)
+    monkeypatch.setattr(stream, "WINDOW", 128)
     latents = open_latents(tmp_path, write_cache(tmp_path, 1000, shard=400), "train")
     seen: list[list[int]] = []
     monkeypatch.setattr(latents, "expect", lambda items: seen.append(items.tolist()))

@@ -1,4 +1,4 @@
-"""Encoding goes on where it stopped, takes up what changed and nothing else, and many processes write what one writes."""
+"""Encoding continues where it stopped, takes up what changed and nothing else, and many processes write what one writes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from ldmctl.errors import MismatchError
 from ldmctl.latents import manifest as manifests
-from ldmctl.latents import writer as shards
+from ldmctl.latents import writer
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.items import Item
 from ldmctl.latents.manifest import Shard, Statistics, differences, drift
@@ -88,7 +88,7 @@ def rows(cache, split="train"):
 def die_after(monkeypatch, count):
     """Let the command end after so many shards, with the next one written half."""
     written = []
-    whole = shards.write
+    whole = writer.write
 
     def write(folder, target, encoded, draw):
         if len(written) == count:
@@ -98,7 +98,7 @@ def die_after(monkeypatch, count):
         written.append(target.file)
         return whole(folder, target, encoded, draw)
 
-    monkeypatch.setattr(shards, "write", write)
+    monkeypatch.setattr(writer, "write", write)
 
 
 # -- interrupted ---------------------------------------------------------------
@@ -477,7 +477,7 @@ def test_cache_info_is_readable(of, capsys):
 
 
 def test_on_a_cpu_shards_are_written_in_the_thread_that_encodes(tmp_path, encode, vae_run, monkeypatch):
-    write, seen = shards.write, []
-    monkeypatch.setattr(shards, "write", lambda *given: (seen.append(threading.get_ident()), write(*given))[1])
+    write, seen = writer.write, []
+    monkeypatch.setattr(writer, "write", lambda *given: (seen.append(threading.get_ident()), write(*given))[1])
     encode(tmp_path / "cache", vae_run, "shard=8")
     assert len(seen) == 6 and set(seen) == {threading.get_ident()}  # a second thread of torch would slow all that the first one does

@@ -7,6 +7,7 @@ import torch
 from two_ranks import together
 
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
+from ldmctl.latents.codec import Codec
 from ldmctl.losses import objective
 from ldmctl.losses.parts import build_parts, settled
 from ldmctl.stages import fit_ae as stage
@@ -241,7 +242,7 @@ def test_the_default_discriminator_joins_late_and_has_no_batch_norm(tiny):
 
 
 def test_an_epochs_end_makes_no_step_of_part_of_a_batch(tmp_path, tiny):
-    config = tiny("fit-ae", "loop.batch=16", "loop.steps=6")  # 40 pictures: the third batch goes on in the next epoch
+    config = tiny("fit-ae", "loop.batch=16", "loop.steps=6")  # 40 pictures: the third batch continues in the next epoch
     stream = list(stage.training_batches(stage.open_pictures(config, "train"), config.loop, CPU, first=0))
     assert [len(batch.image) for _, batch in stream] == [16] * 6
     seen = torch.cat([items for items, _ in stream])
@@ -327,9 +328,9 @@ def test_balancing_at_a_last_layer_that_is_not_there_is_refused_before_the_first
 
 
 def test_pictures_are_judged_no_more_at_once_than_a_step_has_room_for(tmp_path, fit_ae, monkeypatch):
-    seen, encode = [], stage.Codec._run
+    seen, encode = [], Codec._run
     monkeypatch.setattr(
-        stage.Codec, "_run", lambda self, network, x, scale=1: (seen.append((self.at_once, len(x))), encode(self, network, x, scale))[1]
+        Codec, "_run", lambda self, network, x, scale=1: (seen.append((self.at_once, len(x))), encode(self, network, x, scale))[1]
     )
     fit_ae(tmp_path / "ae", "loop.steps=2", "loop.preview=1", "loop.micro=2")
     assert seen and all(count <= 2 for at_once, count in seen if at_once is None)

@@ -11,13 +11,14 @@ from ldmctl import registry
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.shared import Loop
-from ldmctl.diffusion import objective
+from ldmctl.diffusion import objective, preview
 from ldmctl.diffusion.denoise import clean_from
 from ldmctl.diffusion.network import build_network, describe_network
 from ldmctl.diffusion.process import timestep
 from ldmctl.diffusion.spacing import time_of
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.fit import check_same_cache
 from ldmctl.latents.manifest import read
 from ldmctl.latents.reader import Latents, open_latents
 from ldmctl.latents.recipe import recipe
@@ -133,12 +134,12 @@ def test_a_cache_with_other_items_is_refused_with_the_counts_or_accepted(tmp_pat
     manifest = read(vae_cache)
     grown = manifest.model_copy(update={"fingerprint": "another", "splits": {**manifest.splits, "train": manifest.splits["train"] * 2}})
     with pytest.raises(MismatchError, match=r"had 40 training and 8 held-out latents, now it has 80 training.*--accept-data") as caught:
-        stage.check_same_cache(record, grown, run, accepted=False)
+        check_same_cache(record, grown, run, accepted=False)
     assert caught.value.exit_code == 6
-    stage.check_same_cache(record, grown, run, accepted=True)
+    check_same_cache(record, grown, run, accepted=True)
     other = grown.model_copy(update={"classes": ["one", "two"]})
     with pytest.raises(MismatchError, match="classes"):
-        stage.check_same_cache(record, other, run, accepted=True)
+        check_same_cache(record, other, run, accepted=True)
 
 
 def test_a_cache_whose_statistics_were_measured_anew_is_refused_though_it_has_the_same_items(tmp_path, fit_diffusion, vae_cache):
@@ -150,10 +151,10 @@ def test_a_cache_whose_statistics_were_measured_anew_is_refused_though_it_has_th
         return manifest.model_copy(update={"statistics": manifest.statistics.model_copy(update={"mean": mean})})
 
     older = {name: value for name, value in record.items() if not name.startswith("latent_")}
-    stage.check_same_cache(older, manifest, run, accepted=False)  # of a run that does not remember them
-    stage.check_same_cache(record, measured(1e-5), run, accepted=False)  # as another machine may measure them
-    with pytest.raises(MismatchError, match=r"encoded anew. Its statistics have moved by up to 5.00% of a deviation"):
-        stage.check_same_cache(record, measured(0.05), run, accepted=True)
+    check_same_cache(older, manifest, run, accepted=False)  # of a run that does not remember them
+    check_same_cache(record, measured(1e-5), run, accepted=False)  # as another machine may measure them
+    with pytest.raises(MismatchError, match=r"encoded again. Its statistics have moved by up to 5.00% of a deviation"):
+        check_same_cache(record, measured(0.05), run, accepted=True)
 
 
 def test_a_run_goes_on_with_a_cache_that_has_grown_when_that_is_accepted(tmp_path, fit_diffusion, encode, vae_run):
@@ -219,8 +220,8 @@ def test_validation_is_said_in_bins_of_noise_level(tmp_path, fit_diffusion, vae_
 
 @pytest.mark.parametrize(("most", "classes"), [(4, [0, 1, 2, 3]), (512, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4)])
 def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, sorted_cache, monkeypatch, most, classes):
-    monkeypatch.setattr(stage, "VALIDATED", most)
-    monkeypatch.setattr(stage, "CHUNK", 3)
+    monkeypatch.setattr(objective, "VALIDATED", most)
+    monkeypatch.setattr(objective, "CHUNK", 3)
     config, manifest, heard = tiny("fit-diffusion", below={"latents": "nowhere"}), read(sorted_cache), []
     codec = Codec(load_autoencoder(sorted_cache / "autoencoder.safetensors", HOST)[0], HOST, manifest.statistics)
 
@@ -235,8 +236,8 @@ def test_a_validation_looks_all_over_the_split_or_at_each_latent_in_order(tiny, 
 
 def test_a_preview_shows_only_classes_that_are_trained(tmp_path, fit_diffusion, sorted_cache, monkeypatch):
     assert read(sorted_cache).label_counts == [3, 3, 0, 3]
-    asked, whole = [], stage.sample_latents
-    monkeypatch.setattr(stage, "sample_latents", lambda *given, **words: (asked.append(words["labels"]), whole(*given, **words))[1])
+    asked, whole = [], preview.sample_latents
+    monkeypatch.setattr(preview, "sample_latents", lambda *given, **words: (asked.append(words["labels"]), whole(*given, **words))[1])
     fit_diffusion(tmp_path / "run", sorted_cache, "preview.count=5", "loop.steps=1")
     assert asked == [[0, 1, 3, 0, 1]]
 

@@ -107,7 +107,7 @@ def test_a_terminated_run_says_75_and_goes_on(tmp_path, vae_cache):
     words = [f"latents={vae_cache}", *STEPS, *DRAWN]
     whole = finish("fit-diffusion", tmp_path / "whole", *words)
     code, said = interrupt("fit-diffusion", tmp_path / "parts", *words, number=signal.SIGTERM)
-    assert code == 75 and "SIGTERM received" in said and "The same command goes on." in said
+    assert code == 75 and "SIGTERM received" in said and "Run the same command to continue." in said
     assert (record(tmp_path / "parts")["status"], record(tmp_path / "parts")["exit_code"]) == ("stopped", 75)
     assert 10 <= state_of(tmp_path / "parts") == record(tmp_path / "parts")["step"] < 20
     finish("fit-diffusion", tmp_path / "parts", *words)
@@ -136,7 +136,10 @@ def terminated_at(picture):
 def test_an_autoencoder_stopped_before_or_after_its_discriminator_began_ends_the_same(tmp_path, fit_ae, vqvae_words, stop):
     words = [*vqvae_words, *ADVERSARIAL, "loop.steps=24", "loop.preview=3", "image.flip=true", "loop.keep.every=4"]
     whole = fit_ae(tmp_path / "whole", *words)
-    with terminated_at(tmp_path / "parts" / "samples" / f"{stop:09d}.png"), pytest.raises(Stopped, match="The same command goes on"):
+    with (
+        terminated_at(tmp_path / "parts" / "samples" / f"{stop:09d}.png"),
+        pytest.raises(Stopped, match="Run the same command to continue"),
+    ):
         fit_ae(tmp_path / "parts", *words)
     assert stop <= state_of(tmp_path / "parts") < 24
     fit_ae(tmp_path / "parts", *words)

@@ -1,4 +1,4 @@
-"""Training begins with the weights of a run or of diffusers: same network, same pictures, or a sentence that says what differs."""
+"""Training starts from the weights of a run or of diffusers: same network, same pictures, or a sentence that says what differs."""
 
 import json
 import shutil
@@ -153,7 +153,7 @@ def test_factors_of_latents_are_left_out_and_that_is_said(saved):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"_class_name": "AutoencoderTiny"}, "describes AutoencoderTiny; ldmctl begins with AutoencoderKL or VQModel"),
+        ({"_class_name": "AutoencoderTiny"}, "describes AutoencoderTiny; ldmctl starts from AutoencoderKL or VQModel"),
         ({"act_fn": "relu"}, "act_fn is 'relu', which ldmctl has no network for; it knows 'silu'"),
         ({"down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]}, "down_block_types is"),
         ({"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types is"),

@@ -15,7 +15,7 @@ from ldmctl.diffusion.network import build_network, describe_network, load_netwo
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.storage import weights
 from ldmctl.storage.record import model_file
-from ldmctl.training import ema as module
+from ldmctl.training import posthoc_ema
 from ldmctl.training.ema import LENGTHS, PowerAverages, decay, gamma_of, length_of
 from ldmctl.training.engine import Engine
 from ldmctl.training.posthoc_ema import built, combination, overlaps, snapshot_name, stored_in
@@ -142,7 +142,7 @@ def test_a_resumed_average_goes_on_bit_for_bit(tmp_path, path):
 
 def test_a_run_begun_without_averages_is_told_so():
     averages = PowerAverages({"w": torch.zeros(3)}, ["w"])
-    with pytest.raises(MismatchError, match=r"was begun without loop\.keep\.averages"):
+    with pytest.raises(MismatchError, match=r"was started without loop\.keep\.averages"):
         averages.restore("averages", {"diffusion.weights.w": torch.zeros(3)})
     with pytest.raises(MismatchError, match=r"is of another network: averages\.0\.050\.w is \[4\] there, \[3\] here"):
         averages.restore("averages", PowerAverages({"w": torch.zeros(4)}, ["w"]).state("averages"))
@@ -225,7 +225,7 @@ def test_files_are_read_one_at_a_time(folder, monkeypatch):
         alive.append(weakref.ref(tensors["w"]))
         return tensors, header
 
-    monkeypatch.setattr(module.weights, "load", watched)
+    monkeypatch.setattr(posthoc_ema.weights, "load", watched)
     average = built(folder, 0.07)
     assert len(most) == len(average.used) > 10 and max(most) == 0
 

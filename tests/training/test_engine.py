@@ -157,9 +157,9 @@ def test_micro_batches_are_of_one_size_where_that_can_be():
 def test_what_cuda_lacks_to_compile_is_named_and_auto_does_without(monkeypatch, tmp_path, lost, said):
     (tmp_path / "Python.h").touch()
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(engines, "find_spec", lambda _: None if lost == "triton" else object())
-    monkeypatch.setattr(engines.shutil, "which", lambda name: None if lost == "compiler" or name != "gcc" else "/usr/bin/gcc")
-    monkeypatch.setattr(engines.sysconfig, "get_paths", lambda: {"include": str(tmp_path / "none" if lost == "header" else tmp_path)})
+    monkeypatch.setattr(compiling, "find_spec", lambda _: None if lost == "triton" else object())
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: None if lost == "compiler" or name != "gcc" else "/usr/bin/gcc")
+    monkeypatch.setattr(compiling.sysconfig, "get_paths", lambda: {"include": str(tmp_path / "none" if lost == "header" else tmp_path)})
     cuda = Engine(torch.device("cuda"), torch.bfloat16)
     assert compiling.compiles("auto", cuda) == (lost is None)
     if lost is None:

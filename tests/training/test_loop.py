@@ -17,6 +17,7 @@ from ldmctl.training.learner import Learner
 from ldmctl.training.loop import Training
 from ldmctl.training.meter import Meter
 from ldmctl.training.order import batch_items
+from ldmctl.training.snapshots import Snapshots
 
 CPU = Engine(torch.device("cpu"), torch.float32)
 ITEMS = torch.tensor([7, 3])
@@ -220,7 +221,7 @@ def test_a_validation_loss_that_is_not_a_number_is_never_the_best(tmp_path, trai
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, train):
     whole, _ = train(tmp_path / "whole", "loop.steps=9")
-    with pytest.raises(Stopped, match=r"Stopped after step 5 of 9; everything is saved\. The same command goes on\.") as caught:
+    with pytest.raises(Stopped, match=r"Stopped after step 5 of 9; everything is saved\. Run the same command to continue\.") as caught:
         train(tmp_path / "parts", "loop.steps=9", stop=5)
     assert caught.value.exit_code == 75
     assert (record(tmp_path / "parts")["status"], record(tmp_path / "parts")["exit_code"]) == ("stopped", 75)
@@ -282,13 +283,13 @@ def test_the_time_of_previews_and_saves_is_not_in_the_rate(tmp_path, train, monk
     slow = [0.0]
     clock = time.monotonic
     monkeypatch.setattr(meters.time, "monotonic", lambda: clock() + slow[0])
-    write = Training._write_model
+    write = Snapshots._write
 
     def writing(self, *given, **more):
         slow[0] += 3600
         write(self, *given, **more)
 
-    monkeypatch.setattr(Training, "_write_model", writing)
+    monkeypatch.setattr(Snapshots, "_write", writing)
     train(tmp_path, "loop.steps=8", "loop.save=1", "loop.report=4")
     rates = [row["images_per_second"] for row in rows(tmp_path) if "images_per_second" in row]
     assert slow[0] >= 8 * 3600 and len(rates) == 2 and all(rate > 1 for rate in rates)
@@ -313,7 +314,9 @@ def test_a_run_without_an_end_can_be_prolonged(tmp_path, train, decay):
 def test_a_cosine_run_ends_where_it_was_to_end(tmp_path, train):
     train(tmp_path, "loop.decay=cosine")
     config, told = (tmp_path / "config.yaml").read_text(), record(tmp_path)
-    with pytest.raises(MismatchError, match=r"loop\.steps=4 and its cosine learning rate ends there, so it cannot go on to 8") as caught:
+    with pytest.raises(
+        MismatchError, match=r"loop\.steps=4 and its cosine learning rate ends there, so it cannot be extended to 8"
+    ) as caught:
         train(tmp_path, "loop.decay=cosine", "loop.steps=8")
     assert "Take loop.steps=4" in str(caught.value) and "another --out" in str(caught.value)
     assert (tmp_path / "config.yaml").read_text() == config, "a refused command changes nothing"

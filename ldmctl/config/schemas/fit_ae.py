@@ -77,7 +77,7 @@ class FitAE(Pictures):
     discriminator: Annotated[PluginConfig | None, Slot("discriminator")] = None
     losses: Losses = Losses()
     adversarial: Adversarial = Adversarial()
-    init: str | None = Field(None, description="weights to begin with: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers")
+    init: str | None = Field(None, description="weights to start from: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers")
     train: Literal["all", "decoder"] = Field(
         "all", description="decoder: the encoder and its codes stay as they are, so latents stay valid"
     )

@@ -108,7 +108,7 @@ class Loop(Config):
     )
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
     report: PositiveInt = Field(100, description="steps between lines of metrics.jsonl", json_schema_extra=Free)
-    save: PositiveInt = Field(1000, description="steps between states from which the run can go on", json_schema_extra=Free)
+    save: PositiveInt = Field(1000, description="steps between states from which the run can be resumed", json_schema_extra=Free)
     preview: PositiveInt = Field(1000, description="steps between pictures in samples/ and validation losses", json_schema_extra=Free)
     keep: Keep = Field(Keep(), json_schema_extra=Free)
 
