@@ -36,6 +36,9 @@ from ldmctl.training.engine import Engine
 from ldmctl.training.fsdp import whole
 from ldmctl.training.order import generator, micro_batches
 
+SHOWN = 8  # pictures in a row
+DECODED = 16  # latents that are decoded and compared, and samples
+Row = tuple[str, Tensor]  # caption, pictures [n,C,H,W] in [-1, 1]
 DECODED_AT_ONCE, ESTIMATED_AT_ONCE = 8, 16  # latents
 LEVELS = (0.1, 25.6)  # sigma / alpha of the first and the last of five: a hundredth of noise, and next to no signal
 
@@ -216,8 +219,3 @@ def raw_network(lineage: Lineage) -> Network:
     network = build_network(lineage.header)
     weights.load_into(network, tensors, file)
     return network.to(lineage.engine.device).eval().requires_grad_(False)
-
-
-SHOWN = 8  # pictures in a row
-DECODED = 16  # latents that are decoded and compared, and samples
-Row = tuple[str, Tensor]  # caption, pictures [n,C,H,W] in [-1, 1]

@@ -16,6 +16,7 @@ from ldmctl.config.documents import read_config, write_yaml
 from ldmctl.diffusion.denoise import Denoise
 from ldmctl.diffusion.network import build_network
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.evaluation import checkup as walk
 from ldmctl.evaluation import latent_links, network_links
 from ldmctl.evaluation.checkup import checkup
 from ldmctl.evaluation.diagnosis import CAUSES, Link, conclusion, judge_channels, judge_labels, judge_ratios, judge_samples, strayed
@@ -36,7 +37,8 @@ def few():
     patch = pytest.MonkeyPatch()
     for links in (latent_links, network_links):
         patch.setattr(links, "DECODED", 4)
-    patch.setattr(network_links, "SHOWN", 3)
+    for module in (walk, network_links):
+        patch.setattr(module, "SHOWN", 3)
     yield
     patch.undo()
 
