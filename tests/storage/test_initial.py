@@ -285,9 +285,9 @@ def test_another_type_of_autoencoder_is_refused_at_once(vae_run, monkeypatch):
 @pytest.mark.parametrize(
     ("init", "said"),
     [
-        ("nowhere/ae", "There is no nowhere/ae to begin with"),
-        ("ae@7", "has no snapshots/000000007.safetensors to begin with. Snapshots: best."),
-        ("empty", "has no model.safetensors to begin with"),
+        ("nowhere/ae", "There is no nowhere/ae to start from"),
+        ("ae@7", "has no snapshots/000000007.safetensors to start from. Snapshots: best."),
+        ("empty", "has no model.safetensors to start from"),
         ("ae/config.yaml", "damaged or not a safetensors file"),
         ("ae/state.safetensors", "holds a state, not an autoencoder"),
         ("old.ckpt", "Pickles (.bin, .pt, .ckpt) are not read."),
@@ -334,7 +334,7 @@ def test_a_dry_run_shows_the_architecture_of_init(vae_run, capfd):
 def test_a_run_never_begins_with_itself_even_to_be_overwritten(vae_run, capfd, init):
     shutil.copytree(vae_run, "ae")
     assert command(["fit-ae", "--init", init, "--out", "ae", "--overwrite"]) == 2
-    assert "cannot begin with its own weights" in capfd.readouterr().err
+    assert "cannot start from its own weights" in capfd.readouterr().err
     assert Path("ae/model.safetensors").exists()
 
 
@@ -371,7 +371,7 @@ def test_without_a_state_or_for_another_beginning_it_is_needed(resumable):
         with pytest.raises(MismatchError, match="There is no old/"):
             compose(FitAE, overrides=words, flags={"init": init}, out="new", overwrite=overwrite)
     Path("new/state.safetensors").unlink()
-    with pytest.raises(MismatchError, match="There is no old/ae to begin with"):
+    with pytest.raises(MismatchError, match="There is no old/ae to start from"):
         compose(FitAE, overrides=words, flags={"init": "old/ae"}, out="new")
 
 
