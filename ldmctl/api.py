@@ -23,7 +23,8 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.schemas.shared import Coding, Compute
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError
-from ldmctl.latents import manifest, recipe
+from ldmctl.latents import manifest
+from ldmctl.latents.recipe import recipe
 
 if TYPE_CHECKING:
     from ldmctl.diffusion.network import Network
@@ -91,8 +92,8 @@ def fit_diffusion(
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
     flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
-    cache = text(latents) or wished(FitDiffusion, overrides, "latents") or "cache"
-    below = recipe.recipe(manifest.read(str(cache)), out, overwrite=overwrite)
+    cache = text(latents) or wished(FitDiffusion, overrides, "latents", config=text(config)) or "cache"
+    below = recipe(manifest.read(str(cache)), out, overwrite=overwrite)
     settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
     refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)

@@ -7,7 +7,8 @@ import typer
 from ldmctl.cli import options
 from ldmctl.config.presets import compose, wished
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
-from ldmctl.latents import manifest, recipe
+from ldmctl.latents import manifest
+from ldmctl.latents.recipe import recipe
 
 
 def command(
@@ -29,8 +30,8 @@ def command(
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
     flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
-    cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents") or "cache"))
-    below = recipe.recipe(cache, out, overwrite=overwrite)
+    cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents", config=config) or "cache"))
+    below = recipe(cache, out, overwrite=overwrite)
     settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 

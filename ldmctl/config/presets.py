@@ -115,9 +115,10 @@ def pictures_of(run: object) -> Raw:
     return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
 
 
-def wished(schema: type[Config], overrides: Sequence[str] | None, key: str) -> Any:
-    """The value of one top-level key among LDMCTL_OVERRIDES and KEY=VALUE words, where it must be known before the rest; None without."""
-    return merge([*environment(schema), *parse_overrides(overrides or [])]).get(key)
+def wished(schema: type[Config], overrides: Sequence[str] | None, key: str, *, config: str | None = None) -> Any:
+    """The value of one top-level key in `config`, LDMCTL_OVERRIDES and KEY=VALUE words, where it must be known before the rest; None without."""
+    written = [] if config is None else [read(schema.verb, config)]  # type: ignore[attr-defined]
+    return merge([*written, *environment(schema), *parse_overrides(overrides or [])]).get(key)
 
 
 def expand_data(data: str) -> Raw:

@@ -52,7 +52,7 @@ def file_of(folder: Path, step: int, length: float) -> Path:
     return folder / f"{step:09d}-{length:.3f}.safetensors"
 
 
-def begin_anew(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], renewed: Renewed) -> None:
+def restart_rows(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], renewed: Renewed) -> None:
     """Copy into an average what was re-initialised, so that it does not drag what is no more along."""
     for name in renewed:
         if isinstance(renewed, Mapping):
@@ -85,7 +85,7 @@ class PowerAverages:
             torch._foreach_lerp_([average[name] for name in self.names], now, 1 - decay(step, self.gammas[length]))
             for name in others:
                 average[name].copy_(tensors[name])
-            begin_anew(average, tensors, renewed)
+            restart_rows(average, tensors, renewed)
 
     def state(self, prefix: str) -> dict[str, Tensor]:
         """Everything that a resume needs, by name."""

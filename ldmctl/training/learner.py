@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.errors import MismatchError
-from ldmctl.training.ema import PowerAverages, Renewed, begin_anew
+from ldmctl.training.ema import PowerAverages, Renewed, restart_rows
 from ldmctl.training.engine import Engine
 from ldmctl.training.fsdp import Spread, laid_out, local, shard, whole
 
@@ -140,7 +140,7 @@ class Learner:
         torch._foreach_lerp_([self.average[name] for name in averaged], [weights[name] for name in averaged], 1 - decay)
         for name in self.average.keys() - trained:
             self.average[name].copy_(weights[name])
-        begin_anew(self.average, weights, renewed)
+        restart_rows(self.average, weights, renewed)
         if self.powers is not None:
             self.powers.update(step + 1, weights, renewed)
 

@@ -17,8 +17,7 @@ from ldmctl.cli.app import run
 from ldmctl.config.documents import read_config
 
 ARCHIVE = Path(__file__).with_name("made_before.tar.xz")
-CACHE_OF = {"unet": "moments", "dit": "codes", "sharded": "moments"}
-SAMPLED = ["unet", "dit", "sharded"]
+DENOISERS = ["unet", "dit", "sharded"]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +46,14 @@ def pixels(file):
 
 def test_one_of_each_kind_is_there(archive):
     assert {read_config(archive / name)["autoencoder"]["type"] for name in ("vae", "vqvae")} == {"vae", "vqvae"}
-    assert {read_config(archive / name)["denoiser"]["type"] for name in CACHE_OF} == {"unet", "dit"}
+    assert {read_config(archive / name)["denoiser"]["type"] for name in DENOISERS} == {"unet", "dit"}
     assert json.loads((archive / "codes" / "latents.json").read_text())["codes"] is not None
     assert json.loads((archive / "moments" / "latents.json").read_text())["codes"] is None
     assert len(list((archive / "sharded").glob("state-*.safetensors"))) == 2  # a state in parts
     assert list((archive / "unet" / "averages").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_the_same_command_keeps_samples_that_are_there(before, name, capsys):
     """What their text says of model, autoencoder and settings is what it would say now."""
     assert (
@@ -81,7 +80,7 @@ def test_the_same_command_keeps_samples_that_are_there(before, name, capsys):
     assert json.loads(capsys.readouterr().out)["made"] == 0
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_sampling_again_makes_the_same_pictures(before, name):
     assert run(["sample", "--run", name, "-n", "4", "--steps", "4", "--out", "again", "--device", "cpu", "--precision", "fp32"]) == 0
     for seed in range(4):
@@ -90,12 +89,11 @@ def test_sampling_again_makes_the_same_pictures(before, name):
         assert np.abs(pixels(old) - pixels(new)).max() <= 1  # another processor may round a value to its neighbour
 
 
-@pytest.mark.parametrize("name", ["vae", "vqvae", *CACHE_OF])
+@pytest.mark.parametrize("name", ["vae", "vqvae", *DENOISERS])
 def test_a_run_continues_as_it_would_have_then(before, name, capsys):
-    verb = "fit-diffusion" if name in CACHE_OF else "fit-ae"
-    where = ["--latents", CACHE_OF[name]] if name in CACHE_OF else []
+    verb = "fit-diffusion" if name in DENOISERS else "fit-ae"
     words = ["loop.steps=6", *(["machine.devices=1"] if name == "sharded" else [])]
-    assert run([verb, "--config", f"{name}/config.yaml", *where, "--out", name, *words]) == 0
+    assert run([verb, "--config", f"{name}/config.yaml", "--out", name, *words]) == 0
     assert f"Resumed {name} at step 4 of 6" in capsys.readouterr().err
     expected, found = ([row for row in rows(folder) if row["step"] > 4] for folder in (before / "later" / name, before / name))
     assert len(expected) == len(found) >= 3
