@@ -86,7 +86,7 @@ def test_every_preset_names_its_schema_where_editors_look(folder, name):
 def test_the_config_that_a_run_writes_fits(verb, wrong, monkeypatch):
     monkeypatch.delenv("LDMCTL_OVERRIDES", raising=False)
     words = {
-        "fit-ae": ["discriminator=patchgan", "perceptual=lpips", "tracker=tensorboard", "data=shapes"],
+        "fit-ae": ["discriminator=patchgan", "perceptual=lpips", "tracker=csv", "data=shapes"],
         "fit-diffusion": ["conditioner=label"],
     }
     config, _ = compose(SUBJECTS[verb], overrides=words.get(verb, []))
