@@ -12,7 +12,7 @@ Row = dict[str, str]
 
 
 class CSV:
-    """A row for each step and a column for each name, in order of appearance. A cell is empty where a step has no such number."""
+    """Writes metrics.csv: a row for each step and a column for each name, in order of appearance; a number that a step lacks is an empty cell."""
 
     class Config(PluginConfig):
         """It has no keys."""

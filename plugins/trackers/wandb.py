@@ -17,7 +17,7 @@ from ldmctl.errors import MissingError, one_line
 
 
 class WandB:
-    """One run there for each run folder: its id is kept in wandb.json, and a run that continues here continues there."""
+    """Logs a run folder as one run of Weights & Biases. Its id is kept in wandb.json, so that a resumed run is continued there too."""
 
     class Config(PluginConfig):
         project: str = Field("ldmctl", description="the project that the run belongs to")
