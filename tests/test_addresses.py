@@ -61,7 +61,8 @@ def test_every_folder_with_code_is_a_package():
     assert not missing
 
 
-def test_every_preset_lies_where_it_is_packaged():
-    presets = list((ROOT / "configs").rglob("*.yaml"))
-    assert presets and PYPROJECT["tool"]["setuptools"]["package-data"] == {"ldmctl_configs": ["*/*.yaml"]}
+def test_every_preset_and_schema_lies_where_it_is_packaged():
+    presets, schemas = list((ROOT / "configs").rglob("*.yaml")), list((ROOT / "configs").rglob("*.json"))
+    assert presets and PYPROJECT["tool"]["setuptools"]["package-data"] == {"ldmctl_configs": ["*/*.yaml", "schema/*.json"]}
     assert all(preset.parent.parent == ROOT / "configs" for preset in presets)
+    assert schemas and all(schema.parent == ROOT / "configs" / "schema" for schema in schemas)

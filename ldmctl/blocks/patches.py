@@ -24,7 +24,8 @@ class Patches(nn.Module):
     """4x4 convolutions: `widths` halve the map, `flat` ones of stride 1 follow, the last gives one logit per patch.
 
     Without `flat` a patch has 6 * 2**n - 2 pixels a side, n = len(widths): 46 for 3; with one `flat`, 70. Spectral norm is on
-    every convolution, the others behind all but the first and the last (ibid., section 6.1.2).
+    every convolution, the others behind all but the first and the last (ibid., section 6.1.2). `none` suits a gradient penalty,
+    with which StyleGAN2's discriminator does without norms (arXiv:1912.04958).
     """
 
     def __init__(self, image_channels: int, widths: Sequence[int], *, flat: Sequence[int] = (), norm: PatchNorm = "group"):

@@ -1,17 +1,20 @@
 """ldmctl configs: look at presets and at every key."""
 
 import json as json_module
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ldmctl.cli.options import Json, print_json
 from ldmctl.config import presets
-from ldmctl.config.schemas.verbs import VERBS
+from ldmctl.console import Voice
 from ldmctl.errors import ConfigError, did_you_mean
 
 app = typer.Typer(no_args_is_help=True, help="Look at presets and at every key.")
 FOLDERS = ("data", "fit-ae", "fit-diffusion")
+MODELINE = "# yaml-language-server: $schema="  # editors look for it among the comments at the top
 
 
 @app.command("list")
@@ -39,15 +42,40 @@ def show(name: Annotated[str, typer.Argument(metavar="[FOLDER/]NAME", help="Such
         )
     for place in places:
         print(f"# configs/{place}/{stem}.yaml")
-        print(presets.text(place, stem))
+        print(for_a_copy(presets.text(place, stem)))
 
 
 @app.command()
-def schema(verb: Annotated[str, typer.Argument(help="Such as fit-ae.")]) -> None:
-    """The JSON schema of a verb's config, for editors."""
-    if verb not in VERBS:
-        raise ConfigError(f"No verb is called {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
-    print(json_module.dumps(VERBS[verb].model_json_schema(), indent=2))
+def schema(
+    subject: Annotated[str, typer.Argument(metavar="VERB", help="Such as fit-ae; or data, for presets of data.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file to write it to [default: stdout].")] = None,
+    built_in: Annotated[bool, typer.Option("--built-in", help="Leave out plugins of other packages, as in configs/schema.")] = False,
+) -> None:
+    """The JSON Schema of a verb's config files with the keys of all installed plugins, for editors."""
+    from ldmctl.config.json_schema import SUBJECTS, config_schema
+
+    if subject not in SUBJECTS:
+        known = ", ".join(SUBJECTS)
+        raise ConfigError(f"There is no schema called {subject!r}.{did_you_mean(subject, SUBJECTS)} Schemas: {known}.")
+    document, problems = config_schema(subject, built_in=built_in)
+    for problem in problems:
+        Voice().warn(f"Left out of the schema: {problem}")
+    text = json_module.dumps(document, indent=1, ensure_ascii=False)
+    if out is None:
+        print(text)
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}. Name another --out.") from None
+    print(f"wrote {out}\nNext: put this line at the top of a config, so that editors know its keys:\n{MODELINE}{out.absolute().as_uri()}")
+
+
+def for_a_copy(document: str) -> str:
+    """A preset's document whose line for editors names the schema by its full path, so that a copy may lie anywhere."""
+    there = Path(str(files("ldmctl_configs") / "schema")).absolute().as_uri()
+    return document.replace(f"{MODELINE}../schema/", f"{MODELINE}{there}/")
 
 
 def first_line(folder: str, name: str) -> str:

@@ -45,12 +45,6 @@ WEIGHTS = (
         "the perceptual distance `features` (SqueezeNet)",
         ("squeezenet1_0-imagenet.safetensors",),
     ),
-    Weights(
-        "weights-inception-2015-12-05-6726825d.pth",
-        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-        "6726825d",
-        "Frechet and kernel distances (Inception)",
-    ),
 )
 LPIPS_HEADS = "functional/image/lpips_models/vgg.pth"  # inside torchmetrics
 

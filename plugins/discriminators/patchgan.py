@@ -16,7 +16,8 @@ class PatchGAN(nn.Module):
         )
         norm: PatchNorm = Field(
             "group",
-            description="group: up to 32 groups; batch: over the micro-batches of all devices, real and made together; spectral: of the weights",
+            description="group: up to 32 groups; batch: over the micro-batches of all devices, real and made together; spectral: of the "
+            "weights; none: for a discriminator that the penalty adversarial.r1 holds in check instead, as StyleGAN2's",
         )
 
     def __init__(self, config: Config, *, image_channels: int):
