@@ -39,8 +39,13 @@ OVERRIDES = {  # over presets and under what a command itself says
     "machine.precision": "fp32",
     "machine.compile": "false",
 }
-SHELL, PYTHON = ("bash",), ("python",)
+LENGTHS = ("loop.steps", "loop.warmup")
 DONE = [block for block in blocks() if block.mark in ("run", "dry-run")]
+
+
+def words_of(overrides: dict) -> str:
+    """Overrides as LDMCTL_OVERRIDES has them."""
+    return " ".join(shlex.quote(f"{key}={value}") for key, value in overrides.items())
 
 
 def command(line: str, *more: str) -> str:
@@ -67,7 +72,7 @@ def draw(folder: Path) -> None:
 def environment():
     """The environment in which all pages are run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LDMCTL_OVERRIDES", " ".join(shlex.quote(f"{key}={value}") for key, value in OVERRIDES.items()))
+        patch.setenv("LDMCTL_OVERRIDES", words_of(OVERRIDES))
         patch.setenv("LDMCTL_OFFLINE", "1")
         patch.delenv("LDMCTL_DATA", raising=False)
         yield
@@ -109,5 +114,9 @@ def test_the_commands_of_a_page_work(page, workshop, tmp_path, monkeypatch):
             exec(compile(block.text, block.where, "exec"), {"__name__": "__main__"})
             continue
         for line in block.lines:
-            more = ["--dry-run"] if block.mark == "dry-run" else []
-            command(line, *more)
+            if block.mark == "run":
+                command(line)
+                continue
+            with monkeypatch.context() as patch:  # as long as it would be: nothing is trained
+                patch.setenv("LDMCTL_OVERRIDES", words_of({key: value for key, value in OVERRIDES.items() if key not in LENGTHS}))
+                command(line, "--dry-run")
