@@ -223,9 +223,15 @@ def presets_page() -> str:
     """Each preset with its first line."""
     parts = ["# Presets", NOTE, "`ldmctl configs list` lists them, `ldmctl configs show FOLDER/NAME` prints one with its comments."]
     for folder, used in FOLDERS.items():
-        rows = [[f"`{name}`", cell(presets.text(folder, name).splitlines()[0].lstrip("# "))] for name in presets.names(folder)]
+        rows = [[f"`{name}`", cell(first_comment(presets.text(folder, name)))] for name in presets.names(folder)]
         parts.append(f"## {folder}\n\nUsed by {used}.\n\n{table(['name', 'what it is'], rows)}")
     return join(parts)
+
+
+def first_comment(document: str) -> str:
+    """The first comment of a YAML document that speaks to people, not to editors."""
+    lines = (line.lstrip("# ") for line in document.splitlines() if line.startswith("#"))
+    return next((line for line in lines if line and not line.startswith("yaml-language-server:")), "")
 
 
 def application() -> Any:
