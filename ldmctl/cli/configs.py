@@ -9,7 +9,7 @@ import typer
 
 from ldmctl.cli.options import Json, print_json
 from ldmctl.config import presets
-from ldmctl.console import Voice
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError, did_you_mean
 
 app = typer.Typer(no_args_is_help=True, help="Look at presets and at every key.")
@@ -59,7 +59,7 @@ def schema(
         raise ConfigError(f"There is no schema called {subject!r}.{did_you_mean(subject, SUBJECTS)} Schemas: {known}.")
     document, problems = config_schema(subject, built_in=built_in)
     for problem in problems:
-        Voice().warn(f"Left out of the schema: {problem}")
+        Console().warn(f"Left out of the schema: {problem}")
     text = json_module.dumps(document, indent=1, ensure_ascii=False)
     if out is None:
         print(text)

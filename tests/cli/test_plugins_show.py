@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from ldmctl import registry
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 from ldmctl.cli.plugins import words
 
 PLUGINS = [

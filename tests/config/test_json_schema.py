@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ldmctl import registry
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 from ldmctl.config import presets
 from ldmctl.config.base import section_of, slot_of
 from ldmctl.config.documents import read_yaml, write_yaml

@@ -12,7 +12,7 @@ import pytest
 from pages import START, blocks, pages
 from PIL import Image
 
-from ldmctl.cli import run
+from ldmctl.cli.app import run
 
 CLASSES = {"cat": 0, "dog": 1}
 OVERRIDES = {  # over presets and under what a command itself says
