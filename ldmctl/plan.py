@@ -29,6 +29,7 @@ from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage.initial import load_initial
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
+from ldmctl.training.contention import BUSY, Contention
 from ldmctl.training.costs import costs, held_bytes, human, per_forward, saved_bytes
 from ldmctl.training.flops import forward_flops, parameter_count, peak_rate, seconds_of, training_flops
 from ldmctl.training.fsdp import refuse_single_numbers
@@ -74,7 +75,9 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         perceptual = perceptual.to(engine.device)
     out |= costs(config.loop, config.machine.devices, count, activations, len(train), len(val), averaged=averaged)
     if averaged:
-        out["time"] = time_of_fit_ae(config, perceptual, engine, held_bytes(config.loop, count, averaged=averaged), activations)
+        contention = Contention()
+        spent = time_of_fit_ae(config, perceptual, engine, held_bytes(config.loop, count, averaged=averaged), activations)
+        out["time"] = spent + while_busy(contention)
     return out
 
 
@@ -164,12 +167,21 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     timed = timed_count(per_forward(config.loop, devices), PATIENCE * peak / max(arithmetic, 1), left, activations)
     if not timed:
         return out | {"time": "not measured: there seems to be no room for a step of one latent on this device"}
+    contention = Contention()
     rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine)
     out["time"] = (
         f"about {duration(train / rate)} per epoch, {duration(config.loop.steps * config.loop.batch / rate)} in all: {rate:,.3g} latents/s, "
-        f"{rate / devices * arithmetic / peak:.0%} of this device's peak, by one step of {timed} without compiling"
+        f"{rate / devices * arithmetic / peak:.0%} of this device's peak, by one step of {timed} without compiling{while_busy(contention)}"
     )
     return out
+
+
+def while_busy(contention: Contention) -> str:
+    """A clause behind a time that was measured while others kept the processors busy, else nothing."""
+    share = contention.share()
+    if share is None or share < BUSY:
+        return ""
+    return f". Other processes used {share:.0%} of the processors while this was measured: on a quiet machine it is less"
 
 
 def timed_count(wanted: int, affordable: float, left: float, activations: int) -> int:

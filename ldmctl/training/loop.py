@@ -20,6 +20,7 @@ from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.signals import Signals
 from ldmctl.storage.run import Run
 from ldmctl.training import state
+from ldmctl.training.contention import Slowdown
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import peak_rate
 from ldmctl.training.fsdp import local
@@ -63,6 +64,7 @@ class Training:
         self.flops = flops
         self.peak = engine.world * peak_rate(engine) if flops else 1.0
         self.last_validation: dict[str, float] = {}
+        self.slowdown = Slowdown(engine)
         self.signals = Signals(console.say)
         self._restore()
         self.bar: Bar = console.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
@@ -181,6 +183,8 @@ class Training:
         self.run.log(self.done, values)
         if self.tracker is not None and self.run.writes:
             self.tracker.log(self.done, values)
+        if (slow := self.slowdown.note(rate)) is not None and self.run.writes:
+            self.console.warn(slow)
         shown = {name: value for name, value in facts.items() if "/" not in name}
         self.bar.report(
             dict(list(shown.items())[:6]) | {name: values[name] for name in ("peak_share", "memory_gib") if name in values}, rate=rate
