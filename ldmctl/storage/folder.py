@@ -5,7 +5,17 @@ from pathlib import Path
 
 from ldmctl.errors import MismatchError
 
-OWN = ("config.yaml", "metrics.jsonl", "state.safetensors", "model.safetensors", "autoencoder.safetensors", "bad_images.jsonl", "run.json")
+OWN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "state.safetensors",
+    "model.safetensors",
+    "autoencoder.safetensors",
+    "bad_images.jsonl",
+    "metrics.csv",
+    "wandb.json",
+    "run.json",
+)
 OWN_PATTERNS = (
     "samples/*.png",
     "snapshots/*.safetensors",

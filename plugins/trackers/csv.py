@@ -41,7 +41,7 @@ class CSV:
         """Does nothing: no file stays open between two rows."""
 
     def _rows(self, step: int) -> dict[int, Row]:
-        """Rows of the table by step. When this process has just begun, only those before `step` that metrics.jsonl has too."""
+        """Rows of the table by step. When this process has just started, only those before `step` that metrics.jsonl has too."""
         if not self._file.exists():
             return {}
         with self._file.open(encoding="utf-8", newline="") as file:
@@ -55,7 +55,7 @@ class CSV:
         return {number: row for number, row in rows.items() if number < step and number in known}
 
     def _rewrite(self, rows: list[Row]) -> None:
-        """The whole table anew, which a new column needs; all or nothing."""
+        """The whole table again, which a new column needs; all or nothing."""
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
         unfinished = self._file.with_name(".metrics.csv.tmp")
         with unfinished.open("w", encoding="utf-8", newline="") as file:

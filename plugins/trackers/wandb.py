@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field
 
 from ldmctl.config import PluginConfig
-from ldmctl.config.documents import read_config
 from ldmctl.errors import MissingError, one_line
 
 
@@ -42,7 +42,7 @@ class WandB:
                 tags=config.tags,
                 mode=config.mode,
                 dir=str(folder),
-                config=read_config(folder) if (folder / "config.yaml").exists() else None,
+                config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) if (folder / "config.yaml").exists() else None,
                 allow_val_change=True,  # of keys that may change when a run is resumed
                 id=json.loads(note.read_text(encoding="utf-8"))["id"] if note.exists() else None,
                 resume="allow" if config.mode == "online" else None,
@@ -50,7 +50,7 @@ class WandB:
             )
         except wandb.errors.Error as error:
             raise MissingError(
-                f"The tracker wandb cannot begin a run ({one_line(error)}). Log in with `wandb login`, or take tracker.mode=offline."
+                f"The tracker wandb cannot start a run ({one_line(error)}). Log in with `wandb login`, or take tracker.mode=offline."
             ) from None
         if config.mode != "disabled" and not note.exists():
             note.write_text(json.dumps({"id": self._run.id}) + "\n", encoding="utf-8")
