@@ -32,7 +32,7 @@ class WandB:
     def __init__(self, config: Config, *, run: Path):
         wandb = self._wandb = _package()
         folder = Path(run).absolute()
-        note = folder / "wandb.json"
+        note, values = folder / "wandb.json", folder / "config.yaml"
         try:
             self._run = wandb.init(
                 project=config.project,
@@ -42,7 +42,7 @@ class WandB:
                 tags=config.tags,
                 mode=config.mode,
                 dir=str(folder),
-                config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) if (folder / "config.yaml").exists() else None,
+                config=yaml.safe_load(values.read_text(encoding="utf-8")) if values.exists() else None,
                 allow_val_change=True,  # of keys that may change when a run is resumed
                 id=json.loads(note.read_text(encoding="utf-8"))["id"] if note.exists() else None,
                 resume="allow" if config.mode == "online" else None,
