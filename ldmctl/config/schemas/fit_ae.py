@@ -12,8 +12,8 @@ class Losses(Config):
     """What a reconstruction is measured by while training."""
 
     pixel: Literal["l1", "l2"] = Field("l1", description="l1: mean absolute error, l2: mean squared error")
-    pixel_weight: float = Field(1.0, ge=0)
-    perceptual_weight: float = Field(1.0, ge=0)
+    pixel_weight: float = Field(1.0, ge=0, description="weight of the pixel loss")
+    perceptual_weight: float = Field(1.0, ge=0, description="weight of the perceptual loss, where there is one")
     perceptual_missing: Literal["error", "skip"] = Field(
         "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
     )
@@ -31,7 +31,10 @@ StepOrShare = Annotated[int | float, Field(ge=0)]
 class Adversarial(Config):
     """How the discriminator's opinion is learned and weighed; used when `discriminator` is set."""
 
-    loss: Literal["hinge", "vanilla", "lsgan"] = "hinge"
+    loss: Literal["hinge", "vanilla", "lsgan"] = Field(
+        "hinge",
+        description="hinge (arXiv:1705.02894), vanilla: the non-saturating one (arXiv:1406.2661), lsgan: least squares (arXiv:1611.04076)",
+    )
     weight: float = Field(
         0.1,  # louder, the discriminator was defeated within a hundred steps (benchmarks/adversarial.py)
         ge=0,

@@ -28,7 +28,7 @@ class Sample(Config):
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Coding = Coding()
 
-    @field_validator("label", mode="before")
+    @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)
     @classmethod
     def _one_or_many(cls, label: Any) -> Any:
         labels = label if isinstance(label, list) else [label]
