@@ -7,6 +7,7 @@ picture may have is `image.max_pixels`.
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -56,7 +57,15 @@ def opened(path: str | Path) -> Image.Image:
                 image.filename = str(path)
                 return image
     except BROKEN as error:
-        raise DataError(f"{path} cannot be read as a picture: {in_words(error)}") from None
+        raise DataError(why_not_opened(str(path), error)) from None
+
+
+def why_not_opened(name: str, error: BaseException) -> str:
+    """What Pillow's error says of a picture, as a sentence; of one that is too large with the key that decides it."""
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = (re.findall(r"\d+", str(error)) or ["?"])[0]
+        return f"{name} has {pixels} pixels, more than image.max_pixels allows."
+    return f"{name} cannot be read as a picture: {in_words(error)}"
 
 
 def decode(image: Image.Image, most: int) -> Image.Image:
