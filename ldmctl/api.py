@@ -71,7 +71,7 @@ def encode_dataset(
 
     flags = {"run": text(run), "data": text(data), "machine": {"device": device, "precision": precision}}
     parent = text(run) or wished(EncodeDataset, overrides, "run") or "runs/ae"
-    settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent))
+    settings, _ = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=pictures_of(parent), out=out, overwrite=overwrite)
     refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 

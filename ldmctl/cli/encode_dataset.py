@@ -38,7 +38,7 @@ def command(
         return
     flags = options.given(run=run, data=data, machine__device=device, machine__devices=devices, machine__precision=precision)
     below = pictures_of(run or str(wished(EncodeDataset, overrides, "run") or "runs/ae"))
-    settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below)
+    settings, source = compose(EncodeDataset, overrides=overrides or [], flags=flags, below=below, out=out, overwrite=overwrite)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
     def work(console: options.Console) -> dict:

@@ -44,6 +44,17 @@ class Slot:
 Free: dict[str, Any] = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
 
 
+def before(value: Any) -> dict[str, Any]:
+    """json_schema_extra of a key that was added later: what runs made before did, where that is not its default."""
+    return {"before": value}
+
+
+def value_before(field: Any) -> Any:
+    """What a run did that was made before there was this key."""
+    extra = field.json_schema_extra
+    return extra["before"] if isinstance(extra, dict) and "before" in extra else field.get_default(call_default_factory=True)
+
+
 def slot_of(field: Any) -> Slot | None:
     """The Slot mark of a pydantic field."""
     return next((mark for mark in field.metadata if isinstance(mark, Slot)), None)

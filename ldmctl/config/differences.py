@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from ldmctl import registry
-from ldmctl.config.base import section_of, slot_of
+from ldmctl.config.base import section_of, slot_of, value_before
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,7 +34,7 @@ def free_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("a.b", default as JSON has it) of each key that need not be given, those of the plugins that `values` names among them."""
+    """("a.b", what a run made before it did, as JSON has it) of each key that need not be given, those of plugins that `values` names among them."""
     for name, field in schema.model_fields.items():
         there = values.get(name)
         within = there if isinstance(there, Mapping) else {}
@@ -44,11 +44,11 @@ def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "
             if "type" in within:
                 yield from defaults(registry.load(slot.kind, within["type"]).Config, within, f"{prefix}{name}.")  # type: ignore[attr-defined]
         elif not field.is_required():
-            yield f"{prefix}{name}", to_jsonable_python(field.get_default(call_default_factory=True))
+            yield f"{prefix}{name}", to_jsonable_python(value_before(field))
 
 
 def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, old value, new value) of every key that differs and may not; one that is younger than `old` had its default."""
+    """(path, old value, new value) of every key that differs and may not; one that is younger than `old` had its default, or what it says of runs made before."""
     free = free_keys(schema)
     before, after = {**dict(defaults(schema, new)), **dict(flatten(old))}, dict(flatten(new))
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]

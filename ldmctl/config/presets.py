@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ldmctl.config import made_before
 from ldmctl.config.base import Config, section_of, slot_of
 from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
 from ldmctl.config.origins import layer_of
@@ -73,9 +74,12 @@ def compose(
     expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
     # A parent's pictures are replaced by other data; the way it prepares them is not.
     own = [{"image": layer.pop("image")} for layer in (parent, origin) if "image" in layer]
-    layers = [parent, *expanded, *own, preset, origin, *strong]
+    younger = made_before.layer_of(out, overwrite=overwrite) if "image" in schema.model_fields else {}
+    layers = [parent, *expanded, younger, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     settings = resolve(schema, layers, source=named)
+    if younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
+        source = f"{source}; {out} was made before colour profiles were read and goes on without (image.profile=keep)".removeprefix("; ")
     if origin:
         source = f"{source}; autoencoder of {settings.init}"  # type: ignore[attr-defined]
     elif getattr(settings, "train", None) == "decoder":
@@ -112,7 +116,8 @@ def pictures_of(run: object) -> Raw:
     name = str(run)
     folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
     raw = read_config(folder) if (folder / "config.yaml").exists() else {}
-    return {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
+    found = {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
+    return {**found, "image": made_before.spelled_out(found["image"])} if isinstance(found.get("image"), dict) else found
 
 
 def wished(schema: type[Config], overrides: Sequence[str] | None, key: str, *, config: str | None = None) -> Any:

@@ -64,7 +64,8 @@ def save(
         "skipped": {split: [splits[split].stamp(bad["index"]) for bad in bad_ones] for split, bad_ones in skipped.items()},
         "splits": {split: [shard.model_dump() for shard in row] for split, row in rows.items() if row},
     }
-    write_bad(run.folder, [bad for bad_ones in skipped.values() for bad in bad_ones])
+    left_out = [row for pictures in splits.values() for row in pictures.left_out]
+    write_bad(run.folder, [*(bad for bad_ones in skipped.values() for bad in bad_ones), *left_out])
     with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
         shutil.copyfile(source, temporary)
     weights.write_text(run.folder / "latents.json", json.dumps(manifest, indent=1) + "\n")

@@ -57,9 +57,14 @@ class Layout:
 def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[str, Any]:
     """All that decides the latents of a picture, by the keys that set it."""
     tile = config.machine.tile
+    image = {
+        key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop", "smallest", "max_pixels")
+    }
+    if image["profile"] == "keep":  # as before there was a choice
+        del image["profile"]
     return {
         "autoencoder": autoencoder,
-        "image": {key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop")},
+        "image": image,
         "flip": config.flip,
         **({"store": config.store} if config.store != "moments" else {}),  # as before there was a choice: it names what is stored
         "dtype": config.dtype,
@@ -103,7 +108,9 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
         }
         return Layout(preparation, before, splits["train"].classes, store, planned, [], listing_of(stamps))
 
-    layout = plan(before.skipped if before else {})
+    most = config.image.max_pixels
+    again = before is not None and before.image.get("max_pixels", most) != most  # what is readable is another question then
+    layout = plan(before.skipped if before and not again else {})
     if not layout.complete:
         layout = plan({})  # pictures that could not be read get another chance
     finished = [target for target in layout.todo if is_finished(run.folder, target, stamps[target.split], notes[target.split])]

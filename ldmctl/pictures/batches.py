@@ -6,9 +6,8 @@ position. A broken item is replaced by the next readable one, always the same,
 and reported; more than one in a hundred stops the run, a single one never does.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +15,10 @@ from torch import Generator, Tensor
 
 from ldmctl.errors import DataError
 from ldmctl.pictures import images
+from ldmctl.pictures.choosing import large_enough, left_out_of, name_of
+from ldmctl.pictures.images import Facts
+from ldmctl.pictures.opening import BROKEN, MOST, is_pillows, limits, why_not_opened
+from ldmctl.pictures.tally import Tally
 from ldmctl.protocols import Dataset, Example
 
 Order = Iterable[Sequence[tuple[int, int]]]
@@ -32,6 +35,7 @@ class Batch:
     label: list[int]
     text: list[str]
     bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
+    facts: list[Facts] = field(default_factory=list)  # of the used ones
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,16 @@ class Prepared:
     index: int
     label: int
     text: str
+    facts: Facts
 
 
 class Pictures:
     """A dataset with its settings: one prepared picture by index. Kept in memory when the whole set fits."""
 
-    def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30, split: str = "train"):
+        self.dataset = dataset = large_enough(dataset, getattr(settings, "smallest", 0), split)
+        self.left_out = left_out_of(dataset)  # pictures below image.smallest, which are not among these
+        self.tally = Tally(len(dataset), settings.size)
         self.settings = settings
         self.bad: list[dict[str, Any]] = []  # every unreadable item met so far
         pixels = settings.channels * settings.size**2
@@ -60,7 +67,7 @@ class Pictures:
         return len(self.dataset)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}, "fits": False}  # neither is sent to a worker
+        return {**self.__dict__, "_kept": {}, "fits": False, "left_out": [], "tally": Tally(len(self), self.settings.size)}
 
     @property
     def classes(self) -> list[str]:
@@ -103,13 +110,18 @@ class Pictures:
         """The item, or the next readable one in its place; DataError when too many are unreadable."""
         found, bad = self.look(index)
         self.report(bad)
-        return found if found is not None else self._give_up()
+        if found is None:
+            self._give_up()
+        assert found is not None
+        self.tally.add(found.index, found.facts)
+        return found
 
     def look(self, index: int) -> tuple[Prepared | None, list[dict[str, Any]]]:
         """The item or the next readable one, and the unreadable ones passed on the way; None after too many of these."""
         if index in self._kept:
             return self._kept[index], []
-        found, bad = readable(self.dataset, index, self._prepare, self.allowed)
+        with limits(getattr(self.settings, "max_pixels", MOST)):
+            found, bad = readable(self.dataset, index, self._prepare, self.allowed)
         if found is not None and self.fits:
             self._kept[index] = found
         return found, bad
@@ -130,6 +142,8 @@ class Pictures:
     def checked(self, batch: Batch) -> Batch:
         """The batch with only what is new in `bad`; DataError when too many are unreadable."""
         new = self.report(batch.bad)
+        for index, facts in zip(batch.used, batch.facts, strict=True):
+            self.tally.add(index, facts)
         return replace(batch, bad=new) if len(batch.used) == len(batch.index) else self._give_up()
 
     def assemble(self, wanted: Sequence[tuple[int, int | None]]) -> Batch:
@@ -146,10 +160,12 @@ class Pictures:
             [item.label for item in items],
             [item.text for item in items],
             bad,
+            [item.facts for item in items],
         )
 
     def _prepare(self, index: int, example: Example) -> Prepared:
-        return Prepared(images.prepare(example.picture, self.settings), index, example.label, example.text)
+        image, facts = images.prepare_noting(example.picture, self.settings)
+        return Prepared(image, index, example.label, example.text, facts)
 
     def _finish(self, item: Prepared, seed: int | None) -> Tensor:
         generator = None if seed is None else Generator().manual_seed(seed)
@@ -174,6 +190,10 @@ def readable(
         try:
             return prepare(at, dataset[at]), bad
         except DataError as error:
-            name = re.sub(r"(:\d+){2}$", "", dataset.stamp(at))  # without size and time
-            bad.append({"index": at, "file_name": name, "reason": str(error)})
+            reason = str(error)
+        except BROKEN as error:
+            if not is_pillows(error):
+                raise
+            reason = why_not_opened(name_of(dataset, at), error)
+        bad.append({"index": at, "file_name": name_of(dataset, at), "reason": reason})
     return None, bad

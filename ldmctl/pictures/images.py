@@ -5,10 +5,8 @@ all that is the same each time (orientation, channels, size), `finish` all that
 chance decides (crop, flip), so the first may be kept and the second repeated.
 """
 
-import struct
-import zlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,14 +14,15 @@ from PIL import Image, ImageColor
 from torch import Generator, Tensor
 
 from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures.colour import Unusable, lab_to_rgb, to_srgb
+from ldmctl.pictures.modes import GREY, numbers_of, simple
+from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, opened, refuse_huge
+
+__all__ = ["load", "opened", "prepare", "read", "to_float", "to_uint8"]
 
 FILTER = Image.Resampling.LANCZOS  # antialiased: its support grows with the reduction
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 WIDEST = 16  # pictures longer than this many times their shorter side are not usable
-BROKEN = (  # what Pillow's decoders raise for broken files; a MemoryError says nothing about the file
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,7 +35,7 @@ TURNS = {
 
 
 class Settings(Protocol):
-    """How pictures are prepared; the `image` section of a config has this shape."""
+    """How pictures are prepared; the `image` section of a config has this shape. Where `profile` or `max_pixels` is missing it has its default."""
 
     @property
     def size(self) -> int: ...
@@ -50,32 +49,47 @@ class Settings(Protocol):
     def background(self) -> str: ...
 
 
+class Facts(NamedTuple):
+    """What is known of a picture once it is prepared."""
+
+    size: tuple[int, int]  # width and height as stored, pixels
+    profile: str = ""  # why its colour profile was not applied, '' where that was or there is none
+
+
 # -- reading -----------------------------------------------------------------
 
 
-def load(picture: Any, *, channels: int, background: str = "white", enough: int | None = None) -> Image.Image:
+def load(
+    picture: Any, *, channels: int, background: str = "white", enough: int | None = None, profile: str = "srgb", max_pixels: int = MOST
+) -> Image.Image:
     """Upright Pillow image in mode L, RGB or RGBA, of a Pillow image or uint8 [C,H,W]; DataError when it cannot be decoded.
 
-    A JPEG may be decoded smaller when both sides stay at least twice `enough`.
+    A JPEG may be decoded smaller when both sides stay at least twice `enough`. Colours are brought to sRGB
+    by the picture's profile; with `profile="keep"` it is ignored.
     """
-    colour = rgb(background)
-    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
-    try:
-        if enough is not None:
-            image.draft(None, (2 * enough, 2 * enough))
-        image.load()
-        return _hide(_convert(_upright(image), channels, colour), colour)
-    except BROKEN as error:
-        raise DataError(f"{_name(picture)} cannot be decoded: {' '.join(str(error).split())}") from None
+    return _load(picture, channels, background, enough, profile, max_pixels)[0]
 
 
 def read(path: str | Path, *, channels: int = 3, background: str = "white") -> Tensor:
     """uint8 [C,H,W] of a picture file, at its own size."""
+    return to_tensor(load(opened(path), channels=channels, background=background))
+
+
+def _load(picture: Any, channels: int, background: str, enough: int | None, profile: str, max_pixels: int) -> tuple[Image.Image, str]:
+    """(the image, why its profile was not applied)."""
+    colour = rgb(background)
+    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
+    refuse_huge(_name(picture), image.size, max_pixels)
     try:
-        image = Image.open(path)
+        numbers = numbers_of(image)
+        if enough is not None:
+            image.draft(None, (2 * enough, 2 * enough))
+        image = decode(image, max_pixels)
+        given = image.info.get("icc_profile") if profile == "srgb" else None
+        image, unused = _convert(simple(_upright(image), numbers), channels, colour, given, grey=image.mode in GREY)
+        return _hide(image, colour), unused
     except BROKEN as error:
-        raise DataError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from None
-    return to_tensor(load(image, channels=channels, background=background))
+        raise DataError(f"{_name(picture)} cannot be decoded: {in_words(error)}") from None
 
 
 def rgb(background: str) -> tuple[int, int, int]:
@@ -101,27 +115,25 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _convert(image: Image.Image, channels: int, colour: tuple[int, int, int]) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _from_deep(image)
-    if image.mode in ("La", "RGBa"):
-        image = image.convert(image.mode[:-1] + "A")
+def _convert(
+    image: Image.Image, channels: int, colour: tuple[int, int, int], profile: bytes | None, *, grey: bool
+) -> tuple[Image.Image, str]:
+    """(L, RGB or RGBA over the background, why the profile was not applied) of an image in a simple mode."""
+    unused = ""
+    if image.mode == "LAB":
+        image = lab_to_rgb(image)
+    elif profile:
+        try:
+            image = to_srgb(image, profile, grey=grey)
+        except Unusable as error:
+            unused = str(error) or "it is damaged"
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*colour, 255)), image)
     elif image.mode not in ("1", "L"):
-        image = image.convert("RGB")  # palettes, CMYK and the rest know only this way
-    return image.convert(MODES[channels])
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """Mode L from 16-bit or float grey, scaled: Pillow's own conversion would clip it to white."""
-    array = np.asarray(image).astype(np.float64)
-    white = 1.0 if image.mode == "F" else 65535.0
-    if array.size and not (array.min() >= 0 and array.max() <= white):
-        raise ValueError(f"values from {array.min():g} to {array.max():g} in mode {image.mode}, where 0 to {white:g} was expected")
-    return Image.fromarray((array * (255 / white)).round().astype(np.uint8))
+        image = image.convert("RGB")
+    return image.convert(MODES[channels]), unused
 
 
 def _hide(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
@@ -149,12 +161,25 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 def prepare(picture: Any, settings: Settings) -> Tensor:
     """uint8 [C,h,w], shorter side `size`; center-cropped to [C,size,size] unless the crop is random. DataError if unusable."""
-    width, height = picture.size if isinstance(picture, Image.Image) else tuple(picture.shape)[:-3:-1]
+    return prepare_noting(picture, settings)[0]
+
+
+def prepare_noting(picture: Any, settings: Settings) -> tuple[Tensor, Facts]:
+    """What `prepare` gives, and what was found on the way."""
+    width, height = size_of(picture)
     if min(width, height) < 2 or max(width, height) > WIDEST * min(width, height):
         raise DataError(f"{_name(picture)} is {width}x{height} pixels: too small or too narrow (2 pixels and 1:{WIDEST} are the least).")
-    image = load(picture, channels=settings.channels, background=settings.background, enough=settings.size)
+    profile, most = getattr(settings, "profile", "srgb"), getattr(settings, "max_pixels", MOST)
+    image, unused = _load(picture, settings.channels, settings.background, settings.size, profile, most)
     array = to_tensor(_hide(resize(image, settings.size), rgb(settings.background)))
-    return _center(array, settings.size).contiguous() if settings.crop == "center" else array
+    array = _center(array, settings.size).contiguous() if settings.crop == "center" else array
+    return array, Facts((width, height), unused)
+
+
+def size_of(picture: Any) -> tuple[int, int]:
+    """(width, height) as stored, without decoding a picture that Pillow opened."""
+    width, height = picture.size if isinstance(picture, Image.Image) else tuple(picture.shape)[:-3:-1]
+    return int(width), int(height)
 
 
 def finish(prepared: Tensor, settings: Settings, generator: Generator | None) -> Tensor:

@@ -21,7 +21,7 @@ def open_pictures(config: PictureKeys, split: str) -> Pictures:
     """One split of the data that the config names, prepared as its `image` section says."""
     if config.dataset is None:
         raise ConfigError("No pictures are named: give --data NAME or --data FOLDER. `ldmctl configs list` shows the names.")
-    return Pictures(registry.build("dataset", config.dataset, split=split), config.image)
+    return Pictures(registry.build("dataset", config.dataset, split=split), config.image, split=split)
 
 
 def training_batches(pictures: Pictures, loop: Loop, engine: Engine, *, first: int) -> Iterator[tuple[Tensor, Batch]]:

@@ -27,6 +27,7 @@ from ldmctl.latents.store import refuse_without_codes
 from ldmctl.latents.writer import Rows
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.loading import open_pictures
+from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.signals import Signals
 from ldmctl.storage.record import describe_plugins, model_file
 from ldmctl.storage.run import Run, open_run
@@ -57,6 +58,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
     with run, Signals(console.say) as signals:
         layout = on_all(engine, lambda: lay_out(config, splits, codec, preparation, run))
         refuse_other_listing(layout, splits, engine)
+        say_left_out(splits, console, run.folder / "bad_images.jsonl")
         if layout.complete:
             return keep_finished(run, layout, console)
 
@@ -65,6 +67,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
 
         # Save and say where.
         everything = from_all(engine, (written, {split: pictures.bad for split, pictures in splits.items()}))
+        Telling(splits, engine, console).at_the_end()
         manifest = on_all(engine, lambda: save(config, layout, splits, everything, source, autoencoder.rescale, run))
         return say_saved(run, layout, manifest, console)
 

@@ -26,6 +26,7 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.loading import on_device, open_pictures, shown_items, training_batches
 from ldmctl.pictures.png import grid, write_png
+from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
 from ldmctl.storage.record import config_of, describe_plugins, record_of
 from ldmctl.storage.run import Run, open_run
@@ -71,6 +72,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:
             return keep_untrained(run, autoencoder, header, console)
+        say_left_out({"train": train, "val": val}, console, run.folder / "bad_images.jsonl")
         micro = config.loop.micro
         if micro == "auto":
             micro = find_micro(config, perceptual, engine, train, mine.stop - mine.start)
@@ -92,11 +94,13 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         ) as training:
             stream = training_batches(train, config.loop, engine, first=training.first)
             shown = on_device(shown_items(val if len(val) else train), engine)
-            run.note_bad([*train.bad, *val.bad])
+            run.note_bad([*train.bad, *val.bad, *train.left_out, *val.left_out])
+            telling = Telling({"train": train, "val": val}, engine, console)
 
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
                 run.note_bad(batch.bad)
+                telling.when_all_are_seen()
                 slices = order.micro_batches(len(batch.image), micro)
                 for number, rows in enumerate(slices):
                     order.reseed("step", config.loop.seed, step, number, engine.rank)
@@ -118,7 +122,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                     training.validated(step, values, judged_by="val/loss", picture=picture)
 
         # Judge it, save and say where.
-        if engine.leads and (bad := len(run.bad())):
+        telling.at_the_end()
+        if engine.leads and (bad := sum('"left_out"' not in row for row in run.bad())):
             console.warn(f"{bad:,} unreadable pictures, others took their place: {run.folder / 'bad_images.jsonl'} names them.")
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}

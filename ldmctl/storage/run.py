@@ -57,7 +57,7 @@ class Run:
         if not self.writes:
             self.unwritten += rows
         elif rows:
-            known = self.bad()
+            known = set(self.bad())
             fresh = dict.fromkeys(json.dumps(dict(row), ensure_ascii=False) for row in rows)
             with (self.folder / "bad_images.jsonl").open("a", encoding="utf-8") as out:
                 out.writelines(f"{row}\n" for row in fresh if row not in known)

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from PIL import Image
 from pydantic import Field
 
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError
+from ldmctl.pictures.images import opened
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
@@ -78,11 +78,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> Example:
         path = self.files[index].path
-        try:
-            picture = Image.open(self.root / path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{self.root / path} cannot be read as a picture: {error}") from None
-        return Example(picture, *self.note(index))
+        return Example(opened(self.root / path), *self.note(index))
 
     def stamp(self, index: int) -> str:
         """`path:size:mtime` as found when the folder was read."""

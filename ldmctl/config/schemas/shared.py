@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.base import Config, Free, PluginConfig, Slot, before
 from ldmctl.errors import did_you_mean
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -56,6 +56,18 @@ class Image(Config):
     )
     flip: bool = Field(False, description="mirror half of the pictures while training")
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
+    profile: Literal["srgb", "keep"] = Field(
+        "srgb",
+        description="srgb: colours are brought to sRGB by the profile that a picture carries; keep: profiles are ignored, "
+        "as runs and caches made before this key do",
+        json_schema_extra=before("keep"),
+    )
+    smallest: int = Field(2, ge=2, le=4096, description="pictures whose shorter side has fewer pixels are left out")
+    max_pixels: PositiveInt = Field(
+        200_000_000,
+        description="pictures with more pixels than this count as unreadable: they need too much memory",
+        json_schema_extra=Free,
+    )
 
     @field_validator("background")
     @classmethod

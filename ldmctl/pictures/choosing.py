@@ -1,0 +1,92 @@
+"""Pictures left out on purpose: those whose shorter side is below `image.smallest`.
+
+They are found before the first step, by their headers alone, so that a split is what
+it will be: nothing takes their place, and no order depends on when they are met.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ldmctl.errors import DataError
+from ldmctl.pictures.images import size_of
+from ldmctl.pictures.opening import BROKEN, limits
+from ldmctl.protocols import Dataset, Example
+
+LEAST = 2  # pixels; smaller pictures cannot be used at all
+
+
+class Chosen:
+    """Some items of a dataset, as a dataset."""
+
+    def __init__(self, dataset: Dataset, places: list[int], left_out: list[dict[str, Any]]):
+        self.dataset, self.places, self.left_out = dataset, places, left_out
+        if hasattr(dataset, "note"):
+            self.note = self._note
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dataset", "places", "left_out"):  # not yet there while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.dataset[self.places[index]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels: those of the whole set."""
+        return self.dataset.classes
+
+    def stamp(self, index: int) -> str:
+        """Name and version of an item."""
+        return self.dataset.stamp(self.places[index])
+
+    def _note(self, index: int) -> Any:
+        return self.dataset.note(self.places[index])
+
+
+def large_enough(dataset: Dataset, smallest: int, split: str) -> Dataset:
+    """The pictures with at least so many pixels on the shorter side, the others noted in `left_out`; a DataError where none is left.
+
+    What cannot be opened stays: it is unreadable, which is another matter.
+    """
+    if smallest <= LEAST or not len(dataset):
+        return dataset
+    places, left_out, largest = [], [], 0
+    for index, size in _sizes(dataset):
+        if size is None or min(size) >= smallest:
+            places.append(index)
+            continue
+        largest = max(largest, min(size))
+        reason = f"It is {size[0]}x{size[1]} pixels, and image.smallest is {smallest}."
+        left_out.append({"index": index, "file_name": name_of(dataset, index), "reason": reason, "left_out": True})
+    if not places and split == "train":
+        raise DataError(
+            f"All {len(dataset):,} pictures of the {split} split are smaller than image.smallest={smallest}: "
+            f"the largest has {largest} pixels on its shorter side."
+        )
+    return Chosen(dataset, places, left_out) if left_out else dataset  # type: ignore[return-value]
+
+
+def left_out_of(dataset: Dataset) -> list[dict[str, Any]]:
+    """{"index", "file_name", "reason", "left_out"} of what was left out on purpose."""
+    return dataset.left_out if isinstance(dataset, Chosen) else []
+
+
+def name_of(dataset: Dataset, index: int) -> str:
+    """The name of an item: its stamp without size and time."""
+    return re.sub(r"(:\d+){2}$", "", dataset.stamp(index))
+
+
+def _sizes(dataset: Dataset) -> Iterator[tuple[int, tuple[int, int] | None]]:
+    """Width and height of each picture in order, None where it cannot be opened."""
+    with limits(1 << 62):
+        for index in range(len(dataset)):
+            try:
+                picture = dataset[index].picture
+                yield index, size_of(picture)
+            except (DataError, *BROKEN):
+                yield index, None
