@@ -51,6 +51,8 @@ def read_yaml(text: str, *, source: str) -> Any:
     """The value of a YAML text, numbers as in YAML 1.2; a ConfigError names the source and the line."""
     try:
         return yaml.load(text, Loader=_Yaml12)
+    except RecursionError:
+        raise ConfigError(f"{source} is nested too deeply to be a config.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:  # such as an integer of five thousand digits

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ldmctl.config import diffusers_format as published
 from ldmctl.config.documents import Raw, read_config
@@ -31,6 +32,10 @@ def find(name: str) -> Origin:
     header = _header(file)
     if header.get("kind") != "autoencoder":
         raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder to start from.")
+    keys: Any = header.get("config")
+    context: Any = header.get("context")
+    if not (isinstance(keys, dict) and isinstance(keys.get("type"), str) and isinstance(context, dict) and "image_channels" in context):
+        raise MismatchError(f"{file} is damaged: its header does not describe an autoencoder.")
     image = header.get("image", {}) | {"channels": header["context"]["image_channels"]}
     return Origin(name, file, {"autoencoder": header["config"], "image": image})
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ldmctl.diffusion.denoise import joined
 from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
-from ldmctl.storage import weights
+from ldmctl.storage import headers, weights
 from ldmctl.training.engine import Engine
 
 
@@ -77,6 +77,10 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
         raise MismatchError(
             f"{path} holds {with_article(header.get('kind', 'file'))}, not a denoiser. --run wants a run folder of fit-diffusion."
         )
+    headers.check(headers.Diffusion, header, path)
+    for name in ("denoiser", "conditioner", "schedule"):
+        if header[name] is not None:
+            headers.check_context(header[name], path)
     network = build_network(header)
     weights.load_into(network, tensors, path)
     described = {key: value for key, value in header.items() if key != "step"}

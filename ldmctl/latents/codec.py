@@ -11,7 +11,7 @@ from ldmctl.errors import ConfigError, MismatchError, with_article
 from ldmctl.latents.manifest import Statistics
 from ldmctl.latents.tiling import HALO, Network, tiled
 from ldmctl.pictures.images import crop_to, pad_to
-from ldmctl.storage import weights
+from ldmctl.storage import headers, weights
 from ldmctl.storage.initial import same_encoder
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
@@ -28,6 +28,8 @@ def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
         raise MismatchError(
             f"{path} holds {with_article(header.get('kind', 'file'))}, not an autoencoder. --run wants a run folder of fit-ae."
         )
+    headers.check(headers.Autoencoder, header, path)
+    headers.check_context(header, path)
     autoencoder: nn.Module = weights.rebuild(header)
     weights.load_into(autoencoder, tensors, path)
     return autoencoder.to(engine.device).eval().requires_grad_(False), header
@@ -36,6 +38,7 @@ def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
 def autoencoder_fingerprint(path: Path) -> str:
     """SHA-256 of the weights and config of an autoencoder's file; its step does not count."""
     tensors, header = weights.load(path)
+    headers.check(headers.Autoencoder, header, path)
     return weights.fingerprint(tensors, {"type": header["type"], "config": header["config"], "context": header["context"]})
 
 

@@ -10,9 +10,9 @@ what is measured of the items that are there now stands beside them.
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from ldmctl.config.differences import flatten
 from ldmctl.errors import MismatchError
@@ -56,8 +56,14 @@ class Shard(Loose):
 class Statistics(Loose):
     """Mean and deviation of `draw`, float64, over the whole training set."""
 
-    mean: list[float]
-    deviation: list[float]
+    mean: list[FiniteFloat] = Field(min_length=1)
+    deviation: list[FiniteFloat]
+
+    @model_validator(mode="after")
+    def _of_the_same_channels(self) -> Self:
+        if len(self.mean) != len(self.deviation):
+            raise ValueError(f"statistics of {len(self.mean)} and of {len(self.deviation)} channels")
+        return self
 
 
 class Codes(Loose):
@@ -92,6 +98,13 @@ class Manifest(Loose):
     preparation: dict[str, Any] = Field({}, description="all that decides the latents of a picture")
     skipped: dict[str, list[str]] = Field({}, description="stamps of the pictures that could not be read, by split")
     splits: dict[str, list[Shard]]
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _names_an_autoencoder(cls, autoencoder: dict[str, Any]) -> dict[str, Any]:
+        if not all(isinstance(autoencoder.get(key), str) for key in ("type", "fingerprint")):
+            raise ValueError("type and fingerprint of the autoencoder are words")
+        return autoencoder
 
     @property
     def store(self) -> Literal["moments", "codes"]:
@@ -140,7 +153,7 @@ def read(folder: str | Path) -> Manifest:
                 f"{file} has format {raw.get('format')}, this ldmctl reads {FORMAT}. Encode again: ldmctl encode-dataset --overwrite."
             )
         return Manifest.model_validate(raw)
-    except (ValueError, ValidationError, AttributeError) as error:
+    except (ValueError, ValidationError, AttributeError, RecursionError) as error:
         raise MismatchError(
             f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again: ldmctl encode-dataset --overwrite."
         ) from None

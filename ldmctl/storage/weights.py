@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         header = json.loads((metadata or {}).get("ldmctl", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MismatchError(f"{path} is damaged: its header cannot be read ({error}).") from None
     if not isinstance(header, dict) or header.get("format", 0) != FORMAT:
         raise MismatchError(f"{path} was not written by ldmctl, or by a version whose format is not {FORMAT}.")

@@ -16,6 +16,7 @@ from ldmctl.training.engine import Engine
 from ldmctl.training.fsdp import Spread, laid_out, local, shard, whole
 
 Saved = TypeVar("Saved", bound=Tensor | Spread)
+SLOTS = {"step", "exp_avg", "exp_avg_sq"}  # what AdamW keeps of a parameter
 
 
 def learning_rate(loop: Loop, step: int) -> float:
@@ -168,7 +169,11 @@ class Learner:
             self.module.load_state_dict(saved)
         except RuntimeError as error:
             raise MismatchError(f"The saved state is of another {prefix}: {' '.join(str(error).split())[:300]}") from None
-        for name, value in _below(part, "average.").items():
+        averaged = _below(part, "average.")
+        shapes = {name: tuple(value.shape) for name, value in averaged.items()}
+        if shapes != {name: tuple(value.shape) for name, value in self.average.items()} or not {"scale", "growth"} <= part.keys():
+            raise MismatchError(f"The saved state of {prefix} is damaged: its averages are not those of this network.")
+        for name, value in averaged.items():
             self.average[name].copy_(laid_out(value, self.average[name]))
         if self.powers is not None:
             self.powers.restore("powers", part)
@@ -177,6 +182,8 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             slots = {key: laid_out(value, parameter).to(self.engine.device) for key, value in _below(part, f"optimizer.{index}.").items()}
             if slots and self.optimizer:
+                if slots.keys() != SLOTS or slots["step"].numel() != 1 or slots["exp_avg"].shape != parameter.shape:
+                    raise MismatchError(f"The saved state of {prefix} is damaged: AdamW's averages of parameter {index} are not whole.")
                 self.optimizer.state[parameter] = slots
 
 

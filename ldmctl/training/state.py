@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ldmctl.errors import MismatchError, with_article
-from ldmctl.storage import weights
+from ldmctl.storage import headers, weights
 from ldmctl.storage.record import WAYS
 from ldmctl.training.engine import Engine
 from ldmctl.training.fsdp import Spread, local, rows
@@ -64,6 +64,7 @@ def load(folder: Path, engine: Engine) -> tuple[dict[str, Tensor | Spread], dict
     tensors, header = weights.load(file)
     if header.get("kind") != "state":
         raise MismatchError(f"{file} is not the state of a run but {with_article(header.get('kind', 'file'))}. {WAYS}")
+    headers.check(headers.State, header, file)
     shards = header.get("shards", [])
     if shards:
         _check(folder, shards, engine)

@@ -46,12 +46,12 @@ class CSV:
             return {}
         with self._file.open(encoding="utf-8", newline="") as file:
             whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a killed process may leave half a row
-        rows = {int(row["step"]): row for row in whole}
+        rows = {int(row["step"]): row for row in whole if (row.get("step") or "").isdecimal()}
         if self._columns:
             return rows
         # The host has cut metrics.jsonl back to the step from which the run continues.
         reports = self._reports.read_text(encoding="utf-8").splitlines() if self._reports.exists() else []
-        known = {json.loads(line)["step"] for line in reports} if reports else set(rows)
+        known = {_step_of(line) for line in reports} if reports else set(rows)
         return {number: row for number, row in rows.items() if number < step and number in known}
 
     def _rewrite(self, rows: list[Row]) -> None:
@@ -65,3 +65,11 @@ class CSV:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, self._file)
+
+
+def _step_of(line: str) -> int:
+    """The step of a line of metrics.jsonl, -1 of one that is not as the host writes it."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return -1

@@ -1,0 +1,140 @@
+"""A file that parses and does not say what ldmctl writes is named, with exit code 6: it is no bug of ours."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ldmctl.cli.app import run
+from ldmctl.storage import weights
+
+GONE = object()
+
+
+def changed(values, path, value):
+    """The nested dict with one value replaced, or left out."""
+    *parents, last = path.split(".")
+    place = values
+    for key in parents:
+        place = place[key]
+    if value is GONE:
+        del place[last]
+    else:
+        place[last] = value
+    return values
+
+
+def rewrite(file, path=None, value=GONE, tensors=None):
+    """The same safetensors file with one field of its header changed, or other tensors."""
+    held, header = weights.load(file)
+    weights.save(file, held if tensors is None else tensors(held), header if path is None else changed(header, path, value))
+
+
+@pytest.fixture
+def trained(vae_run, vae_cache, fit_diffusion, tmp_path):
+    """A finished run of fit-diffusion that may be damaged, and its cache."""
+    shutil.copytree(vae_cache, tmp_path / "cache")
+    return fit_diffusion(tmp_path / "ldm", tmp_path / "cache")
+
+
+def refused(words, capsys, *named):
+    capsys.readouterr()
+    assert run(words) == 6
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and all(name in said for name in named), said
+
+
+RESUME = ["fit-diffusion", "-q"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("scalars", 7), ("scalars", []), ("scalars", GONE), ("scalars.step", None), ("scalars.step", -1), ("scalars.step", GONE), ("scalars.steps", "x"),
+        ("scalars.kept", []), ("scalars.kept.best", ""), ("scalars.bad_in_a_row", None),
+    ],
+)  # fmt: skip
+def test_a_state_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
+    rewrite(trained / "state.safetensors", path, value)
+    resume(trained, tmp_path, capsys)
+
+
+def resume(folder, tmp_path, capsys):
+    words = ["--config", str(folder / "config.yaml"), "--out", str(folder), "loop.steps=6"]
+    refused([*RESUME, *words], capsys, "damaged")
+
+
+@pytest.mark.parametrize("name", ["diffusion.optimizer.0.exp_avg", "diffusion.scale", "diffusion.growth"])
+def test_a_state_that_lacks_a_tensor_is_named(trained, tmp_path, capsys, name):
+    rewrite(trained / "state.safetensors", tensors=lambda held: {key: value for key, value in held.items() if key != name})
+    resume(trained, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("diffusion.optimizer.0.step", torch.zeros(2)),
+        ("diffusion.optimizer.0.exp_avg", torch.zeros(3, 1, 4)),
+        ("diffusion.average.other", torch.zeros(1)),
+    ],
+)
+def test_a_state_with_a_tensor_of_another_shape_or_name_is_named(trained, tmp_path, capsys, name, value):
+    rewrite(trained / "state.safetensors", tensors=lambda held: {**held, name: value})
+    resume(trained, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("denoiser.context", []), ("denoiser.context", {"channels": 3, "nonsense": 1}), ("denoiser.config", []), ("denoiser.type", 7), ("denoiser", GONE),
+        ("denoiser.config.type", 7), ("schedule", None), ("prediction", "?"), ("latent", [3, 0, 8]), ("latent", 3), ("statistics.mean", [0.0]),
+        ("statistics.deviation", [0.0, 1.0, 1.0]), ("statistics", GONE), ("classes", {}), ("label_counts", ["a"]), ("image.size", 0), ("image", GONE),
+        ("autoencoder", {}),
+    ],
+)  # fmt: skip
+def test_a_model_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
+    rewrite(trained / "model.safetensors", path, value)
+    refused(
+        ["sample", "--run", str(trained), "-n", "1", "--steps", "2", "--out", str(tmp_path / "s"), "--device", "cpu"],
+        capsys,
+        "model.safetensors",
+    )
+
+
+@pytest.mark.parametrize(("path", "value"), [("context", {}), ("context.image_channels", 7), ("config", []), ("config", GONE), ("type", 7)])
+def test_an_autoencoder_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
+    rewrite(trained / "autoencoder.safetensors", path, value)
+    refused(
+        ["sample", "--run", str(trained), "-n", "1", "--steps", "2", "--out", str(tmp_path / "s"), "--device", "cpu"],
+        capsys,
+        "autoencoder.safetensors",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("autoencoder.fingerprint", GONE),
+        ("autoencoder", {}),
+        ("autoencoder.type", 3),
+        ("statistics.mean", [1.0]),
+        ("statistics.mean", []),
+        ("splits", []),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_named(trained, tmp_path, capsys, path, value):
+    file = tmp_path / "cache" / "latents.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, value)))
+    words = ["--config", str(trained / "config.yaml"), "--latents", str(tmp_path / "cache"), "--out", str(tmp_path / "new")]
+    refused([*RESUME, *words], capsys, "latents.json")
+
+
+def test_what_is_nested_ten_thousand_deep_is_damaged_or_no_config(trained, tmp_path, capsys):
+    deep = "[" * 10_000 + "]" * 10_000
+    (tmp_path / "cache" / "latents.json").write_text(deep)
+    words = ["--config", str(trained / "config.yaml"), "--latents", str(tmp_path / "cache"), "--out", str(tmp_path / "new")]
+    refused([*RESUME, *words], capsys, "latents.json")
+    (tmp_path / "deep.yaml").write_text(f"loop: {deep}")
+    assert run(["fit-ae", "--config", str(tmp_path / "deep.yaml")]) == 2
+    assert "nested too deeply" in capsys.readouterr().err
