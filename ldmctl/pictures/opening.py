@@ -57,7 +57,7 @@ def opened(path: str | Path) -> Image.Image:
                 image = Image.open(io.BytesIO(repaired), formats=["PNG"])
                 image.filename = str(path)
                 return image
-    except BROKEN as error:
+    except (*BROKEN, MemoryError) as error:  # a header that asks for memory lies
         raise DataError(why_not_opened(str(path), error)) from None
 
 
