@@ -17,6 +17,7 @@ from ldmctl.config.documents import write_json
 from ldmctl.console import Console
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.metrics import Mean, psnr, ssim
+from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.statistics import LatentFacts, LatentStatistics
 from ldmctl.latents.usage import CodeUsage
@@ -60,6 +61,7 @@ class Evaluation:
     keys: frozenset[str] = frozenset()  # of the autoencoder's Config: what can be changed about it
     losses: frozenset[str] | None = None  # which of perceptual and adversarial it was trained with; None where nobody knows
     notes: list[str] = field(default_factory=list)  # sentences on what could not be measured
+    alike: str = ""  # what is wrong with the pictures where they do not differ
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None where there is no number: {"split", "count", "psnr": {"mean", "low", "high"}, ...}."""
@@ -100,7 +102,7 @@ def evaluate(
     total = min(count or len(chosen), len(chosen))
     means: dict[str, dict[str, Mean]] = {"made": {}, "baseline": {}, "gain": {}}
     latents, codes, bits, done = LatentStatistics(), code_usage(autoencoder), Mean(), 0
-    measures, notes = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1]
+    measures, notes, same = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1], Sameness()
 
     with (console or Console(quiet=True)).bar(f"examining {split}", total) as bar:
         for rows in in_order(chosen, batch, engine, wanted=workers, count=count):
@@ -109,6 +111,7 @@ def evaluate(
             if not good:
                 continue
             image = on_device(rows.image[good], engine)
+            same.add(image)
             moments = codec.encode(image)
             mode = without_noise(autoencoder, moments)
             made = as_saved(codec.decode(codec.whiten(mode), (size, size)))
@@ -133,6 +136,9 @@ def evaluate(
     measured, pixels = means["made"]["psnr"].count, size * size
     if measured < total:
         notes.append(f"{total - measured:,} of {total:,} pictures could not be read and are not in these numbers.")
+    notes += [same.note] if same.note else []
+    if same.suspected and split == "val" and len(pictures.get("train", ())):  # a few held-out ones may be alike by chance
+        same = look_at(pictures["train"], same)
     per_picture = codes.places / measured if codes else 0.0
     nominal = per_picture * math.log2(codes.size) if codes else None
     sent = bits.mean if bits.count else nominal
@@ -153,6 +159,7 @@ def evaluate(
         keys=frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"},
         losses=losses,
         notes=notes,
+        alike=same.sentence,
     )
 
 

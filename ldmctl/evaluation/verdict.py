@@ -21,7 +21,9 @@ def verdict(found: Evaluation) -> list[str]:
 
 
 def judge(found: Evaluation) -> list[Judgement]:
-    """What can be said of each number that there is."""
+    """What can be said of each number that there is; of pictures that do not differ, only that."""
+    if found.alike:
+        return [Judgement("the pictures", "poor", found.alike)]
     closeness = [judge_psnr(found), judge_ssim(found), judge_gain(found), *(judge_distance(found, name) for name in found.distances)]
     latent = [judge_rate(found), judge_codes(found), judge_channels(found), judge_extremes(found)]
     return [each for each in [*closeness, *latent] if each is not None]

@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
+from ldmctl.pictures.opening import in_words
+
 NEAR = 2  # of 255: profiles whose colours come out nearer than this are sRGB
 NEAR_BY_NAME = 12  # the same for those that say they are: some sRGB profiles lift black a little
 LEVELS = (0, 32, 64, 96, 128, 160, 192, 224, 255)
@@ -57,9 +59,9 @@ def transform_of(profile: bytes) -> tuple[str, Any]:
             raise Unusable(f"a profile of {space}")
         transform = _to_srgb(opened, MODES[space])
         near = NEAR_BY_NAME if "srgb" in (opened.profile.profile_description or "").lower() else NEAR
-        return space, None if space == "RGB" and _changes(transform) <= near else transform
+        return space, None if space != "CMYK" and _changes(transform, MODES[space]) <= near else transform
     except (ImageCms.PyCMSError, OSError, TypeError, ImportError, UnicodeError) as error:
-        raise Unusable(str(error)) from None
+        raise Unusable("it is damaged" if "open profile" in str(error) else in_words(error)) from None
 
 
 def _to_srgb(profile: Any, mode: str) -> Any:
@@ -68,11 +70,14 @@ def _to_srgb(profile: Any, mode: str) -> Any:
     return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", intent, flags)
 
 
-def _changes(transform: Any) -> int:
-    """By how much a transform moves any of a grid of colours, at most."""
-    grid = bytes(value for red in LEVELS for green in LEVELS for blue in LEVELS for value in (red, green, blue))
-    moved = _applied(Image.frombytes("RGB", (len(grid) // 3, 1), grid), transform).tobytes()
-    return max(abs(before - after) for before, after in zip(grid, moved, strict=True))
+def _changes(transform: Any, mode: str) -> int:
+    """By how much a transform moves any of a grid of colours, or any grey, at most."""
+    grid = Image.frombytes("L", (256, 1), bytes(range(256))).convert("RGB")
+    if mode == "RGB":
+        colours = bytes(value for red in LEVELS for green in LEVELS for blue in LEVELS for value in (red, green, blue))
+        grid = Image.frombytes("RGB", (len(colours) // 3, 1), colours)
+    moved = _applied(grid.convert(mode), transform)
+    return max(abs(before - after) for before, after in zip(grid.tobytes(), moved.tobytes(), strict=True))
 
 
 @lru_cache(maxsize=1)

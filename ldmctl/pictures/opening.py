@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from ldmctl.errors import DataError
 
@@ -34,8 +34,9 @@ NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf")  # chun
 @contextmanager
 def limits(most: int = MOST) -> Iterator[None]:
     """While it lasts Pillow refuses pictures by these limits and warns of none; `most` is in pixels."""
-    if not any(entry[0] == "ignore" and entry[2] is Image.DecompressionBombWarning for entry in warnings.filters[:8]):
+    if [each[:3] for each in warnings.filters[:1]] != [("ignore", None, Image.DecompressionBombWarning)]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))  # missing up to Pillow 13
     before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = most, TEXT, TEXTS
     try:
@@ -56,7 +57,7 @@ def opened(path: str | Path) -> Image.Image:
                 image = Image.open(io.BytesIO(repaired), formats=["PNG"])
                 image.filename = str(path)
                 return image
-    except BROKEN as error:
+    except (*BROKEN, MemoryError) as error:  # a header that asks for memory lies
         raise DataError(why_not_opened(str(path), error)) from None
 
 
