@@ -1,0 +1,35 @@
+"""Classes by folders: the first sub-folder below a split, where there are two or more."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ._names import composed, listed, natural
+from ._splits import Splits
+from ._tree import File
+
+
+def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, str]:
+    """Each picture's path without the folders that name a split, and without those that lie above all pictures in use."""
+    parts = {file.path: splits.parts(file) for file in pictures}
+    used = [parts[file.path] for file in (*splits.train, *splits.val)]
+    above = 0
+    while used and all(len(folders) > above and folders[above] == used[0][above] for folders in used):
+        above += 1
+    top = used[0][:above] if used else []
+    return {
+        path: "/".join([*(folders[above:] if folders[:above] == top else folders), path.rpartition("/")[2]])
+        for path, folders in parts.items()
+    }
+
+
+def class_folders(used: Iterable[File], reduced: dict[str, str]) -> tuple[dict[str, str], str]:
+    """(the label of each picture by its folder, a sentence); ({}, "") where there are not two of them."""
+    labels = {file.path: composed(first) for file in used if (first := reduced[file.path].partition("/")[0]) and "/" in reduced[file.path]}
+    names = natural(labels.values())
+    if len(names) < 2:
+        return {}, ""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        same[name.casefold()].append(name)
+    twice = [" and ".join(each) for each in same.values() if len(each) > 1]
+    return labels, f"Classes by folder: {listed(names)}." + (f" {listed(twice)} differ in case alone and are two classes." if twice else "")
