@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ._formats import ending
 from ._names import alike, counted, shown
-from ._tree import File
+from ._tree import File, once
 
 READ = (".txt", ".caption")  # the first is heard first
 OTHERS = (".captions", ".cap", ".tags", ".tag", ".prompt", ".prompts", ".json", ".xml", ".yaml", ".yml", ".npy", ".npz", ".md")
@@ -21,7 +21,8 @@ def beside(others: Iterable[File], pictures: Iterable[str]) -> tuple[dict[str, t
         exact[picture].append(picture)  # picture.jpg.txt
     loose: dict[str, list[str]] = {}
     found: dict[str, list[str]] = defaultdict(list)
-    alone, unread = [], Counter[str]()
+    alone: list[File] = []
+    unread = Counter[str]()
     for file in sorted(others, key=lambda file: (READ.index(end) if (end := ending(file.path)) in READ else len(READ), file.path)):
         suffix, stem = ending(file.path), os.path.splitext(file.path)[0]
         if suffix not in (*READ, *OTHERS):
@@ -34,14 +35,14 @@ def beside(others: Iterable[File], pictures: Iterable[str]) -> tuple[dict[str, t
         if suffix in OTHERS:
             unread[suffix] += bool(owners)
         elif not owners:
-            alone.append(file.path)
+            alone.append(file)
         else:
             for owner in dict.fromkeys(owners):
                 found[owner].append(file.path)
     remarks = []
-    if alone:
+    if alone := once(alone):
         belong = "belongs" if len(alone) == 1 else "belong"
-        remarks.append(f"{counted(len(alone), 'text file')} {belong} to no picture, the first {shown(alone[0])}.")
+        remarks.append(f"{counted(len(alone), 'text file')} {belong} to no picture, the first {shown(alone[0].path)}.")
     if +unread:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common() if count)
         remarks.append(f"Files beside pictures that are not read: {kinds}. Captions are read from .txt and .caption.")

@@ -78,7 +78,7 @@ def _read(root: Path, path: str, out: Notes) -> Table | None:
 
 
 def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched) -> None:
-    """A split without a single row is a DataError, where the split is not one by hash of a few pictures."""
+    """A split to train on without a single row is a DataError, one that is held out too where rows name no picture."""
     named = [table for table in tables if table.named]
     sets = {"train": splits.train, "val": splits.val}
     table = (named or tables)[0]
@@ -89,7 +89,7 @@ def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Ma
             f"{where} names none of the {total} pictures found; its first is {shown(str((root / table.path).parent / table.rows[0].name))}."
         )
     for split, files in sets.items():
-        checked = split == "train" or (named and splits.by_folder)
+        checked = split == "train" or (named and splits.by_folder and (matched.strange or matched.doubtful))
         if checked and files and not any(file.path in matched.notes for file in files):
             first = matched.strange[0] if matched.strange else None
             example = (

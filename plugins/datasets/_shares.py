@@ -75,8 +75,9 @@ def _read_once(splits: Splits) -> tuple[list[str], list[str]]:
         )
     warnings = [f"{_names(both)} in the training split and held out as well, and not trained on: {_first(both)}."] if both else []
     remarks = [f"{_names(twice)} there under another name and read once: {_first(twice)}."] if twice else []
-    if beside:
-        places = listed(sorted({f"{shown(pair[0].path.partition('/')[0])}/" for pair in beside}))
+    used = {file.path for file in (*splits.val, *splits.train)}
+    if beside := [pair for pair in beside if pair[1].path in used]:
+        places = listed(f"{shown(top)}/" for top in splits.tops([pair[0] for pair in beside]))
         remarks.append(f"{_names(beside)} in the splits already, under other names, and passed over in {places}.")
     return warnings, remarks
 
@@ -86,7 +87,8 @@ def _names(pairs: list[Pair]) -> str:
 
 
 def _first(pairs: list[Pair]) -> str:
-    return f"{'' if len(pairs) == 1 else 'the first, '}{shown(pairs[0][0].path)}, is {shown(pairs[0][1].path)}"
+    name, kept = (shown(file.path) for file in pairs[0])
+    return f"{name} is {kept}" if len(pairs) == 1 else f"the first, {name}, is {kept}"
 
 
 # -- saying it -----------------------------------------------------------------

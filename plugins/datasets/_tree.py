@@ -6,8 +6,8 @@ order in which the system lists a folder.
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -79,29 +79,35 @@ def scan(root: Path) -> Tree:
 
 
 def _walk(root: Path, tree: Tree) -> Iterator[File]:
-    waiting: list[tuple[str, str, tuple[tuple[int, int], ...], bool]] = [("", os.fspath(root), (), False)]
+    waiting: deque[tuple[str, str, tuple[tuple[int, int], ...], bool]] = deque([("", os.fspath(root), (), False)])
+    links: deque[tuple[str, str, tuple[tuple[int, int], ...], bool]] = deque()  # when all else has been seen, the shortest first
     visits: Counter[tuple[int, int]] = Counter()
-    while waiting:
-        prefix, folder, above, linked = waiting.pop()
+    while waiting or links:
+        prefix, folder, above, linked = (waiting or links).popleft()
+        met = tree if not above or visits[above[-1]] == 1 else Tree()  # by its second name a folder is not reported again
         try:
             info = os.stat(folder)
             here = (info.st_dev, info.st_ino)
             if info.st_ino and (here in above or visits[here] >= AGAIN):
-                (tree.upwards if here in above else tree.often).append(prefix)
+                (met.upwards if here in above else tree.often).append(prefix)
                 continue
             visits[here] += 1
             with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: os.fsencode(entry.name), reverse=True)  # the last is popped first
+                entries = sorted(
+                    listing,
+                    key=lambda entry: os.fsencode(entry.name),
+                )
         except OSError as error:
-            tree.closed.append((prefix, error.strerror or str(error)))
+            met.closed.append((prefix, error.strerror or str(error)))
             continue
-        for entry in reversed(entries):
+        for entry in entries:
             if entry.name == "__MACOSX" or entry.name.startswith("._"):  # what a Mac leaves in archives
                 continue
-            yield from _file(entry, prefix, linked, tree)
+            yield from _file(entry, prefix, linked, tree if visits[here] == 1 else Tree())
         for entry in entries:
             if _is_open_folder(entry):
-                waiting.append((f"{prefix}{entry.name}/", entry.path, (*above, here), linked or entry.is_symlink()))
+                through = linked or entry.is_symlink()
+                (links if through else waiting).append((f"{prefix}{entry.name}/", entry.path, (*above, here), through))
 
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
@@ -128,3 +134,11 @@ def _file(entry: os.DirEntry[str], prefix: str, linked: bool, tree: Tree) -> Ite
             yield File(path, info.st_size, info.st_mtime_ns, same, linked or entry.is_symlink())
     except OSError:
         tree.nowhere.append(path)
+
+
+def once(files: Iterable[File]) -> list[File]:
+    """One name of each file, sorted by path: the first that no link leads to."""
+    kept: dict[object, File] = {}
+    for file in sorted(files, key=lambda file: (file.linked, file.path)):
+        kept.setdefault((file.same, file.size, file.time) if file.same else file.path, file)
+    return sorted(kept.values())

@@ -71,10 +71,11 @@ class Folder:
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = [number.get(labels.get(file.path, ""), -1) for file in self.files]
         self.texts = {file.path: note.texts for file in self.files if (note := tables.notes.get(file.path)) and note.texts}
-        sidecars, beside = _captions.beside(others, (file.path for file in used))
+        sidecars, beside = _captions.beside(others, (file.path for file in pictures))
         self.sidecars = {file.path: sidecars[file.path] for file in self.files if file.path in sidecars}
-        skipped = _formats.unread((file.path for file in others if file.size), suffixes)
-        empty = [file.path for file in others if not file.size and _formats.ending(file.path) in suffixes]
+        named = _tree.once(others)
+        skipped = _formats.unread((file.path for file in named if file.size), suffixes)
+        empty = [file.path for file in named if not file.size and _formats.ending(file.path) in suffixes]
         self.warnings = [
             *tree.warnings(),
             *warnings,
@@ -147,7 +148,9 @@ class Folder:
                 several.add(path)
         for why, count in odd.items():
             what = f"{counted(count, 'caption file')} of {split}"
-            how = f"are no UTF-8 and are read as {why}" if why in ("UTF-16", "Windows-1252") else f"cannot be read ({why}) and are left out"
+            verb = "is" if count == 1 else "are"
+            read = why in ("UTF-16", "Windows-1252")
+            how = f"{verb} not in UTF-8 and read as {why}" if read else f"cannot be read ({why}) and {verb} left out"
             self.warnings.append(f"{what} {how}, the first {shown(first[why])}.")
         if several:
             self.remarks.append(
