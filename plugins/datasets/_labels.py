@@ -8,8 +8,8 @@ from ._splits import Splits
 from ._tree import File
 
 
-def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, str]:
-    """Each picture's path without the folders that name a split, and without those that lie above all pictures in use."""
+def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, tuple[str, ...]]:
+    """Each picture's path without the folders that name a split, then also without more and more of those that lie above all pictures in use."""
     parts = {file.path: splits.parts(file) for file in pictures}
     used = [parts[file.path] for file in (*splits.train, *splits.val)]
     above = 0
@@ -17,14 +17,15 @@ def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, str]:
         above += 1
     top = used[0][:above] if used else []
     return {
-        path: "/".join([*(folders[above:] if folders[:above] == top else folders), path.rpartition("/")[2]])
+        path: tuple("/".join([*folders[start:], path.rpartition("/")[2]]) for start in range((above if folders[:above] == top else 0) + 1))
         for path, folders in parts.items()
     }
 
 
-def class_folders(used: Iterable[File], reduced: dict[str, str]) -> tuple[dict[str, str], str]:
+def class_folders(used: Iterable[File], reduced: dict[str, tuple[str, ...]]) -> tuple[dict[str, str], str]:
     """(the label of each picture by its folder, a sentence); ({}, "") where there are not two of them."""
-    labels = {file.path: composed(first) for file in used if (first := reduced[file.path].partition("/")[0]) and "/" in reduced[file.path]}
+    shortest = {file.path: reduced[file.path][-1] for file in used}
+    labels = {path: composed(short.partition("/")[0]) for path, short in shortest.items() if "/" in short}
     names = natural(labels.values())
     if len(names) < 2:
         return {}, ""

@@ -38,8 +38,8 @@ class Matched:
     found: dict[str, int] = field(default_factory=dict)  # rows that name a picture, by table
 
 
-def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, str], root: Path) -> Matched:
-    """Rows by the pictures they mean; `reduced` is each picture's path without what names a split. Later and deeper tables are heard last."""
+def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path) -> Matched:
+    """Rows by the pictures they mean; `reduced` are each picture's paths without what names a split. Later and deeper tables are heard last."""
     out = Matched()
     every = set(pictures)
     for table in sorted(tables, key=lambda table: (table.path.count("/"), table.named, table.path)):
@@ -77,7 +77,7 @@ def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
 
 
 def _respelt(
-    table: Table, rows: list[Row], every: set[str], taken: set[str], reduced: dict[str, str], root: Path, out: Matched
+    table: Table, rows: list[Row], every: set[str], taken: set[str], reduced: dict[str, tuple[str, ...]], root: Path, out: Matched
 ) -> list[tuple[Row, str]]:
     """The pictures that rows mean without being their paths; those of no or of several pictures are noted in `out`."""
     start = f"{table.folder}/" if table.folder else ""
@@ -115,14 +115,15 @@ def _variants(name: str, above: list[str]) -> Iterator[str]:
 class _Ways:
     """Pictures by what their paths may be written as, the surest first."""
 
-    def __init__(self, pictures: set[str], start: str, reduced: dict[str, str] | None, *, bare: bool):
+    def __init__(self, pictures: set[str], start: str, reduced: dict[str, tuple[str, ...]] | None, *, bare: bool):
         full, without, last = (defaultdict[str, list[str]](list) for _ in range(3))
         self.exact = {path[len(start) :]: [path] for path in pictures}
         for path in sorted(pictures):
             own = path[len(start) :]
             full[alike(own)].append(path)
             if reduced is not None:
-                without[alike(reduced[path])].append(path)  # the folders that name a split, or lie above all pictures
+                for short in reduced[path]:
+                    without[alike(short)].append(path)
             if bare:
                 last[alike(own.rpartition("/")[2])].append(path)
         self.last = last

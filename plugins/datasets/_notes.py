@@ -24,7 +24,7 @@ class Notes:
 
 
 def read_tables(
-    root: Path, others: Sequence[File], splits: Splits, pictures: Sequence[File], reduced: dict[str, str], *, wanted: bool
+    root: Path, others: Sequence[File], splits: Splits, pictures: Sequence[File], reduced: dict[str, tuple[str, ...]], *, wanted: bool
 ) -> Notes:
     """The labels and captions of all pictures that tables know. Tables that fit no picture of a split are a DataError."""
     out = Notes()
