@@ -11,7 +11,7 @@ from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.console import duration
+from ldmctl.console import Console, duration
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
@@ -24,7 +24,9 @@ from ldmctl.latents.store import refuse_without_codes, smallest
 from ldmctl.losses.adversary import Adversary
 from ldmctl.losses.parts import try_perceptual
 from ldmctl.losses.rehearsal import rehearsal
+from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import pad_to
+from ldmctl.pictures.introduction import sayings, summary
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage.initial import load_initial
 from ldmctl.storage.record import model_file
@@ -55,7 +57,10 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
         latent = autoencoder.draw(autoencoder.encode(pad_to(image, autoencoder.factor))).shape[1:]
     count = averaged = parameter_count(autoencoder)
     activations = saved_bytes(autoencoder, lambda: autoencoder(pad_to(image, autoencoder.factor)).image)
-    out = {"autoencoder": f"{count:,} parameters, factor {autoencoder.factor}", "latent": " x ".join(str(side) for side in latent)}
+    out = planned_pictures({"train": train, "val": val}) | {
+        "autoencoder": f"{count:,} parameters, factor {autoencoder.factor}",
+        "latent": " x ".join(str(side) for side in latent),
+    }
     if config.discriminator is not None:
         discriminator = registry.build("discriminator", config.discriminator, image_channels=config.image.channels)
         adversary = Adversary(config.adversarial, config.loop.steps)  # refuses what can never be
@@ -118,18 +123,26 @@ def time_of_fit_ae(config: FitAE, perceptual: Any, engine: engines.Engine, held:
     return f"about {duration(spent)} in all: {alone:,.3g} pictures/s, {together:,.3g} with the discriminator, by a step of {count}"
 
 
+def planned_pictures(splits: dict[str, Pictures]) -> dict[str, Any]:
+    """How many pictures a data set has and what is known of them; what it left out is a warning."""
+    for warning in sayings(splits, "warnings"):
+        Console(quiet=True).warn(warning)
+    return {"data": " ".join([*sayings(splits, "remarks"), summary(splits)])}
+
+
 def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:
     """Items, shape and disk of a cache."""
     autoencoder, _ = load_autoencoder(model_file(config.run, verb="fit-ae"), HOST)
     refuse_without_codes(config, autoencoder)
-    counts = {split: len(open_pictures(config, split)) for split in ("train", "val")}
+    splits = {split: open_pictures(config, split) for split in ("train", "val")}
+    counts = {split: len(pictures) for split, pictures in splits.items()}
     image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
     with torch.no_grad():
         stored = autoencoder.encode(pad_to(image, autoencoder.factor))
         stored = stored if config.store == "moments" else autoencoder.codes(stored)
     dtype = smallest(autoencoder.code_count) if config.store == "codes" else "float32" if config.dtype == "float32" else "float16"
     size = sum(counts.values()) * stored[0].numel() * WIDTHS[dtype] * (2 if config.flip else 1)
-    return {
+    return planned_pictures(splits) | {
         "pictures": f"{counts['train']:,} + {counts['val']:,}",
         config.store: " x ".join(str(side) for side in stored.shape[1:]),
         "disk": human(size),

@@ -17,6 +17,7 @@ from ldmctl.latents.statistics import RunningStatistics
 from ldmctl.latents.store import codes_in_use
 from ldmctl.pictures.batches import Pictures
 from ldmctl.storage import weights
+from ldmctl.storage.lines import write_line
 from ldmctl.storage.run import Run
 
 
@@ -61,6 +62,7 @@ def save(
         "autoencoder": layout.preparation["autoencoder"],
         "preparation": layout.preparation,
         "fingerprint": fingerprint_of(layout, classes, items),
+        "contents": contents_of(items),
         "skipped": {split: [splits[split].stamp(bad["index"]) for bad in bad_ones] for split, bad_ones in skipped.items()},
         "splits": {split: [shard.model_dump() for shard in row] for split, row in rows.items() if row},
     }
@@ -96,11 +98,21 @@ def note_skipped(pictures: Pictures, items: list[Item], met: list[dict[str, Any]
 
 def write_bad(folder: Path, rows: list[dict[str, Any]]) -> None:
     """bad_images.jsonl with these rows alone, or no such file."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    lines = [write_line(row) for row in rows]
     if lines:
         weights.write_text(folder / "bad_images.jsonl", "".join(lines))
     else:
         (folder / "bad_images.jsonl").unlink(missing_ok=True)
+
+
+def contents_of(items: dict[str, list[Item]]) -> dict[str, str]:
+    """A hash of which pictures there are, of their labels and of their captions, whatever their order."""
+    parts: dict[str, list[Any]] = {
+        "pictures": [[split, item.stamp] for split, rows in items.items() for item in rows],
+        "labels": [[split, item.stamp, item.label] for split, rows in items.items() for item in rows],
+        "captions": [[split, item.stamp, item.text, *item.texts] for split, rows in items.items() for item in rows],
+    }
+    return {name: hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest() for name, rows in parts.items()}
 
 
 def fingerprint_of(layout: Layout, classes: list[str], items: dict[str, list[Item]]) -> str:
@@ -108,5 +120,5 @@ def fingerprint_of(layout: Layout, classes: list[str], items: dict[str, list[Ite
     digest = hashlib.sha256(json.dumps([layout.preparation, layout.store.dtype, classes], sort_keys=True).encode())
     for split, rows in items.items():
         for item in rows:
-            digest.update(f"\n{split} {json.dumps(item)}".encode())
+            digest.update(f"\n{split} {json.dumps(item.plain)}".encode())
     return digest.hexdigest()

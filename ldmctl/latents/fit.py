@@ -35,6 +35,7 @@ def of_cache(manifest: Manifest) -> dict[str, Any]:
     space = json.dumps([manifest.autoencoder, manifest.image, manifest.classes], sort_keys=True)
     return {
         "cache": manifest.fingerprint,
+        "cache_contents": manifest.contents,
         "cache_items": {split: manifest.count(split) for split in manifest.splits},
         "latent_space": hashlib.sha256(space.encode()).hexdigest(),
         "latent_statistics": manifest.statistics.model_dump(),
@@ -51,13 +52,7 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
     moved = drift(Statistics(**record["latent_statistics"]), manifest.statistics) if known and not other else 0.0
     if same and not other and moved <= MOVED:
         return
-    counts = [
-        f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents"
-        for items in (record.get("cache_items", {}), now["cache_items"])
-    ]
-    changed = f"The cache has changed since {folder} was started: " + (
-        "encoded again." if same else f"it had {counts[0]}, now it has {counts[1]}."
-    )
+    changed = f"The cache has changed since {folder} was started: {'encoded again.' if same else what_changed(record, now)}"
     if other or moved > MOVED:
         what = "autoencoder, preparation or classes are others" if other else f"statistics have moved by up to {moved:.2%} of a deviation"
         raise MismatchError(f"{changed} Its {what}, so what was learned does not fit. Start over: --out another folder, or --overwrite.")
@@ -65,3 +60,20 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
         raise MismatchError(
             f"{changed} Continue with what it holds now: --accept-data. Or start over: --out another folder, or --overwrite."
         )
+
+
+def what_changed(record: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the items of a cache differ from those that a run recorded: `it had ..., now it has ...`, or which of their parts."""
+    before = record.get("cache_items", {})
+    counts = [f"{items.get('train', 0):,} training and {items.get('val', 0):,} held-out latents" for items in (before, now["cache_items"])]
+    if counts[0] != counts[1]:
+        return f"it had {counts[0]}, now it has {counts[1]}."
+    had, has = record.get("cache_contents") or {}, now["cache_contents"]
+    if not had or not has:
+        return f"it has {counts[1]}, as it had, but some of its pictures, labels or captions are others."
+    if had["pictures"] != has["pictures"]:
+        return f"it has {counts[1]}, as it had, but not of the same pictures: some were replaced, renamed, edited or copied."
+    parts = [name for name in ("labels", "captions") if had[name] != has[name]]
+    if not parts:
+        return f"it has the same {counts[1]} with the same labels and captions, but in another order."
+    return f"it has the same {counts[1]}, but some of their {' and '.join(parts)} are others."

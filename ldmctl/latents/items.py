@@ -4,12 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors
 
 from ldmctl.errors import MismatchError
 from ldmctl.latents.manifest import Shard
+from ldmctl.storage.lines import write_line
 
 
 class Item(NamedTuple):
@@ -18,6 +19,17 @@ class Item(NamedTuple):
     stamp: str
     text: str
     label: int
+    texts: tuple[str, ...] = ()  # every caption where there are several, `text` the first
+
+    @property
+    def line(self) -> str:
+        """What items.jsonl has of it; the label lies in the shard."""
+        return write_line({"stamp": self.stamp, "text": self.text, **({"texts": self.texts} if self.texts else {})})
+
+    @property
+    def plain(self) -> list[Any]:
+        """What hashes are taken of: as before there were several captions, where there is one."""
+        return [*self[:3], list(self.texts)] if self.texts else list(self[:3])
 
 
 AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
@@ -32,7 +44,7 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
         if not len(lines) == len(labels) == shard.count:
             raise ValueError(f"{shard.count:,} items are in the manifest, {len(labels):,} in the shard, {len(lines):,} lines beside it")
         rows = map(json.loads, lines)
-        return [Item(row["stamp"], row["text"], label) for row, label in zip(rows, labels, strict=True)]
+        return [Item(row["stamp"], row["text"], label, tuple(row.get("texts", ()))) for row, label in zip(rows, labels, strict=True)]
     except FileNotFoundError as error:
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
     except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:

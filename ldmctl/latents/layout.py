@@ -143,8 +143,8 @@ def noting(pictures: Pictures) -> Callable[[int], Item]:
     def note(index: int) -> Item:
         try:
             label, text = pictures.note(index)
+            return Item(pictures.stamp(index), text, label, pictures.captions(index))
         except DataError:
             return Item(pictures.stamp(index), "", -1)
-        return Item(pictures.stamp(index), text, label)
 
     return note

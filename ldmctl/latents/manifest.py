@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, InstanceOf, ValidationError, field_validator, model_validator
 
 from ldmctl.config.differences import flatten
 from ldmctl.errors import MismatchError
@@ -20,6 +20,10 @@ from ldmctl.errors import MismatchError
 FORMAT = 1
 DRIFT = 0.02  # of a deviation: statistics that moved further are spoken of
 WIDTHS = {"float16": 2, "float32": 4, "uint8": 1, "uint16": 2, "int32": 4}  # bytes of one number
+
+
+# Pydantic's own str refuses names of files that are no UTF-8.
+Text = InstanceOf[str]
 
 
 class Loose(BaseModel):
@@ -89,14 +93,15 @@ class Manifest(Loose):
     flipped: bool
     statistics: Statistics = Field(description="what latents are whitened by; frozen")
     measured: Statistics | None = Field(None, description="of the items that are there now")
-    classes: list[str]
+    classes: list[Text]
     label_counts: list[int]
-    data: str | None
+    data: Text | None
     image: dict[str, Any]
     autoencoder: dict[str, Any] = Field(description="type and fingerprint of the autoencoder that made the latents")
     fingerprint: str = Field(description="of the items, their preparation and the autoencoder")
     preparation: dict[str, Any] = Field({}, description="all that decides the latents of a picture")
-    skipped: dict[str, list[str]] = Field({}, description="stamps of the pictures that could not be read, by split")
+    skipped: dict[str, list[Text]] = Field({}, description="stamps of the pictures that could not be read, by split")
+    contents: dict[str, str] = Field({}, description="hashes of which `pictures`, `labels` and `captions` there are; {}: not recorded")
     splits: dict[str, list[Shard]]
 
     @field_validator("autoencoder")

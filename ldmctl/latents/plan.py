@@ -92,7 +92,14 @@ def _planned(draft: Draft, split: str, stamps: Sequence[str], identity: str, num
         return draft.source
     if not draft.rows and not draft.new:
         return None
-    parts = [identity, split, draft.source and draft.source.sha256, draft.rows, draft.items, [stamps[index] for index in draft.new]]
+    parts = [
+        identity,
+        split,
+        draft.source and draft.source.sha256,
+        draft.rows,
+        [item.plain for item in draft.items],
+        [stamps[index] for index in draft.new],
+    ]
     plan = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Target(f"{split}-{next(numbers):05d}.safetensors", split, draft.source, draft.rows, draft.items, draft.new, plan)
 

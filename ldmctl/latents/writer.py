@@ -17,7 +17,6 @@ that are new stand behind those that were there, so that adding ten pictures
 touches one shard of a million's; training draws its own order.
 """
 
-import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,8 +57,7 @@ def write(folder: Path, target: Target, encoded: Sequence[tuple[Rows, list[Item]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in shared}
     tensors["labels"] = torch.tensor([item.label for item in items])
     path = folder / target.file
-    lines = (json.dumps({"stamp": item.stamp, "text": item.text}, ensure_ascii=False) + "\n" for item in items)
-    weights.write_text(path.with_suffix(".items.jsonl"), "".join(lines))
+    weights.write_text(path.with_suffix(".items.jsonl"), "".join(item.line for item in items))
     weights.save(path, tensors, {"kind": "latents", "split": target.split, "plan": target.plan})
     return describe(path, draw)
 

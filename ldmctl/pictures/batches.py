@@ -90,6 +90,11 @@ class Pictures:
         example = self.dataset[index]
         return example.label, example.text
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Every caption of an item that has several, its text first; () otherwise."""
+        every = tuple(self.dataset.captions(index)) if hasattr(self.dataset, "captions") else ()
+        return every if len(every) > 1 else ()
+
     def label(self, index: int) -> int:
         """Index of the item's class, -1 when unknown."""
         return self.at(index).label

@@ -26,6 +26,7 @@ from ldmctl.latents.plan import Target
 from ldmctl.latents.store import refuse_without_codes
 from ldmctl.latents.writer import Rows
 from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.signals import Signals
@@ -44,6 +45,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
     source = model_file(config.run, verb="fit-ae")
     autoencoder, header = load_autoencoder(source, engine)
     splits = {split: open_pictures(config, split) for split in SPLITS}
+    introduce(splits, console, leads=engine.leads)
     if config.image.channels != header["context"]["image_channels"]:
         raise MismatchError(
             f"{source} encodes pictures of {header['context']['image_channels']} channels, image.channels={config.image.channels} was asked for."

@@ -22,6 +22,7 @@ from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read
+from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.storage.record import config_of, model_file
 from ldmctl.training import engine as engines
@@ -46,6 +47,7 @@ def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = 
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-ae")
     autoencoder, splits = open_run_and_pictures(config, source, engine)
+    introduce(splits, console, leads=engine.leads)
     codec, distances = Codec(autoencoder, engine, tile=config.machine.tile), build_distances(config, source, engine, console)
 
     # Measure.

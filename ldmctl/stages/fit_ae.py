@@ -25,6 +25,7 @@ from ldmctl.losses.parts import Parts, build_parts, build_perceptual, settled, s
 from ldmctl.losses.rehearsal import find_micro
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import to_uint8
+from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures, shown_items, training_batches
 from ldmctl.pictures.png import grid, write_png
 from ldmctl.pictures.telling import Telling, say_left_out
@@ -47,6 +48,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     engine = engines.start(config.machine)
     mine = engine.share(config.loop.batch)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
+    introduce({"train": train, "val": val}, console, leads=engine.leads)
     folder = Path(out).expanduser()
     resumes = not overwrite and (folder / "state.safetensors").exists()
     asked, shares = config.perceptual, shares_of(config)

@@ -14,6 +14,7 @@ from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage import weights
 from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder
+from ldmctl.storage.lines import write_line
 from ldmctl.storage.lock import _take
 from ldmctl.storage.record import WAYS, _record, versions
 
@@ -58,14 +59,14 @@ class Run:
             self.unwritten += rows
         elif rows:
             known = set(self.bad())
-            fresh = dict.fromkeys(json.dumps(dict(row), ensure_ascii=False) for row in rows)
+            fresh = dict.fromkeys(write_line(dict(row)) for row in rows)
             with (self.folder / "bad_images.jsonl").open("a", encoding="utf-8") as out:
-                out.writelines(f"{row}\n" for row in fresh if row not in known)
+                out.writelines(row for row in fresh if row not in known)
 
     def bad(self) -> list[str]:
-        """The lines of bad_images.jsonl."""
+        """The lines of bad_images.jsonl, with their ends."""
         file = self.folder / "bad_images.jsonl"
-        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [f"{line}\n" for line in file.read_text(encoding="utf-8").split("\n") if line] if file.exists() else []
 
     def update(self, **values: Any) -> None:
         """Change run.json. With a step something is saved, and from then on nothing is put back."""

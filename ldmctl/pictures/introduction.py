@@ -1,0 +1,50 @@
+"""What a command says of its pictures before it starts: how many there are, what is known of them, and what was left out."""
+
+from collections.abc import Iterator, Mapping
+
+from ldmctl.console import Console
+from ldmctl.errors import LdmctlError
+from ldmctl.pictures.batches import Pictures
+
+COUNTED = 100_000  # items of a split that are asked one by one what is known of them
+
+
+def introduce(splits: Mapping[str, Pictures], console: Console, *, leads: bool = True) -> None:
+    """Say what the data set remarks, once for all splits, and count them; on the first rank alone."""
+    if not leads:
+        return
+    for remark in sayings(splits, "remarks"):
+        console.say(remark)
+    console.say(summary(splits))
+    for warning in sayings(splits, "warnings"):
+        console.warn(warning)
+
+
+def sayings(splits: Mapping[str, Pictures], kind: str) -> Iterator[str]:
+    """The `remarks` or `warnings` of the data set, each once; of a data set that makes none, none."""
+    yield from dict.fromkeys(str(each) for pictures in splits.values() for each in getattr(pictures.dataset, kind, None) or ())
+
+
+def summary(splits: Mapping[str, Pictures]) -> str:
+    """`train: 1,234 pictures, 10 classes, 1,200 labels, 300 captions; val: ...`."""
+    return "; ".join(f"{split}: {_counted(pictures)}" for split, pictures in splits.items()) + "."
+
+
+def _counted(pictures: Pictures) -> str:
+    counts = {"pictures": len(pictures), "classes": len(pictures.classes), **_known(pictures)}
+    ones = {"pictures": "picture", "classes": "class", "labels": "label", "captions": "caption"}
+    return ", ".join(f"{count:,} {ones[name] if count == 1 else name}" for name, count in counts.items())
+
+
+def _known(pictures: Pictures) -> dict[str, int]:
+    """{"labels", "captions"} of a split, {} where that could not be known without opening its pictures."""
+    dataset = pictures.dataset
+    if (counts := getattr(dataset, "counts", None)) is not None:
+        return {name: int(counts.get(name, 0)) for name in ("labels", "captions")}
+    if not hasattr(dataset, "note") or len(dataset) > COUNTED:
+        return {}
+    try:
+        notes = [dataset.note(index) for index in range(len(dataset))]
+    except LdmctlError:  # which the item says again when it is used
+        return {}
+    return {"labels": sum(label >= 0 for label, _ in notes), "captions": sum(bool(text) for _, text in notes)}

@@ -1,0 +1,151 @@
+"""Which picture a row of a table means: the one of that very path, or the only one that it can mean.
+
+A path may be written from another folder (with or without the folder of a split,
+or from the root), in another case or Unicode form, or without its ending. Where
+two pictures would fit, none is taken.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ._formats import SUFFIXES, ending
+from ._names import alike, composed
+from ._tables import Row, Table
+from ._values import distinct
+
+
+@dataclass
+class Note:
+    """What tables say of one picture."""
+
+    label: str | None = None
+    texts: tuple[str, ...] = ()
+
+
+@dataclass
+class Matched:
+    """What the rows of all tables came to."""
+
+    notes: dict[str, Note] = field(default_factory=dict)  # by path below the root
+    rows: int = 0
+    strange: list[tuple[str, Row]] = field(default_factory=list)  # (table, row) that names no picture
+    doubtful: list[tuple[str, Row, list[str]]] = field(default_factory=list)  # ... and the pictures that it may mean
+    respelt: list[tuple[str, Row, str]] = field(default_factory=list)  # ... and the picture that it means
+    torn: list[tuple[str, str, str]] = field(default_factory=list)  # (picture, label, other label)
+    found: dict[str, int] = field(default_factory=dict)  # rows that name a picture, by table
+
+
+def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path) -> Matched:
+    """Rows by the pictures they mean; `reduced` are each picture's paths without what names a split. Later and deeper tables are heard last."""
+    out = Matched()
+    every = set(pictures)
+    for table in sorted(tables, key=lambda table: (table.path.count("/"), table.named, table.path)):
+        out.rows += len(table.rows)
+        meant: list[tuple[Row, str]] = []
+        open_rows: list[Row] = []
+        for row in table.rows:
+            path = str(PurePosixPath(table.folder, row.name))
+            if path in every:
+                meant.append((row, path))
+            else:
+                open_rows.append(row)
+        if open_rows:
+            meant += _respelt(table, open_rows, every, {path for _, path in meant}, reduced, root, out)
+        out.found[table.path] = len(meant)
+        _hear(meant, out)
+    return out
+
+
+def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
+    """Take over what a table says: its label instead of an earlier one, its captions before earlier ones."""
+    own: dict[str, Note] = {}
+    for row, path in sorted(meant, key=lambda pair: pair[0].line):
+        note = own.setdefault(path, Note())
+        if row.label is not None:
+            if note.label not in (None, row.label):
+                out.torn.append((path, str(note.label), row.label))
+            note.label = row.label
+        note.texts = distinct([*note.texts, *row.texts])
+    for path, note in own.items():
+        before = out.notes.get(path, Note())
+        if None not in (before.label, note.label) and before.label != note.label:
+            out.torn.append((path, str(before.label), str(note.label)))
+        out.notes[path] = Note(before.label if note.label is None else note.label, distinct([*note.texts, *before.texts]))
+
+
+def _respelt(
+    table: Table, rows: list[Row], every: set[str], taken: set[str], reduced: dict[str, tuple[str, ...]], root: Path, out: Matched
+) -> list[tuple[Row, str]]:
+    """The pictures that rows mean without being their paths; those of no or of several pictures are noted in `out`."""
+    start = f"{table.folder}/" if table.folder else ""
+    here = {path for path in every if path.startswith(start)}
+    if not here:  # a table in a folder of its own, such as annotations/
+        here, start = every, ""
+    bare = not any("/" not in path[len(start) :] for path in taken if path.startswith(start))
+    ways = [_Ways(here - taken, start, reduced, bare=bare)]
+    if start:
+        ways.append(_Ways(every - taken, "", None, bare=False))  # written from the root
+    above = [alike(part) for part in (*root.absolute().parts, *PurePosixPath(table.folder).parts)]
+    found = []
+    for row in rows:
+        fits = next((fit for name in _variants(row.name, above) for way in ways for fit in way.of(name) if fit), [])
+        if len(fits) == 1:
+            found.append((row, fits[0]))
+            out.respelt.append((table.path, row, fits[0]))
+        elif fits:
+            out.doubtful.append((table.path, row, fits))
+        else:
+            out.strange.append((table.path, row))
+    return found
+
+
+def _variants(name: str, above: list[str]) -> Iterator[str]:
+    """The name, and what is left of it where it begins with the folders that the table lies in."""
+    name = composed(name)
+    yield name
+    parts = name.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        if [alike(part) for part in parts[:count]] == above[-count:]:
+            yield "/".join(parts[count:])
+
+
+class _Ways:
+    """Pictures by what their paths may be written as, the surest first."""
+
+    def __init__(self, pictures: set[str], start: str, reduced: dict[str, tuple[str, ...]] | None, *, bare: bool):
+        full, without, last = (defaultdict[str, list[str]](list) for _ in range(3))
+        self.exact = {path[len(start) :]: [path] for path in pictures}
+        for path in sorted(pictures):
+            own = path[len(start) :]
+            full[alike(own)].append(path)
+            if reduced is not None:
+                for short in reduced[path]:
+                    without[alike(short)].append(path)
+            if bare:
+                last[alike(own.rpartition("/")[2])].append(path)
+        self.last = last
+        self.tables = [table for table in (full, without, last) if table]
+        self.stems: list[dict[str, list[str]]] = []
+
+    def of(self, name: str) -> Iterator[list[str]]:
+        """The pictures that a name may mean, way by way; [] where a way knows none."""
+        yield self.exact.get(name, [])
+        key = alike(name)
+        for number, table in enumerate(self.tables):
+            if table is not self.last or "/" not in name:
+                yield table.get(key, [])
+                if ending(name) not in SUFFIXES:
+                    yield self._stems()[number].get(key, [])
+
+    def _stems(self) -> list[dict[str, list[str]]]:
+        """The same without the endings of pictures."""
+        if not self.stems:
+            for table in self.tables:
+                stems: dict[str, list[str]] = defaultdict(list)
+                for key, paths in table.items():
+                    stems[os.path.splitext(key)[0]].extend(paths)
+                self.stems.append(stems)
+        return self.stems

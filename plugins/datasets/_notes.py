@@ -1,0 +1,155 @@
+"""What the tables of a folder say of its pictures, checked: who has no row, and which rows say nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldmctl.errors import DataError
+
+from . import _tables
+from ._matching import Matched, Note, match
+from ._names import counted, listed, shown
+from ._splits import Splits
+from ._tables import Table
+from ._tree import File
+
+
+@dataclass
+class Notes:
+    """By picture, with what is to be said."""
+
+    notes: dict[str, Note] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def read_tables(
+    root: Path, others: Sequence[File], splits: Splits, pictures: Sequence[File], reduced: dict[str, tuple[str, ...]], *, wanted: bool
+) -> Notes:
+    """The labels and captions of all pictures that tables know. Tables that fit no picture of a split are a DataError."""
+    out = Notes()
+    files = _found(others, {file.path for file in pictures})
+    if not wanted:
+        if files:
+            out.remarks.append(f"Tables are not read (tables=false): {listed(files)}.")
+        return out
+    tables = [table for path in files if (table := _read(root, path, out)) is not None and table.rows]
+    paths = [file.path for file in pictures]
+    matched = match(tables, paths, reduced, root)
+    if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
+        for table in idle:
+            out.warnings.append(
+                f"{shown(table.path)} is not used: it names none of the pictures (its first is {shown(table.rows[0].name)})."
+            )
+        tables = [table for table in tables if table not in idle]
+        matched = match(tables, paths, reduced, root)
+    if tables:
+        out.notes = matched.notes
+        _refuse_without(root, tables, splits, matched)
+        _say(tables, splits, matched, out)
+    return out
+
+
+def _found(others: Sequence[File], pictures: set[str]) -> list[str]:
+    """Tables by path: those named metadata, and others that lie beside no picture of the same name."""
+    stems = {path.rpartition(".")[0] for path in pictures}
+    tables = [file.path for file in others if file.path.lower().endswith(_tables.SUFFIXES)]
+    named = [path for path in tables if _tables.is_named(path)]
+    rest = [
+        path
+        for path in tables
+        if not _tables.is_named(path) and path.rpartition(".")[0] not in stems and path.rpartition(".")[0] not in pictures
+    ]
+    return [*named, *rest]
+
+
+def _read(root: Path, path: str, out: Notes) -> Table | None:
+    """A table, or None where one of another name than metadata is none."""
+    other = not _tables.is_named(path)
+    try:
+        return _tables.read(root, path)
+    except _tables.Unreadable as error:
+        out.warnings.append(str(error))
+    except DataError as error:
+        if not other:
+            raise
+        out.warnings.append(f"{shown(path)} is not used: {str(error).removeprefix(shown(str(root / path))).lstrip(':, ')}")
+    return None
+
+
+def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched) -> None:
+    """A split to train on without a single row is a DataError, one that is held out too where rows name no picture."""
+    named = [table for table in tables if table.named]
+    sets = {"train": splits.train, "val": splits.val}
+    table = (named or tables)[0]
+    where = shown(str(root / table.path))
+    if named and not any(file.path in matched.notes for file in (*splits.train, *splits.val)):
+        total = len(splits.train) + len(splits.val)
+        raise DataError(
+            f"{where} names none of the {total} pictures found; its first is {shown(str((root / table.path).parent / table.rows[0].name))}."
+        )
+    for split, files in sets.items():
+        checked = split == "train" or (named and splits.by_folder and (matched.strange or matched.doubtful))
+        if checked and files and not any(file.path in matched.notes for file in files):
+            first = matched.strange[0] if matched.strange else None
+            example = (
+                f" The first row that names no picture is line {first[1].line} of {shown(first[0])}: {shown(first[1].name)}."
+                if first
+                else ""
+            )
+            raise DataError(
+                f"None of the {counted(len(files), 'picture')} of {split} has a row in {listed(each.path for each in tables)}: the first "
+                f"is {shown(files[0].path)}.{example} Mend the paths, which are relative to the table, or give dataset.tables=false to "
+                "do without labels and captions of tables."
+            )
+
+
+def _say(tables: list[Table], splits: Splits, matched: Matched, out: Notes) -> None:
+    used = [*splits.train, *splits.val]
+    lacking = [file for file in used if file.path not in matched.notes]
+    said = []
+    if lacking:
+        verb = "has" if len(lacking) == 1 else "have"
+        counts = ", ".join(
+            f"{sum(file.path not in matched.notes for file in files):,} of {len(files):,} in {split}"
+            for split, files in (("train", splits.train), ("val", splits.val))
+            if files
+        )
+        said.append(f"{len(lacking):,} of {counted(len(used), 'picture')} {verb} no row ({counts}; the first is {shown(lacking[0].path)})")
+    if matched.strange:
+        path, row = matched.strange[0]
+        names = "row names" if len(matched.strange) == 1 else "rows name"
+        said.append(f"{len(matched.strange):,} {names} no picture (the first is line {row.line} of {shown(path)}: {shown(row.name)})")
+    if said:
+        out.warnings.append(f"{listed(table.path for table in tables)}: {', '.join(said)}.")
+    if matched.doubtful:
+        path, row, fits = matched.doubtful[0]
+        fit = "row fits" if len(matched.doubtful) == 1 else "rows fit"
+        out.warnings.append(
+            f"{len(matched.doubtful):,} {fit} several pictures and {'is' if len(matched.doubtful) == 1 else 'are'} not used: the first is line "
+            f"{row.line} of {shown(path)}, {shown(row.name)}, which may be {listed(fits)}."
+        )
+    if matched.torn:
+        path, one, other = matched.torn[0]
+        verb = "has" if len(matched.torn) == 1 else "have"
+        out.warnings.append(
+            f"{counted(len(matched.torn), 'picture')} {verb} two labels, and the last is taken: {shown(path)} is {shown(one)} and {shown(other)}."
+        )
+    _say_read(tables, matched, out)
+
+
+def _say_read(tables: list[Table], matched: Matched, out: Notes) -> None:
+    total = sum(len(table.rows) for table in tables)
+    out.remarks.append(f"Labels and captions from {listed(table.path for table in tables)}: {counted(total, 'row')}.")
+    if matched.respelt:
+        path, row, picture = matched.respelt[0]
+        out.remarks.append(
+            f"{counted(len(matched.respelt), 'row')} name{'s' if len(matched.respelt) == 1 else ''} a picture in another spelling that only one "
+            f"can have: the first, {shown(row.name)} in {shown(path)}, is {shown(picture)}."
+        )
+    for table in tables:
+        if table.unused:
+            out.remarks.append(
+                f"Columns of {shown(table.path)} that are not used: {listed(table.unused)}. Labels are read from `label`, captions from `text`, "
+                "`caption` or `prompt`."
+            )

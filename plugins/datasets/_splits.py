@@ -1,0 +1,138 @@
+"""Which pictures are trained on and which are held out, by the names of folders or by a hash of each path.
+
+A folder with sub-folders for both (`train/` and `val/`, `training/` and `eval/`,
+`seg_train/` and `seg_test/`) splits what is in them, wherever it lies, and what
+lies beside them belongs to neither. A folder for held-out pictures alone holds
+these out of all others. Nothing in a folder of held-out pictures is trained on.
+"""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from ldmctl.errors import DataError
+
+from ._names import composed, listed
+from ._tree import File
+
+TRAIN = frozenset({"train", "training", "trn", "trainval"})
+HELD = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 1, "devel": 1, "heldout": 2, "holdout": 2, "eval": 3, "evaluation": 3}
+HELD |= {"test": 4, "tests": 4, "testing": 4, "tst": 4}  # the lowest that is there is taken
+WORDS = "set sets split data dataset images image imgs img pictures pics photos samples files folder"
+FILLERS = frozenset(WORDS.split())  # that say nothing about a folder
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a folder's name makes of the pictures in it."""
+
+    split: str = ""  # "train", "val", "left" (beside a split), or "" where no name has decided
+    rank: int = 0  # of HELD
+    top: str = ""  # the folder that says so
+    cut: tuple[int, ...] = ()  # which parts of its path name a split
+    alone: bool = False  # a training split without a held-out one beside it
+
+
+@dataclass
+class Splits:
+    """Pictures by what becomes of them, each list sorted by path."""
+
+    train: list[File] = field(default_factory=list)
+    val: list[File] = field(default_factory=list)
+    left: list[File] = field(default_factory=list)  # neither
+    by_folder: bool = False  # whether held-out pictures are those of a folder
+    marks: dict[str, Mark] = field(default_factory=dict)  # by folder
+
+    def parts(self, file: File) -> list[str]:
+        """The folders of a file without those that name a split."""
+        mark = self.marks.get(file.folder)
+        cut = mark.cut if mark else ()
+        return [part for place, part in enumerate(file.path.split("/")[:-1]) if place not in cut]
+
+    def tops(self, files: list[File]) -> list[str]:
+        """The folders that said what becomes of these files."""
+        return sorted({self.marks[file.folder].top for file in files if file.folder in self.marks})
+
+
+def split_word(name: str) -> tuple[str, int, tuple[str, ...]]:
+    """("train" | "val" | "", rank in HELD, the other words) of a folder's name: `seg_train`, `trainA`, `val2017`, `Test Set`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", composed(name)).casefold()
+    words = " ".join(word for word in re.split(r"[\W\d_]+", spaced) if word and word not in FILLERS)
+    for apart, joined in (("hold out", "holdout"), ("held out", "heldout"), ("train val", "trainval")):
+        words = words.replace(apart, joined)
+    known = [word for word in words.split() if word in TRAIN or word in HELD]
+    if len(known) != 1:
+        return "", 0, ()
+    rest = tuple(word for word in words.split() if word != known[0])
+    return ("train", 0, rest) if known[0] in TRAIN else ("val", HELD[known[0]], rest)
+
+
+def by_names(pictures: list[File]) -> Splits:
+    """What the names of folders make of these pictures; only held-out ones are a DataError."""
+    marks = _marks({file.folder for file in pictures})
+    groups: dict[str, list[File]] = defaultdict(list)
+    for file in pictures:
+        groups[marks[file.folder].split].append(file)
+    undecided = groups[""]
+    if not groups["val"] and not groups["train"]:
+        return Splits(train=pictures)
+    if not groups["train"] and not undecided:
+        raise DataError(
+            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.rank or mark.top}))} are folders of held-out "
+            "pictures by their names, and there is none to train on, such as train/. If these names mean nothing: dataset.split_by=hash."
+        )
+    if groups["train"]:
+        left = sorted([*groups["left"], *undecided])
+        return Splits(groups["train"], groups["val"], left, bool(groups["val"]), marks)
+    return Splits(undecided, groups["val"], groups["left"], True, marks)
+
+
+def _marks(own: set[str]) -> dict[str, Mark]:
+    """What is decided of each folder, where those in `own` hold pictures."""
+    below: dict[str, set[str]] = defaultdict(set)  # sub-folders that hold pictures at any depth
+    for folder in own:
+        while folder and folder not in below[parent := folder.rpartition("/")[0]]:
+            below[parent].add(folder)
+            folder = parent
+    root = ""
+    while root not in own and len(below[root]) == 1:
+        (root,) = below[root]
+    marks, waiting = {}, [(root, Mark())]
+    while waiting:
+        folder, mark = waiting.pop()
+        decided = _decide(folder, mark, below, at_root=folder == root)
+        marks[folder] = decided.get(folder, mark)
+        waiting += [(each, decided.get(each, mark)) for each in below[folder]]
+    best = min((mark.rank for mark in marks.values() if mark.split == "val"), default=0)
+    return {folder: replace(mark, split="left") if mark.split == "val" and mark.rank > best else mark for folder, mark in marks.items()}
+
+
+def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: bool) -> dict[str, Mark]:
+    """The marks that change in a folder: those of sub-folders, and of the pictures that lie in it themselves."""
+    if mark.split in ("val", "left"):
+        return {}
+    inside = sorted(below[folder], key=os.fsencode)
+    words = {each: split_word(each.rpartition("/")[2]) for each in inside}
+    cut = (*mark.cut, folder.count("/") + 1 if folder else 0)
+    named = {each: Mark(kind, rank, each, cut) for each, (kind, rank, _) in words.items() if kind}
+    rest = {kind: {words[each][2] for each in inside if words[each][0] == kind} for kind in ("train", "val")}
+    if shared := rest["train"] & rest["val"]:
+        beside = {each: Mark("left", top=each) for each in (folder, *inside)}
+        return beside | {each: named[each] for each in named if words[each][2] in shared}
+    if mark.split and not mark.alone:
+        return {}
+    plain = {each: found for each, found in named.items() if not words[each][2]}
+    if any(found.split == "val" for found in plain.values()):
+        return {each: found for each, found in plain.items() if found.split == "val"}
+    if at_root and plain and _splits_alone(list(plain), inside, below):
+        return {each: Mark("left", top=each) for each in (folder, *inside)} | {
+            each: replace(found, alone=True) for each, found in plain.items()
+        }
+    return {}
+
+
+def _splits_alone(train: list[str], inside: list[str], below: dict[str, set[str]]) -> bool:
+    """Whether folders called train, with none for held-out pictures, are the training split and not a class among others."""
+    vehicle = [each.rpartition("/")[2].casefold() for each in train] == ["train"]
+    return len(inside) == len(train) or any(below[each] for each in train) or not vehicle

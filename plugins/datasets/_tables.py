@@ -1,0 +1,225 @@
+"""Tables of labels and captions as rows: JSON lines, JSON, CSV with any usual delimiter, Parquet.
+
+Reading is strict. A row that does not fit the header, a quote that nobody closes
+or a line that is no JSON is a DataError with its line: a table that is cut short
+in silence costs more than one that is refused.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ldmctl.errors import DataError
+
+from ._names import listed, shown
+from ._values import CAPTIONS, FILES, USED, captions_of, column, label_of
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
+LARGEST = 1 << 30  # bytes of a table
+BATCH = 65536  # rows of a Parquet file read at once
+
+
+class Unreadable(DataError):
+    """A table that is passed over whatever its name, because this machine cannot read it."""
+
+
+class Row(NamedTuple):
+    """One line of a table."""
+
+    line: int
+    name: str  # of the picture, relative to the table, with slashes
+    label: str | None
+    texts: tuple[str, ...]
+
+
+class Table(NamedTuple):
+    """A table that was read."""
+
+    path: str  # relative to the root
+    rows: list[Row]
+    unused: list[str]  # columns
+
+    @property
+    def folder(self) -> str:
+        """Where its file names begin."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def named(self) -> bool:
+        """Whether it is called metadata."""
+        return is_named(self.path)
+
+
+def is_named(path: str) -> bool:
+    """Whether a table is called metadata, whatever its ending."""
+    return PurePosixPath(path).stem.casefold() == NAMED
+
+
+def read(root: Path, path: str) -> Table:
+    """The rows of a table below the root that say something of a picture; what cannot be read is a DataError."""
+    file = root / path
+    columns: dict[str, None] = {}
+    rows = []
+    for line, raw in _raw(file):
+        row = {column(key): value for key, value in raw.items()}
+        columns |= dict.fromkeys(row)
+        where = f"{shown(str(file))}, line {line}"
+        name = _name(row, where, file)
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where)))
+    if rows and not {"label", *CAPTIONS} & set(columns):
+        raise DataError(f"{shown(str(file))} has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}.")
+    return Table(path, rows, [name for name in columns if name and name not in USED])
+
+
+def _name(row: Mapping[str, Any], where: str, file: Path) -> str:
+    name = str(next((row[key] for key in FILES if row.get(key)), "")).replace("\\", "/")
+    if not name.strip():
+        raise DataError(f"{where}: `file_name` is missing; found {listed(map(str, row), most=8) or 'nothing'}.")
+    if name.startswith(("/", "~")) or ":" in name.split("/")[0] or ".." in name.split("/"):
+        raise DataError(f"{where}: {name!r} must be a path inside {shown(str(file.parent))}.")
+    return str(PurePosixPath(name))
+
+
+def _raw(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(file)
+    text = _text(file)
+    if suffix in (".csv", ".tsv"):
+        return _csv(text, file)
+    if suffix == ".json":
+        return _json(text, file)
+    return _lines(text, file)
+
+
+def _text(file: Path) -> str:
+    """The text of a table: UTF-8, or UTF-16 with its mark. Anything else is a DataError with the line."""
+    try:
+        if (size := file.stat().st_size) > LARGEST:
+            raise DataError(f"{shown(str(file))} has {size:,} bytes; tables of up to {LARGEST:,} are read.")
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{shown(str(file))} cannot be read: {error.strerror or error}.") from None
+    try:
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{shown(str(file))}, line {line} is not UTF-8. Save the file as UTF-8.") from None
+    if "\0" in text:
+        raise DataError(f"{shown(str(file))}, line {text[: text.index(chr(0))].count(chr(10)) + 1} holds a NUL: it is no text in UTF-8.")
+    return text
+
+
+# -- JSON ----------------------------------------------------------------------
+
+
+def _parsed(words: str, where: str) -> Any:
+    try:
+        return json.loads(words)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from None
+
+
+def _lines(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    for line, words in enumerate(text.split("\n"), start=1):
+        if not words.strip():
+            continue
+        where = f"{shown(str(file))}, line {line}"
+        row = _parsed(words, where)
+        if isinstance(row, dict):
+            yield line, row
+        elif row is not None:
+            raise DataError(f"{where}: an object with `file_name` was expected, not {words[:40]!r}.")
+
+
+def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Rows of a list of objects, of an object by file name, or of {"labels": [[file name, label], ...]} as StyleGAN has it."""
+    try:
+        whole = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
+        if "\n" in text.strip() and text.lstrip().startswith("{") and "Extra data" in str(error):  # JSON lines under another name
+            yield from _lines(text, file)
+            return
+        raise DataError(f"{shown(str(file))} is not JSON: {error}") from None
+    kind = "captions" if "caption" in file.stem.lower() else "label" if "label" in file.stem.lower() else ""
+    if isinstance(whole, dict) and isinstance(whole.get("labels"), list) and len(whole) == 1:
+        whole = [dict(zip(("file_name", "label"), row, strict=True)) if _is_pair(row) else row for row in whole["labels"]]
+    elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
+        whole = [{"file_name": name, **row} for name, row in whole.items()]
+    elif isinstance(whole, dict) and kind and not any(isinstance(value, dict) for value in whole.values()):
+        whole = [{"file_name": name, kind: value} for name, value in whole.items()]
+    if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
+        raise DataError(f"{shown(str(file))}: a list of objects with `file_name` was expected, or one object by file name.")
+    yield from enumerate(whole, start=1)
+
+
+def _is_pair(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 2
+
+
+# -- CSV and Parquet -----------------------------------------------------------
+
+
+def _csv(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    before = csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file), strict=True, skipinitialspace=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            where = f"{shown(str(file))}, line {line}"
+            if not header and any(cell.strip() for cell in cells):
+                header = [column(cell) for cell in cells]
+                while header and not header[-1]:
+                    header.pop()
+                if len(set(header)) < len(header):
+                    raise DataError(f"{where} names a column twice: {listed(header, most=8)}.")
+            elif any(cell.strip() for cell in cells):
+                extra = cells[len(header) :]
+                if len(cells) < len(header) or any(cell.strip() for cell in extra):
+                    raise DataError(
+                        f"{where} has {len(cells)} fields, the header has {len(header)}: {listed(header, most=8)}. "
+                        'A text with a comma, a quote or a line break in it stands in quotes: "one, two".'
+                    )
+                yield line, dict(zip(header, cells, strict=False))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        end = "unexpected end" in str(error)
+        why = "opens a quote that nothing closes" if end else f"is not CSV ({error}): a quote inside of quotes is written twice"
+        raise DataError(f"{shown(str(file))}, line {line} {why}.") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _delimiter(text: str, file: Path) -> str:
+    """What parts the header: a tab in a .tsv, otherwise the one that lets it name a file, or gives it the most columns."""
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    columns = {mark: [column(cell.strip().strip('"')) for cell in header.split(mark)] for mark in ",;\t|"}
+    return max(columns, key=lambda mark: (bool(set(FILES) & set(columns[mark])), len(columns[mark])))
+
+
+def _parquet(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise Unreadable(f"{shown(str(file))} is not read: that needs pyarrow (pip install pyarrow).") from None
+    try:
+        table = parquet.ParquetFile(file)
+        names = [name for name in table.schema_arrow.names if column(name) in USED]
+        lacking = {name: None for name in table.schema_arrow.names if name not in names}
+        line = 0
+        for batch in table.iter_batches(BATCH, columns=names):
+            for row in batch.to_pylist():
+                line += 1
+                yield line, {**lacking, **row}
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{shown(str(file))} is not Parquet: {' '.join(str(error).split())[:200]}") from None

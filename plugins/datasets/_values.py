@@ -1,0 +1,64 @@
+"""What a cell of a table means: a label, captions, or nothing."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from ldmctl.errors import DataError
+
+from ._names import composed
+
+FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
+CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
+NOTHING = frozenset({"", "nan", "null"})  # as tables write a missing value, in any case
+USED = frozenset({*FILES, *CAPTIONS, "label"})
+
+
+def column(name: object) -> str:
+    """`file_name` of ` File Name `."""
+    return re.sub(r"[\s-]+", "_", composed(str(name)).casefold())
+
+
+def label_of(value: Any, where: str) -> str | None:
+    """One name for one class, however it is written (1, 1.0, "1 "); None where there is none. What is no name is a DataError."""
+    if isinstance(value, Mapping | list | tuple):
+        raise DataError(f"{where}: `label` is one name or number, not {value!r:.60}.")
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value == int(value) else value
+    text = _text(value)
+    if text.casefold() in NOTHING:
+        return None
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
+
+
+def captions_of(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Every caption of a row by its columns, each once; the first is the one that is used."""
+    return distinct(text for name in CAPTIONS for text in _captions(row.get(name), f"{where}: `{name}`"))
+
+
+def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    """The same without the empty and the repeated ones."""
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _captions(value: Any, where: str) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        raise DataError(f"{where} is a text or a list of texts, not {value!r:.60}.")
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _captions(each, where)]
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return []
+    text = value.strip() if isinstance(value, str) else _text(value)  # as it is written, also where it is half a character
+    return [] if text.casefold() in NOTHING or text == "None" else [text]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return composed(value) if isinstance(value, str) else str(value)

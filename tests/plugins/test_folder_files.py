@@ -1,0 +1,151 @@
+"""What else lies in people's folders: captions beside pictures, endings that are not read, names of any bytes, folders that are closed."""
+
+import os
+import sys
+from types import ModuleType
+
+import pytest
+from folders import captions, labels, names, numbered, opened, said, write_pictures
+from PIL import Image
+
+from ldmctl.errors import DataError
+from ldmctl_plugins.datasets import _formats as formats
+
+# -- captions beside pictures --------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".TXT", ".Txt", ".caption", ".png.txt"])
+def test_captions_beside_pictures_are_read_whatever_their_ending(tmp_path, suffix):
+    write_pictures(tmp_path, "a/1.png", "a/2.png")
+    (tmp_path / "a" / f"1{suffix}").write_text("one\n")
+    dataset = opened(tmp_path, val_share=0)
+    assert captions(dataset) == {"a/1.png": "one"} and dataset.counts["captions"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+def test_captions_in_any_usual_encoding_are_read(tmp_path, encoding):
+    write_pictures(tmp_path, "1.png")
+    (tmp_path / "1.txt").write_bytes("ein grünes Blatt – “ja”".encode(encoding))
+    dataset = opened(tmp_path, val_share=0)
+    assert captions(dataset) == {"1.png": "ein grünes Blatt – “ja”"}
+    guessed = [each for each in dataset.warnings if "not in UTF-8" in each and "1.txt" in each]
+    assert bool(guessed) == (encoding in ("utf-16-le", "utf-16-be", "cp1252"))
+
+
+def test_empty_captions_do_not_count_and_texts_of_no_picture_are_named(tmp_path):
+    write_pictures(tmp_path, "1.png", "2.png")
+    (tmp_path / "1.txt").write_text(" \n")
+    (tmp_path / "2.txt").write_text("two")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "1.cap").write_text("unread")
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.counts["captions"] == 1
+    assert "1 text file belongs to no picture, the first notes.txt." in said(dataset)
+    assert "Files beside pictures that are not read: 1 .cap." in said(dataset)
+
+
+def test_a_caption_that_cannot_be_read_is_none_and_is_said(tmp_path, monkeypatch):
+    write_pictures(tmp_path, "1.png", "2.png")
+    (tmp_path / "1.txt").write_text("one")
+    (tmp_path / "2.txt").write_text("two")
+    read = type(tmp_path).read_bytes
+
+    def refuse(path):
+        if path.name == "1.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    dataset = opened(tmp_path, val_share=0)
+    assert captions(dataset) == {"2.png": "two"} and "1 caption file of train cannot be read (Permission denied) and is left out" in said(
+        dataset
+    )
+
+
+# -- endings -------------------------------------------------------------------
+
+
+def test_endings_that_are_not_read_are_counted_in_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "register", frozenset)
+    write_pictures(tmp_path, "1.png", "2.png")
+    for name in ("a.heic", "b.HEIC", "c.jxl", "d.tga", "e", "notes.md", "LICENSE", "x.zip"):
+        (tmp_path / name).write_bytes(b"something")
+    dataset = opened(tmp_path, val_share=0)
+    (warning,) = dataset.warnings
+    assert "5 files are not read because of their endings: 2 .heic, 1 .jxl, 1 .tga, 1 without an ending." in warning
+    assert "Install pillow-heif and pillow-jxl-plugin" in warning and "dataset.suffixes" in warning
+
+
+def test_an_installed_package_adds_its_endings(tmp_path, monkeypatch):
+    asked = []
+    plugin = ModuleType("pillow_heif")
+    plugin.register_heif_opener = lambda: asked.append("heif")
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    formats.register.cache_clear()
+    try:
+        write_pictures(tmp_path, "1.heic", "2.png", "3.jxl")
+        assert names(opened(tmp_path, val_share=0)) == ["1.heic", "2.png"] and asked == ["heif"]
+        assert names(opened(tmp_path, val_share=0, suffixes=[".png"])) == ["2.png"]  # who names the endings gets these
+    finally:
+        formats.register.cache_clear()
+
+
+@pytest.mark.parametrize(("module", "suffix"), [("pillow_heif", ".heic"), ("pillow_jxl", ".jxl")])
+def test_heic_and_jpeg_xl_are_read_where_their_package_is(tmp_path, module, suffix):
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    write_pictures(tmp_path, "1.png")
+    formats.register()
+    Image.new("RGB", (16, 16), "red").save(tmp_path / f"2{suffix}")
+    dataset = opened(tmp_path, val_share=0)
+    assert names(dataset) == ["1.png", f"2{suffix}"] and not dataset.warnings
+    red, green, blue = dataset[1].picture.convert("RGB").getpixel((8, 8))
+    assert red > 200 and green < 40 and blue < 40
+
+
+def test_empty_and_hidden_pictures_and_links_to_nothing_are_said(tmp_path):
+    write_pictures(tmp_path, "1.png", ".2.png", ".old/3.png", "._1.png")
+    (tmp_path / "4.png").touch()
+    (tmp_path / "5.png").symlink_to("gone.png")
+    dataset = opened(tmp_path, val_share=0)
+    assert names(dataset) == ["1.png"]
+    assert "1 picture file is empty, the first 4.png." in said(
+        dataset
+    ) and "1 link or special file cannot be opened, the first 5.png." in said(dataset)
+    assert "Hidden files and folders are left out: .2.png and .old/." in said(dataset)
+
+
+# -- names and folders -----------------------------------------------------------
+
+
+def test_names_that_are_no_utf8_are_read_and_their_classes_can_be_typed(tmp_path):
+    write_pictures(tmp_path, os.fsdecode(b"train/caf\xe9/\xff.png"), "train/dog/1.png", "val/caf\u00e9/1.png")
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert train.classes == ["caf\u00e9", "dog"] == held.classes and len(labels(train)) == 2
+    assert train[0].picture.size == (8, 8)
+    assert train.stamp(0).startswith(os.fsdecode(b"train/caf\xe9/\xff.png:"))
+
+
+@pytest.mark.parametrize("name", ["new\nline.png", "tab\t.png", 'quote".png', "emoji\U0001f600.png", "sep\u2028.png", "colon:1:2.png"])
+def test_names_of_any_characters_are_read(tmp_path, name):
+    write_pictures(tmp_path, name, "b.png")
+    assert name in names(opened(tmp_path, val_share=0))
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, monkeypatch):
+    write_pictures(tmp_path, *numbered("a", 2), *numbered("lost+found", 2))
+    listing = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused = "lost+found"
+    dataset = opened(tmp_path, val_share=0)
+    assert names(dataset) == numbered("a", 2)
+    assert dataset.warnings == ["The folder lost+found/ cannot be read (Permission denied) and is left out."]
+    refused = tmp_path.name
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        opened(tmp_path)

@@ -1,0 +1,307 @@
+"""A table's labels and captions reach their pictures, or a sentence says which do not: paths, values, and files that are read strictly."""
+
+import json
+import unicodedata
+
+import pytest
+from folders import captions, labels, names, numbered, opened, said, write_pictures
+
+from ldmctl.errors import DataError
+
+SPLIT = [*numbered("train/cat", 3), *numbered("train/dog", 3), *numbered("val/cat", 2), *numbered("val/dog", 2)]
+
+
+def write_rows(path, rows):
+    """A table of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def written(path, text, encoding="utf-8"):
+    """A table as text."""
+    path.write_bytes(text.encode(encoding))
+
+
+# -- paths -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", [str.upper, lambda name: name.replace("/", "\\"), lambda name: f"./{name}", lambda name: f" {name} "])
+def test_a_path_in_another_spelling_is_the_picture_that_it_alone_can_mean(tmp_path, spelling):
+    write_pictures(tmp_path, *SPLIT)
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": spelling(name), "label": f"l{i}"} for i, name in enumerate(SPLIT)])
+    found = labels(opened(tmp_path)) | labels(opened(tmp_path, "val"))
+    assert found == {name: f"l{i}" for i, name in enumerate(SPLIT)}
+
+
+def test_paths_with_and_without_the_folder_of_the_split_are_matched(tmp_path):
+    write_pictures(tmp_path, *numbered("train/cat", 3), *(f"val/cat/{i}.png" for i in (7, 8)))
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": f"cat/{i}.png", "label": "a"} for i in (0, 1, 2, 7, 8)])
+    assert len(labels(opened(tmp_path))) == 3 and len(labels(opened(tmp_path, "val"))) == 2
+    (tmp_path / "metadata.jsonl").unlink()
+    for split, rows in (("train", (0, 1, 2)), ("val", (7, 8))):
+        write_rows(tmp_path / split / "metadata.jsonl", [{"file_name": f"{split}/cat/{i}.png", "label": "a"} for i in rows])
+    assert len(labels(opened(tmp_path))) == 3 and len(labels(opened(tmp_path, "val"))) == 2
+    assert "5 rows name a picture in another spelling" in said(opened(tmp_path))
+
+
+def test_decomposed_unicode_is_the_same_name(tmp_path):
+    write_pictures(tmp_path, *(unicodedata.normalize("NFD", f"train/café{i}.png") for i in range(2)), "val/ü.png")
+    write_rows(
+        tmp_path / "metadata.jsonl", [{"file_name": name, "text": name} for name in ("train/café0.png", "train/café1.png", "val/ü.png")]
+    )
+    assert len(captions(opened(tmp_path))) == 2 and len(captions(opened(tmp_path, "val"))) == 1
+
+
+@pytest.mark.parametrize("name", ["7", "7.png", "7.PNG"])
+def test_bare_names_find_pictures_in_folders_where_only_one_is_called_so(tmp_path, name):
+    write_pictures(tmp_path, "images/a/7.png", "images/b/8.png")
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": name, "label": "x"}, {"file_name": "8", "label": "y"}])
+    assert labels(opened(tmp_path, val_share=0)) == {"images/a/7.png": "x", "images/b/8.png": "y"}
+
+
+def test_a_row_that_fits_two_pictures_is_given_to_neither(tmp_path):
+    write_pictures(tmp_path, "train/1.png", "train/2.png", "val/1.png")
+    write_rows(
+        tmp_path / "metadata.jsonl",
+        [{"file_name": "1.png", "label": "x"}, {"file_name": "train/2.png", "label": "y"}, {"file_name": "val/1.png", "label": "z"}],
+    )
+    train = opened(tmp_path)
+    assert labels(train) == {"train/1.png": "x", "train/2.png": "y"}  # val/1.png has its own row
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": "1.png", "label": "x"}, {"file_name": "train/2.png", "label": "y"}])
+    with pytest.raises(DataError, match=r"None of the 1 picture of val has a row"):
+        opened(tmp_path)
+    write_pictures(tmp_path, "val/3.png")
+    write_rows(
+        tmp_path / "metadata.jsonl",
+        [{"file_name": "1.png", "label": "x"}, {"file_name": "train/2.png", "label": "y"}, {"file_name": "val/3.png", "label": "y"}],
+    )
+    train = opened(tmp_path)
+    assert labels(train) == {"train/2.png": "y"}
+    assert (
+        "1 row fits several pictures and is not used: the first is line 1 of metadata.jsonl, 1.png, which may be train/1.png and val/1.png."
+        in said(train)
+    )
+
+
+def test_a_row_of_a_missing_picture_is_not_given_to_that_of_another_split(tmp_path):
+    write_pictures(tmp_path, "train/1.png", "val/2.png")
+    write_rows(tmp_path / "train" / "metadata.jsonl", [{"file_name": "1.png", "label": "x"}, {"file_name": "2.png", "label": "y"}])
+    with pytest.raises(DataError, match="None of the 1 picture of val has a row"):
+        opened(tmp_path)
+
+
+def test_half_a_table_is_counted_with_the_first_of_each(tmp_path):
+    write_pictures(tmp_path, *SPLIT)
+    rows = [{"file_name": name, "label": "x"} for name in SPLIT[::2]] + [{"file_name": f"gone/{i}.png", "label": "x"} for i in range(3)]
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    dataset = opened(tmp_path)
+    assert (
+        "metadata.jsonl: 5 of 10 pictures have no row (3 of 6 in train, 2 of 4 in val; the first is train/cat/1.png), "
+        "3 rows name no picture (the first is line 6 of metadata.jsonl: gone/0.png)." in dataset.warnings
+    )
+    assert dataset.counts == {"labels": 3, "captions": 0}
+
+
+def test_a_split_without_a_row_stops_and_says_what_the_rows_name(tmp_path):
+    write_pictures(tmp_path, *SPLIT)
+    rows = [{"file_name": name.replace("train/cat", "elsewhere").replace("train/dog", "nowhere"), "label": "x"} for name in SPLIT]
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(
+        DataError, match=r"None of the 6 pictures of train has a row in metadata\.jsonl.*line 1 of metadata\.jsonl: elsewhere/0\.png"
+    ) as caught:
+        opened(tmp_path)
+    assert caught.value.exit_code == 3 and "dataset.tables=false" in str(caught.value)
+    assert opened(tmp_path, tables=False).classes == ["cat", "dog"]
+
+
+# -- values ------------------------------------------------------------------
+
+
+def test_captions_alone_leave_the_classes_to_the_folders(tmp_path):
+    write_pictures(tmp_path, *SPLIT)
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": name, "text": f"this is {name}"} for name in SPLIT])
+    train = opened(tmp_path)
+    assert train.classes == ["cat", "dog"] and train.counts == {"labels": 6, "captions": 6}
+
+
+@pytest.mark.parametrize("nothing", ["NaN", "null", '""', '" "', '"nan"', '"NaN"', '"null"'])
+def test_what_is_no_value_is_no_label_and_no_caption(tmp_path, nothing):
+    write_pictures(tmp_path, "1.png", "2.png")
+    (tmp_path / "metadata.jsonl").write_text(
+        f'{{"file_name": "1.png", "label": {nothing}, "text": {nothing}}}\n{{"file_name": "2.png", "label": "cat", "text": "a cat"}}\n'
+    )
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.classes == ["cat"] and captions(dataset) == {"2.png": "a cat"} and dataset.counts == {"labels": 1, "captions": 1}
+
+
+def test_empty_and_nan_cells_of_csv_are_no_label(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    (tmp_path / "metadata.csv").write_text("file_name,label,text\n0.png,1.0,\n1.png,nan,nan\n2.png,,NaN\n3.png,1,one\n")
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.classes == ["1"] and dataset.counts == {"labels": 2, "captions": 1}
+
+
+def test_one_class_is_one_class_however_it_is_written(tmp_path):
+    cases = [[1, 1.0, "1", "1.0", " 1 "], ["cat", "cat ", "\tcat"], ["caf\u00e9", "cafe\u0301"], [0, -0.0, "0"]]
+    for number, case in enumerate(cases):
+        folder = write_pictures(tmp_path / str(number), *(f"{i}.png" for i in range(len(case))))
+        write_rows(folder / "metadata.jsonl", [{"file_name": f"{i}.png", "label": value} for i, value in enumerate(case)])
+        dataset = opened(folder, val_share=0)
+        assert len(dataset.classes) == 1 and dataset.counts["labels"] == len(case), case
+
+
+def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):
+    write_pictures(tmp_path, "train/caf\u00e9/1.png", "train/dog/1.png", "val/cafe\u0301/1.png", "val/dog /1.png")
+    assert opened(tmp_path).classes == ["caf\u00e9", "dog"] == opened(tmp_path, "val").classes
+    assert len(labels(opened(tmp_path, "val"))) == 2
+
+
+def test_every_caption_of_a_list_of_several_rows_and_of_a_side_file_is_kept(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    rows = [
+        {"file_name": "0.png", "text": ["one", "two", None, "one"]},
+        {"file_name": "1.png", "text": "first"},
+        {"file_name": "1.png", "text": "second"},
+        {"file_name": "2.png", "text": "text", "caption": "caption", "prompt": ""},
+    ]
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    (tmp_path / "1.txt").write_text("third")
+    (tmp_path / "3.txt").write_text("beside")
+    dataset = opened(tmp_path, val_share=0)
+    assert [dataset.captions(i) for i in range(4)] == [("one", "two"), ("first", "second", "third"), ("text", "caption"), ("beside",)]
+    assert [dataset.note(i)[1] for i in range(4)] == ["one", "first", "text", "beside"]
+    assert "3 pictures of train have several captions: the cache keeps all, the first is `text`." in said(dataset)
+
+
+def test_two_labels_of_one_picture_are_said(tmp_path):
+    write_pictures(tmp_path, "1.png", "2.png")
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": "1.png", "label": each} for each in ("cat", "dog")])
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"1.png": "dog"} and "1 picture has two labels, and the last is taken: 1.png is cat and dog." in said(dataset)
+
+
+# -- CSV ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_is_read_with_any_usual_delimiter_and_spaces_in_its_header(tmp_path, mark, encoding):
+    write_pictures(tmp_path, "1.png", "2.png")
+    header = f"{mark} ".join(("File Name", "label ", " text"))
+    rows = [f'1.png{mark}cat{mark}"é{mark} one ""cat"""', f"2.png{mark}dog{mark}"]
+    written(tmp_path / "metadata.csv", "\r\n".join([header, *rows, ""]), encoding)
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"1.png": "cat", "2.png": "dog"} and captions(dataset) == {"1.png": f'é{mark} one "cat"'}
+
+
+def test_a_field_of_any_length_is_read(tmp_path):
+    write_pictures(tmp_path, "1.png")
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n1.png,{'long ' * 40_000}end\n")
+    assert len(captions(opened(tmp_path, val_share=0))["1.png"]) == 200_003
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["0.png,x,one", '1.png,x,"two', *(f"{i}.png,x,three" for i in range(2, 24))], "line 3 opens a quote that nothing closes"),
+        (["0.png,x,one", '1.png,x,"two', *(f'{i}.png,x,"three"' for i in range(2, 24))], "line 3 is not CSV"),
+        (["0.png,x,one, two, three"], "line 2 has 5 fields, the header has 3"),
+        (["0.png,x,one", "1.png,x"], "line 3 has 2 fields, the header has 3"),
+    ],
+)
+def test_csv_that_would_lose_rows_or_words_is_refused_with_its_line(tmp_path, rows, words):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(24)))
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,text", *rows]) + "\n")
+    with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_a_table_in_another_encoding_is_refused_with_its_line(tmp_path):
+    write_pictures(tmp_path, "1.png")
+    written(tmp_path / "metadata.csv", "file_name,text\n1.png,fiancé\n", "latin-1")
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2 is not UTF-8"):
+        opened(tmp_path)
+
+
+# -- other tables ------------------------------------------------------------
+
+FORMS = {
+    "metadata.json": json.dumps([{"file_name": f"{i}.png", "label": "ab"[i]} for i in range(2)]),
+    "Metadata.JSON": json.dumps({f"{i}.png": {"label": "ab"[i]} for i in range(2)}),
+    "dataset.json": json.dumps({"labels": [["0.png", "a"], ["1.png", "b"]]}),
+    "labels.json": json.dumps({"0.png": "a", "1.png": "b"}),
+    "labels.csv": "filename,label\n0.png,a\n1.png,b\n",
+    "all.tsv": "path\tlabel\n0.png\ta\n1.png\tb\n",
+    "some.jsonl": '{"file": "0.png", "label": "a"}\n{"file": "1.png", "label": "b"}\n',
+    "metadata.ndjson": '{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png", "label": "b"}\n',
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_tables_of_other_forms_and_names_are_read(tmp_path, name):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / name).write_text(FORMS[name])
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"0.png": "a", "1.png": "b"} and f"Labels and captions from {name}: 2 rows." in said(dataset)
+
+
+def test_labels_of_one_table_and_captions_of_another_join(tmp_path):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / "labels.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
+    write_rows(tmp_path / "captions.jsonl", [{"file_name": f"{i}.png", "caption": f"number {i}"} for i in range(2)])
+    assert opened(tmp_path, val_share=0).counts == {"labels": 2, "captions": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("index.csv", "id,url\n1,http\n", "index.csv is not used: line 2: `file_name` is missing; found id and url."),
+        ("labels.csv", "file_name,class\n0.png,a\n", "labels.csv is not used: has neither a column `label` nor one of"),
+        ("other.csv", "file_name,label\n7.png,a\n", "other.csv is not used: it names none of the pictures (its first is 7.png)."),
+        ("broken.json", "{", "broken.json is not used: is not JSON"),
+    ],
+)
+def test_tables_that_are_not_used_are_named(tmp_path, name, text, words):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / name).write_text(text)
+    assert any(words in warning for warning in opened(tmp_path, val_share=0).warnings)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    write_pictures(tmp_path, "0.png")
+    (tmp_path / "metadata.csv").write_text("file_name,class,text\n0.png,a,b\n")
+    assert "Columns of metadata.csv that are not used: class." in said(opened(tmp_path, val_share=0))
+
+
+def test_parquet_is_read_where_pyarrow_is_and_named_where_it_is_not(tmp_path, monkeypatch):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1 and no more")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    assert any("metadata.parquet is not read: that needs pyarrow" in each for each in opened(tmp_path, val_share=0).warnings)
+    monkeypatch.undo()
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    with pytest.raises(DataError, match=r"metadata\.parquet is not Parquet"):
+        opened(tmp_path, val_share=0)
+    table = pyarrow.table({"file_name": ["0.png", "1.png"], "label": [1, None], "text": [["a", "b"], None], "size": [[1], [2]]})
+    parquet.write_table(table, tmp_path / "metadata.parquet")
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"0.png": "1"} and dataset.captions(0) == ("a", "b") and "not used: size" in said(dataset)
+
+
+def test_json_beside_each_picture_is_no_table(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    for i in range(3):
+        (tmp_path / f"{i}.json").write_text(json.dumps({"url": "x"}))
+    dataset = opened(tmp_path, val_share=0)
+    assert not dataset.warnings and "Files beside pictures that are not read: 3 .json." in said(dataset)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5_000, "\ud800"])
+def test_json_of_any_kind_is_no_traceback(tmp_path, value):
+    write_pictures(tmp_path, "0.png")
+    (tmp_path / "metadata.jsonl").write_bytes(f'{{"file_name": "0.png", "label": {value}}}\n'.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DataError, match="line 1"):
+        opened(tmp_path)
+    assert names(opened(tmp_path, val_share=0, tables=False)) == ["0.png"]
