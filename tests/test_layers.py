@@ -23,6 +23,7 @@ LIGHT = (
     "__init__",
     "__main__",
     "errors",
+    "endings",
     "protocols",
     "registry",
     "console",

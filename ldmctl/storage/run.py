@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,8 +11,9 @@ from ldmctl.config.base import Config
 from ldmctl.config.differences import fixed_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
 from ldmctl.config.schemas.verbs import VERBS
-from ldmctl.errors import LdmctlError, MismatchError
-from ldmctl.storage import weights
+from ldmctl.endings import exit_code
+from ldmctl.errors import MismatchError
+from ldmctl.storage import history, weights
 from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder
 from ldmctl.storage.lock import _take
 from ldmctl.storage.record import WAYS, _record, versions
@@ -70,17 +71,28 @@ class Run:
     def update(self, **values: Any) -> None:
         """Change run.json. With a step something is saved, and from then on nothing is put back."""
         self.record |= values
+        history.follow(self.record, values)
         if "step" in values:
             self._before = {}
         if self.writes:
             weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
 
+    def note_change(self, changes: Mapping[str, Any]) -> None:
+        """Write down what this command changes in the run, such as {"loop.lr": [1e-3, 1e-4]}, with its entry in the history."""
+        if self.record.get("history"):
+            entry = self.record["history"][-1]
+            entry["changes"] = {**entry.get("changes", {}), **changes}
+            self.update()
+
     def close(self, status: str, exit_code: int = 0) -> None:
         """Say how it ended and let the folder go."""
         if self._lock is not None:
-            self.update(status=status, exit_code=exit_code, ended=_now())
-            self._lock.close()
-            self._lock = None
+            try:
+                ended = max(history.now(), str(self.record.get("history", [{}])[-1].get("started", "")))  # a clock may go back
+                self.update(status=status, exit_code=exit_code, ended=ended)
+            finally:
+                self._lock.close()
+                self._lock = None
 
     def _put_back(self) -> None:
         """A command that does not fit a run leaves no trace in its folder."""
@@ -98,10 +110,10 @@ class Run:
             self.close("finished")
         elif isinstance(error, MismatchError) and self._before:
             self._put_back()
-        elif isinstance(error, LdmctlError):
-            self.close({75: "stopped", 5: "diverged"}.get(error.exit_code, "failed"), error.exit_code)
         else:
-            self.close("killed" if isinstance(error, KeyboardInterrupt) else "failed", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            code = exit_code(error)
+            with suppress(OSError):  # of a disk that is full or gone; the error that ends the command says more
+                self.close({75: "stopped", 5: "diverged", 130: "killed"}.get(code, "failed"), code)
 
 
 def open_run(
@@ -121,20 +133,20 @@ def open_run(
             _clear(folder)
         resumed = _refuse_other(folder, config)
         before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
-        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": _now()}
+        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": history.now()}
+        earlier = history.entries(record)
+        record |= {"verb": _verb(config), "status": "running", "exit_code": None, "command": _command()}
+        record |= {"parent": parent, "versions": versions(), "plugins": list(plugins)}
+        record["history"] = history.begin(record, earlier)
         run = Run(folder, record, resumed=resumed, writes=True, lock=lock, before=before)
-        run.update(  # first: a folder with run.json is ours, however soon after this the process ends
-            verb=_verb(config),
-            status="running",
-            exit_code=None,
-            command=_command(),
-            parent=parent,
-            versions=versions(),
-            plugins=list(plugins),
-        )
-        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
     except BaseException:
         lock.close()
+        raise
+    try:
+        run.update()  # first: a folder with run.json is ours, however soon after this the process ends
+        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
+    except BaseException as error:
+        run.__exit__(type(error), error, None)
         raise
     return run
 
@@ -176,10 +188,6 @@ def _verb(config: Config) -> str:
 
 def _command() -> str:
     return " ".join(["ldmctl", *sys.argv[1:]])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _short(value: Any) -> str:
