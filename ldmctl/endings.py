@@ -64,9 +64,10 @@ def file_trouble(error: BaseException) -> str:
 
 def number_of(error: BaseException) -> int | None:
     """The errno of an error of the system, which safetensors has in its words alone."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    words = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+    found = re.search(r"\(os error (\d+)\)", str(error)) if words else None
     return int(found[1]) if found else None
 
 

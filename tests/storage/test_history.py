@@ -56,7 +56,7 @@ def test_a_record_from_before_there_was_a_history_tells_of_its_last_command(tmp_
 def test_a_command_that_was_killed_is_said_to_be_so_by_the_next_one(tmp_path, tiny):
     run = open_run(tmp_path, tiny("fit-ae"))
     run.update(step=2)
-    run._lock.close()  # as kill -9 leaves it
+    run._hold.release()  # as kill -9 leaves it
     assert record(tmp_path)["history"][-1]["status"] == "running"
     open_run(tmp_path, tiny("fit-ae")).close("finished")
     assert [entry["status"] for entry in record(tmp_path)["history"]] == ["killed", "finished"]
