@@ -25,6 +25,7 @@ from ldmctl.console import Console
 from ldmctl.errors import ConfigError
 from ldmctl.latents import manifest
 from ldmctl.latents.recipe import recipe
+from ldmctl.storage.apart import refuse_inputs
 
 if TYPE_CHECKING:
     from ldmctl.diffusion.network import Network
@@ -122,6 +123,7 @@ def sample(
     made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
     flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
     settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
+    refuse_inputs(settings, out)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
@@ -147,6 +149,7 @@ def eval_lpips(
     parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
     below = {} if pairs or wished(EvalLpips, overrides, "pairs") else pictures_of(parent)
     settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
+    refuse_inputs(settings, out)
     return stage(settings, console=console or Console(quiet=True), out=out)
 
 

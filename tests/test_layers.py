@@ -23,6 +23,7 @@ LIGHT = (
     "__init__",
     "__main__",
     "errors",
+    "endings",
     "protocols",
     "registry",
     "console",
@@ -31,7 +32,7 @@ LIGHT = (
     "cli",
     "api",
 )  # torch-free until a stage runs
-ALSO_LIGHT = {"ldmctl.latents.manifest", "ldmctl.latents.recipe", "ldmctl.storage.assets"}
+ALSO_LIGHT = {"ldmctl.latents.manifest", "ldmctl.latents.recipe", "ldmctl.storage.assets", "ldmctl.storage.apart"}
 
 HOST = files("ldmctl/**/*.py")
 TEMPLATES = [file for file in files("ldmctl/template/*.py") if file.stem in GROUPS]

@@ -1,6 +1,5 @@
 """The whole command line, and its edge, `run`: here every error becomes a sentence and an exit code."""
 
-import errno
 import json
 import sys
 import traceback
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.endings import file_trouble, is_memory_shortage
 from ldmctl.errors import LdmctlError, MemoryShortage, one_line
 
 ALSO = {  # what else makes a step of one picture need less, by verb
@@ -77,10 +77,8 @@ def run(words: list[str] | None = None) -> int:
             return tell(error.format_message(), getattr(error, "exit_code", 2), words)
         if is_memory_shortage(error):
             return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
-        if is_disk_shortage(error):
-            return fail(
-                f"A file could not be written ({one_line(error)[:160]}). What was saved before is intact; make room first.", 6, words
-            )
+        if trouble := file_trouble(error):
+            return fail(trouble, 6, words)
         traceback.print_exc()
         return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
 
@@ -109,14 +107,3 @@ def less_memory(words: list[str]) -> str:
             f"2. loop.checkpointing=true (slower, the same result); 3. a smaller network, or {ALSO[verb]}."
         )
     return "In this order: 1. batch=4; 2. --precision bf16; 3. --device cpu."
-
-
-def is_disk_shortage(error: Exception) -> bool:
-    """Whether this is a disk that is full or may not be written."""
-    codes = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-    return getattr(error, "errno", None) in codes or "No space left on device" in str(error) or "File too large" in str(error)
-
-
-def is_memory_shortage(error: Exception) -> bool:
-    """Whether this is a device or the machine running out of memory; without importing torch."""
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)

@@ -51,7 +51,7 @@ def command(
 
         return plan_encode_dataset(settings)
 
-    options.perform(settings, source, manner, work, plan=plan)
+    options.perform(settings, source, manner, work, plan=plan, out=out)
 
 
 def check(out: str, manner: options.Manner) -> None:

@@ -55,7 +55,7 @@ def command(
 
         return plan_eval_lpips(settings)
 
-    options.perform(settings, source, manner, work, plan=plan)
+    options.perform(settings, source, manner, work, plan=plan, out=out)
 
 
 def show(result: dict) -> None:

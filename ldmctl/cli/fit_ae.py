@@ -52,4 +52,4 @@ def command(
 
         return plan_fit_ae(settings)
 
-    options.perform(settings, source, manner, work, plan=plan)
+    options.perform(settings, source, manner, work, plan=plan, out=out)

@@ -45,4 +45,4 @@ def command(
 
         return plan_fit_diffusion(settings)
 
-    options.perform(settings, source, manner, work, plan=plan)
+    options.perform(settings, source, manner, work, plan=plan, out=out)

@@ -12,6 +12,7 @@ from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
 from ldmctl.console import Console
+from ldmctl.storage.apart import refuse_inputs
 
 
 def complete_data(incomplete: str) -> list[str]:
@@ -62,8 +63,13 @@ def perform(
     work: Callable[[Console], dict[str, Any]],
     *,
     plan: Callable[[], dict[str, Any]] | None = None,
+    out: str | None = None,
 ) -> None:
-    """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked."""
+    """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked.
+
+    First of all, a ConfigError where it would write to `out` what it reads there.
+    """
+    refuse_inputs(config, out)
     if manner.offline:
         os.environ["LDMCTL_OFFLINE"] = "1"
     console = Console(quiet=manner.quiet, verbose=manner.verbose)

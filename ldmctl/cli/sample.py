@@ -65,4 +65,4 @@ def command(
 
         return plan_sample(settings)
 
-    options.perform(settings, source, manner, work, plan=plan)
+    options.perform(settings, source, manner, work, plan=plan, out=out)

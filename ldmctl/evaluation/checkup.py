@@ -32,6 +32,7 @@ from ldmctl.evaluation.lineage import (
 from ldmctl.evaluation.network_links import average, denoise, labels, sample
 from ldmctl.pictures.png import write_png
 from ldmctl.storage import weights
+from ldmctl.storage.apart import refuse, run_and_before
 from ldmctl.storage.folder import make_folder
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
@@ -43,6 +44,8 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", co
 
     checkup.png is written into `out`, or into checkup/ of the run folder. Fixed seeds: the same run gives the same numbers.
     """
+    if out is not None:
+        refuse(out, run_and_before(run), verb="doctor", owns=False)
     source = model_file(run, verb="fit-diffusion")
     if weights.read_header(source).get("kind") == "autoencoder":
         raise MismatchError(f"{run} is a run of fit-ae, which has one link alone: `ldmctl eval-lpips --run {run}` examines it.")

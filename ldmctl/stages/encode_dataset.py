@@ -56,7 +56,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
 
     # Restore or start.
     described = describe_plugins(("dataset", config.dataset))
-    run = open_run(out, config, parent=config.run, plugins=described, overwrite=overwrite, writes=engine.leads)
+    run = open_run(out, config, parent=config.run, plugins=described, overwrite=overwrite, writes=engine.leads, say=console.say)
     with run, Signals(console.say) as signals:
         layout = on_all(engine, lambda: lay_out(config, splits, codec, preparation, run))
         refuse_other_listing(layout, splits, engine)

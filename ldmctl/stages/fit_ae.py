@@ -67,7 +67,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     # Restore or start.
     named = [("dataset", config.dataset), ("autoencoder", config.autoencoder), ("discriminator", config.discriminator)]
     plugins = describe_plugins(*named, ("perceptual", config.perceptual))
-    run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads)
+    run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads, say=console.say)
     with run:
         skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
         run.update(shares={**shares, **before}, perceptual_skipped=skipped)  # as it was started, however it is gone on with

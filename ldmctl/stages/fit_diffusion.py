@@ -76,7 +76,9 @@ def fit_diffusion(
 
     # Restore or start.
     plugins = [("denoiser", config.denoiser), ("schedule", config.schedule), ("conditioner", config.conditioner)]
-    run = open_run(out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads)
+    run = open_run(
+        out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads, say=console.say
+    )
     with run:
         if run.resumed:
             check_same_cache(run.record, manifest, run.folder, accepted=accept_data)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ldmctl import registry
 from ldmctl.config.documents import read_config
+from ldmctl.endings import file_trouble
 from ldmctl.errors import MismatchError
 
 WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
@@ -18,7 +19,9 @@ def _record(folder: Path) -> dict[str, Any]:
     file = folder / "run.json"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise MismatchError(file_trouble(error) or f"{file} cannot be read ({error.strerror}).") from None
+    except ValueError as error:
         raise MismatchError(f"{file} is damaged ({error}). {WAYS}") from None
     if not isinstance(record, dict):
         raise MismatchError(f"{file} is damaged: it holds no object. {WAYS}")

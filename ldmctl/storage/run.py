@@ -2,18 +2,22 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ldmctl.config.base import Config
 from ldmctl.config.differences import fixed_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
 from ldmctl.config.schemas.verbs import VERBS
+from ldmctl.endings import FULL, exit_code
 from ldmctl.errors import LdmctlError, MismatchError
-from ldmctl.storage import weights
-from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder
+from ldmctl.storage import history, weights
+from ldmctl.storage.apart import refuse_inputs
+from ldmctl.storage.atomic import write_over
+from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder, start_over, sweep
+from ldmctl.storage.hold import Hold
 from ldmctl.storage.lines import write_line
 from ldmctl.storage.lock import _take
 from ldmctl.storage.record import WAYS, _record, versions
@@ -29,7 +33,7 @@ class Run:
         *,
         resumed: bool,
         writes: bool,
-        lock: IO[str] | None,
+        hold: Hold | None,
         before: Mapping[str, str] | None = None,
     ):
         self.folder = folder
@@ -37,12 +41,18 @@ class Run:
         self.resumed = resumed
         self.writes = writes
         self.unwritten: list[Mapping[str, str]] = []  # unreadable pictures that this rank has met and does not write down
-        self._lock = lock
+        self._hold = hold
         self._before = before or {}  # text of the files that `open_run` changed, by name
+
+    def refuse_if_gone(self) -> None:
+        """A MismatchError when somebody has deleted, moved or emptied the folder since it was opened."""
+        if self._hold is not None and self._hold.gone():
+            raise self._hold.error()
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
         if self.writes:
+            self.refuse_if_gone()
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(write_json({"step": step, **values}) + "\n")
 
@@ -71,72 +81,113 @@ class Run:
     def update(self, **values: Any) -> None:
         """Change run.json. With a step something is saved, and from then on nothing is put back."""
         self.record |= values
+        history.follow(self.record, values)
         if "step" in values:
             self._before = {}
         if self.writes:
-            weights.write_text(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
+            self.refuse_if_gone()
+            weights.write_text(self.folder / "run.json", self._text())
+
+    def _text(self) -> str:
+        return json.dumps(self.record, indent=2) + "\n"
+
+    def note_change(self, changes: Mapping[str, Any]) -> None:
+        """Write down what this command changes in the run, such as {"loop.lr": [1e-3, 1e-4]}, with its entry in the history."""
+        if self.record.get("history"):
+            entry = self.record["history"][-1]
+            entry["changes"] = {**entry.get("changes", {}), **changes}
+            self.update()
 
     def close(self, status: str, exit_code: int = 0) -> None:
         """Say how it ended and let the folder go."""
-        if self._lock is not None:
-            self.update(status=status, exit_code=exit_code, ended=_now())
-            self._lock.close()
-            self._lock = None
+        if self._hold is not None:
+            try:
+                ended = max(history.now(), str(self.record.get("history", [{}])[-1].get("started", "")))  # a clock may go back
+                self.update(status=status, exit_code=exit_code, ended=ended)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                write_over(self.folder / "run.json", self._text())
+            finally:
+                self._release()
 
     def _put_back(self) -> None:
         """A command that does not fit a run leaves no trace in its folder."""
-        for name, text in self._before.items():
-            weights.write_text(self.folder / name, text)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        with suppress(OSError):
+            for name, text in self._before.items():
+                weights.write_text(self.folder / name, text)
+        self._release()
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._hold is not None and self._hold.gone():
+            gone = self._hold.error()
+            self._release()
+            if error is None or (isinstance(error, Exception) and not isinstance(error, LdmctlError) and exit_code(error) in (1, 6)):
+                raise gone from error
+            return
         if error is None:
             self.close("finished")
         elif isinstance(error, MismatchError) and self._before:
             self._put_back()
-        elif isinstance(error, LdmctlError):
-            self.close({75: "stopped", 5: "diverged"}.get(error.exit_code, "failed"), error.exit_code)
         else:
-            self.close("killed" if isinstance(error, KeyboardInterrupt) else "failed", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            code = exit_code(error)
+            with suppress(OSError):  # of a disk that is full or gone; the error that ends the command says more
+                self.close({75: "stopped", 5: "diverged", 130: "killed"}.get(code, "failed"), code)
 
 
 def open_run(
-    out: str | Path, config: Config, *, parent: str | None = None, plugins: Sequence[str] = (), overwrite: bool = False, writes: bool = True
+    out: str | Path,
+    config: Config,
+    *,
+    parent: str | None = None,
+    plugins: Sequence[str] = (),
+    overwrite: bool = False,
+    writes: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """The run folder `out`, new or resumed. Another run's folder, or one in use, is a MismatchError."""
+    """The run folder `out`, new or resumed. Another run's folder, or one in use, is a MismatchError, one that is read a ConfigError.
+
+    What `overwrite` deletes is told to `say` before it goes.
+    """
+    refuse_inputs(config, out)
     folder = Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise MismatchError(f"{folder} is a file; --out wants a folder.")
     if not writes:
-        return Run(folder, {}, resumed=(folder / "state.safetensors").exists(), writes=False, lock=None)
+        return Run(folder, {}, resumed=(folder / "state.safetensors").exists(), writes=False, hold=None)
     _refuse_foreign(folder)
     make_folder(folder)
-    lock = _take(folder)
+    hold = Hold(folder, _take(folder))
     try:
+        sweep(folder)
         if overwrite:
-            _clear(folder)
+            start_over(folder, _verb(config), say)
         resumed = _refuse_other(folder, config)
         before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
-        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": _now()}
-        run = Run(folder, record, resumed=resumed, writes=True, lock=lock, before=before)
-        run.update(  # first: a folder with run.json is ours, however soon after this the process ends
-            verb=_verb(config),
-            status="running",
-            exit_code=None,
-            command=_command(),
-            parent=parent,
-            versions=versions(),
-            plugins=list(plugins),
-        )
-        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
+        record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": history.now()}
+        earlier = history.entries(record)
+        record |= {"verb": _verb(config), "status": "running", "exit_code": None, "command": _command()}
+        record |= {"parent": parent, "versions": versions(), "plugins": list(plugins)}
+        record["history"] = history.begin(record, earlier)
+        run = Run(folder, record, resumed=resumed, writes=True, hold=hold, before=before)
     except BaseException:
-        lock.close()
+        hold.release()
         raise
+    try:
+        run.update()  # first: a folder with run.json is ours, however soon after this the process ends
+        weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
+    except BaseException as error:
+        run.__exit__(type(error), error, None)
+        raise
+    hold.opened = True
     return run
 
 
@@ -150,7 +201,7 @@ def _refuse_other(folder: Path, config: Config) -> bool:
         return False
     record = _record(folder)
     if record.get("verb") != _verb(config):
-        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. {WAYS}")
+        raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. Name another --out.")
     old = read_config(folder)
     differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
     if differences and _holds_nothing(folder, record):
@@ -177,10 +228,6 @@ def _verb(config: Config) -> str:
 
 def _command() -> str:
     return " ".join(["ldmctl", *sys.argv[1:]])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _short(value: Any) -> str:

@@ -6,9 +6,7 @@ text; no times and no paths, so equal models are equal bytes.
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,9 @@ from torch import Tensor, nn
 
 from ldmctl import registry
 from ldmctl.config.resolve import plugin_config
+from ldmctl.endings import file_trouble
 from ldmctl.errors import MismatchError
+from ldmctl.storage.atomic import replacing, write_text  # noqa: F401  (the second one is here for those who write weights and texts)
 
 FORMAT = 1
 
@@ -41,10 +41,8 @@ def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[st
         with safetensors.safe_open(str(path), framework="pt", device=device) as file:
             header = _header(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except FileNotFoundError:
-        raise MismatchError(f"There is no file {path}.") from None
-    except safetensors.SafetensorError as error:
-        raise MismatchError(f"{path} is damaged or not a safetensors file: {error}") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise MismatchError(why_not_read(path, error)) from None
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -52,8 +50,22 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return _header(path, file.metadata())
-    except (FileNotFoundError, safetensors.SafetensorError) as error:
-        raise MismatchError(f"{path} is missing or damaged: {error}") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise MismatchError(why_not_read(path, error)) from None
+
+
+def why_not_read(path: Path, error: Exception) -> str:
+    """A sentence on a file of weights that safetensors has refused, which calls one that may not be read one that is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return f"There is no file {path}."
+    except IsADirectoryError:
+        return f"{path} is a folder, not a safetensors file."
+    except OSError as refused:
+        return file_trouble(refused) or f"{path} cannot be read: {refused.strerror}."
+    return file_trouble(error) or f"{path} is damaged or not a safetensors file: {error}"
 
 
 def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
@@ -100,34 +112,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written there is synced and takes the name, or vanishes on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,97 @@
+"""How a command ends when an error ends it: the exit code, and the sentence where the error is no sentence itself.
+
+The command line and the run folder both ask here, so that run.json says the exit code that the shell sees.
+"""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from ldmctl.errors import LdmctlError, one_line
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DENIED = {errno.EACCES, errno.EPERM}
+TROUBLE = {  # of a disk or a network share: whatever the command does next, it would not get far
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "EHOSTDOWN", "ENODEV", "ENXIO", "EUCLEAN", "ESHUTDOWN", "ETIMEDOUT")
+    if hasattr(errno, name)
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """What the shell sees when this error ends a command."""
+    if isinstance(error, LdmctlError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
+    return 7 if is_memory_shortage(error) else 6 if file_trouble(error) else 1
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether this is a device or the machine running out of memory; without importing torch."""
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or "can't allocate memory" in str(error)
+        or number_of(error) == errno.ENOMEM
+    )
+
+
+def file_trouble(error: BaseException) -> str:
+    """What a file system has refused, and the way out, as a sentence; '' for any other error."""
+    number, said = number_of(error), one_line(error)[:160]
+    if number in FULL or "No space left on device" in str(error) or "File too large" in str(error):
+        return f"A file could not be written ({said}). What was saved before is intact; make room first."
+    if number == errno.EROFS:
+        return (
+            f"A file could not be written ({said}): its file system is read-only. What was saved before is intact; name a folder elsewhere."
+        )
+    if number == errno.ENAMETOOLONG:
+        return f"A name is too long for the file system ({said}). Take shorter names, such as another --out."
+    if number in DENIED:
+        name = getattr(error, "filename", None)
+        return f"{denied(Path(os.fsdecode(name)))} What was saved before is intact." if name else f"Access was refused ({said})."
+    if number in TROUBLE and not isinstance(error, ConnectionError):
+        return (
+            f"The file system does not do its work ({said}). What was saved before is intact: see whether the disk or the network share "
+            "is there, then run the same command again to continue."
+        )
+    return ""
+
+
+def number_of(error: BaseException) -> int | None:
+    """The errno of an error of the system, which safetensors has in its words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    words = isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+    found = re.search(r"\(os error (\d+)\)", str(error)) if words else None
+    return int(found[1]) if found else None
+
+
+def denied(path: Path) -> str:
+    """A sentence on what this user may not do with a path that the system has refused."""
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK) and os.path.lexists(folder):
+            return f"{path} may not be read: the folder {folder} may not be entered by this user ({rights(folder)})."
+    if path.exists() and not os.access(path, os.R_OK):
+        return f"{path} may not be read by this user ({rights(path)})."
+    place = path if path.exists() else path.parent
+    return f"{path} may not be written by this user ({rights(place)})."
+
+
+def rights(path: Path) -> str:
+    """`owner anna, mode 0600`, with which one asks the owner for more."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return str(error.strerror)
+    try:
+        import pwd
+
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except (ImportError, KeyError):
+        owner = str(status.st_uid)
+    return f"owner {owner}, mode {status.st_mode & 0o7777:04o}"

@@ -1,0 +1,135 @@
+"""A folder that a command reads is never one that it writes: refused by real path, before anything is touched. Without torch.
+
+Two names are one folder if the file system says so, so links, `..`, bind mounts and capitals hide nothing. What a command
+reads are the folders in its config, and what those were made from, as far as it is there.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ldmctl.config.base import Config
+from ldmctl.config.documents import read_config
+from ldmctl.errors import ConfigError, LdmctlError
+from ldmctl.storage.assets import data_places
+
+INPUTS = {"latents": "the cache", "run": "the run", "init": "the weights to start from,", "ae": "the autoencoder"}  # by key
+TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
+LINKED = ("samples", "snapshots", "averages", "checkup")  # folders in a run folder that somebody may have put elsewhere
+FAR = 4  # steps back: pictures, autoencoder, cache, denoiser
+
+
+@dataclass(frozen=True)
+class Read:
+    """A folder or file that a command reads, or that what it reads was made from."""
+
+    what: str  # such as `the cache cache (latents)`
+    path: Path
+    pictures: bool = False
+    far: bool = False  # not read by this command itself
+
+
+def refuse_inputs(config: Config, out: str | Path | None) -> None:
+    """A ConfigError when the command of this config would write to `out` what it, or a command before it, reads there."""
+    if out is not None:
+        verb: str = config.verb  # type: ignore[attr-defined]
+        refuse(out, reads_of(config.model_dump(mode="json")), verb=verb, owns=verb in TRAINED)
+
+
+def refuse(out: str | Path, reads: list[Read], *, verb: str, owns: bool) -> None:
+    """The same for what a command reads, however it is known. With `owns`, the command takes the whole folder for its own."""
+    folder = Path(out).expanduser()
+    places = [folder, *(folder / name for name in LINKED if owns and (folder / name).is_symlink())]
+    for each in [each for each in reads if os.path.exists(each.path)]:
+        for place in places:
+            named = f"--out {out}" if place == folder else f"{place}, a link in --out {out},"
+            if same(place, each.path):
+                raise ConfigError(f"{named} is {each.what}, which {verb} reads. No command writes where it reads: name another --out.")
+            if each.pictures and within(place, each.path):
+                raise ConfigError(
+                    f"{named} lies in {each.what}, so what {verb} writes would be among the pictures the next time. "
+                    "Name an --out outside of that folder."
+                )
+            if not each.far and within(place, each.path) and not _made_before(place, verb):
+                raise ConfigError(
+                    f"{named} lies in {each.what}, which {verb} reads. No command writes where it reads: name an --out beside it."
+                )
+        if owns and not each.far and within(each.path, folder):
+            raise ConfigError(
+                f"--out {out} holds {each.what}, which {verb} reads. {verb} wants a folder of its own: name another --out, such as {folder / 'out'}."
+            )
+
+
+def reads_of(config: Mapping[str, Any]) -> list[Read]:
+    """What a command of these keys reads, and what that was made from."""
+    own = list(_named(config))
+    return [*own, *chain.from_iterable(_before(each.path, FAR) for each in own if not each.pictures)]
+
+
+def run_and_before(run: str) -> list[Read]:
+    """What `--run` names, and what it was made from."""
+    return reads_of({"run": run})
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two paths are one place on disk."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def within(inner: Path, outer: Path) -> bool:
+    """Whether a path, which need not be there yet, lies below another."""
+    return any(same(parent, outer) for parent in Path(os.path.realpath(inner)).parents)
+
+
+def folder_of(name: str) -> Path:
+    """The run folder of `runs/ae`, of `runs/ae@best`, or of a file in it."""
+    path = Path(name).expanduser()
+    if not path.exists() and "@" in path.name:
+        path = Path(name.rpartition("@")[0]).expanduser()
+    homes = [path.parent, path.parent.parent] if path.is_file() else []
+    return next((home for home in homes if (home / "run.json").exists()), path)
+
+
+def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
+    """What the keys of one command name."""
+    pairs = config.get("pairs") or []
+    for key, what in INPUTS.items():
+        if isinstance(value := config.get(key), str) and not pairs:
+            yield Read(f"{what} {value}{far}" + ("" if far else f" ({key})"), folder_of(value), far=bool(far))
+    yield from (Read(f"the folder {folder} (pairs)", Path(folder).expanduser(), pictures=True) for folder in pairs)
+    for folder in _pictures(config.get("dataset")):
+        yield Read(f"the folder of pictures {folder}{far}" + ("" if far else " (data)"), folder, pictures=True, far=bool(far))
+
+
+def _before(folder: Path, steps: int) -> Iterator[Read]:
+    """What a run or a cache was made from, as its config.yaml says; nothing where that cannot be read."""
+    if steps and (folder / "config.yaml").is_file():
+        try:
+            found = list(_named(read_config(folder), far=f", from which {folder} was made"))
+        except (LdmctlError, OSError):
+            return
+        yield from found
+        yield from chain.from_iterable(_before(each.path, steps - 1) for each in found if not each.pictures)
+
+
+def _pictures(dataset: object) -> Iterator[Path]:
+    """Files and folders that a dataset's keys name; of any plugin, so every text that is the name of something there."""
+    if not isinstance(dataset, Mapping):
+        return
+    for key, value in dataset.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if key not in ("type", "source") and isinstance(text, str) and text.strip():
+                yield from [place for place in data_places(text) if os.path.exists(place)][:1]
+
+
+def _made_before(folder: Path, verb: str) -> bool:
+    """Whether a run of this verb is there already, from a time when it was let in."""
+    from ldmctl.storage.folder import verb_of
+
+    return verb_of(folder) == verb
