@@ -10,6 +10,7 @@ import safetensors
 
 from ldmctl.errors import MismatchError
 from ldmctl.latents.manifest import Shard
+from ldmctl.storage import weights
 
 
 class Item(NamedTuple):
@@ -18,9 +19,15 @@ class Item(NamedTuple):
     stamp: str
     text: str
     label: int
+    content: str = ""  # hash of its file, by which it is known again under another stamp; empty: not recorded
+
+    @property
+    def identity(self) -> str:
+        """What makes it this picture, wherever it lies."""
+        return self.content or self.stamp
 
 
-AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
+AGAIN = "Encode again: the same ldmctl encode-dataset makes what is lost or damaged anew and keeps the rest."
 
 
 def read_items(folder: Path, shard: Shard) -> list[Item]:
@@ -32,11 +39,26 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
         if not len(lines) == len(labels) == shard.count:
             raise ValueError(f"{shard.count:,} items are in the manifest, {len(labels):,} in the shard, {len(lines):,} lines beside it")
         rows = map(json.loads, lines)
-        return [Item(row["stamp"], row["text"], label) for row, label in zip(rows, labels, strict=True)]
+        return [Item(row["stamp"], row["text"], label, row.get("content", "")) for row, label in zip(rows, labels, strict=True)]
     except FileNotFoundError as error:
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
     except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
         raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None
+
+
+def write_items(file: Path, items: Sequence[Item]) -> None:
+    """A line for each item; its label stands in the shard."""
+    rows = ({"stamp": item.stamp, "text": item.text, **({"content": item.content} if item.content else {})} for item in items)
+    weights.write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_lines(file: Path) -> list[Item]:
+    """What the lines alone say, all labels unknown; [] where they cannot be read."""
+    try:
+        rows = map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])
+        return [Item(row["stamp"], row["text"], -1, row.get("content", "")) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
 
 
 def label_counts(items: Sequence[Item], classes: int) -> list[int]:

@@ -32,6 +32,7 @@ class Batch:
     label: list[int]
     text: list[str]
     bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
+    content: list[str]  # hash of each one's file, '' unless `contents` asks for it
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Pictures:
     def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30):
         self.dataset = dataset
         self.settings = settings
+        self.contents = False  # whether batches say what their files hold
         self.bad: list[dict[str, Any]] = []  # every unreadable item met so far
         pixels = settings.channels * settings.size**2
         whole = 2 if settings.crop == "random" else 1  # the longer side is not known before decoding
@@ -75,6 +77,18 @@ class Pictures:
     def stamp(self, index: int) -> str:
         """Name and version of an item, without decoding it."""
         return self.dataset.stamp(index)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether items are files whose content can be hashed; their stamps then end in size and time."""
+        return hasattr(self.dataset, "content")
+
+    def content(self, index: int) -> str:
+        """Hash of what an item's file holds, however it is called and dated; '' where the dataset has none or it cannot be read."""
+        try:
+            return str(self.dataset.content(index)) if self.hashed else ""
+        except (DataError, OSError):
+            return ""
 
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
@@ -146,6 +160,7 @@ class Pictures:
             [item.label for item in items],
             [item.text for item in items],
             bad,
+            [self.content(item.index) if self.contents else "" for item in items],
         )
 
     def _prepare(self, index: int, example: Example) -> Prepared:
@@ -174,6 +189,10 @@ def readable(
         try:
             return prepare(at, dataset[at]), bad
         except DataError as error:
-            name = re.sub(r"(:\d+){2}$", "", dataset.stamp(at))  # without size and time
-            bad.append({"index": at, "file_name": name, "reason": str(error)})
+            bad.append({"index": at, "file_name": named(dataset.stamp(at)), "reason": str(error)})
     return None, bad
+
+
+def named(stamp: str) -> str:
+    """The name in a stamp: without size and time."""
+    return re.sub(r"(:\d+){2}$", "", stamp)

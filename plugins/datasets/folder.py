@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from pydantic import Field
 
-from ldmctl.config import PluginConfig
+from ldmctl.config import Place, PluginConfig
 from ldmctl.errors import DataError
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
@@ -52,8 +52,10 @@ class Folder:
     """Pictures of a folder, sorted by path; opened here, decoded by the host."""
 
     class Config(PluginConfig):
-        path: str | list[str] = Field(description="the folder, or several of which the first that exists is taken; relative to LDMCTL_DATA")
-        source: str = Field("", description="how to get the pictures, said when they are missing")
+        path: str | list[str] = Field(
+            description="the folder, or several of which the first that exists is taken; relative to LDMCTL_DATA", json_schema_extra=Place
+        )
+        source: str = Field("", description="how to get the pictures, said when they are missing", json_schema_extra=Place)
         val_share: float = Field(0.05, ge=0, lt=1, description="share of the pictures kept for validation where no sub-folders split them")
         suffixes: list[str] = Field(list(SUFFIXES), description="endings of picture files, in any case")
 
@@ -87,6 +89,11 @@ class Folder:
     def stamp(self, index: int) -> str:
         """`path:size:mtime` as found when the folder was read."""
         return ":".join(map(str, self.files[index]))
+
+    def content(self, index: int) -> str:
+        """SHA-256 of the file."""
+        with (self.root / self.files[index].path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) by folders, metadata and the text file beside the picture."""
