@@ -43,6 +43,7 @@ def fit_ae(
     data: str | Path | None = None,
     out: str | Path = "runs/ae",
     overwrite: bool = False,
+    accept_data: bool = False,
     device: str | None = None,
     precision: str | None = None,
     console: Console | None = None,
@@ -53,7 +54,7 @@ def fit_ae(
     flags = {"autoencoder": ae, "init": text(init), "data": text(data), "machine": {"device": device, "precision": precision}}
     settings, _ = compose(FitAE, config=text(config), overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
     refuse_several_devices(settings)
-    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
 def encode_dataset(

@@ -11,6 +11,7 @@ from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -46,7 +47,7 @@ HOST = engines.Engine(torch.device("cpu"), torch.float32)
 def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     """Parameters, latent, steps, memory, disk and time of a fit-ae; what cannot work raises as it would in earnest."""
     engine = engines.start(config.machine)
-    engines.per_device(config.loop.batch, config.machine.devices)
+    per_device(config.loop.batch, config.machine.devices)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     autoencoder = registry.build("autoencoder", config.autoencoder, image_channels=config.image.channels)
     if config.init is not None:
@@ -155,7 +156,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     What cannot work raises as it would in earnest.
     """
     engine, devices = engines.start(config.machine), config.machine.devices
-    engines.per_device(config.loop.batch, devices)
+    per_device(config.loop.batch, devices)
     manifest = check_cache(config, cache := Path(config.latents).expanduser())
     check_preview(config, open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused

@@ -26,6 +26,7 @@ def command(
     data: options.Data = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ae",
     overwrite: options.Overwrite = False,
+    accept_data: options.AcceptData = False,
     device: options.Device = None,
     devices: options.Devices = None,
     precision: options.Precision = None,
@@ -45,7 +46,7 @@ def command(
     def work(console: options.Console) -> dict:
         from ldmctl.stages.fit_ae import fit_ae
 
-        return fit_ae(settings, out, console=console, overwrite=overwrite)
+        return fit_ae(settings, out, console=console, overwrite=overwrite, accept_data=accept_data)
 
     def plan() -> dict:
         from ldmctl.plan import plan_fit_ae

@@ -17,7 +17,7 @@ def command(
     latents: Annotated[str | None, typer.Option("--latents", help="The cache that encode-dataset wrote [default: cache].")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ldm",
     overwrite: options.Overwrite = False,
-    accept_data: Annotated[bool, typer.Option("--accept-data", help="Go on though the cache has changed since the run began.")] = False,
+    accept_data: options.AcceptData = False,
     device: options.Device = None,
     devices: options.Devices = None,
     precision: options.Precision = None,

@@ -11,6 +11,7 @@ from ldmctl.cli import ranks
 from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
+from ldmctl.config.sharing import per_device
 from ldmctl.console import Console
 from ldmctl.storage.apart import refuse_inputs
 
@@ -35,6 +36,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 ConfigName = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name (`ldmctl configs list`) or a YAML file.")]
 Data = Annotated[str | None, typer.Option("--data", help="A name in configs/data, or a folder of pictures.", autocompletion=complete_data)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over: delete what an earlier run left in --out.")]
+AcceptData = Annotated[bool, typer.Option("--accept-data", help="Continue though the data has changed since the run began.")]
 Device = Annotated[Literal["auto", "cuda", "mps", "cpu"] | None, typer.Option("--device", help="Where to compute.")]
 Precision = Annotated[Literal["auto", "bf16", "fp32", "fp16"] | None, typer.Option("--precision", help="Numbers that networks compute in.")]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine to train on, one process each.")]
@@ -77,6 +79,8 @@ def perform(
         show_plan(config, source, plan() if plan else {}, manner)
         return
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
+        if (loop := getattr(config, "loop", None)) is not None:
+            per_device(loop.batch, count)  # a batch that cannot be shared is refused here, before the processes
         ended = ranks.spread(count)
         if manner.json and "error" in ended:
             print_json(ended)

@@ -41,7 +41,10 @@ class Slot:
         self.default = default
 
 
-Free: dict[str, Any] = {"free": True}  # json_schema_extra of a key that may change when a run is resumed
+# json_schema_extra of a key that may change when a run is resumed
+Free: dict[str, Any] = {"free": True}  # and that decides nothing of what is learned
+Noted: dict[str, Any] = {"free": True, "noted": True}  # from the next step on; said, and written into run.json
+Place: dict[str, Any] = {"free": True, "place": True}  # since it only says where something lies, which is known by its fingerprint
 
 
 def before(value: Any) -> dict[str, Any]:

@@ -21,15 +21,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def free_keys(schema: type[BaseModel], prefix: str = "") -> set[str]:
-    """Paths of the keys, or sections, that may change when a run is resumed."""
+def free_keys(schema: type[BaseModel], prefix: str = "", *, values: Mapping[str, Any] | None = None, mark: str = "free") -> set[str]:
+    """Paths of the keys, or sections, that may change when a run is resumed; with `values` also those of the plugins that they name.
+
+    Another `mark` asks for keys with that one: `noted`, `place`.
+    """
     out = set()
     for name, field in schema.model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("free"):
+        there = (values or {}).get(name)
+        within = there if isinstance(there, Mapping) else {}
+        if isinstance(extra, dict) and extra.get(mark):
             out.add(f"{prefix}{name}")
         elif (section := section_of(field)) is not None:
-            out |= free_keys(section, f"{prefix}{name}.")
+            out |= free_keys(section, f"{prefix}{name}.", values=within, mark=mark)
+        elif (slot := slot_of(field)) is not None and "type" in within:
+            out |= free_keys(registry.load(slot.kind, within["type"]).Config, f"{prefix}{name}.", values=within, mark=mark)  # type: ignore[attr-defined]
     return out
 
 
@@ -49,9 +56,22 @@ def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "
 
 def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(path, old value, new value) of every key that differs and may not; one that is younger than `old` had its default, or what it says of runs made before."""
-    free = free_keys(schema)
+    free = free_keys(schema, values=new)
+    return [each for each in differences(schema, old, new) if not _is_below(each[0], free)]
+
+
+def noted_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The same of every key that differs, may, and is worth a note, since it decides what is learned."""
+    noted = free_keys(schema, values=new, mark="noted")
+    return [each for each in differences(schema, old, new) if _is_below(each[0], noted)]
+
+
+def differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, old value, new value) of every key that differs."""
     before, after = {**dict(defaults(schema, new)), **dict(flatten(old))}, dict(flatten(new))
-    changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
-    return [
-        (path, before.get(path), after.get(path)) for path in changed if not any(path == key or path.startswith(f"{key}.") for key in free)
-    ]
+    return [(path, before.get(path), after.get(path)) for path in {**before, **after} if before.get(path) != after.get(path)]
+
+
+def _is_below(path: str, keys: set[str]) -> bool:
+    """Whether a path is one of these keys or lies in one."""
+    return any(path == key or path.startswith(f"{key}.") for key in keys)

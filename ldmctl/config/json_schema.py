@@ -137,6 +137,7 @@ def _slot(field: Any, slot: Slot, plugins: dict[str, Raw], *, named_below: bool)
 
 
 def _say_whether_free(key: Raw, field: Any) -> None:
-    key.pop("before", None)
+    for mark in ("noted", "place", "before"):
+        key.pop(mark, None)
     if key.pop("free", False) or (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("free")):
         key["description"] = f"{key.get('description') or field.annotation.__doc__}; may change when a run is resumed"

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.errors import MismatchError
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents import writer
+from ldmctl.latents.codec import autoencoder_fingerprint
 from ldmctl.latents.items import Item, label_counts, read_items
 from ldmctl.latents.layout import Layout
 from ldmctl.latents.manifest import FORMAT, Manifest, Shard
@@ -68,11 +71,25 @@ def save(
     }
     left_out = [row for pictures in splits.values() for row in pictures.left_out]
     write_bad(run.folder, [*(bad for bad_ones in skipped.values() for bad in bad_ones), *left_out])
-    with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
-        shutil.copyfile(source, temporary)
+    copy_autoencoder(source, run.folder / "autoencoder.safetensors")
     weights.write_text(run.folder / "latents.json", json.dumps(manifest, indent=1) + "\n")
     writer.sweep(run.folder, [shard.file for row in rows.values() for shard in row], splits=list(splits))
     return manifests.read(run.folder)
+
+
+def copy_autoencoder(source: Path, place: Path) -> None:
+    """Its file, as it is, into the cache."""
+    with weights.replacing(place) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def put_back(source: Path, place: Path, fingerprint: str) -> bool:
+    """Copy the autoencoder into a cache again where its file is not the one with this fingerprint -> whether that was so."""
+    with suppress(MismatchError, LookupError):
+        if autoencoder_fingerprint(place) == fingerprint:
+            return False
+    copy_autoencoder(source, place)
+    return True
 
 
 def note_skipped(pictures: Pictures, items: list[Item], met: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,5 +137,5 @@ def fingerprint_of(layout: Layout, classes: list[str], items: dict[str, list[Ite
     digest = hashlib.sha256(json.dumps([layout.preparation, layout.store.dtype, classes], sort_keys=True).encode())
     for split, rows in items.items():
         for item in rows:
-            digest.update(f"\n{split} {json.dumps(item.plain)}".encode())
+            digest.update(f"\n{split} {json.dumps([item.identity, item.text, item.label, *item.more])}".encode())
     return digest.hexdigest()

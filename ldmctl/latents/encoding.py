@@ -54,7 +54,10 @@ def encode_batch(target: Target, last: bool, batch: Batch, pictures: Pictures, c
     """What is stored of the readable pictures of a batch, on its way to the host."""
     travels = codec.engine.device.type == "cuda"  # while the next batch is begun
     good = [row for row, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
-    items = [Item(pictures.stamp(batch.used[row]), batch.text[row], batch.label[row], pictures.captions(batch.used[row])) for row in good]
+    items = [
+        Item(pictures.stamp(batch.used[row]), batch.text[row], batch.label[row], pictures.captions(batch.used[row]), batch.content[row])
+        for row in good
+    ]
     rows: Rows = {}
     if good:
         image = on_device(batch.image if len(good) == len(batch.image) else batch.image[good], codec.engine)
@@ -86,7 +89,7 @@ def one_behind(stream: Iterator[T]) -> Iterator[T]:
 
 
 def drawing(target: Target, codec: Codec) -> writer.Draw | None:
-    """How latents are drawn for the statistics: from what is stored, with noise that depends on what the shard holds; None in val."""
+    """How latents are drawn for the statistics: from what is stored, with noise that depends on its pictures; None in val."""
     return partial(draw, codec) if target.split == "train" else None
 
 

@@ -9,6 +9,7 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import autoencoder_fingerprint
+from ldmctl.latents.items import AGAIN
 from ldmctl.latents.manifest import Manifest, Statistics, drift
 
 MOVED = 1e-3  # deviations: what another machine may measure of the same pictures
@@ -20,9 +21,7 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
     if not manifest.count("train"):
         raise MismatchError(f"{cache} has no training latents.")
     if autoencoder_fingerprint(cache / "autoencoder.safetensors") != manifest.autoencoder["fingerprint"]:
-        raise MismatchError(
-            f"{cache / 'autoencoder.safetensors'} is not the autoencoder that made the latents beside it. Encode again: ldmctl encode-dataset --overwrite."
-        )
+        raise MismatchError(f"{cache / 'autoencoder.safetensors'} is not the autoencoder that made the latents beside it. {AGAIN}")
     if config.flip and not manifest.flipped:
         raise ConfigError(f"flip=true, but {cache} holds no mirrored variants. Encode them: ldmctl encode-dataset flip=true --overwrite.")
     if config.conditioner is not None and not sum(manifest.label_counts):
@@ -42,16 +41,16 @@ def of_cache(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> None:
-    """A run that began on other latents continues on these only if that is `accepted` and they are of the same space: MismatchError."""
+def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> bool:
+    """Whether a run began on other latents and continues on these, which must be `accepted` and of the same space: else a MismatchError."""
     now = of_cache(manifest)
     if record.get("cache") is None:
-        return
+        return False
     same, known = record["cache"] == now["cache"], "latent_space" in record
     other = known and record["latent_space"] != now["latent_space"]
     moved = drift(Statistics(**record["latent_statistics"]), manifest.statistics) if known and not other else 0.0
     if same and not other and moved <= MOVED:
-        return
+        return False
     changed = f"The cache has changed since {folder} was started: {'encoded again.' if same else what_changed(record, now)}"
     if other or moved > MOVED:
         what = "autoencoder, preparation or classes are others" if other else f"statistics have moved by up to {moved:.2%} of a deviation"
@@ -60,6 +59,7 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
         raise MismatchError(
             f"{changed} Continue with what it holds now: --accept-data. Or start over: --out another folder, or --overwrite."
         )
+    return True
 
 
 def what_changed(record: dict[str, Any], now: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import safetensors
 
 from ldmctl.errors import MismatchError
 from ldmctl.latents.manifest import Shard
+from ldmctl.storage import weights
 from ldmctl.storage.lines import write_line
 
 
@@ -20,19 +21,31 @@ class Item(NamedTuple):
     text: str
     label: int
     texts: tuple[str, ...] = ()  # every caption where there are several, `text` the first
+    content: str = ""  # hash of its file, by which it is known again under another stamp; empty: not recorded
+
+    @property
+    def more(self) -> list[Any]:
+        """What it has beside stamp, caption and label, for hashes: nothing as before there were several captions, where there is one."""
+        return [list(self.texts)] if self.texts else []
 
     @property
     def line(self) -> str:
         """What items.jsonl has of it; the label lies in the shard."""
-        return write_line({"stamp": self.stamp, "text": self.text, **({"texts": self.texts} if self.texts else {})})
+        several, known = {"texts": self.texts} if self.texts else {}, {"content": self.content} if self.content else {}
+        return write_line({"stamp": self.stamp, "text": self.text, **several, **known})
 
     @property
     def plain(self) -> list[Any]:
-        """What hashes are taken of: as before there were several captions, where there is one."""
-        return [*self[:3], list(self.texts)] if self.texts else list(self[:3])
+        """What a plan's hash is taken of: as before there were contents and several captions, where there are none."""
+        return [self.stamp, self.text, self.label, *self.more, *([self.content] if self.content else [])]
+
+    @property
+    def identity(self) -> str:
+        """What makes it this picture, wherever it lies."""
+        return self.content or self.stamp
 
 
-AGAIN = "Encode again: ldmctl encode-dataset --overwrite."
+AGAIN = "Encode again: the same ldmctl encode-dataset makes what is lost or damaged anew and keeps the rest."
 
 
 def read_items(folder: Path, shard: Shard) -> list[Item]:
@@ -44,11 +57,29 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
         if not len(lines) == len(labels) == shard.count:
             raise ValueError(f"{shard.count:,} items are in the manifest, {len(labels):,} in the shard, {len(lines):,} lines beside it")
         rows = map(json.loads, lines)
-        return [Item(row["stamp"], row["text"], label, tuple(row.get("texts", ()))) for row, label in zip(rows, labels, strict=True)]
+        return [_item(row, label) for row, label in zip(rows, labels, strict=True)]
     except FileNotFoundError as error:
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
     except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
         raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None
+
+
+def write_items(file: Path, items: Sequence[Item]) -> None:
+    """A line for each item; its label stands in the shard."""
+    weights.write_text(file, "".join(item.line for item in items))
+
+
+def read_lines(file: Path) -> list[Item]:
+    """What the lines alone say, all labels unknown; [] where they cannot be read."""
+    try:
+        rows = map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])
+        return [_item(row, -1) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _item(row: dict[str, Any], label: int) -> Item:
+    return Item(row["stamp"], row["text"], label, tuple(row.get("texts", ())), row.get("content", ""))
 
 
 def label_counts(items: Sequence[Item], classes: int) -> list[int]:

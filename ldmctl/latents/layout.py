@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.latents import items, writer
+from ldmctl.latents import integrity, items, writer
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.items import Item
+from ldmctl.latents.items import Item, read_lines
 from ldmctl.latents.manifest import Manifest, Shard
 from ldmctl.latents.plan import Target, is_finished, plan_split
 from ldmctl.latents.store import Store, plan_store, store_of
-from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.batches import Pictures, named
 from ldmctl.pictures.loading import on_device, shown_items
 from ldmctl.storage.run import Run
 from ldmctl.training.engine import Engine
@@ -36,6 +36,7 @@ class Layout:
     shards: dict[str, list[Shard | Target]]
     finished: list[Target]  # written by a command that was interrupted
     listing: str  # hash of all stamps
+    damaged: dict[str, str]  # what is wrong with each shard that is not as it was written
 
     @property
     def todo(self) -> list[Target]:
@@ -93,20 +94,29 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
     store = store_of(before) if before is not None else plan_store(config, first_pictures(splits["train"], codec.engine), codec)
     stamps = {split: stamps_of(pictures) for split, pictures in splits.items()}
     notes = {split: noting(pictures) for split, pictures in splits.items()}
-    stored = {
-        split: [(shard, items.read_items(run.folder, shard)) for shard in (before.splits.get(split, []) if before else [])]
-        for split in splits
-    }
+    there = {split: before.splits.get(split, []) if before else [] for split in splits}
+    damaged = integrity.damaged(run.folder, [shard for row in there.values() for shard in row])
+    read = lambda shard: read_lines(run.folder / shard.items_file) if shard.file in damaged else items.read_items(run.folder, shard)
+    stored = {split: [(shard, read(shard)) for shard in row] for split, row in there.items()}
+    contents = {split: cache(pictures.content) for split, pictures in splits.items()}
     identity = json.dumps([preparation, store.dtype], sort_keys=True)
 
     def plan(left_out: dict[str, list[str]]) -> Layout:
         planned = {
             split: plan_split(
-                split, stamps[split], notes[split], stored[split], size=config.shard, identity=identity, leave=left_out.get(split, [])
+                split,
+                stamps[split],
+                notes[split],
+                stored[split],
+                size=config.shard,
+                identity=identity,
+                leave=left_out.get(split, []),
+                content=contents[split],
+                damaged=damaged,
             )
             for split in splits
         }
-        return Layout(preparation, before, splits["train"].classes, store, planned, [], listing_of(stamps))
+        return Layout(preparation, before, splits["train"].classes, store, planned, [], listing_of(stamps), damaged)
 
     most = config.image.max_pixels
     again = before is not None and before.image.get("max_pixels", most) != most  # what is readable is another question then
@@ -114,9 +124,26 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
     if not layout.complete:
         layout = plan({})  # pictures that could not be read get another chance
     finished = [target for target in layout.todo if is_finished(run.folder, target, stamps[target.split], notes[target.split])]
-    there = [shard.file for row in (before.splits.values() if before else []) for shard in row]
-    writer.sweep(run.folder, [*there, *(target.file for target in finished)], splits=list(splits))
+    refuse_other_pictures(run.folder, stored, layout, stamps)
+    kept = [shard.file for row in (before.splits.values() if before else []) for shard in row]
+    writer.sweep(run.folder, [*kept, *(target.file for target in finished)], splits=list(splits))
     return replace(layout, finished=finished)
+
+
+def refuse_other_pictures(
+    folder: Path, stored: Mapping[str, Sequence[tuple[Shard, list[Item]]]], layout: Layout, stamps: Mapping[str, Sequence[str]]
+) -> None:
+    """A MismatchError where a cache has none of the pictures that are to be encoded: it is another data set's, whatever that was called."""
+    before = [(shard, item) for row in stored.values() for shard, items in row for item in items if shard.file not in layout.damaged]
+    planned = [each for row in layout.shards.values() for each in row]
+    if not before or any(isinstance(each, Shard) or each.rows for each in planned):
+        return
+    asked = {named(stamp) for row in stamps.values() for stamp in row}
+    if not any(named(item.stamp) in asked for _, item in before):
+        raise MismatchError(
+            f"{folder} holds latents of {len(before):,} other pictures: none of them is among the {len(asked):,} that are to be encoded. "
+            "Name those with --data, or encode these into another --out, or with --overwrite in place of them."
+        )
 
 
 def first_pictures(pictures: Pictures, engine: Engine) -> Tensor:

@@ -23,11 +23,17 @@ class Batch(NamedTuple):
     labels: Tensor  # of the same rows [b], on the device
 
 
-def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int) -> Iterator[Batch]:
-    """These rows of the global batch of each step from `first` on, half of them mirrored if `flip`; a pure function of seed and step."""
+def training_latents(
+    source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int, seen: int | None = None
+) -> Iterator[Batch]:
+    """These rows of the global batch of each step from `first` on, half of them mirrored if `flip`; a pure function of seed and step.
+
+    `seen` is how many items the steps before `first` took, where their batch was another.
+    """
+    shift = 0 if seen is None else seen - first * loop.batch
 
     def asked(step: int) -> tuple[Tensor, Tensor | None]:
-        items = batch_items(loop.seed, len(source), loop.batch, step, loop.shuffle)
+        items = batch_items(loop.seed, len(source), loop.batch, step, loop.shuffle, shift=shift)
         mirrored = torch.rand(loop.batch, generator=generator("cpu", "mirror", loop.seed, step)) < 0.5 if flip else None
         return items, None if mirrored is None else mirrored[rows]
 
@@ -38,7 +44,7 @@ def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, 
     def mapped(step: int) -> Batch:
         assert isinstance(source, Latents)
         if loop.shuffle == "blocks":
-            expect(source, loop, step, first)
+            expect(source, loop, step, first, shift)
         items, mirrored = asked(step)
         pinned, labels = engine.device.type == "cuda", source.labels[items[rows]]
         return Batch(items, source.stored(items[rows], mirrored, pinned=pinned), labels.pin_memory() if pinned else labels)
@@ -52,12 +58,12 @@ def training_latents(source: Latents | Resident, loop: Loop, engine: Engine, *, 
         yield Batch(batch.items, *(part.to(engine.device, non_blocking=True) for part in batch[1:]))
 
 
-def expect(latents: Latents, loop: Loop, step: int, first: int) -> None:
+def expect(latents: Latents, loop: Loop, step: int, first: int, shift: int = 0) -> None:
     """In the step that enters a WINDOW, have the next one read while this one is learned from."""
-    window = step * loop.batch // WINDOW
+    window = (step * loop.batch + shift) // WINDOW
     if step == first:
         latents.expect(batch_items(loop.seed, len(latents), WINDOW, window, loop.shuffle))
-    if step == first or window != (step - 1) * loop.batch // WINDOW:
+    if step == first or window != ((step - 1) * loop.batch + shift) // WINDOW:
         latents.expect(batch_items(loop.seed, len(latents), WINDOW, window + 1, loop.shuffle))
 
 

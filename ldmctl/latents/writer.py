@@ -17,6 +17,8 @@ that are new stand behind those that were there, so that adding ten pictures
 touches one shard of a million's; training draws its own order.
 """
 
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,13 +28,14 @@ from torch import Tensor
 
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.latents.integrity import file_fault
-from ldmctl.latents.items import AGAIN, Item
+from ldmctl.latents.items import AGAIN, Item, read_lines, write_items
 from ldmctl.latents.manifest import WIDTHS, Shard
 from ldmctl.latents.plan import Target
 from ldmctl.latents.statistics import RunningStatistics
 from ldmctl.storage import weights
 
 ROWS_PER_CRC = 1024
+DRAWN_ALONE = 4096  # in a shard of up to so many rows each has noise of its own for the statistics, whatever lies beside it
 DTYPES = {name: getattr(torch, name) for name in WIDTHS}
 
 Rows = dict[str, Tensor]  # `moments` [n,m,h,w] or `codes` [n,h,w], perhaps `flipped` of the same shape and `features` [n,tokens,width]
@@ -57,9 +60,9 @@ def write(folder: Path, target: Target, encoded: Sequence[tuple[Rows, list[Item]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in shared}
     tensors["labels"] = torch.tensor([item.label for item in items])
     path = folder / target.file
-    weights.write_text(path.with_suffix(".items.jsonl"), "".join(item.line for item in items))
+    write_items(path.with_suffix(".items.jsonl"), items)
     weights.save(path, tensors, {"kind": "latents", "split": target.split, "plan": target.plan})
-    return describe(path, draw)
+    return describe(path, draw, target)
 
 
 def copied(folder: Path, source: Shard, rows: list[int]) -> Rows:
@@ -70,14 +73,24 @@ def copied(folder: Path, source: Shard, rows: list[int]) -> Rows:
     return {name: tensors[name][rows] for name in ("moments", "codes", "flipped", "features") if name in tensors}
 
 
-def describe(path: Path, draw: Draw | None) -> Shard:
-    """What the manifest says of a shard, read from the file; with `draw`, also the sums of its latents."""
-    tensors, header = weights.load(path)
+def describe(path: Path, draw: Draw | None, target: Target) -> Shard:
+    """What the manifest says of a shard, read from the file; with `draw`, also the sums of its latents.
+
+    What is drawn depends on the pictures alone, so that statistics do not move with captions or with where the pictures lie.
+    """
+    tensors, _ = weights.load(path)
     stored = tensors["codes" if "codes" in tensors else "moments"]
     running = RunningStatistics()
     if draw is not None:
-        for number, rows in enumerate(stored.split(ROWS_PER_CRC)):
-            running.add(draw(rows, f"{header['plan']} {number}"))
+        known = target.summed
+        if known is not None:
+            running.merge(known)
+        rest = stored[0 if known is None else len(target.rows) :]
+        names = [item.identity for item in read_lines(path.with_suffix(".items.jsonl"))][len(stored) - len(rest) :]
+        together = 1 if len(stored) <= DRAWN_ALONE else ROWS_PER_CRC
+        for first in range(0, len(rest), together):
+            here = slice(first, first + together)
+            running.add(draw(rest[here], hashlib.sha256(json.dumps(names[here]).encode()).hexdigest()))
     return Shard(
         file=path.name,
         count=len(stored),

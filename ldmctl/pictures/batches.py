@@ -6,6 +6,7 @@ position. A broken item is replaced by the next readable one, always the same,
 and reported; more than one in a hundred stops the run, a single one never does.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,7 @@ class Batch:
     label: list[int]
     text: list[str]
     bad: list[dict[str, Any]]  # {"index", "file_name", "reason"} of the unreadable items met for the first time
+    content: list[str]  # hash of each one's file, '' unless `contents` asks for it
     facts: list[Facts] = field(default_factory=list)  # of the used ones
 
 
@@ -57,6 +59,7 @@ class Pictures:
         self.left_out = left_out_of(dataset)  # pictures below image.smallest, which are not among these
         self.tally = Tally(len(dataset), settings.size)
         self.settings = settings
+        self.contents = False  # whether batches say what their files hold
         self.bad: list[dict[str, Any]] = []  # every unreadable item met so far
         pixels = settings.channels * settings.size**2
         whole = 2 if settings.crop == "random" else 1  # the longer side is not known before decoding
@@ -82,6 +85,18 @@ class Pictures:
     def stamp(self, index: int) -> str:
         """Name and version of an item, without decoding it."""
         return self.dataset.stamp(index)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether items are files whose content can be hashed; their stamps then end in size and time."""
+        return hasattr(self.dataset, "content")
+
+    def content(self, index: int) -> str:
+        """Hash of what an item's file holds, however it is called and dated; '' where the dataset has none or it cannot be read."""
+        try:
+            return str(self.dataset.content(index)) if self.hashed else ""
+        except (DataError, OSError):
+            return ""
 
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
@@ -165,6 +180,7 @@ class Pictures:
             [item.label for item in items],
             [item.text for item in items],
             bad,
+            [self.content(item.index) if self.contents else "" for item in items],
             [item.facts for item in items],
         )
 
@@ -202,3 +218,8 @@ def readable(
             reason = why_not_opened(name_of(dataset, at), error)
         bad.append({"index": at, "file_name": name_of(dataset, at), "reason": reason})
     return None, bad
+
+
+def named(stamp: str) -> str:
+    """The name in a stamp: without size and time."""
+    return re.sub(r"(:\d+){2}$", "", stamp)

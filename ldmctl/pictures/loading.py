@@ -24,20 +24,26 @@ def open_pictures(config: PictureKeys, split: str) -> Pictures:
     return Pictures(registry.build("dataset", config.dataset, split=split), config.image, split=split)
 
 
-def training_batches(pictures: Pictures, loop: Loop, engine: Engine, *, first: int) -> Iterator[tuple[Tensor, Batch]]:
-    """(items of the global batch, this rank's pictures) for each step from `first` on; a pure function of seed and step."""
+def training_batches(
+    pictures: Pictures, loop: Loop, engine: Engine, *, first: int, seen: int | None = None
+) -> Iterator[tuple[Tensor, Batch]]:
+    """(items of the global batch, this rank's pictures) for each step from `first` on; a pure function of seed and step.
+
+    `seen` is how many items the steps before `first` took, where their batch was another.
+    """
+    shift = 0 if seen is None else seen - first * loop.batch
     rows = engine.share(loop.batch)
     drawn = pictures.settings.flip or pictures.settings.crop == "random"
 
     def order() -> Iterator[list[tuple[int, int]]]:
         for step in range(first, loop.steps):
-            items = batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle).tolist()
-            yield list(enumerate(items, start=step * loop.batch))[rows]
+            items = batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle, shift=shift).tolist()
+            yield list(enumerate(items, start=step * loop.batch + shift))[rows]
 
     seeds = (lambda position: seed_of("picture", loop.seed, position)) if drawn else None
     stream = batches(pictures, order(), seeds=seeds, workers=workers(loop.workers, pictures, engine))
     for step, batch in enumerate(stream, start=first):
-        yield batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle), batch
+        yield batch_items(loop.seed, len(pictures), loop.batch, step, loop.shuffle, shift=shift), batch
 
 
 def in_order(pictures: Pictures, batch: int, engine: Engine, *, wanted: int | None = None, count: int | None = None) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from ldmctl.latents import manifest as manifests
 from ldmctl.latents import writer
 from ldmctl.latents.background import Background
 from ldmctl.latents.codec import Codec, autoencoder_fingerprint, load_autoencoder
-from ldmctl.latents.commit import save
+from ldmctl.latents.commit import put_back, save
 from ldmctl.latents.encoding import drawing, encoded, landed, one_behind
 from ldmctl.latents.items import Item
 from ldmctl.latents.layout import Layout, lay_out, listing_of, preparation_of, stamps_of
@@ -46,6 +46,8 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
     autoencoder, header = load_autoencoder(source, engine)
     splits = {split: open_pictures(config, split) for split in SPLITS}
     introduce(splits, console, leads=engine.leads)
+    for pictures in splits.values():
+        pictures.contents = True
     if config.image.channels != header["context"]["image_channels"]:
         raise MismatchError(
             f"{source} encodes pictures of {header['context']['image_channels']} channels, image.channels={config.image.channels} was asked for."
@@ -62,7 +64,8 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
         refuse_other_listing(layout, splits, engine)
         say_left_out(splits, console, run.folder / "bad_images.jsonl")
         if layout.complete:
-            return keep_finished(run, layout, console)
+            return keep_finished(run, layout, source, console)
+        say_damaged(layout, console)
 
         # Encode this rank's shards.
         written = encode(config, layout, splits, codec, run, signals, console)
@@ -94,7 +97,7 @@ def encode(
         console.bar("encoding", sum(len(target.new) for target in mine)) as bar,
     ):
         for target in layout.finished[engine.rank :: engine.world]:
-            background.put(writer.describe, run.folder / target.file, drawing(target, codec))
+            background.put(writer.describe, run.folder / target.file, drawing(target, codec), target)
         for target in mine:
             if not target.new:  # rows are left out or described again
                 background.put(writer.write, run.folder, target, [], drawing(target, codec))
@@ -176,9 +179,24 @@ def result_of(run: Run, manifest: Manifest, encoded: int) -> dict[str, Any]:
     }
 
 
-def keep_finished(run: Run, layout: Layout, console: Console) -> dict[str, Any]:
-    """Nothing is to be done."""
+def say_damaged(layout: Layout, console: Console) -> None:
+    """Which shards are made anew, and why."""
+    if not layout.damaged or layout.before is None:
+        return
+    shards = [shard for row in layout.before.splits.values() for shard in row]
+    lost = sum(shard.count for shard in shards if shard.file in layout.damaged)
+    several = (
+        f"{len(layout.damaged)} of {len(shards)} shards are lost or damaged" if len(layout.damaged) > 1 else "1 shard is lost or damaged"
+    )
+    some = "".join(f"\n  {fault}" for fault in list(layout.damaged.values())[:8])
+    console.warn(f"{several}, and their {lost:,} pictures are encoded again; the other {len(shards) - len(layout.damaged)} stay.{some}")
+
+
+def keep_finished(run: Run, layout: Layout, source: Path, console: Console) -> dict[str, Any]:
+    """Nothing is to be encoded; a copy of the autoencoder that is lost or damaged is put back."""
     assert layout.before is not None
+    if run.writes and put_back(source, run.folder / "autoencoder.safetensors", layout.preparation["autoencoder"]["fingerprint"]):
+        console.warn(f"{run.folder / 'autoencoder.safetensors'} was lost or damaged: it is copied again from {source}.")
     counts = ", ".join(f"{layout.before.count(split):,} {split}" for split in layout.before.splits)
     skipped = sum(len(each) for each in layout.before.skipped.values())
     console.say(f"{run.folder} is complete already: {counts}{f'; {skipped} unreadable (bad_images.jsonl)' if skipped else ''}.")

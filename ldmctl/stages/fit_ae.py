@@ -28,6 +28,7 @@ from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures, shown_items, training_batches
 from ldmctl.pictures.png import grid, write_png
+from ldmctl.pictures.sameness import check_same_pictures, known_of, summary
 from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
 from ldmctl.storage.record import config_of, describe_plugins, record_of
@@ -42,8 +43,11 @@ AT_ONCE = 32  # pictures at most in a forward that is judged
 JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
 
 
-def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool = False) -> dict[str, Any]:
-    """Fit an autoencoder and leave it in the run folder `out`; the same call continues where it stopped."""
+def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool = False, accept_data: bool = False) -> dict[str, Any]:
+    """Fit an autoencoder and leave it in the run folder `out`; the same call continues where it stopped.
+
+    Pictures that have changed since are a MismatchError, unless `accept_data`.
+    """
     # Build the parts.
     engine = engines.start(config.machine)
     mine = engine.share(config.loop.batch)
@@ -69,8 +73,9 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     plugins = describe_plugins(*named, ("perceptual", config.perceptual))
     run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads, say=console.say)
     with run:
+        note_pictures(run, {"train": train, "val": val}, accepted=accept_data)
         skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
-        run.update(shares={**shares, **before}, perceptual_skipped=skipped)  # as it was started, however it is gone on with
+        run.update(shares={**before, **shares}, perceptual_skipped=skipped)  # as it was started, however it is gone on with
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:
@@ -95,7 +100,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             remembers=remembers,
             items=len(train),
         ) as training:
-            stream = training_batches(train, config.loop, engine, first=training.first)
+            stream = training_batches(train, config.loop, engine, first=training.first, seen=training.seen)
             shown = on_device(shown_items(val if len(val) else train), engine)
             if training.first == 0 and engine.leads:
                 warn_if_alike(train, console)
@@ -134,6 +139,17 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}
         console.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
         return {**result, **training.last_validation, **judged}
+
+
+def note_pictures(run: Run, splits: Mapping[str, Pictures], *, accepted: bool) -> None:
+    """Keep in run.json which pictures these are; a run that began with others is a MismatchError unless that is accepted."""
+    if not run.writes:
+        return
+    before = run.record.get("pictures") if run.resumed else None
+    now = known_of(splits, before)
+    if run.resumed and check_same_pictures(run.record, now, run.folder, accepted=accepted) and before is not None:
+        run.note_changes([("pictures", summary(before), summary(now))])
+    run.update(pictures=now)
 
 
 def save_reconstructions(autoencoder: nn.Module, image: Tensor, path: Path, engine: Engine, at_once: int) -> Path:

@@ -80,8 +80,8 @@ def fit_diffusion(
         out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads, say=console.say
     )
     with run:
-        if run.resumed:
-            check_same_cache(run.record, manifest, run.folder, accepted=accept_data)
+        if run.resumed and check_same_cache(run.record, manifest, run.folder, accepted=accept_data):
+            run.note_changes([("cache", run.record["cache"], manifest.fingerprint)])
         run.update(**of_cache(manifest), first_latents=run.record.get("first_latents", manifest.count("train")))
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
@@ -101,7 +101,9 @@ def fit_diffusion(
         with Training(run, engine, config.loop, learners, header=header, console=console, tracker=tracker, flops=flops) as training:
             # One step.
             own, count = engine.share(config.loop.batch), config.loop.batch
-            stream = training_latents(source, config.loop, engine, rows=rows_read(own, count), flip=config.flip, first=training.first)
+            stream = training_latents(
+                source, config.loop, engine, rows=rows_read(own, count), flip=config.flip, first=training.first, seen=training.seen
+            )
             for step, batch in zip(training, stream, strict=False):
                 key = ("noise", config.loop.seed, step)
                 mine = draw(config, count, own, batch.stored, batch.labels, codec, schedule, engine, key)

@@ -8,6 +8,7 @@ from ldmctl.errors import MismatchError
 from ldmctl.latents import integrity
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import autoencoder_fingerprint
+from ldmctl.latents.items import AGAIN
 
 
 def verify_cache(folder: str | Path, *, console: Console) -> dict[str, Any]:
@@ -22,9 +23,7 @@ def verify_cache(folder: str | Path, *, console: Console) -> dict[str, Any]:
     except (MismatchError, LookupError) as error:
         wrong.append(str(error) if isinstance(error, MismatchError) else f"{file} is damaged: its header lacks {error}.")
     if wrong:
-        raise MismatchError(
-            "\n  ".join([f"{place} is not as it was written:", *wrong]) + "\nEncode again: ldmctl encode-dataset --overwrite."
-        )
+        raise MismatchError("\n  ".join([f"{place} is not as it was written:", *wrong]) + f"\n{AGAIN}")
     counts = {split: manifest.count(split) for split in manifest.splits}
     files = sum(len(row) for row in manifest.splits.values())
     console.say(f"{place} is whole: {', '.join(f'{count:,} {split}' for split, count in counts.items())} in {files} shards.")

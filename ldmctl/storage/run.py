@@ -2,17 +2,18 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ldmctl.config.base import Config
-from ldmctl.config.differences import fixed_differences
+from ldmctl.config.differences import fixed_differences, noted_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.endings import FULL, exit_code
 from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.storage import changes as changing
 from ldmctl.storage import history, weights
 from ldmctl.storage.apart import refuse_inputs
 from ldmctl.storage.atomic import write_over
@@ -40,6 +41,7 @@ class Run:
         self.record = record
         self.resumed = resumed
         self.writes = writes
+        self.changes: list[changing.Change] = []  # that this command makes, by keys that may change
         self.unwritten: list[Mapping[str, str]] = []  # unreadable pictures that this rank has met and does not write down
         self._hold = hold
         self._before = before or {}  # text of the files that `open_run` changed, by name
@@ -97,6 +99,16 @@ class Run:
             entry = self.record["history"][-1]
             entry["changes"] = {**entry.get("changes", {}), **changes}
             self.update()
+
+    def note_changes(self, differences: Iterable[tuple[str, Any, Any]]) -> None:
+        """Write (key, before, after) into run.json, in force from the saved state on; without a state nothing has been learned otherwise."""
+        step = changing.step_of_state(self.folder)
+        if step is None or not self.resumed:
+            return
+        known = self.record.get("changes", [])
+        if (now := changing.added(known, step, differences)) != known:
+            self.changes = [each for each in now if each["step"] == step]
+            self.update(changes=now)
 
     def close(self, status: str, exit_code: int = 0) -> None:
         """Say how it ended and let the folder go."""
@@ -183,6 +195,8 @@ def open_run(
         raise
     try:
         run.update()  # first: a folder with run.json is ours, however soon after this the process ends
+        if resumed:  # before config.yaml, which from then on says what is asked for now
+            run.note_changes(noted_differences(VERBS[_verb(config)], read_config(folder), config.model_dump(mode="json")))
         weights.write_text(folder / "config.yaml", write_yaml(config.model_dump(mode="json")))
     except BaseException as error:
         run.__exit__(type(error), error, None)
@@ -210,7 +224,17 @@ def _refuse_other(folder: Path, config: Config) -> bool:
     if differences:
         rows = [f"  {path}: {_short(before)} there, {_short(after)} asked for" for path, before, after in differences[:12]]
         raise MismatchError(f"{folder} holds a run with another config:\n" + "\n".join(rows) + f"\n{WAYS}")
+    _refuse_fewer_steps(folder, config)
     return True
+
+
+def _refuse_fewer_steps(folder: Path, config: Config) -> None:
+    done, asked = changing.step_of_state(folder), getattr(getattr(config, "loop", None), "steps", None)
+    if done is not None and asked is not None and asked < done:
+        raise MismatchError(
+            f"{folder} has made {done:,} steps already and loop.steps={asked} asks for fewer, so nothing was done. Its model is that of step "
+            f"{done:,}. Take loop.steps={done} or more to keep or continue it; {WAYS[0].lower()}{WAYS[1:]}"
+        )
 
 
 def _holds_nothing(folder: Path, record: dict[str, Any]) -> bool:

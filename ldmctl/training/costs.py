@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ldmctl.config.schemas.shared import Loop
-from ldmctl.training import engine as engines
+from ldmctl.config.sharing import per_device
 
 
 def costs(
@@ -30,7 +30,7 @@ def costs(
 
 def per_forward(loop: Loop, devices: int) -> int:
     """Pictures that a device takes at once; with loop.micro=auto at most."""
-    own = engines.per_device(loop.batch, devices)
+    own = per_device(loop.batch, devices)
     return min(loop.micro, own) if isinstance(loop.micro, int) else own
 
 

@@ -96,8 +96,9 @@ class PowerAverages:
         mine = self.state(prefix)
         if not mine.keys() <= state.keys():
             raise MismatchError(
-                "This run was started without loop.keep.averages, and a power average begins with the first step. "
-                "Take loop.keep.averages=0, or start over: another --out, or --overwrite."
+                "The state of this run has no power averages, which begin with the first step: it was started without loop.keep.averages, "
+                "or continued without by an ldmctl that then dropped them. Take loop.keep.averages=0, which leaves the files in averages/ "
+                "as they are, or start over: another --out, or --overwrite."
             )
         for name, value in mine.items():
             if value.shape != state[name].shape:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ldmctl.config.schemas.shared import Compute
+from ldmctl.config.sharing import per_device
 from ldmctl.errors import ConfigError
 from ldmctl.training.allocator import keep_blocks
 
@@ -89,13 +90,6 @@ class Engine:
         """Leave the process group."""
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def per_device(batch: int, devices: int) -> int:
-    """How much of a global batch each device takes; a batch that they cannot share equally is a ConfigError."""
-    if batch % devices:
-        raise ConfigError(f"loop.batch={batch} cannot be shared by {devices} devices; take a multiple of {devices}.")
-    return batch // devices
 
 
 def start(machine: Compute) -> Engine:

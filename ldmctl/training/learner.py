@@ -175,10 +175,14 @@ class Learner:
             raise MismatchError(f"The saved state of {prefix} is damaged: its averages are not those of this network.")
         for name, value in averaged.items():
             self.average[name].copy_(laid_out(value, self.average[name]))
+        if self.powers is None and self.average and _below(part, "powers."):  # kept up: a step without them would end them for good
+            trained = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+            self.powers = PowerAverages(self.module.state_dict(), trained)
         if self.powers is not None:
             self.powers.restore("powers", part)
-        self.scale.copy_(whole(part["scale"]))
-        self._growth.copy_(whole(part["growth"]))
+        if self.engine.dtype == torch.float16 and float(whole(part["scale"])) != 1.0:  # 1: of a state in another precision
+            self.scale.copy_(whole(part["scale"]))
+            self._growth.copy_(whole(part["growth"]))
         for index, parameter in enumerate(self.parameters):
             slots = {key: laid_out(value, parameter).to(self.engine.device) for key, value in _below(part, f"optimizer.{index}.").items()}
             if slots and self.optimizer:

@@ -28,6 +28,7 @@ from ldmctl.training.guard import Guard
 from ldmctl.training.learner import Learner, learning_rate
 from ldmctl.training.memory import GIB, held
 from ldmctl.training.meter import Meter
+from ldmctl.training.resuming import say_changes, seen_before
 from ldmctl.training.snapshots import Snapshots
 
 
@@ -56,6 +57,7 @@ class Training:
         self.header, self.console, self.tracker = header, console, tracker
         self.model = next(iter(self.learners.values()))
         self.first = self.done = 0
+        self.seen = 0  # items that the steps before the first took
         self.scalars: dict[str, Any] = {"best": None}
         self.guard = Guard(loop.patience)
         self.snapshots = Snapshots(run, loop, self.model, header)
@@ -83,18 +85,17 @@ class Training:
             self.run.cut_metrics(0)
             return
         tensors, scalars = saved
-        if self.loop.decay == "cosine" and scalars["steps"] != self.loop.steps:
-            raise MismatchError(
-                f"{self.run.folder} was started with loop.steps={scalars['steps']} and its cosine learning rate ends there, so it cannot be extended to "
-                f"{self.loop.steps}. Take loop.steps={scalars['steps']}, or start a run that can be extended: loop.decay=constant or inverse-sqrt, in another --out."
-            )
         for name, learner in self.learners.items():
-            learner.restore(name, tensors)
+            if learner is self.model or any(each.startswith(f"{name}.") for each in tensors):  # else it begins with this command
+                learner.restore(name, tensors)
+        if self.model.powers is not None and not self.loop.keep.averages:
+            self.console.say("The power averages of this run are kept up in its state; loop.keep.averages=0 stores none of them.")
         whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
         for name, module in self.remembers.items():
-            module.load_state_dict({key: whole[f"{name}.{key}"] for key in module.state_dict()})
+            module.load_state_dict({key: whole.get(f"{name}.{key}", value) for key, value in module.state_dict().items()})
         self.meter.restore(whole)
         self.first = self.done = int(scalars["step"])
+        self.seen = seen_before(scalars, self.run, self.loop, self.engine)
         self.scalars = scalars["kept"]
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
@@ -102,6 +103,7 @@ class Training:
         if self._first_rank_says(self.engine.leads and not self.snapshots.complete(self.done)):
             self.snapshots.write(self.done)
         if self.done:
+            self.scalars |= say_changes(self.run, self.loop, self.done, self.scalars, self.console)
             self.console.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
 
     def __enter__(self) -> "Training":
@@ -232,7 +234,8 @@ class Training:
                 f"Weights are not finite at step {self.done:,}; the last good state in {self.run.folder} is kept. Try a lower loop.lr."
             )
         remembered = {f"{name}.{key}": value for name, module in self.remembers.items() for key, value in module.state_dict().items()}
-        scalars = {"step": self.done, "steps": self.loop.steps, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
+        seen = self.seen + (self.done - self.first) * self.loop.batch
+        scalars = {"step": self.done, "steps": self.loop.steps, "seen": seen, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
         state.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
         self.snapshots.write(self.done)
         self.run.update(step=self.done)

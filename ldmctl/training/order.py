@@ -58,9 +58,13 @@ def _mixed(blocks: Tensor, count: int, random: torch.Generator) -> Tensor:
     return items[torch.randperm(len(items), generator=random)]
 
 
-def batch_items(seed: int, count: int, batch: int, step: int, shuffle: str = "full") -> Tensor:
-    """The items [batch] of one step: the epochs' permutations, one after the other, cut into batches."""
-    rows, position, end = [], step * batch, (step + 1) * batch
+def batch_items(seed: int, count: int, batch: int, step: int, shuffle: str = "full", *, shift: int = 0) -> Tensor:
+    """The items [batch] of one step: the epochs' permutations, one after the other, cut into batches.
+
+    A run whose batch was changed has taken `shift` more items than so many steps of this batch take, or fewer.
+    """
+    position = step * batch + shift
+    rows, end = [], position + batch
     while position < end:
         epoch, first = divmod(position, count)
         rows.append(epoch_order(seed, epoch, count, shuffle)[first : first + end - position])

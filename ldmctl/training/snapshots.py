@@ -42,8 +42,12 @@ class Snapshots:
         return _step_of(self.run.folder / "model.safetensors") == done and all(file.exists() for file in due)
 
     def _averages_due(self, done: int) -> bool:
-        """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case."""
-        return self.model.powers is not None and (done % self.loop.keep.averages == 0 or done == self.loop.steps)
+        """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case, 0 for none."""
+        return (
+            self.model.powers is not None
+            and self.loop.keep.averages > 0
+            and (done % self.loop.keep.averages == 0 or done == self.loop.steps)
+        )
 
     def _snapshot_due(self, done: int) -> bool:
         return bool(self.loop.keep.every) and done % self.loop.keep.every == 0

@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from torch import Generator, Tensor, nn
 
 from ldmctl.blocks import Decoder, Encoder
-from ldmctl.config import PluginConfig
+from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
 RATE = 0.02  # largest change of the weight's logarithm in one step
@@ -41,7 +41,10 @@ class VAE(nn.Module):
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
         kl_weight: float = Field(
-            1e-6, ge=0, description="weight of the Kullback-Leibler divergence to the standard normal, in nats per latent element"
+            1e-6,
+            ge=0,
+            description="weight of the Kullback-Leibler divergence to the standard normal, in nats per latent element",
+            json_schema_extra=Noted,
         )
         kl_warmup: NonNegativeInt = Field(0, description="steps over which the divergence's weight rises from 0; 0: off")
         kl_target: PositiveFloat | None = Field(

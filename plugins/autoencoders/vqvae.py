@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
 from ldmctl.blocks import Codebook, Decoder, Encoder
-from ldmctl.config import PluginConfig
+from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
 
@@ -32,12 +32,17 @@ class VQVAE(nn.Module):
         attention: bool = Field(True, description="self-attention at the smallest map")
         codebook_size: int = Field(512, ge=2, description="number of codes")
         commitment: float = Field(
-            0.25, ge=0, description="beta, the weight of the term that pulls the encoder to the codes; codes are pulled with weight 1"
+            0.25,
+            ge=0,
+            description="beta, the weight of the term that pulls the encoder to the codes; codes are pulled with weight 1",
+            json_schema_extra=Noted,
         )
         learning: Literal["gradient", "ema"] = Field(
             "gradient", description="how codes learn: by gradient, or as moving averages of the features that are nearest to them"
         )
-        decay: float = Field(0.99, ge=0, lt=1, description="share that learning=ema keeps of its averages from one step to the next")
+        decay: float = Field(
+            0.99, ge=0, lt=1, description="share that learning=ema keeps of its averages from one step to the next", json_schema_extra=Noted
+        )
         kmeans: NonNegativeInt = Field(
             0,
             description="first steps whose features are kept, up to 128 per code, for k-means to place the codes after the last of them; 0: never",

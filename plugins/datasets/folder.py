@@ -14,6 +14,7 @@ Tables:    `metadata.csv`, `.jsonl`, `.json` or `.parquet` with `file_name`, and
 What was found and what was left out is said: `remarks` and `warnings`.
 """
 
+import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ldmctl.config import PluginConfig
+from ldmctl.config import Place, PluginConfig
 from ldmctl.errors import DataError
 from ldmctl.pictures.images import opened
 from ldmctl.protocols import Example
@@ -43,8 +44,10 @@ class Folder:
     """Pictures of a folder, sorted by path; opened here, decoded by the host."""
 
     class Config(PluginConfig):
-        path: str | list[str] = Field(description="the folder, or several of which the first that exists is taken; relative to LDMCTL_DATA")
-        source: str = Field("", description="how to get the pictures, said when they are missing")
+        path: str | list[str] = Field(
+            description="the folder, or several of which the first that exists is taken; relative to LDMCTL_DATA", json_schema_extra=Place
+        )
+        source: str = Field("", description="how to get the pictures, said when they are missing", json_schema_extra=Place)
         val_share: float = Field(0.05, ge=0, lt=1, description="share of the pictures kept for validation where no sub-folders split them")
         suffixes: list[str] = Field(list(_formats.SUFFIXES), description="endings of picture files, in any case")
         split_by: Literal["auto", "hash"] = Field(
@@ -108,6 +111,11 @@ class Folder:
         """`path:size:mtime` as found when the folder was read."""
         file = self.files[index]
         return f"{file.path}:{file.size}:{file.time}"
+
+    def content(self, index: int) -> str:
+        """SHA-256 of the file."""
+        with (self.root / self.files[index].path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) by folders, tables and the text file beside the picture."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ldmctl.config import PluginConfig
+from ldmctl.config import Place, PluginConfig
 from ldmctl.errors import DataError, one_line
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import data_root, find_data, offline
@@ -26,7 +26,9 @@ class Idx:
     """Grey pictures and labels of a pair of idx files, held in memory; val is t10k."""
 
     class Config(PluginConfig):
-        path: str | list[str] = Field(description="folder of the four files, or several of which the first that exists is taken")
+        path: str | list[str] = Field(
+            description="folder of the four files, or several of which the first that exists is taken", json_schema_extra=Place
+        )
         download: Literal["mnist", "fashion-mnist", "kmnist"] | None = Field(
             None, description="the set that torchvision fetches if missing"
         )

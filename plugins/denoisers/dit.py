@@ -24,7 +24,7 @@ from ldmctl.blocks import (
     refuse_tokens,
     unpatchify,
 )
-from ldmctl.config import PluginConfig
+from ldmctl.config import Noted, PluginConfig
 from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
@@ -49,7 +49,9 @@ class DiT(nn.Module):
             description="one modulation by time and condition for all blocks, with an offset each, a third of the parameters less; "
             "false: each block its own, the only way in which classes reach it",
         )
-        dropout: float = Field(0.0, ge=0, lt=1, description="share of what attention and MLP add that is dropped in training")
+        dropout: float = Field(
+            0.0, ge=0, lt=1, description="share of what attention and MLP add that is dropped in training", json_schema_extra=Noted
+        )
 
         @model_validator(mode="after")
         def _fits(self) -> Self:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, StrictBool, model_validator
 from torch import Tensor, nn
 
 from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm, join_maps, refuse_tokens
-from ldmctl.config import PluginConfig
+from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Condition
 
 EPS = 1e-5
@@ -32,7 +32,11 @@ class UNet(nn.Module):
             32, description="groups of every GroupNorm, taken down to the greatest common divisor with all widths"
         )
         dropout: float = Field(
-            0.0, ge=0, lt=1, description="share of the features dropped in training before the second convolution of each block"
+            0.0,
+            ge=0,
+            lt=1,
+            description="share of the features dropped in training before the second convolution of each block",
+            json_schema_extra=Noted,
         )
 
         @property

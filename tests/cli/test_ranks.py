@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from two_ranks import start, together
 
+from ldmctl.cli.app import run
 from ldmctl.cli.ranks import launched
 from ldmctl.pictures.loading import open_pictures, training_batches
 from ldmctl.storage import weights
@@ -133,6 +134,16 @@ def test_ranks_go_on_with_a_run_that_ended_before_its_first_save(tmp_path, fit_d
         torch.testing.assert_close(value, finished[name], atol=1e-5, rtol=1e-4)
 
 
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_any_of_them_starts(vae_cache, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("ldmctl.cli.ranks.spread", lambda count: pytest.fail("torchrun was started"))
+    for verb, words in {"fit-diffusion": ["--latents", str(vae_cache)], "fit-ae": ["--data", "shapes"]}.items():
+        code = run([verb, *words, "--out", str(tmp_path / "run"), "--devices", "2", "loop.batch=7", "--json"])
+        told = capfd.readouterr()
+        assert code == 2 and json.loads(told.out)["exit_code"] == 2
+        assert "loop.batch=7 cannot be shared by 2 devices; take a multiple of 2." in told.err and "Traceback" not in told.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_devices_starts_the_ranks_and_gives_their_result(tmp_path, fit_diffusion, vqvae_cache, words):
     alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)
@@ -149,7 +160,7 @@ def test_devices_starts_the_ranks_and_gives_their_result(tmp_path, fit_diffusion
     ("wrong", "code", "sentence"),
     [
         ("loop.batch=3", 2, "loop.batch=3 cannot be shared by 2 devices"),
-        ("loop.lr=5e-3", 6, "holds a run with another config"),
+        ("loop.seed=5", 6, "holds a run with another config"),
     ],
 )
 def test_devices_ends_with_the_exit_code_and_the_sentence_of_the_run(tmp_path, fit_diffusion, vqvae_cache, wrong, code, sentence):

@@ -348,7 +348,7 @@ def test_a_shard_that_was_cut_off_is_noticed(broken, left):
     file = broken / "train-00000.safetensors"
     whole = file.read_bytes()
     os.truncate(file, left % len(whole))
-    with pytest.raises(MismatchError, match=r"train-00000\.safetensors .*ldmctl encode-dataset --overwrite") as caught:
+    with pytest.raises(MismatchError, match=r"train-00000\.safetensors .*the same ldmctl encode-dataset") as caught:
         opened(broken)
     assert caught.value.exit_code == 6
 

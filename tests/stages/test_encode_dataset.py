@@ -262,12 +262,143 @@ def test_an_update_that_is_killed_leaves_the_old_cache_whole_and_then_goes_on(of
     assert verify_cache(parts, console=quiet)["items"] == {"train": COUNT, "val": 2}
 
 
-def test_rows_are_not_copied_from_a_damaged_shard(of, pictures):
+def test_rows_are_not_copied_from_a_damaged_shard(of, pictures, encoded):
     cache = of()
+    before, count = rows(cache), encoded()
     flip_bit(cache / "train-00000.safetensors")
     (pictures / "train" / "cats" / "00.png").unlink()
-    with pytest.raises(MismatchError, match=r"train-00000\.safetensors has changed since it was written"):
+    of()
+    after = rows(cache)
+    assert encoded() == count + 3 and before.keys() - after.keys() == {"train/cats/00.png"}
+    assert all(torch.equal(after[name][0], before[name][0]) for name in after)
+
+
+@pytest.mark.parametrize("lost", ["shard", "items", "both", "cut", "bit", "items cut"])
+def test_one_shard_that_is_lost_or_damaged_is_encoded_again_in_its_place_and_the_others_stay(of, encoded, quiet, lost, capsys):
+    cache = of("cache", "dtype=float32")
+    fingerprint, before, count = manifests.read(cache).fingerprint, manifests.read(cache), encoded()
+    order = list(rows(cache))
+    shard, items = cache / "train-00001.safetensors", cache / "train-00001.items.jsonl"
+    if lost in ("shard", "both"):
+        shard.unlink()
+    if lost in ("items", "both"):
+        items.unlink()
+    if lost == "cut":
+        os.truncate(shard, 100)
+    if lost == "bit":
+        flip_bit(shard)
+    if lost == "items cut":
+        os.truncate(items, 50)
+    of("cache", "dtype=float32")
+    now = manifests.read(cache)
+    assert encoded() == count + 4 and list(rows(cache)) == order, "the four pictures of this shard alone, in their place"
+    assert (now.fingerprint, now.statistics) == (fingerprint, before.statistics), "runs that were fitted to it continue"
+    assert drift(now.statistics, now.measured) < 1e-6
+    assert [now.splits["train"][row] for row in (0, 2)] == [before.splits["train"][row] for row in (0, 2)]
+    assert verify_cache(cache, console=quiet)["whole"]
+
+
+def test_what_is_encoded_again_is_said(of, capsys, tiny, vqvae_run, pictures):
+    from ldmctl.config.presets import pictures_of
+    from ldmctl.console import Console
+    from ldmctl.stages.encode_dataset import encode_dataset
+
+    cache = of()
+    (cache / "train-00001.safetensors").unlink()
+    (cache / "autoencoder.safetensors").write_bytes(b"half")
+    words = [f"run={vqvae_run}", f"data={pictures}", "shard=4", "batch=2", "workers=0", *HOST]
+    encode_dataset(tiny("encode-dataset", *words, below=pictures_of(vqvae_run)), cache, console=Console())
+    said = capsys.readouterr().err
+    assert "1 shard is lost or damaged, and their 4 pictures are encoded again; the other 3 stay." in said
+    assert "train-00001.safetensors is missing" in said and verify_cache(cache, console=Console(quiet=True))["whole"]
+
+
+def test_the_autoencoder_of_a_finished_cache_is_put_back(of, encoded, quiet):
+    cache, count = of(), encoded()
+    for damage in (lambda file: file.unlink(), flip_bit):
+        damage(cache / "autoencoder.safetensors")
         of()
+        assert encoded() == count and verify_cache(cache, console=quiet)["whole"]
+
+
+# -- the same pictures -----------------------------------------------------------
+
+
+def copied(pictures, place):
+    """A copy without its times, as git clone, unzip and cp leave it."""
+    shutil.copytree(pictures, place, copy_function=shutil.copyfile)
+    for file in place.rglob("*.png"):
+        os.utime(file, (1e9, 1e9))
+    return place
+
+
+def test_a_copy_of_the_pictures_without_their_times_is_not_encoded_again(of, pictures, encoded):
+    cache = of()
+    before, manifest, count = files(cache), manifests.read(cache), encoded()
+    os.rename(copied(pictures, pictures.with_name("copy")), shutil.move(pictures, pictures.with_name("old")).parent / pictures.name)
+    of()
+    now = manifests.read(cache)
+    assert encoded() == count and files(cache).keys() - before.keys() and now.fingerprint == manifest.fingerprint
+    assert drift(now.statistics, now.measured) < 1e-6
+    of()
+    assert encoded() == count
+
+
+def test_pictures_that_were_moved_within_their_folder_are_known_by_their_content(of, pictures, encoded):
+    cache = of()
+    count, before = encoded(), rows(cache)
+    (pictures / "train" / "birds").mkdir()
+    (pictures / "train" / "cats" / "00.png").rename(pictures / "train" / "birds" / "00.png")
+    of()
+    after = rows(cache)
+    assert encoded() == count and torch.equal(after["train/birds/00.png"][0], before["train/cats/00.png"][0])
+    assert after["train/birds/00.png"][1] == 0 and manifests.read(cache).classes == ["birds", "cats", "dogs"]
+
+
+def test_an_edited_picture_of_the_same_name_and_size_is_encoded_again(of, pictures, encoded):
+    picture = pictures / "train" / "cats" / "00.bmp"
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(picture)
+    of()
+    count = encoded()
+    Image.new("RGB", (16, 16), (200, 9, 9)).save(picture)
+    of()
+    assert encoded() == count + 1
+
+
+def test_only_pictures_that_would_be_encoded_are_hashed(of, pictures, monkeypatch):
+    from ldmctl.pictures.batches import Pictures
+
+    of()
+    hashed, whole = [], Pictures.content
+    monkeypatch.setattr(Pictures, "content", lambda self, index: hashed.append(index) or whole(self, index))
+    of()
+    draw_picture(pictures / "train" / "dogs" / "new.png", 5)
+    of()
+    assert len(hashed) == 1, "the one that was encoded"
+
+
+def test_a_cache_is_not_emptied_by_another_data_set(of, pictures, encode, vqvae_run, tmp_path):
+    cache = of()
+    before = files(cache)
+    for index in range(4):
+        draw_picture(tmp_path / "others" / f"x{index}.png", 300 + index)
+    with pytest.raises(MismatchError, match="holds latents of 14 other pictures: none of them is among the 4") as caught:
+        encode(cache, vqvae_run, f"data={tmp_path / 'others'}", "shard=4", "batch=2", "workers=0")
+    assert "--overwrite" in str(caught.value) and files(cache) == before
+
+
+def test_a_cache_of_the_same_pictures_in_another_place_is_complete(encode, pictures, encoded, vqvae_run, tmp_path, monkeypatch):
+    words = ["shard=4", "batch=2", "workers=0"]
+    cache = encode(tmp_path / "cache", vqvae_run, f"data={pictures}", *words)
+    count = encoded()
+    monkeypatch.chdir(tmp_path)
+    for data in ("pictures", "./pictures", "link"):
+        if data == "link":
+            os.symlink(pictures, tmp_path / "link")
+        encode("./cache", os.path.relpath(vqvae_run, tmp_path), f"data={data}", *words)
+    pictures.rename(tmp_path / "renamed")
+    encode(cache, vqvae_run, f"data={tmp_path / 'renamed'}", *words)
+    assert encoded() == count
 
 
 def test_a_plan_puts_new_items_behind_those_that_were_there():
@@ -322,6 +453,23 @@ def test_statistics_stay_and_a_drift_is_said(of, pictures, capsys, tiny, vqvae_r
     assert manifest.measured.deviation == pytest.approx([spread] * 3, rel=1e-10)
     assert result["drift"] == drift(frozen, manifest.measured) > 0.02
     assert "have drifted by" in said and "--overwrite" in said
+
+
+def test_statistics_of_pictures_that_did_not_change_do_not_move_with_their_captions(encode, vae_run, pictures, tmp_path):
+    words = [vae_run, f"data={pictures}", "shard=4", "batch=2", "workers=0", "dtype=float32"]
+    cache = encode(tmp_path / "cache", *words)
+    for index in range(COUNT):
+        (pictures / "train" / ("cats", "dogs")[index % 2] / f"{index:02d}.txt").write_text("now with a caption")
+    encode(cache, *words)
+    updated, fresh = manifests.read(cache), manifests.read(encode(tmp_path / "fresh", *words))
+    assert updated.measured == updated.statistics == fresh.statistics
+    draw_picture(pictures / "train" / "cats" / "new.png", 5)
+    now = manifests.read(encode(cache, *words))
+    assert now.splits["train"][0].sums == updated.splits["train"][0].sums, "what did not change is not drawn again"
+    again = manifests.read(encode(tmp_path / "again", *words))
+    assert drift(again.statistics, now.measured) < 1e-6, "in whatever order and shards they lie"
+    (pictures / "train" / "cats" / "new.png").unlink()
+    assert drift(fresh.statistics, manifests.read(encode(tmp_path / "again", *words)).measured) < 1e-6
 
 
 def test_drift_is_counted_in_deviations():

@@ -68,9 +68,9 @@ def test_a_run_with_another_config_is_refused_with_the_keys_and_two_ways_on(tmp_
     open_run(tmp_path, tiny("fit-ae")).close("finished")
     before = contents(tmp_path)
     with pytest.raises(MismatchError) as caught:
-        open_run(tmp_path, tiny("fit-ae", "loop.lr=0.5", "autoencoder.channels=7", "loop.steps=99"))
+        open_run(tmp_path, tiny("fit-ae", "loop.seed=5", "autoencoder.channels=7", "loop.steps=99"))
     said = str(caught.value)
-    assert "loop.lr: 0.001 there, 0.5 asked for" in said and "autoencoder.channels: 3 there, 7 asked for" in said
+    assert "loop.seed: 0 there, 5 asked for" in said and "autoencoder.channels: 3 there, 7 asked for" in said
     assert "--out" in said and "--overwrite" in said and "loop.steps" not in said
     assert caught.value.exit_code == 6 and contents(tmp_path) == before
     open_run(tmp_path, tiny("fit-ae")).close("finished")
@@ -125,7 +125,7 @@ def test_overwrite_deletes_our_files_and_nothing_else(tmp_path, fit_ae):
 def test_a_process_that_ends_while_it_opens_the_folder_leaves_it_usable(tmp_path, tiny):
     open_run(tmp_path, tiny("fit-ae")).close("finished")
     (tmp_path / "config.yaml").unlink()  # run.json is the first file there and the last to go
-    with open_run(tmp_path, tiny("fit-ae", "loop.lr=0.5")) as run:
+    with open_run(tmp_path, tiny("fit-ae", "loop.seed=5")) as run:
         assert not run.resumed
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from ldmctl.errors import DivergedError, MismatchError, Stopped
+from ldmctl.errors import DivergedError, Stopped
 from ldmctl.storage import weights
 from ldmctl.storage.run import open_run
 from ldmctl.training import meter as meters
 from ldmctl.training.engine import Engine
 from ldmctl.training.guard import Guard
-from ldmctl.training.learner import Learner
+from ldmctl.training.learner import Learner, learning_rate
 from ldmctl.training.loop import Training
 from ldmctl.training.meter import Meter
 from ldmctl.training.order import batch_items
@@ -311,17 +311,12 @@ def test_a_run_without_an_end_can_be_prolonged(tmp_path, train, decay):
     assert all(torch.equal(parts.average[name], value) for name, value in whole.average.items())
 
 
-def test_a_cosine_run_ends_where_it_was_to_end(tmp_path, train):
-    train(tmp_path, "loop.decay=cosine")
-    config, told = (tmp_path / "config.yaml").read_text(), record(tmp_path)
-    with pytest.raises(
-        MismatchError, match=r"loop\.steps=4 and its cosine learning rate ends there, so it cannot be extended to 8"
-    ) as caught:
-        train(tmp_path, "loop.decay=cosine", "loop.steps=8")
-    assert "Take loop.steps=4" in str(caught.value) and "another --out" in str(caught.value)
-    assert (tmp_path / "config.yaml").read_text() == config, "a refused command changes nothing"
-    assert record(tmp_path) == told
-    train(tmp_path, "loop.decay=cosine")
+def test_a_cosine_run_that_is_prolonged_follows_the_longer_cosine(tmp_path, train):
+    train(tmp_path, "loop.decay=cosine", "loop.warmup=1")
+    _, training = train(tmp_path, "loop.decay=cosine", "loop.warmup=1", "loop.steps=8")
+    asked = training.loop
+    assert [row["lr"] for row in rows(tmp_path) if "lr" in row][4:] == [learning_rate(asked, step) for step in range(4, 8)]
+    assert record(tmp_path)["changes"] == [{"step": 4, "key": "loop.steps", "from": 4, "to": 8}]
 
 
 # -- not finite ------------------------------------------------------------------------------------

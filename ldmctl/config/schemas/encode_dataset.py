@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from ldmctl.config.base import Free
+from ldmctl.config.base import Free, Place
 from ldmctl.config.schemas.shared import Coding, Pictures
 
 
@@ -20,7 +20,7 @@ class EncodeDataset(Pictures):
     """ldmctl encode-dataset: every picture through the encoder once, into a cache of latents."""
 
     verb: ClassVar[str] = "encode-dataset"
-    run: str = Field("runs/ae", description="run folder of fit-ae, or runs/ae@STEP, runs/ae@best")
+    run: str = Field("runs/ae", description="run folder of fit-ae, or runs/ae@STEP, runs/ae@best", json_schema_extra=Place)
     store: Literal["moments", "codes"] = Field(
         "moments",
         description="codes: of an autoencoder with a codebook, the number of the nearest code in place of its features, a fraction of the size",

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Loop, Machine, Pictures
 
 
@@ -34,31 +34,42 @@ class Adversarial(Config):
     loss: Literal["hinge", "vanilla", "lsgan"] = Field(
         "hinge",
         description="hinge (arXiv:1705.02894), vanilla: the non-saturating one (arXiv:1406.2661), lsgan: least squares (arXiv:1611.04076)",
+        json_schema_extra=Noted,
     )
     weight: float = Field(
         0.1,  # louder, the discriminator was defeated within a hundred steps (benchmarks/adversarial.py)
         ge=0,
         description="size of its gradient where it is balanced, relative to that of the other losses",
+        json_schema_extra=Noted,
     )
     start: StepOrShare | Literal["auto"] = Field(
         0.5, description="first step of the discriminator: a step (1000), a share of the run (0.5), or auto: when the losses level off"
     )
     warmup: StepOrShare = Field(0.02, description="how long it then learns alone: steps or a share of the run")
-    ramp: StepOrShare = Field(0.05, description="how long its weight then rises from 0: steps or a share of the run")
-    lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr")
+    ramp: StepOrShare = Field(
+        0.05, description="how long its weight then rises from 0: steps or a share of the run", json_schema_extra=Noted
+    )
+    lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr", json_schema_extra=Noted)
     balance: Literal["image", "last-layer", "none"] = Field(
-        "image", description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere"
+        "image",
+        description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere",
+        json_schema_extra=Noted,
     )
-    balance_every: PositiveInt = Field(1, description="steps between measurements of the norms")
-    balance_smoothing: float = Field(0.9, ge=0, lt=1, description="decay of the averaged ratio of the norms")
-    balance_max: PositiveFloat = Field(1e4, description="largest ratio of the norms")
+    balance_every: PositiveInt = Field(1, description="steps between measurements of the norms", json_schema_extra=Noted)
+    balance_smoothing: float = Field(0.9, ge=0, lt=1, description="decay of the averaged ratio of the norms", json_schema_extra=Noted)
+    balance_max: PositiveFloat = Field(1e4, description="largest ratio of the norms", json_schema_extra=Noted)
     augment: list[Literal["colour", "translation", "cutout"]] = Field(
-        [], description="what pictures go through before the discriminator sees them, real and made alike (DiffAugment)"
+        [],
+        description="what pictures go through before the discriminator sees them, real and made alike (DiffAugment)",
+        json_schema_extra=Noted,
     )
-    r1: float = Field(0.0, ge=0, description="gamma of the gradient penalty on real pictures (R1); 0: off")
-    r1_every: PositiveInt = Field(16, description="steps between gradient penalties, each weighed so much more")
+    r1: float = Field(0.0, ge=0, description="gamma of the gradient penalty on real pictures (R1); 0: off", json_schema_extra=Noted)
+    r1_every: PositiveInt = Field(16, description="steps between gradient penalties, each weighed so much more", json_schema_extra=Noted)
     lecam: float = Field(
-        0.0, ge=0, description="weight of the penalty that keeps logits near their averages (LeCam), for few pictures; 0: off"
+        0.0,
+        ge=0,
+        description="weight of the penalty that keeps logits near their averages (LeCam), for few pictures; 0: off",
+        json_schema_extra=Noted,
     )
 
     @field_validator("start", "warmup", "ramp")
@@ -78,9 +89,13 @@ class FitAE(Pictures):
     autoencoder: Annotated[PluginConfig, Slot("autoencoder", default="vae")]
     perceptual: Annotated[PluginConfig | None, Slot("perceptual")] = None
     discriminator: Annotated[PluginConfig | None, Slot("discriminator")] = None
-    losses: Losses = Losses()
+    losses: Losses = Field(Losses(), json_schema_extra=Noted)
     adversarial: Adversarial = Adversarial()
-    init: str | None = Field(None, description="weights to start from: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers")
+    init: str | None = Field(
+        None,
+        description="weights to start from: a run folder (runs/ae, runs/ae@best) or a folder saved by diffusers",
+        json_schema_extra=Place,
+    )
     train: Literal["all", "decoder"] = Field(
         "all", description="decoder: the encoder and its codes stay as they are, so latents stay valid"
     )

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Loop, Machine
 
 
@@ -60,17 +60,19 @@ class FitDiffusion(Config):
     """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
 
     verb: ClassVar[str] = "fit-diffusion"
-    latents: str = Field("cache", description="folder written by encode-dataset")
+    latents: str = Field("cache", description="folder written by encode-dataset", json_schema_extra=Place)
     denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
     schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
     prediction: Literal["eps", "x0", "v", "flow"] = Field("x0", description="what the network predicts")
-    times: Times = Times()
-    weighting: Weighting = Weighting()
+    times: Times = Field(Times(), json_schema_extra=Noted)
+    weighting: Weighting = Field(Weighting(), json_schema_extra=Noted)
     conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
         None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
     )
-    drop: float = Field(0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs")
-    flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it")
+    drop: float = Field(
+        0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs", json_schema_extra=Noted
+    )
+    flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it", json_schema_extra=Noted)
     preview: Preview = Field(Preview(), json_schema_extra=Free)
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()

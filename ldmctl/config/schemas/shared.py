@@ -1,6 +1,7 @@
 """Every key of every verb, with its default and what it means. Readable without torch.
 
-A key marked `Free` may change when a run is resumed; any other change is refused.
+A key marked `Free` may change when a run is resumed, one marked `Noted` from the next step on, and one marked `Place` names an input
+that is known by its fingerprint; any other change is refused.
 Slots are filled by plugins, whose own keys stand in their `Config`.
 """
 
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from ldmctl.config.base import Config, Free, PluginConfig, Slot, before
+from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before
 from ldmctl.errors import did_you_mean
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -24,6 +25,9 @@ class Compute(Config):
 class Machine(Compute):
     """Where training runs."""
 
+    precision: Literal["auto", "bf16", "fp32", "fp16"] = Field(
+        "auto", description="auto: bf16 where the hardware has it, else fp32", json_schema_extra=Noted
+    )
     devices: PositiveInt = Field(1, description="processes on this machine, one device each", json_schema_extra=Free)
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
@@ -52,9 +56,9 @@ class Image(Config):
     size: PositiveInt = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
     channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 colour, 4 colour and alpha")
     crop: Literal["center", "random"] = Field(
-        "center", description="which square of a picture that is not square; random only while training"
+        "center", description="which square of a picture that is not square; random only while training", json_schema_extra=Noted
     )
-    flip: bool = Field(False, description="mirror half of the pictures while training")
+    flip: bool = Field(False, description="mirror half of the pictures while training", json_schema_extra=Noted)
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
     profile: Literal["srgb", "keep"] = Field(
         "srgb",
@@ -96,8 +100,8 @@ class Keep(Config):
 class Loop(Config):
     """How long and how fast any training goes. A step is an optimizer step, a batch the global batch."""
 
-    steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Free)
-    batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches")
+    steps: PositiveInt = Field(10_000, description="optimizer steps", json_schema_extra=Noted)
+    batch: PositiveInt = Field(64, description="pictures per step over all devices and micro-batches", json_schema_extra=Noted)
     micro: PositiveInt | Literal["auto"] | None = Field(
         None,
         description="pictures per forward and device; null: the whole share at once; auto: as many as one real step finds room for",
@@ -106,17 +110,29 @@ class Loop(Config):
     checkpointing: bool = Field(
         False, description="keep less for the backward and compute it again: less memory, slower", json_schema_extra=Free
     )
-    lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled")
-    warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0")
-    decay: Literal["constant", "cosine", "inverse-sqrt"] = Field("constant", description="the learning rate after warm-up")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="AdamW's averages")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for none")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)")
-    patience: PositiveInt = Field(10, description="steps in a row that may be not finite before the run is given up")
+    lr: PositiveFloat = Field(1e-4, description="peak learning rate for this global batch; never rescaled", json_schema_extra=Noted)
+    warmup: NonNegativeInt = Field(100, description="steps over which the learning rate rises from 0", json_schema_extra=Noted)
+    decay: Literal["constant", "cosine", "inverse-sqrt"] = Field(
+        "constant", description="the learning rate after warm-up", json_schema_extra=Noted
+    )
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="AdamW's averages", json_schema_extra=Noted)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay", json_schema_extra=Noted)
+    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for none", json_schema_extra=Noted)
+    ema: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, which are what is used; warms up as (1+t)/(10+t)",
+        json_schema_extra=Noted,
+    )
+    patience: PositiveInt = Field(
+        10, description="steps in a row that may be not finite before the run is given up", json_schema_extra=Noted
+    )
     seed: NonNegativeInt = Field(0, description="decides initial weights, data order and noise")
     shuffle: Literal["full", "blocks"] = Field(
-        "full", description="full: any item anywhere in an epoch; blocks: near-sequential reads, for sets larger than memory"
+        "full",
+        description="full: any item anywhere in an epoch; blocks: near-sequential reads, for sets larger than memory",
+        json_schema_extra=Noted,
     )
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen", json_schema_extra=Free)
     report: PositiveInt = Field(100, description="steps between lines of metrics.jsonl", json_schema_extra=Free)
@@ -128,6 +144,6 @@ class Loop(Config):
 class Pictures(Config):
     """Keys that any verb with pictures has."""
 
-    data: str | None = Field(None, description="a name in configs/data, or a folder of pictures")
+    data: str | None = Field(None, description="a name in configs/data, or a folder of pictures", json_schema_extra=Place)
     dataset: Annotated[PluginConfig | None, Slot("dataset")] = None
     image: Image = Image()

@@ -1,0 +1,34 @@
+"""What a run that is resumed with other keys continues with: its place in the data, and what is said of the change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ldmctl.config.schemas.shared import Loop
+from ldmctl.console import Console
+from ldmctl.storage import changes
+from ldmctl.storage.run import Run
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import learning_rate
+
+
+def seen_before(scalars: Mapping[str, Any], run: Run, loop: Loop, engine: Engine) -> int:
+    """How many items the steps so far have taken, on all ranks; a state that does not say so is of one batch size throughout."""
+    batch = next((each["from"] for each in run.changes if each["key"] == "loop.batch"), loop.batch)
+    seen = int(scalars.get("seen", int(scalars["step"]) * batch))
+    return int(engine.total(torch.tensor(seen if engine.leads else 0, device=engine.device)))
+
+
+def say_changes(run: Run, loop: Loop, done: int, kept: Mapping[str, Any], console: Console) -> dict[str, Any]:
+    """Say what changes from here on -> what changes of the scalars that are `kept` with a state."""
+    for change in run.changes:
+        console.say(changes.said(change))
+    keys = {change["key"] for change in run.changes}
+    if loop.decay == "cosine" and keys & {"loop.steps", "loop.decay"} and done < loop.steps:
+        rate = learning_rate(loop, done)
+        console.say(f"The cosine ends at step {loop.steps:,} now, so the learning rate continues with {rate:.3g}.")
+    if kept.get("best") is None or not any(key.startswith("losses.") for key in keys):
+        return {}
+    console.say("Validation losses are measured otherwise from here on, so snapshots/best is chosen anew among them.")
+    return {"best": None}
