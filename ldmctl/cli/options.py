@@ -68,14 +68,12 @@ def perform(
         os.environ["LDMCTL_OFFLINE"] = "1"
     console = Console(quiet=manner.quiet, verbose=manner.verbose)
     if manner.dry_run:
+        if not ranks.alone("--dry-run"):
+            return
         show_plan(config, source, plan() if plan else {}, manner)
         return
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
-        ended = ranks.spread(count)
-        if manner.json and "error" in ended:
-            print_json(ended)
-        if ended["exit_code"]:
-            raise typer.Exit(ended["exit_code"])
+        ranks.spread(count)
         return
     if source:
         console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
