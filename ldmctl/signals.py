@@ -1,6 +1,7 @@
 """Signals that ask a long command to stop: the first is heeded after the step, a second Ctrl-C at once."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -16,10 +17,11 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        try:
-            self._before = {each: signal.signal(each, self._heard) for each in ASKING}
-        except ValueError:  # not the main thread: someone else handles signals
-            self._before = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere someone else handles signals
+            for each in ASKING:
+                if (before := signal.getsignal(each)) is not None:  # None is a handler of other software, which could not be put back
+                    self._before[each] = before
+                    signal.signal(each, self._heard)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -29,6 +31,6 @@ class Signals:
     def _heard(self, number: int, _: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
-        if self._say is not None:
+        first, self.asked = not self.asked, True
+        if first and self._say is not None:
             self._say(f"{signal.Signals(number).name} received: finishing this step and saving (Ctrl-C again stops at once).")

@@ -1,6 +1,7 @@
 """The whole command line, and its edge, `run`: here every error becomes a sentence and an exit code."""
 
 import json
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -61,6 +62,8 @@ def run(words: list[str] | None = None) -> int:
     """Run a command line -> its exit code. Nothing but a bug leaves a traceback."""
     words = sys.argv[1:] if words is None else words
     ranks.arrive()
+    if not (words and words[0] in ranks.SHARED) and not ranks.alone(" ".join(["ldmctl", *words[:1]])):
+        return 0
     try:
         code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
         return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
@@ -79,13 +82,18 @@ def run(words: list[str] | None = None) -> int:
             return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
         if trouble := file_trouble(error):
             return fail(trouble, 6, words)
+        if ranks.lost_another(error):
+            return fail(
+                "Another process of this command is gone, and this one cannot go on without it. What was saved is intact.", 1, words
+            )
         traceback.print_exc()
         return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
 
 
 def fail(sentence: str, code: int, words: list[str]) -> int:
     """Say it on stderr, and with --json also as the one object on stdout."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
+    if ranks.FOLDER not in os.environ:  # else the command says what its ranks leave
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
     return tell(sentence, code, words)
 
 

@@ -76,16 +76,14 @@ def perform(
         os.environ["LDMCTL_OFFLINE"] = "1"
     console = Console(quiet=manner.quiet, verbose=manner.verbose)
     if manner.dry_run:
+        if not ranks.alone("--dry-run"):
+            return
         show_plan(config, source, plan() if plan else {}, manner)
         return
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
         if (loop := getattr(config, "loop", None)) is not None:
             per_device(loop.batch, count)  # a batch that cannot be shared is refused here, before the processes
-        ended = ranks.spread(count)
-        if manner.json and "error" in ended:
-            print_json(ended)
-        if ended["exit_code"]:
-            raise typer.Exit(ended["exit_code"])
+        ranks.spread(count)
         return
     if source:
         console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]

@@ -2,7 +2,8 @@
 
 torchrun turns every exit code into 1 and gives workers 30 seconds to end, so each
 worker leaves its process id and its last words in a folder that the environment
-names, and hears signals from here.
+names, and hears signals from here. It ends when the command does (`following`).
+Verbs that do not share their work are done by the first rank alone.
 """
 
 import json
@@ -15,14 +16,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
+from ldmctl.cli.following import follow
+from ldmctl.errors import LdmctlError
 from ldmctl.signals import ASKING
 
-FOLDER = "LDMCTL_RANKS"  # the environment variable
+FOLDER, LAUNCHER = "LDMCTL_RANKS", "LDMCTL_LAUNCHER"  # environment variables: the folder, and the process that starts the ranks
+FAILURE = "failure"  # in the folder: the first rank that failed, and how
+SHARED = ("fit-ae", "encode-dataset", "fit-diffusion", "sample")  # verbs whose work the ranks share
+LOST = ("closed by peer", "reset by peer", "broken pipe", "nccl", "connection refused", "tcpstore")  # words of torch
+OWN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")  # by which torch.distributed knows a rank
 
 
-def spread(count: int) -> dict:
-    """Run this command on `count` processes -> {"exit_code": ...} and, if it failed with a sentence, its "error"."""
-    command = [sys.executable, "-m", "torch.distributed.run", *launched(count, sys.argv[1:])]
+class Ended(LdmctlError):
+    """Ranks that ended before their work was done: the sentence and the exit code of the one that knows why."""
+
+    def __init__(self, sentence: str, exit_code: int):
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def spread(count: int) -> None:
+    """Run this command on `count` processes; if they fail, `Ended` says why."""
+    command = [sys.executable, "-m", "ldmctl.cli.launcher", str(os.getpid()), *launched(count, sys.argv[1:])]
     with TemporaryDirectory(prefix="ldmctl-") as folder:
         process = subprocess.Popen(command, env=os.environ | {FOLDER: folder}, start_new_session=True)  # Ctrl-C reaches us alone
         heard: list[int] = []
@@ -42,9 +57,8 @@ def spread(count: int) -> dict:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-        if code == 0:
-            return {"exit_code": 0}
-        return last_words(Path(folder)) or {"exit_code": 128 + heard[0] if heard else code}
+        if code:
+            raise last_words(Path(folder), count, code, heard)
 
 
 def launched(count: int, words: list[str]) -> list[str]:
@@ -52,16 +66,40 @@ def launched(count: int, words: list[str]) -> list[str]:
     return ["--standalone", f"--nproc-per-node={count}", "-m", "--", "ldmctl", *words]
 
 
-def last_words(folder: Path) -> dict | None:
+def last_words(folder: Path, count: int, code: int, heard: list[int]) -> Ended:
     """How the first rank ended that knows why; a rank that only lost the others says 1."""
-    words = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    return next((each for each in words if each["exit_code"] != 1), words[0] if words else None)
+    words = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    known = [each for each in words.values() if each["exit_code"] != 1]
+    rank, ended = json.loads((folder / FAILURE).read_text()) if (folder / FAILURE).exists() else (None, code)
+    if known:
+        said = known[0]
+    elif heard:
+        said = {"error": "Stopped at once; what was saved before is intact.", "exit_code": 128 + heard[0]}
+    elif ended < 0:
+        who = "The process that starts the ranks" if rank is None else f"Rank {rank} of {count}"
+        why = " Machines that run out of memory do that." if -ended == getattr(signal, "SIGKILL", 0) else ""
+        said = {
+            "error": f"{who} was ended by {signal.Signals(-ended).name}.{why} What was saved before is intact; the same command continues.",
+            "exit_code": 128 - ended,
+        }
+    else:
+        silent = {"error": f"The processes of this command ended with exit code {ended} and left no word why.", "exit_code": max(ended, 1)}
+        said = words.get(rank if rank is not None else -1, next(iter(words.values()), silent))
+    return Ended(said["error"], said["exit_code"])
+
+
+def note_failure(rank: int, exit_code: int) -> None:
+    """In the launcher: which rank failed first, and how."""
+    with suppress(OSError):
+        (Path(os.environ[FOLDER]) / FAILURE).write_text(json.dumps([rank, exit_code]))
 
 
 def arrive() -> None:
-    """In a worker: say who it is."""
+    """In a worker: say who it is, and end when the launcher does."""
     if FOLDER in os.environ:
         _write(".pid", str(os.getpid()))
+        if LAUNCHER in os.environ:
+            follow(int(os.environ[LAUNCHER]))
 
 
 def leave(sentence: str, code: int) -> bool:
@@ -71,8 +109,28 @@ def leave(sentence: str, code: int) -> bool:
     return FOLDER in os.environ
 
 
+def lost_another(error: Exception) -> bool:
+    """Whether this is a rank that fails because another one is gone."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in LOST)
+
+
+def alone(verb: str) -> bool:
+    """Under torchrun, for what is not shared: the first rank says so and goes on as the only one; -> False on the others."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if int(count) < 2:
+        return True
+    if os.environ.get("RANK", "0") != "0":
+        return False
+    print(f"{verb} is not shared: the first of {count} ranks does it alone.", file=sys.stderr)
+    for name in OWN:
+        os.environ.pop(name, None)
+    return True
+
+
 def _write(ending: str, text: str) -> None:
     file = Path(os.environ[FOLDER]) / (f"{int(os.environ.get('RANK', '0')):05d}{ending}")
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    with suppress(FileNotFoundError):  # the command is gone and nobody listens
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)

@@ -26,12 +26,16 @@ def command(
         str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="A class by name or number, `none` for no class; give it again for several.")
+        list[str] | None, typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, or `none`; give it again for several.")
     ] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make pictures again that are there already.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Make pictures again that are there already, and delete those that another command made."),
+    ] = False,
     device: options.Device = None,
+    devices: Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine that share the pictures.")] = None,
     precision: options.Precision = None,
     offline: options.Offline = False,
     dry_run: options.DryRun = False,
@@ -50,6 +54,7 @@ def command(
         label=label or None,
         guidance=guidance,
         machine__device=device,
+        machine__devices=devices,
         machine__precision=precision,
     )
     settings, source = compose(Sample, overrides=overrides or [], flags=flags)

@@ -1,34 +1,65 @@
 """Which class each sample is of."""
 
+import shlex
 from collections.abc import Sequence
+from difflib import get_close_matches
+from math import isfinite
 from typing import Any
+from unicodedata import normalize
 
 import torch
 
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.errors import ConfigError, did_you_mean
+from ldmctl.errors import ConfigError
 from ldmctl.training.order import generator
+
+NO_LABEL = (None, ["none"], ["index:none"])  # what asks for no class, whatever the model
 
 
 def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:
-    """A class index for each seed: the labels asked for, in turn; without any, drawn as the data has them."""
+    """A class index for each seed: the labels asked for, in turn; without any, drawn as the data has them. -1 is no class, which is
+    also what guidance=0 makes, whatever was asked for."""
     if header["conditioner"] is None:
-        if config.label is not None and config.label != ["none"]:
+        if config.label not in NO_LABEL:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
         if config.guidance != 1:
             raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
         return [-1] * len(seeds)
+    if config.label is not None and not config.label:
+        raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
+    asked = [class_index(label, header["classes"]) for label in config.label or []]
+    if not header.get("conditional", True):  # older models do not say
+        refuse_conditions(config, asked)
+        return [-1] * len(seeds)
     if config.guidance != 1:
         refuse_no_label(header, f"guidance={config.guidance:g}")
-    if config.label is None:
-        return labels_as_in_data(seeds, header["label_counts"])
-    if not config.label:
-        raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
-    asked = [class_index(label, header["classes"]) for label in config.label]
-    if min(asked) < 0:
+    if asked and min(asked) < 0:
         refuse_no_label(header, "label=none")
     refuse_untrained(header, asked)
+    if config.guidance == 0:
+        return [-1] * len(seeds)
+    if not asked:
+        return labels_as_in_data(seeds, header["label_counts"])
     return [asked[index % len(asked)] for index in range(len(seeds))]
+
+
+def unused_labels(config: Sample, header: dict[str, Any]) -> str:
+    """A sentence on labels that were asked for and that guidance=0 leaves unused, otherwise nothing."""
+    if config.guidance or header["conditioner"] is None or config.label in NO_LABEL:
+        return ""
+    return f"guidance=0 ignores labels: label={','.join(config.label or [])} is not used, and pictures are recorded as of no class."
+
+
+def refuse_conditions(config: Sample, asked: Sequence[int]) -> None:
+    """A ConfigError if labels or guidance are asked of a model that has never seen a label."""
+    wanted = f"guidance={config.guidance:g}" if config.guidance not in (0, 1) else ""
+    if any(label >= 0 for label in asked):
+        wanted = f"label={(config.label or [''])[next(index for index, label in enumerate(asked) if label >= 0)]}"
+    if wanted:
+        raise ConfigError(
+            f"{wanted} needs a model that learned with labels; this one never saw any: it was trained with drop=1, which leaves every "
+            "label out, or no training picture has one. Leave label and guidance away, or train with drop=0.1 and labels."
+        )
 
 
 def refuse_no_label(header: dict[str, Any], key: str) -> None:
@@ -41,7 +72,7 @@ def refuse_untrained(header: dict[str, Any], asked: Sequence[int]) -> None:
     """A ConfigError if one of these classes had no item to train with, only held-out ones."""
     classes, trained = header["classes"], trained_classes(header["label_counts"])
     if unknown := [classes[label] for label in asked if label >= 0 and label not in trained]:
-        some = ", ".join(classes[label] for label in trained[:20]) + (", ..." if len(trained) > 20 else "")
+        some = listed([classes[label] for label in trained])
         raise ConfigError(
             f"label={unknown[0]} was never learned: no training picture of this model has it. Classes that were trained: {some}."
         )
@@ -60,15 +91,84 @@ def trained_classes(counts: Sequence[int]) -> list[int]:
     return [index for index, count in enumerate(counts) if count]
 
 
+def learned_classes(header: dict[str, Any]) -> list[int]:
+    """Indices of the classes that a model can be asked for; none where it listens to none, or has never seen a label."""
+    listens = header["conditioner"] is not None and header.get("conditional", True)
+    return trained_classes(header["label_counts"]) if listens else []
+
+
+# -- what a person writes ----------------------------------------------------------
+
+
 def class_index(label: str, classes: list[str]) -> int:
-    """The class that a user means by a name or a number; -1 for `none`. Anything else is a ConfigError."""
+    """The class that a user means; -1 for no class. What names none, or could mean two things, is a ConfigError.
+
+    A class's name, `class:NAME`, `index:N` counted from 0, or `none`. A bare number is an index only where no class has
+    a number for its name. `index:none` is no class even where one is called `none`.
+    """
+    kind, colon, rest = label.partition(":")
+    if colon and kind == "class" and (found := named(rest, classes)) is not None:
+        return found
+    if colon and kind == "index" and (rest == "none" or as_index(rest, classes) is not None):
+        return -1 if rest == "none" else int(rest)
     if label == "none":
+        if label in classes:
+            raise ConfigError(
+                "label=none could mean the class of that name or no class. Write class:none for the first, index:none for none."
+            )
         return -1
-    if label in classes:
-        return classes.index(label)
-    if label.isdecimal() and int(label) < len(classes):
-        return int(label)
-    some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    raise ConfigError(
-        f"There is no label {label!r}.{did_you_mean(label, classes)} Labels: {some}; or a number from 0 to {len(classes) - 1}, or none."
-    )
+    if (found := named(label, classes)) is not None:
+        return found
+    numbered = any(as_number(name) is not None for name in classes)
+    if not numbered and (index := as_index(label, classes)) is not None:
+        return index
+    raise ConfigError(unknown_label(label, classes, numbered=numbered))
+
+
+def named(name: str, classes: list[str]) -> int | None:
+    """The class of this name, however its accents are composed; None without one, or with several."""
+    if name in classes:
+        return classes.index(name)
+    same = [index for index, each in enumerate(classes) if normalize("NFC", each) == normalize("NFC", name)]
+    return same[0] if len(same) == 1 else None
+
+
+def as_index(word: str, classes: list[str]) -> int | None:
+    """The index that a word of plain digits is; None for anything else, or beyond the last class."""
+    return int(word) if word.isascii() and word.isdecimal() and int(word) < len(classes) else None
+
+
+def as_number(name: str) -> float | None:
+    """The number that a name is, such as 3 or 0.5; None for other names, nan and inf among them."""
+    try:
+        return number if isfinite(number := float(name)) else None
+    except ValueError:
+        return None
+
+
+def unknown_label(label: str, classes: list[str], *, numbered: bool) -> str:
+    """What is wrong with a label that names no class, and what would be right."""
+    word = label.partition(":")[2] if label.startswith(("class:", "index:")) else label
+    is_number = as_number(word) is not None
+    said = f"There is no label {label!r}.{near(word, classes)}"
+    if all(part.strip() in classes for part in label.split(",")):
+        said += f" Name several one by one: {' '.join(f'--label {shlex.quote(part.strip())}' for part in label.split(','))}."
+    last = len(classes) - 1
+    if numbered and is_number and not label.startswith("index:"):
+        said += f" Numbers are names of classes here; index:0 to index:{last} count them from 0."
+    count = f"index:0 to index:{last}" if numbered else f"a number from 0 to {last}"
+    return f"{said} Labels: {listed(classes)}; or {count}, or {'index:none' if 'none' in classes else 'none'} for no class."
+
+
+def near(word: str, classes: list[str]) -> str:
+    """' Did you mean X?' for a class that differs by case, blanks, leading zeros or a few letters."""
+    plain = {normalize("NFKC", name).casefold().strip(): name for name in reversed(classes)}
+    if close := get_close_matches(normalize("NFKC", word).casefold().strip(), plain, n=1):
+        return f" Did you mean {plain[close[0]]!r}?"
+    same = [name for name in classes if as_number(word) is not None and as_number(name) == as_number(word)]
+    return f" Did you mean {same[0]!r}?" if same else ""
+
+
+def listed(classes: list[str]) -> str:
+    """The names of up to 20 classes."""
+    return ", ".join(classes[:20]) + (f", ... ({len(classes)} in all)" if len(classes) > 20 else "")

@@ -110,7 +110,7 @@ def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, sch
     count = len(rows)
     if not count:
         return {}
-    still = config.model_copy(update={"drop": 0.0})
+    still = config.model_copy(update={"drop": 1.0 if config.drop == 1 else 0.0})  # with what was learned: all conditions, or none ever
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
         items = rows[first : first + CHUNK]

@@ -21,12 +21,23 @@ def learns_without_labels(config: FitDiffusion, train: Latents) -> bool:
     return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
 
 
+def learns_with_labels(config: FitDiffusion, train: Latents) -> bool:
+    """Whether the network ever sees a label: it listens to them, not all are dropped, and some item has one."""
+    return config.conditioner is not None and config.drop < 1 and bool((train.labels >= 0).any())
+
+
 def check_preview(config: FitDiffusion, train: Latents) -> None:
     """A ConfigError if previews need "no class" and the network never learns what that is."""
     if config.preview.guidance != 1 and not learns_without_labels(config, train):
         raise ConfigError(
             f"preview.guidance={config.preview.guidance:g} needs a network that also learns without labels; with drop=0 this one never does, "
             "since every item has its label. Take drop=0.1, or preview.guidance=1."
+        )
+    if config.preview.guidance not in (0, 1) and config.conditioner is not None and not learns_with_labels(config, train):
+        why = "drop=1 leaves every label out" if config.drop == 1 else "no item of the cache has one"
+        raise ConfigError(
+            f"preview.guidance={config.preview.guidance:g} needs a network that learns with labels, and this one never sees any: {why}. "
+            "Take drop=0.1 and a cache with labels, or preview.guidance=1."
         )
 
 
@@ -35,7 +46,8 @@ def save_preview(
 ) -> None:
     """A grid of samples whose seeds and labels never change, written by the first rank."""
     count = config.preview.count
-    classes = trained_classes(manifest.label_counts) if config.conditioner is not None else [-1]
+    classes = trained_classes(manifest.label_counts) if config.conditioner is not None and config.drop < 1 else []
+    classes = classes or [-1]
     labels = [classes[index % len(classes)] for index in range(count)]
     latent = sample_latents(
         network,

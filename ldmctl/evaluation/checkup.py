@@ -16,6 +16,7 @@ import torch
 
 from ldmctl.config.schemas.shared import Compute
 from ldmctl.console import Console
+from ldmctl.diffusion.labels import learned_classes
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.evaluation.diagnosis import (
     Link,
@@ -55,7 +56,7 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", co
 
     walk: dict[str, Callable[[Lineage], tuple[Link, list[Row]]]]
     walk = {"reconstruct": reconstruct, "whiten": whiten, "denoise": denoise, "labels": labels, "sample": sample, "average": average}
-    if lineage.network.conditioner is None:
+    if not learned_classes(lineage.header):  # listens to none, or never saw any
         del walk["labels"]
     links, rows = [], []
     with (console or Console(quiet=True)).bar("checkup", len(walk), unit="links") as bar:

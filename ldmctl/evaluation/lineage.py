@@ -92,7 +92,9 @@ class Lineage:
         rows = evenly(len(latents), count)
         stored = latents.stored(rows).to(self.engine.device)
         drawn = self.codec.draw(stored, generator(self.engine.device, "checkup", "posterior", split))
-        return Items(split, rows, self.codec.whiten(drawn), latents.labels[rows])
+        labels = latents.labels[rows]
+        known = labels if self.header.get("conditional", True) else torch.full_like(labels, -1)  # as the network was trained
+        return Items(split, rows, self.codec.whiten(drawn), known)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Whitened latents [N,c,h,w] -> pictures [N,C,H,W] in [-1, 1]."""

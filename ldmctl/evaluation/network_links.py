@@ -11,7 +11,7 @@ from torch import Tensor
 from ldmctl import registry
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.labels import trained_classes
+from ldmctl.diffusion.labels import learned_classes
 from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import LdmctlError, MismatchError
@@ -110,7 +110,7 @@ def label_gains(lineage: Lineage, items: Items, others: Tensor, sigma: float) ->
 def sample(lineage: Lineage) -> tuple[Link, list[Row]]:
     """Whether samples by the default sampler are as wide as latents and no noise."""
     settings = resolve(Sample, [{}], source="The defaults of ldmctl sample")
-    classes = trained_classes(lineage.header["label_counts"]) if lineage.network.conditioner is not None else []
+    classes = learned_classes(lineage.header)
     steps = min(settings.steps, getattr(lineage.schedule, "timesteps", settings.steps))
     with even_threads():
         latent = sample_latents(

@@ -19,7 +19,7 @@ from ldmctl.config.schemas.shared import Coding
 from ldmctl.console import Console
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
-from ldmctl.diffusion.preview import check_preview, learns_without_labels, save_preview
+from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without_labels, save_preview
 from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
@@ -86,7 +86,8 @@ def fit_diffusion(
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
-        header = header_of(config, described, manifest, unconditional=learns_without_labels(config, train))
+        learns = {"conditional": learns_with_labels(config, train), "unconditional": learns_without_labels(config, train)}
+        header = header_of(config, described, manifest, learns)
         source = (
             Resident(train, engine) if Resident.fits(train, engine) else train
         )  # before a micro-batch is found for the room that is left
@@ -131,7 +132,7 @@ def fit_diffusion(
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 
-def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifest, *, unconditional: bool) -> dict[str, Any]:
+def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifest, learns: dict[str, bool]) -> dict[str, Any]:
     """What a model's file says of itself, so that it can be rebuilt and sampled from alone."""
     return {
         "kind": "diffusion",
@@ -142,7 +143,7 @@ def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifes
         "statistics": manifest.statistics.model_dump(),
         "classes": manifest.classes,
         "label_counts": manifest.label_counts,
-        "unconditional": unconditional,
+        **learns,
         "image": manifest.image,
         "autoencoder": manifest.autoencoder,
     }

@@ -1,96 +1,91 @@
-"""From noise to pictures: one PNG per seed, the same bytes whatever else is made with it."""
+"""From noise to pictures: one PNG per seed, the same bytes whatever else is made with it.
+
+Several ranks share the seeds, a batch each in turn; the first one writes the grid.
+"""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ldmctl import registry
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
-from ldmctl.diffusion.labels import choose_labels
-from ldmctl.diffusion.network import build_schedule, load_network
-from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
-from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.latents.codec import load_codec
-from ldmctl.pictures.images import read, to_uint8
-from ldmctl.pictures.png import grid, read_png_text, write_png
+from ldmctl.diffusion.labels import choose_labels, unused_labels
+from ldmctl.diffusion.model import open_model
+from ldmctl.errors import MismatchError, Stopped
+from ldmctl.pictures.album import KEY, Found, look, remove
+from ldmctl.pictures.images import read
+from ldmctl.pictures.png import grid, write_png
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
 
 GRID = 256  # pictures that grid.png shows at most
 
 
 def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool = False) -> dict[str, Any]:
-    """Make `count` pictures in the folder `out`, and grid.png beside them; those that are there already are kept."""
+    """Make `count` pictures in the folder `out`, and grid.png beside them; those that are there already are kept.
+
+    A file there that ldmctl did not make is a MismatchError, pictures that are not finite a DivergedError. So are pictures of another
+    model or other settings, unless `overwrite`, which deletes them.
+    """
     # Build the parts.
     engine = engines.start(config.machine)
-    source = model_file(config.run, verb="fit-diffusion")
-    network, header, fingerprint = load_network(source, engine)
-    codec, decodes = load_codec(source, header, engine, tile=config.machine.tile, ae=config.ae)
-    schedule, sampler = build_schedule(header), registry.build("sampler", config.sampler)
+    model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
     seeds = list(range(config.seed, config.seed + config.count))
-    labels = choose_labels(config, header, seeds)
-    folder = Path(out).expanduser()
-    make_folder(folder)
+    labels = choose_labels(config, model.header, seeds)
+    if engine.leads and (ignored := unused_labels(config, model.header)):
+        console.warn(ignored)
 
     # Find what is still to be made.
-    classes = header["classes"]
-    settings = {
-        "model": fingerprint,
-        "autoencoder": decodes,
-        "precision": str(engine.dtype).removeprefix("torch."),
-        **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
-    }
-    side = int(header["image"]["size"])
-    if config.machine.tile is not None and side > config.machine.tile:
-        settings["tile"] = config.machine.tile
-    texts = {seed: describe(seed, label, classes, settings) for seed, label in zip(seeds, labels, strict=True)}
-    files = {seed: folder / f"{seed:06d}.png" for seed in seeds}
-    missing = [seed for seed in seeds if overwrite or read_png_text(files[seed]).get("ldmctl") != texts[seed]]
-    foreign = [files[seed] for seed in missing if files[seed].exists() and is_foreign(files[seed])]
-    if foreign and not overwrite:
-        raise MismatchError(
-            f"{foreign[0]} is there already and is none of ldmctl's samples. Name another --out, or replace it: --overwrite."
-        )
-
-    # Make it, a batch at a time.
+    folder = Path(out).expanduser()
+    fresh = not folder.exists()
+    make_folder(folder)
+    settings = model.settings(config)
+    names = [model.name_of(label) for label in labels]
+    texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
+    found = engines.on_all(engine, lambda: look_around(folder, texts, overwrite=overwrite))
+    if isinstance(found, MismatchError):
+        raise found
+    missing, others = found
     label_of = dict(zip(seeds, labels, strict=True))
-    rows = rows_of(config.batch)
-    with even_threads(), Signals(console.say) as signals, console.bar("sampling", len(seeds), done=len(seeds) - len(missing)) as bar:
-        for first in range(0, len(missing), config.batch):
-            chunk = missing[first : first + config.batch]
-            latent = sample_latents(
-                network,
-                schedule,
-                sampler,
-                engine,
-                prediction=header["prediction"],
-                shape=tuple(header["latent"]),
-                seeds=chunk,
-                labels=[label_of[seed] for seed in chunk],
-                guidance=config.guidance,
-                steps=config.steps,
-                batch=rows,
-                spacing=config.spacing,
-            )
-            padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
-            for seed, picture in zip(chunk, to_uint8(codec.decode(padded, (side, side))), strict=False):
-                write_png(files[seed], picture.cpu(), {"ldmctl": texts[seed]})
-            bar.advance(len(seeds) - len(missing) + first + len(chunk), amount=first + len(chunk))
-            if signals.asked and first + len(chunk) < len(missing):
-                raise Stopped(
-                    f"Stopped after {first + len(chunk)} of {len(missing)} pictures, which are in {folder}. Run the same command to continue."
-                )
+    if others:
+        console.say(f"--overwrite deletes {len(others)} pictures of another model, other settings or other labels in {folder}.")
+
+    # Make it, a batch at a time on each rank.
+    chunks = [missing[first : first + config.batch] for first in range(0, len(missing), config.batch)]
+    there, done = len(seeds) - len(missing), 0
+    with Signals(console.say) as signals, console.bar("sampling", len(seeds), done=there) as bar:
+        for first in range(0, len(chunks), engine.world):
+            together = chunks[first : first + engine.world]
+            mine = together[engine.rank] if engine.rank < len(together) else []
+            pictures, bad = model.make(config, mine, [label_of[seed] for seed in mine])
+            if bad := engine.joined(bad):
+                if fresh and not first and engine.leads:
+                    with suppress(OSError):
+                        folder.rmdir()
+                model.refuse(bad, config)
+            if others and not first:
+                if engine.leads:
+                    remove(folder, others)
+                engine.barrier()
+            for seed, picture in zip(mine, pictures, strict=True):
+                write_png(folder / f"{seed:06d}.png", picture, {KEY: texts[seed]})
+            done += sum(map(len, together))
+            bar.advance(there + done, amount=done)
+            if engine.any(signals.asked) and done < len(missing):
+                again = "Run the same command to continue." if not overwrite else "Run the same command without --overwrite to continue."
+                raise Stopped(f"Stopped after {done} of {len(missing)} pictures, which are in {folder}. {again}")
 
     # Say where.
-    shown = torch.stack([read(files[seed], channels=int(header["image"]["channels"])) for seed in seeds[:GRID]])
-    write_png(folder / "grid.png", grid(shown))
+    engine.barrier()
+    if engine.leads:
+        shown = torch.stack([read(folder / f"{seed:06d}.png", channels=int(model.header["image"]["channels"])) for seed in seeds[:GRID]])
+        write_png(folder / "grid.png", grid(shown), {KEY: describe({"grid": seeds[:GRID], **settings})})
+    engine.barrier()
     console.say(f"{len(seeds)} pictures are in {folder} ({len(missing)} made now), all together in {folder / 'grid.png'}.")
-    names = [classes[label] if label >= 0 else None for label in labels]
     return {
         "samples": str(folder),
         "grid": str(folder / "grid.png"),
@@ -101,15 +96,14 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     }
 
 
-def is_foreign(file: Path) -> bool:
-    """Whether this is a whole picture that `sample` did not make."""
+def look_around(folder: Path, texts: dict[int, str], *, overwrite: bool) -> Found | MismatchError:
+    """What `look` finds, or what it raises, so that each rank can end with it."""
     try:
-        read(file)
-    except DataError:  # cut off in the middle: nothing to lose
-        return False
-    return "ldmctl" not in read_png_text(file)
+        return look(folder, texts, overwrite=overwrite)
+    except MismatchError as error:
+        return error
 
 
-def describe(seed: int, label: int, classes: list[str], settings: dict[str, Any]) -> str:
+def describe(facts: dict[str, Any]) -> str:
     """What a picture's PNG text says of how it was made, one JSON object."""
-    return json.dumps({"seed": seed, "label": classes[label] if label >= 0 else None, **settings}, sort_keys=True)
+    return json.dumps(facts, sort_keys=True)

@@ -414,7 +414,8 @@ def test_pictures_of_others_are_not_replaced_by_samples(there, tell):
     pictures("own", "000001.png")
     told = tell(*SAMPLE, "--out", "own")
     assert told.code == 6 and "own/000001.png is there already" in told.err
-    assert tell(*SAMPLE, "--out", "own", "--overwrite").code == 0
+    before = Path("own/000001.png").read_bytes()
+    assert tell(*SAMPLE, "--out", "own", "--overwrite").code == 6 and Path("own/000001.png").read_bytes() == before
 
 
 def test_a_prolonged_run_keeps_the_step_at_which_its_discriminator_began(tell):

@@ -9,7 +9,7 @@ import torch
 from ldmctl.diffusion.labels import class_index, labels_as_in_data
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.errors import ConfigError, DivergedError, MismatchError
 from ldmctl.latents import recipe
 from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
@@ -124,26 +124,154 @@ def test_what_is_there_is_not_made_again(ldm, sample, tmp_path):
     assert answer["made"] == 4 and {seed: again[seed] for seed in first} == first
 
 
-@pytest.mark.parametrize("change", ["steps=4", "guidance=3", "sampler=ddpm", "label=1", "spacing=leading", "batch=2"])
-def test_a_changed_setting_makes_the_pictures_anew(ldm, sample, tmp_path, change):
-    sample(ldm, "label=0")
-    answer, _ = sample(ldm, "label=0", change)
-    assert answer["made"] == 4
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("steps=4", "with steps=3 instead of 4"),
+        ("guidance=3", r"with guidance=1\.0 instead of 3\.0"),
+        ("sampler=ddpm", 'sampler.type="ddim" instead of "ddpm"'),
+        ("label=1", "of another label"),
+        ("spacing=leading", 'spacing="trailing" instead of "leading"'),
+        ("batch=2", "batch=4 instead of 2"),
+    ],
+)
+def test_pictures_with_other_settings_are_replaced_only_when_asked_and_are_told_apart(ldm, sample, tmp_path, change, said):
+    _, first = sample(ldm, "label=0")
+    with pytest.raises(MismatchError, match=f"holds 4 pictures that do not belong to these: 4 .*{said}") as caught:
+        sample(ldm, "label=0", change)
+    assert caught.value.exit_code == 6 and "--overwrite, which deletes them" in str(caught.value)
+    assert sample(ldm, "label=0")[0]["made"] == 0, "nothing was touched"
+    assert sample(ldm, "label=0", change, overwrite=True)[0]["made"] == 4
     assert sample(ldm, "label=0", change)[0]["made"] == 0
-    assert sample(ldm, "label=0")[0]["made"] == 4
+    assert sample(ldm, "label=0", overwrite=True)[1] == first
 
 
-def test_another_state_of_the_model_makes_the_pictures_anew(ldm, deaf, sample):
-    sample(ldm)
-    assert sample(deaf)[0]["made"] == 4
+def test_pictures_of_two_models_never_lie_in_one_folder(ldm, deaf, sample, tmp_path):
+    sample(ldm, "count=6")
+    with pytest.raises(MismatchError, match="6 pictures that do not belong to these: 6 by another model, or another state of it"):
+        sample(deaf, "count=2", "seed=10")
+    (tmp_path / "samples" / "000099.png").write_bytes((tmp_path / "samples" / "000000.png").read_bytes())
+    (tmp_path / "samples" / "holiday.png").write_bytes(b"mine")
+    answer, made = sample(deaf, "count=2", "seed=4", overwrite=True)
+    assert answer["made"] == 2 and sorted(made) == [4, 5], "those of the other model are gone, what nobody made is kept"
+    assert (tmp_path / "samples" / "holiday.png").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n", b"not a picture"])
-def test_a_damaged_or_foreign_picture_is_made_anew(ldm, sample, tmp_path, damage):
+def test_the_same_command_with_other_seeds_or_labels_of_its_own_adds_to_a_folder(ldm, sample, tmp_path):
+    sample(ldm, "label=0", "count=3")
+    answer, made = sample(ldm, "label=1", "seed=3", "count=3")
+    assert answer["made"] == 3 and sorted(made) == list(range(6))
+    whole = sample(ldm, "label=0", "count=3", "seed=6", overwrite=True)[1]
+    assert sorted(whole) == list(range(9)), "--overwrite keeps what belongs"
+
+
+def test_a_picture_that_was_cut_off_is_made_anew(ldm, sample, tmp_path):
     _, first = sample(ldm)
-    (tmp_path / "samples" / "000002.png").write_bytes(damage)
-    answer, again = sample(ldm)
-    assert answer["made"] == 1 and again == first
+    file = tmp_path / "samples" / "000002.png"
+    for damage in (b"", bytes(4096), b"\x89PNG\r\n\x1a\n", first[2][:-40], first[2][:-400]):
+        file.write_bytes(damage)
+        answer, again = sample(ldm)
+        assert answer["made"] == 1 and again == first
+
+
+def png(size=(20, 20)):
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.effect_noise(size, 50).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["000002.png", "grid.png"])
+@pytest.mark.parametrize("kind", ["picture", "large text", "not a picture", "cut off", "folder", "link", "dead link"])
+def test_what_ldmctl_did_not_make_is_never_replaced(deaf, sample, tmp_path, name, kind):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    file, mine = folder / name, tmp_path / "mine.png"
+    mine.write_bytes(png())
+    if kind == "folder":
+        file.mkdir()
+    elif "link" in kind:
+        file.symlink_to(mine if kind == "link" else tmp_path / "away.png")
+    elif kind == "large text":
+        from PIL import Image, PngImagePlugin
+
+        text = PngImagePlugin.PngInfo()
+        text.add_text("note", "x" * 3_000_000)  # more than Pillow reads
+        Image.effect_noise((20, 20), 50).save(file, "PNG", pnginfo=text)
+    else:
+        file.write_bytes({"picture": png(), "not a picture": b"GIF89a and so on", "cut off": png()[:-30]}[kind])
+    before = None if kind in ("folder", "dead link") else file.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(
+            MismatchError, match=f"{name} is there already and is none of ldmctl's samples, so it is not replaced"
+        ) as caught:
+            sample(deaf, overwrite=overwrite)
+        assert caught.value.exit_code == 6
+        assert [each.name for each in folder.iterdir()] == [name], "nothing was written beside it"
+    assert before is None or (file.read_bytes() == before and mine.read_bytes())
+
+
+def test_a_grid_of_an_earlier_version_is_known_by_its_first_picture(deaf, sample, tmp_path):
+    from PIL import Image
+
+    sample(deaf)
+    file = tmp_path / "samples" / "grid.png"
+    assert "ldmctl" in read_png_text(file)
+    Image.open(file).save(file, pnginfo=None)
+    with Image.open(file) as image:
+        image.load()
+        plain = image.copy()
+    plain.info.clear()
+    plain.save(file)
+    assert not read_png_text(file)
+    assert sample(deaf, "count=6")[0]["made"] == 2 and "ldmctl" in read_png_text(file)
+
+
+# -- not finite ------------------------------------------------------------------------------
+
+
+def with_weights(run, folder, name, value, file="model.safetensors"):
+    """A copy of a run with one value in all weights whose name begins so."""
+    copy = shutil.copytree(run, folder)
+    tensors, header = weights.load(copy / file)
+    header.pop("format")
+    changed = [key for key in tensors if key.startswith(name) and tensors[key].is_floating_point()]
+    assert changed
+    for key in changed:
+        tensors[key] = torch.full_like(tensors[key], value)
+    weights.save(copy / file, tensors, header)
+    return copy
+
+
+def test_pictures_that_are_not_finite_end_with_5_and_leave_nothing(deaf, sample, tmp_path):
+    broken = with_weights(deaf, tmp_path / "broken", "denoiser.", float("nan"))
+    with pytest.raises(DivergedError, match=r"Seeds 0, 1, 2, 3 give pictures that are not finite.*Weights of the model are") as caught:
+        sample(broken)
+    assert caught.value.exit_code == 5 and "loop.lr" in str(caught.value) and "@best" in str(caught.value)
+    assert not (tmp_path / "samples").exists()
+
+
+def test_a_batch_that_is_not_finite_leaves_the_batches_before_it_and_names_its_seeds(deaf, sample, tmp_path, monkeypatch):
+    from ldmctl.diffusion import model
+
+    real = model.sample_latents
+
+    def with_a_hole(*given, seeds, **keys):
+        latent = real(*given, seeds=seeds, **keys)
+        for row, seed in enumerate(seeds):
+            if seed == 5:
+                latent[row, 0, 0, 0] = float("inf")
+        return latent
+
+    monkeypatch.setattr(model, "sample_latents", with_a_hole)
+    with pytest.raises(
+        DivergedError, match=r"Seed 5 gives a picture that is not finite.*are finite\. Try more --steps or another --sampler"
+    ):
+        sample(deaf, "count=8")
+    assert sorted(file.name for file in (tmp_path / "samples").iterdir()) == [f"00000{seed}.png" for seed in range(4)]
 
 
 def test_what_an_interruption_left_is_in_nobodys_way(ldm, sample, tmp_path):
@@ -211,9 +339,59 @@ def test_an_unknown_label_is_named_with_the_nearest_right_one(ldm, sample, tmp_p
     assert not (tmp_path / "samples").exists()
 
 
-def test_a_class_that_is_called_like_a_number_is_meant_by_its_name():
-    assert class_index("3", ["9", "3", "1", "0"]) == 1
-    assert class_index("2", ["9", "3", "1", "0"]) == 2 and class_index("none", ["9"]) == -1
+def test_where_classes_are_called_by_numbers_a_number_is_a_name_and_never_an_index():
+    assert class_index("3", ["9", "3", "1", "0"]) == 1 and class_index("none", ["9"]) == -1
+    for names in (["1", "2", "3", "4"], ["cat", "7"], ["-1", "1"], ["0.5", "1.5"]):
+        with pytest.raises(ConfigError, match=r"There is no label '0'\..* Numbers are names of classes here; index:0 to index:"):
+            class_index("0", names)
+        assert class_index("index:0", names) == 0
+    assert [class_index(label, ["1", "2", "3", "4"]) for label in ("1", "class:4", "index:3")] == [0, 3, 3]
+    assert class_index("0", ["nan", "inf", "cat"]) == 0, "not every word that Python reads as a number is one"
+    with pytest.raises(ConfigError, match=r"There is no label '7'\. Did you mean '007'\?"):
+        class_index("7", ["007", "008"])
+
+
+@pytest.mark.parametrize(
+    "label", ["index:4", "index:-1", "index:", "index:²", "index:1.0", "class:", "class:cat ", "4", "-1", "", " ", "CLASS:cat"]
+)
+def test_a_label_that_names_nothing_is_refused(label):
+    with pytest.raises(
+        ConfigError, match=r"There is no label .*Labels: cat, dog, Elk, café; or a number from 0 to 3, or none for no class\."
+    ):
+        class_index(label, ["cat", "dog", "Elk", "café"])
+
+
+def test_a_class_called_none_can_be_asked_for_and_so_can_no_class():
+    names = ["cat", "none"]
+    assert (class_index("class:none", names), class_index("index:none", names), class_index("index:1", names)) == (1, -1, 1)
+    with pytest.raises(ConfigError, match=r"could mean the class of that name or no class\. Write class:none for the first, index:none"):
+        class_index("none", names)
+    assert class_index("class:cat", ["class:cat"]) == 0 and class_index("class:class:cat", ["class:cat"]) == 0
+    assert class_index("index:7", ["index:7"]) == 0
+
+
+def test_labels_that_differ_by_case_or_a_few_letters_are_suggested():
+    for wrong, right in {"Cat": "cat", "CAT": "cat", "elk": "Elk", "dgo": "dog", "CAFE": "café", " cat": "cat"}.items():
+        with pytest.raises(ConfigError, match=rf"There is no label '{wrong}'\. Did you mean '{right}'\?"):
+            class_index(wrong, ["cat", "dog", "Elk", "café"])
+    assert class_index("cafe\u0301", ["cat", "café"]) == 1, "the same name in other bytes"
+    with pytest.raises(ConfigError, match=r"Name several one by one: --label cat --label 'red dog'\."):
+        class_index("cat,red dog", ["cat", "red dog"])
+
+
+def test_a_config_says_true_and_null_as_yaml_does(tiny):
+    assert tiny("sample", "label=[true, null, 3, cat]").label == ["true", "none", "3", "cat"]
+
+
+def test_guidance_0_records_no_label_since_it_uses_none(ldm, sample, tmp_path, tiny, capsys):
+    from ldmctl.console import Console
+
+    answer, _ = sample(ldm, "guidance=0", "label=red circle")
+    assert answer["labels"] == [None] * 4 and settings_of(tmp_path / "samples", 0)["label"] is None
+    assert sample(ldm, "guidance=0")[0]["made"] == 0, "nor are labels drawn"
+    words = [f"run={ldm}", "steps=3", "batch=4", "count=4", "machine.device=cpu", "machine.precision=fp32"]
+    stage(tiny("sample", *words, "guidance=0", "label=red circle"), tmp_path / "samples", console=Console(quiet=True))
+    assert "guidance=0 ignores labels: label=red circle is not used" in capsys.readouterr().err
 
 
 def test_labels_as_in_the_data_depend_on_the_seed_alone(ldm, sample):
@@ -252,6 +430,33 @@ def test_a_model_that_never_learned_without_labels_refuses_guidance_and_none(tmp
     with pytest.raises(ConfigError, match="label=none needs a model that also learned without labels"):
         sample(always, "label=none")
     assert len(sample(always)[1]) == 4
+
+
+def test_a_model_that_never_learned_with_labels_refuses_them_and_guidance(tmp_path, fit_diffusion, vae_cache, sample):
+    never = fit_diffusion(tmp_path / "ldm", vae_cache, *RECIPE, "drop=1", "loop.steps=1")
+    assert weights.read_header(never / "model.safetensors")["conditional"] is False
+    for words, said in {("label=red circle",): "label=red circle", ("guidance=3",): "guidance=3", ("label=[none,1]",): "label=1"}.items():
+        with pytest.raises(ConfigError, match=f"{said} needs a model that learned with labels; this one never saw any"):
+            sample(never, *words)
+    assert not (tmp_path / "samples").exists()
+    drawn, _ = sample(never)
+    assert drawn["labels"] == [None] * 4, "labels are not drawn either"
+    assert sample(never, "label=none")[0]["made"] == 0
+    assert sample(never, "guidance=0", out="zero")[0]["labels"] == [None] * 4
+    with pytest.raises(ConfigError, match=r"preview\.guidance=2 needs a network that learns with labels, .* drop=1 leaves every label out"):
+        fit_diffusion(tmp_path / "preview", vae_cache, *RECIPE, "drop=1", "preview.guidance=2", "loop.steps=1")
+    from ldmctl.evaluation.checkup import checkup
+
+    assert "labels" not in [link["name"] for link in checkup(str(never), out=tmp_path / "checkup", device="cpu")["links"]]
+
+
+def test_previews_of_a_network_that_never_learns_with_labels_have_none(tmp_path, fit_diffusion, vae_cache, monkeypatch):
+    from ldmctl.diffusion import preview
+
+    asked, real = [], preview.sample_latents
+    monkeypatch.setattr(preview, "sample_latents", lambda *given, **keys: asked.append(keys["labels"]) or real(*given, **keys))
+    fit_diffusion(tmp_path / "ldm", vae_cache, "drop=1", "loop.steps=1")
+    assert asked and set(asked[-1]) == {-1}
 
 
 def test_dropped_items_are_shown_the_null_condition(vae_cache):
@@ -312,14 +517,14 @@ def test_a_denoiser_is_sampled_through_another_decoder_if_the_encoder_is_its_own
     sharper = fit_ae(tmp_path / "sharper", f"init={vae_run}", "train=decoder", "loop.steps=3", "loop.lr=1e-2", "loop.ema=0.1")
     another = fit_ae(tmp_path / "another", "loop.steps=1", "loop.seed=5")
 
-    def made(*words):
+    def made(*words, overwrite=True):
         config = tiny("sample", f"run={run}", "count=2", "steps=2", "machine.device=cpu", *words)
-        count = stage(config, tmp_path / "samples", console=quiet)["made"]
+        count = stage(config, tmp_path / "samples", console=quiet, overwrite=overwrite)["made"]
         return count, [(tmp_path / "samples" / f"00000{seed}.png").read_bytes() for seed in range(2)]
 
     own, through = made(), made(f"ae={sharper}")
     assert own[0] == through[0] == 2 and own[1] != through[1]
-    assert made(f"ae={sharper}") == (0, through[1]), "what is there already was made by the same decoder"
+    assert made(f"ae={sharper}", overwrite=False) == (0, through[1]), "what is there already was made by the same decoder"
     assert made(f"ae={vae_run}") == (2, own[1]), "the run that the latents are of has the decoder that goes with them"
     with pytest.raises(MismatchError, match="whose encoder is another") as caught:
         made(f"ae={another}")

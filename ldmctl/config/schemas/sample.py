@@ -4,8 +4,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from ldmctl.config.base import Config, PluginConfig, Slot
+from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Coding
+
+
+class Decoding(Coding):
+    """Where pictures are made."""
+
+    devices: PositiveInt = Field(
+        1, description="processes on this machine, one device each, which share the pictures", json_schema_extra=Free
+    )
 
 
 class Sample(Config):
@@ -22,14 +30,17 @@ class Sample(Config):
     steps: PositiveInt = Field(50, description="network evaluations per picture")
     spacing: Literal["trailing", "leading", "linspace"] = Field("trailing", description="which of the schedule's times are visited")
     label: list[str] | None = Field(
-        None, description="class names or numbers, taken in turn; `none` is unconditional; null: drawn as in the data"
+        None,
+        description="classes, taken in turn: a name, class:NAME, index:N counted from 0 (plain N where no class has a number for its name), "
+        "or `none` for no class; null: drawn as in the data",
     )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
-    machine: Coding = Coding()
+    machine: Decoding = Decoding()
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)
     @classmethod
     def _one_or_many(cls, label: Any) -> Any:
         labels = label if isinstance(label, list) else [label]
-        return None if label is None else [str(each) for each in labels]
+        words = {None: "none", True: "true", False: "false"}  # as YAML writes them
+        return None if label is None else [words[each] if each is None or isinstance(each, bool) else str(each) for each in labels]
