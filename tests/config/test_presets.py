@@ -36,7 +36,7 @@ def latents(**changes):
         "label_counts": [1, 1],
         "data": "shapes",
         "image": {},
-        "autoencoder": {"type": "vae"},
+        "autoencoder": {"type": "vae", "fingerprint": ""},
         "fingerprint": "",
         "splits": {},
     }

@@ -48,7 +48,7 @@ def write_cache(folder, count, *, shard, flipped=False, **checksums):
         label_counts=torch.bincount(torch.arange(count) % 3, minlength=3).tolist(),
         data=None,
         image={},
-        autoencoder={},
+        autoencoder={"type": "vae", "fingerprint": ""},
         fingerprint="",
         splits={"train": shards},
     )
