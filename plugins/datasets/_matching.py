@@ -46,8 +46,9 @@ def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, t
         out.rows += len(table.rows)
         meant: list[tuple[Row, str]] = []
         open_rows: list[Row] = []
+        start = f"{table.folder}/" if table.folder else ""
         for row in table.rows:
-            path = str(PurePosixPath(table.folder, row.name))
+            path = start + row.name
             if path in every:
                 meant.append((row, path))
             else:

@@ -64,9 +64,10 @@ def read(root: Path, path: str) -> Table:
     """The rows of a table below the root that say something of a picture; what cannot be read is a DataError."""
     file = root / path
     columns: dict[str, None] = {}
+    names: dict[Any, str] = {}  # of columns, as they are written
     rows = []
     for line, raw in _raw(file):
-        row = {column(key): value for key, value in raw.items()}
+        row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         name = _name(row, where, file)
@@ -82,7 +83,7 @@ def _name(row: Mapping[str, Any], where: str, file: Path) -> str:
         raise DataError(f"{where}: `file_name` is missing; found {listed(map(str, row), most=8) or 'nothing'}.")
     if name.startswith(("/", "~")) or ":" in name.split("/")[0] or ".." in name.split("/"):
         raise DataError(f"{where}: {name!r} must be a path inside {shown(str(file.parent))}.")
-    return str(PurePosixPath(name))
+    return str(PurePosixPath(name)) if "//" in name or "./" in name or name.endswith("/") else name
 
 
 def _raw(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:

@@ -37,7 +37,7 @@ def label_of(value: Any, where: str) -> str | None:
 
 def captions_of(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Every caption of a row by its columns, each once; the first is the one that is used."""
-    return distinct(text for name in CAPTIONS for text in _captions(row.get(name), f"{where}: `{name}`"))
+    return distinct(text for name in CAPTIONS if name in row for text in _captions(row[name], f"{where}: `{name}`"))
 
 
 def distinct(texts: Iterable[str]) -> tuple[str, ...]:

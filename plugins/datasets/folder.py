@@ -158,7 +158,7 @@ class Folder:
             self.warnings.append(f"{what} {how}, the first {shown(first[why])}.")
         if several:
             self.remarks.append(
-                f"{counted(len(several), 'picture')} of {split} have several captions: the cache keeps all, the first is `text`."
+                f"{counted(len(several), 'picture')} of {split} {'has' if len(several) == 1 else 'have'} several captions: the cache keeps all, the first is `text`."
             )
         return len(captioned)
 
