@@ -10,12 +10,11 @@ from ldmctl.errors import MismatchError
 
 def spelled_out(image: Raw) -> Raw:
     """An `image` section as a run wrote it, with what that run did wherever a key came later and its default does otherwise."""
-    later = {name: value_before(field) for name, field in Image.model_fields.items() if value_before(field) != field.default}
-    return {**later, **image}
+    return {**_did(), **image}
 
 
 def layer_of(out: str | Path | None, *, overwrite: bool) -> Raw:
-    """The layer, under all others, of the run that is in this folder and goes on: only keys that are younger; {} for a new one."""
+    """The layer, under all others, of a run that is in this folder and goes on as runs did before a key; {} for any other."""
     folder = None if out is None or overwrite else Path(out).expanduser()
     if folder is None or not (folder / "config.yaml").exists():
         return {}
@@ -23,7 +22,10 @@ def layer_of(out: str | Path | None, *, overwrite: bool) -> Raw:
         image = read_config(folder).get("image")
     except MismatchError:  # said when the run is opened
         return {}
-    if not isinstance(image, dict):
-        return {}
-    younger = {key: value for key, value in spelled_out(image).items() if key not in image}
-    return {"image": younger} if younger else {}
+    same = {key: value for key, value in _did().items() if isinstance(image, dict) and image.get(key, value) == value}
+    return {"image": same} if same else {}
+
+
+def _did() -> Raw:
+    """What runs did before a key, of each key whose default is something else."""
+    return {name: value_before(field) for name, field in Image.model_fields.items() if value_before(field) != field.default}

@@ -79,7 +79,7 @@ def compose(
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     settings = resolve(schema, layers, source=named)
     if younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
-        source = f"{source}; {out} was made before colour profiles were read and goes on without (image.profile=keep)".removeprefix("; ")
+        source = f"{source}; {out} goes on as it began, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
     if origin:
         source = f"{source}; autoencoder of {settings.init}"  # type: ignore[attr-defined]
     elif getattr(settings, "train", None) == "decoder":

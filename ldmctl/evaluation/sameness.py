@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ldmctl.console import Console
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import to_float
 
@@ -65,9 +64,3 @@ def look_at(pictures: Pictures, found: Sameness, *, count: int = LOOKED_AT) -> S
         if not found.suspected:
             break
     return found
-
-
-def warn_if_alike(train: Pictures, console: Console) -> None:
-    """Say before the first step that training on these pictures is of no use."""
-    if sentence := look_at(train, Sameness()).sentence:
-        console.warn(sentence)

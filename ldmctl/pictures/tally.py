@@ -1,63 +1,76 @@
 """What was noticed of a data set while its pictures were prepared, for one sentence each at the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ldmctl.pictures.images import Facts
+
+SEEN, ENLARGED, UNUSED = 1, 2, 4  # one bit each in the mark of a picture
 
 
 class Noticed(NamedTuple):
     """What can be sent from one process to another and put together."""
 
-    seen: int
-    enlarged: int
+    marks: bytes  # one of each picture
     least: tuple[int, int] | None  # width and height of the smallest that was enlarged
-    unused: int  # profiles that could not be applied
-    why: str  # the first reason
+    why: str  # why the first profile could not be applied
+
+    def having(self, bit: int) -> int:
+        """How many pictures have this bit."""
+        return int(np.count_nonzero(np.frombuffer(self.marks, np.uint8) & bit))
 
 
 class Tally:
     """Each picture counts once, however often it is seen."""
 
     def __init__(self, count: int, size: int):
-        self.size = size
-        self._marks = bytearray(count)
-        self.noticed = Noticed(0, 0, None, 0, "")
+        self.size, self.seen = size, 0
+        self._marks, self._why = bytearray(count), ""
+        self._least: tuple[int, int] | None = None
 
     def add(self, index: int, facts: Facts) -> None:
         """Take note of one picture."""
         if self._marks[index]:
             return
-        seen, enlarged, least, unused, why = self.noticed
-        small, unfit = min(facts.size) < self.size, bool(facts.profile)
-        self._marks[index] = 1
-        if small and (least is None or min(facts.size) < min(least)):
-            least = facts.size
-        self.noticed = Noticed(seen + 1, enlarged + small, least, unused + unfit, why or facts.profile)
+        small, unused = min(facts.size) < self.size, bool(facts.profile)
+        self._marks[index] = SEEN | ENLARGED * small | UNUSED * unused
+        self.seen += 1
+        if small and (self._least is None or min(facts.size) < min(self._least)):
+            self._least = facts.size
+        self._why = self._why or facts.profile
+
+    @property
+    def noticed(self) -> Noticed:
+        """All of it so far."""
+        return Noticed(bytes(self._marks), self._least, self._why)
 
 
-def together(parts: Iterable[Noticed]) -> Noticed:
-    """The same of several ranks that have seen different pictures."""
-    rows = list(parts)
-    least = min((row.least for row in rows if row.least is not None), key=min, default=None)
-    why = next((row.why for row in rows if row.why), "")
-    return Noticed(sum(row.seen for row in rows), sum(row.enlarged for row in rows), least, sum(row.unused for row in rows), why)
+def together(parts: Sequence[Noticed]) -> Noticed:
+    """The same of one split as several ranks saw it."""
+    marks = np.bitwise_or.reduce([np.frombuffer(part.marks, np.uint8) for part in parts])
+    return Noticed(marks.tobytes(), _least(parts), next((part.why for part in parts if part.why), ""))
 
 
-def remarks(splits: Mapping[str, Noticed], size: int) -> list[str]:
-    """The sentences: how many pictures were enlarged, and how many profiles could not be applied."""
-    all_of_them, out = together(splits.values()), []
-    seen = f"{all_of_them.seen:,} picture{'s' * (all_of_them.seen != 1)}"
-    if all_of_them.enlarged:
-        least = "x".join(map(str, all_of_them.least or ()))
-        verb = "is smaller than {0} pixels and was" if all_of_them.enlarged == 1 else "are smaller than {0} pixels and were"
+def remarks(splits: Sequence[Noticed], size: int) -> list[str]:
+    """The sentences on a set of several splits: how many pictures were enlarged, and how many profiles could not be applied."""
+    seen, enlarged, unused = (sum(split.having(bit) for split in splits) for bit in (SEEN, ENLARGED, UNUSED))
+    of = f"{seen:,} picture{'s' * (seen != 1)}{' seen' * (seen < sum(len(split.marks) for split in splits))}"
+    out = []
+    if enlarged:
+        least = "x".join(map(str, _least(splits) or ()))
+        verb = "is smaller than {0} pixels and was" if enlarged == 1 else "are smaller than {0} pixels and were"
         out.append(
-            f"{all_of_them.enlarged:,} of {seen} {verb.format(size)} enlarged; the smallest is {least}. "
+            f"{enlarged:,} of {of} {verb.format(size)} enlarged; the smallest is {least}. "
             "To leave small ones out, set image.smallest; to train on fewer pixels, image.size."
         )
-    if all_of_them.unused:
-        verb = "has a colour profile" if all_of_them.unused == 1 else "have colour profiles"
-        out.append(
-            f"{all_of_them.unused:,} of {seen} {verb} that could not be applied ({all_of_them.why}): the colours were taken as sRGB."
-        )
+    if unused:
+        verb = "has a colour profile" if unused == 1 else "have colour profiles"
+        why = next(split.why for split in splits if split.why)
+        out.append(f"{unused:,} of {of} {verb} that could not be applied ({why}): the colours were taken as sRGB.")
     return out
+
+
+def _least(parts: Sequence[Noticed]) -> tuple[int, int] | None:
+    return min((part.least for part in parts if part.least is not None), key=min, default=None)

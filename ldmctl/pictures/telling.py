@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ldmctl.console import Console
 from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.tally import remarks, together
+from ldmctl.pictures.tally import Noticed, remarks, together
 from ldmctl.training.engine import Engine, from_all
 
 
@@ -27,18 +27,18 @@ class Telling:
         self.told = False
 
     def when_all_are_seen(self) -> None:
-        """Say it if one process has seen all; several tell at the end what each has seen."""
+        """Say it if one process has seen all; of several each sees its share, and they tell at the end."""
         train = self.splits["train"]
-        if not self.told and self.engine.world == 1 and train.tally.noticed.seen + len(train.bad) >= len(train):
-            self._say({split: pictures.tally.noticed for split, pictures in self.splits.items()})
+        if not self.told and self.engine.world == 1 and train.tally.seen + len(train.bad) >= len(train):
+            self._say([pictures.tally.noticed for pictures in self.splits.values()])
 
     def at_the_end(self) -> None:
         """Say it if it was not said; every rank has to come here."""
         if not self.told:
-            parts = from_all(self.engine, {split: pictures.tally.noticed for split, pictures in self.splits.items()})
-            self._say({split: together(part[split] for part in parts) for split in self.splits})
+            ranks = from_all(self.engine, [pictures.tally.noticed for pictures in self.splits.values()])
+            self._say([together(split) for split in zip(*ranks, strict=True)])
 
-    def _say(self, found: Mapping[str, object]) -> None:
+    def _say(self, splits: list[Noticed]) -> None:
         self.told = True
-        for sentence in remarks(found, self.splits["train"].settings.size):  # type: ignore[arg-type]
+        for sentence in remarks(splits, self.splits["train"].settings.size):
             self.console.say(sentence)

@@ -17,7 +17,7 @@ from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.evaluation.figures import write_pictures
 from ldmctl.evaluation.reconstruction import evaluate
-from ldmctl.evaluation.sameness import warn_if_alike
+from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
 from ldmctl.losses.objective import backward, validate
@@ -102,8 +102,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         ) as training:
             stream = training_batches(train, config.loop, engine, first=training.first, seen=training.seen)
             shown = on_device(shown_items(val if len(val) else train), engine)
-            if training.first == 0 and engine.leads:
-                warn_if_alike(train, console)
+            if training.first == 0 and (alike := look_at(train, Sameness()).sentence) and engine.leads:
+                console.warn(alike)
             run.note_bad([*train.bad, *val.bad, *train.left_out, *val.left_out])
             telling = Telling({"train": train, "val": val}, engine, console)
 

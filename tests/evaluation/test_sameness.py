@@ -4,9 +4,8 @@ import pytest
 import torch
 from test_verdict import HOST, Blocks, noise, pictures, smooth
 
-from ldmctl.console import Console
 from ldmctl.evaluation.reconstruction import evaluate
-from ldmctl.evaluation.sameness import Sameness, look_at, warn_if_alike
+from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
 
@@ -60,10 +59,3 @@ def test_looking_ends_with_the_first_difference():
     found = look_at(pictures(noise()), Sameness())
     assert found.count == 2 and not found.sentence
     assert look_at(pictures([*flat(9, alike=True), *noise(count=9)]), Sameness(), count=6).sentence == ""
-
-
-def test_it_is_a_warning_before_the_first_step(capsys):
-    warn_if_alike(pictures(noise()), Console())
-    assert capsys.readouterr().err == ""
-    warn_if_alike(pictures(SAME), Console())
-    assert "the same picture" in capsys.readouterr().err

@@ -63,13 +63,18 @@ class Image(Config):
     profile: Literal["srgb", "keep"] = Field(
         "srgb",
         description="srgb: colours are brought to sRGB by the profile that a picture carries; keep: profiles are ignored, "
-        "as runs and caches made before this key do",
+        "as in runs and caches made before there was this key",
         json_schema_extra=before("keep"),
     )
-    smallest: int = Field(2, ge=2, le=4096, description="pictures whose shorter side has fewer pixels are left out")
+    smallest: int = Field(
+        2,
+        ge=2,
+        le=4096,
+        description="pictures with fewer pixels on the shorter side are left out; above 2 every file is opened once to find them",
+    )
     max_pixels: PositiveInt = Field(
         200_000_000,
-        description="pictures with more pixels than this count as unreadable: they need too much memory",
+        description="pictures with more pixels than this count as unreadable, so that none fills the memory",
         json_schema_extra=Free,
     )
 
