@@ -3,8 +3,13 @@
 Each takes what the command takes, under the same names and with the same
 defaults, and gives what the command prints with --json. They say nothing but
 warnings unless they are given a `Console()`. `LDMCTL_OFFLINE=1` in the
-environment is `--offline`. What `load_autoencoder` and `load_network` give
-works on tensors: pictures [B,C,H,W] in [-1, 1].
+environment is `--offline`. Ctrl-C stops a function after its step, with all
+saved (`errors.Stopped`), and at once the second time; signals are then as before.
+
+`load` gives a model that makes pictures in memory, as often as wanted:
+`api.load("runs/ldm").sample(16, label="cat").images`. What `load_autoencoder`
+and `load_network` give works on tensors: pictures [B,C,H,W], floats in [-1, 1]
+or uint8. What they cannot use is an `errors.ConfigError` that says what is expected.
 """
 
 from __future__ import annotations
@@ -28,10 +33,22 @@ from ldmctl.latents.recipe import recipe
 from ldmctl.storage.apart import refuse_inputs
 
 if TYPE_CHECKING:
+    from ldmctl.diffusion.model import Model, Samples
     from ldmctl.diffusion.network import Network
     from ldmctl.latents.codec import Codec
 
-__all__ = ["Console", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
+__all__ = [
+    "Console",
+    "encode_dataset",
+    "eval_lpips",
+    "fit_ae",
+    "fit_diffusion",
+    "load",
+    "load_autoencoder",
+    "load_network",
+    "sample",
+    "sample_images",
+]
 
 
 def fit_ae(
@@ -125,7 +142,45 @@ def sample(
     flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
     settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
     refuse_inputs(settings, out)
+    refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
+
+
+def sample_images(
+    overrides: list[str] | None = None,
+    *,
+    run: str | Path | None = None,
+    ae: str | Path | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    label: str | list[str] | None = None,
+    guidance: float | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Samples:
+    """Make pictures in memory and write nothing -> (images uint8 [N,C,H,W] from 0 to 255, labels, seeds), the pixels that `sample` writes.
+
+    It loads the model each time; `load` keeps it.
+    """
+    from ldmctl.diffusion.model import open_model
+    from ldmctl.training import engine
+
+    made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
+    flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
+    settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
+    model = open_model(settings.run, engine.start(settings.machine), tile=settings.machine.tile, ae=settings.ae)
+    return model.samples(settings)
+
+
+def load(run: str | Path = "runs/ldm", *, ae: str | Path | None = None, device: str = "auto", precision: str = "auto") -> Model:
+    """The model of a run of fit-diffusion, or of a snapshot in it, ready to make pictures: `load("runs/ldm").sample(16, label="cat", seed=0)`."""
+    from ldmctl.diffusion.model import open_model
+    from ldmctl.training import engine
+
+    started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
+    return open_model(str(run), started, tile=Coding().tile, ae=text(ae))
 
 
 def eval_lpips(
@@ -164,13 +219,13 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
     from ldmctl.training import engine
 
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
-    autoencoder, _ = codec.load_autoencoder(model_file(str(run), verb="fit-ae"), started)
-    return codec.Codec(autoencoder, started)
+    autoencoder, header = codec.load_autoencoder(model_file(str(run), verb="fit-ae"), started)
+    return codec.Codec(autoencoder, started, image_channels=int(header["context"]["image_channels"]))
 
 
 def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
     """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
-    from ldmctl.diffusion import network
+    from ldmctl.diffusion import careful, network
     from ldmctl.latents.codec import load_codec
     from ldmctl.storage.record import model_file
     from ldmctl.training import engine
@@ -178,7 +233,8 @@ def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precisio
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     source = model_file(str(run), verb="fit-diffusion")
     denoiser, header, _ = network.load_network(source, started)
-    return denoiser, load_codec(source, header, started, tile=Coding().tile)[0], header
+    careful.guard(denoiser, channels=int(header["latent"][0]), classes=header["classes"], device=started.device)
+    return denoiser, load_codec(source, header, started, tile=Coding().tile, is_careful=True)[0], header
 
 
 def text(path: str | Path | None) -> str | None:

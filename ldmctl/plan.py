@@ -13,6 +13,7 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
+from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
@@ -224,6 +225,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     source = model_file(config.run, verb="fit-diffusion")
     network, header, _ = load_network(source, HOST)
     load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
+    choose_labels(config, header, [config.seed])  # refuses labels and guidance that this model does not know
     calls = config.count * config.steps * (1 if config.guidance in (0, 1) else 2)
     size = header["image"]["size"]
     return {

@@ -1,14 +1,20 @@
 """The five verbs from Python: one after the other on drawn shapes, each starting where the previous one ended."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ldmctl import api
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.errors import ConfigError, MismatchError, Stopped
+from ldmctl.pictures.images import read
+from ldmctl.signals import ASKING, Signals
 
 TINY = ["loop.batch=8", "loop.report=2", "loop.save=2", "loop.preview=2", "loop.workers=0", "loop.warmup=0"]
 PLAIN = {"device": "cpu", "precision": "fp32"}
@@ -68,6 +74,187 @@ def test_a_loaded_autoencoder_encodes_and_decodes_tensors(chain):
     assert moments.shape == (2, 4, 17, 16) and latent.shape == (2, 2, 17, 16)
     made = codec.decode(latent, (33, 32))
     assert made.shape == codec.reconstruct(image).shape == image.shape and made.abs().max() <= 1 and made.dtype == torch.float32
+
+
+@pytest.fixture(scope="module")
+def loaded(chain):
+    """A model that is loaded once. What it makes is not written."""
+    return api.load(chain[0] / "ldm", **PLAIN)
+
+
+def pngs(folder, count):
+    return torch.stack([read(folder / f"{seed:06d}.png") for seed in range(count)])
+
+
+def test_a_loaded_model_makes_the_pixels_that_sample_writes_as_often_as_wanted(chain, loaded, tmp_path, monkeypatch):
+    folder, _ = chain
+    monkeypatch.chdir(tmp_path)
+    made = loaded.sample(5, steps=2, label="green circle", guidance=2, batch=4)
+    assert made.images.dtype == torch.uint8 and made.images.shape == (5, 3, 32, 32) and made.images.device.type == "cpu"
+    assert torch.equal(made.images, pngs(folder / "samples", 5))
+    assert (made.labels, made.seeds) == (["green circle"] * 5, list(range(5)))
+    again = loaded.sample(2, seed=3, steps=2, label=["green circle"], guidance=2, batch=4, sampler={"type": "ddim", "eta": 0})
+    assert torch.equal(again.images, made.images[3:]) and again.seeds == [3, 4]
+    assert len(loaded.sample(steps=1).images) == 16, "defaults are those of the command"
+    assert not list(tmp_path.iterdir()), "nothing was written"
+    assert "green circle" in loaded.classes and str(folder / "ldm") in repr(loaded)
+
+
+def test_pictures_in_memory_are_one_call(chain, tmp_path, monkeypatch, capfd):
+    folder, _ = chain
+    monkeypatch.chdir(tmp_path)
+    words = {"run": folder / "ldm", "steps": 2, "label": "green circle", "guidance": 2}
+    images, labels, seeds = api.sample_images(["batch=4"], count=3, **words, **PLAIN)
+    assert torch.equal(images, pngs(folder / "samples", 3)) and labels == ["green circle"] * 3 and seeds == [0, 1, 2]
+    assert not list(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
+
+
+def test_a_loaded_model_refuses_what_the_command_refuses(chain, loaded):
+    with pytest.raises(ConfigError, match=r"There is no label 'green circel'\. Did you mean 'green circle'"):
+        loaded.sample(1, label="green circel")
+    with pytest.raises(ConfigError, match="count"):
+        loaded.sample(0)
+    with pytest.raises(MismatchError, match="not a denoiser"):
+        api.load(chain[0] / "ae", **PLAIN)
+
+
+def test_samples_can_be_encoded_as_they_are(chain, loaded):
+    codec = api.load_autoencoder(chain[0] / "ae", **PLAIN)
+    images = loaded.sample(2, steps=1).images
+    assert torch.equal(codec.encode(images), codec.encode(images / 127.5 - 1))
+    assert codec.reconstruct(images).shape == images.shape
+    assert torch.equal(codec.encode((images[:1] / 127.5 - 1).double()), codec.encode(images[:1] / 127.5 - 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.zeros(3, 8, 8), r"\[3, 8, 8\] was given\. Of one picture make a batch: image\[None\]\."),
+        (torch.zeros(8, 8), r"\[8, 8\] was given"),
+        (torch.zeros(2, 8, 8, 3), r"\[2, 8, 8, 3\] was given, which has 8 channels\. Its channels come last: image\.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 1, 8, 8), r"\[2, 1, 8, 8\] was given, which has 1 channels\."),
+        (torch.zeros(0, 3, 8, 8), "which holds nothing"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), r"of int64 was given\. If its values go from 0 to 255: image\.to\(torch\.uint8\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "of bool was given"),
+        (torch.full((2, 3, 8, 8), 255.0), r"the values given go to 255\. If they go from 0 to 255: image / 127\.5 - 1\."),
+        (torch.full((2, 3, 8, 8), float("nan")), "384 of the values given are not finite"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"numpy\.ndarray was given\. torch\.from_numpy makes a tensor of it\."),
+        ([1, 2], "list was given"),
+    ],
+)
+def test_what_is_no_batch_of_pictures_is_refused_with_what_is_expected(chain, given, said):
+    codec = api.load_autoencoder(chain[0] / "ae", **PLAIN)
+    for function in (codec.encode, codec.reconstruct):
+        with pytest.raises(ConfigError, match=r"Pictures \[B,3,H,W\] are expected, floats in \[-1, 1\] or uint8 from 0 to 255") as caught:
+            function(given)
+        caught.match(said)
+
+
+def test_what_is_no_latent_is_refused_with_what_is_expected(chain):
+    folder, _ = chain
+    codec = api.load_autoencoder(folder / "ae", **PLAIN)
+    for given, said in {
+        torch.zeros(2, 8, 8): r"Latents \[B,2,h,w\] are expected, floats; \[2, 8, 8\] was given\. Of one make a batch: latents\[None\]",
+        torch.zeros(1, 4, 8, 8): r"\[1, 4, 8, 8\] was given",
+        torch.zeros(1, 2, 8, 8, dtype=torch.uint8): "of uint8 was given",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            codec.decode(given, (16, 16))
+    for size in ((16, 16, 3), (16.0, 16), 0, None):
+        with pytest.raises(ConfigError, match=r"A size is \(height, width\)"):
+            codec.decode(torch.zeros(1, 2, 8, 8), size)
+    assert codec.decode(torch.zeros(1, 2, 8, 8), 16).shape == (1, 3, 16, 16)
+    for given in (torch.zeros(4, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)):
+        with pytest.raises(ConfigError, match=r"Moments \[B,m,h,w\] are expected, floats; "):
+            codec.draw(given)
+
+
+def test_what_a_loaded_network_cannot_use_is_refused_with_what_is_expected(chain):
+    network, _, header = api.load_network(chain[0] / "ldm", **PLAIN)
+    x, t, classes = torch.zeros(2, 2, 16, 16), torch.zeros(2), torch.tensor([0, -1])
+    for call, said in [
+        ((x[0], t, classes), r"Latents \[B,2,h,w\] are expected, floats; \[2, 16, 16\] was given"),
+        ((x.to(torch.uint8), t, classes), "of uint8 was given"),
+        ((torch.zeros(2, 3, 16, 16), t, classes), r"\[2, 3, 16, 16\] was given"),
+        ((x,), "A network is called with noised latents"),
+        ((x, torch.zeros(3), classes), r"Timesteps \[2\] are expected, one for each latent, or one number for all; \[3\] of float32"),
+        ((x, t), r"Class indices \[2\] are expected, from 0 to 15, or -1 for no class; none were given"),
+        ((x, t, torch.tensor([0, 16])), "values from 0 to 16 were given"),
+        ((x, t, torch.tensor([0.0, 1.0])), r"\[2\] of float32 was given"),
+        ((x, t, "cat"), "str was given"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            network(*call)
+    assert len(header["classes"]) == 16
+    whole = network(x, t + 10, classes)
+    assert torch.equal(network(x, 10, [0, -1]), whole) and torch.equal(network(x, timestep=torch.tensor(10), given=classes), whole)
+
+
+# -- notebooks ---------------------------------------------------------------------
+
+
+def handlers():
+    return {each: signal.getsignal(each) for each in ASKING}
+
+
+def test_an_interrupted_call_leaves_signals_as_they_were_and_goes_on_next_time(chain, tmp_path):
+    class Interrupting(api.Console):
+        def bar(self, *given, **keys):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().bar(*given, **keys)
+
+    folder, before, threads = chain[0], handlers(), torch.get_num_threads()
+    words = {"run": folder / "ldm", "steps": 1, "count": 6, "out": tmp_path / "samples", **PLAIN}
+    with pytest.raises(Stopped, match="Stopped after 2 of 6 pictures"):
+        api.sample(["batch=2"], console=Interrupting(quiet=True), **words)
+    assert handlers() == before and torch.get_num_threads() == threads
+    assert api.sample(["batch=2"], **words)["made"] == 4
+
+
+def test_a_second_interrupt_ends_a_call_at_once_and_leaves_signals_as_they_were():
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt), Signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert handlers() == before
+
+
+def test_an_interrupted_loaded_model_can_be_used_again(loaded, monkeypatch):
+    from ldmctl.diffusion import model
+
+    before, threads, whole = handlers(), torch.get_num_threads(), loaded.sample(2, steps=1)
+    real = model.sample_latents
+    monkeypatch.setattr(model, "sample_latents", lambda *given, **keys: os.kill(os.getpid(), signal.SIGINT) or real(*given, **keys))
+    with pytest.raises(KeyboardInterrupt):
+        loaded.sample(2, steps=1)
+    monkeypatch.undo()
+    assert handlers() == before and torch.get_num_threads() == threads and torch.is_grad_enabled()
+    assert torch.equal(loaded.sample(2, steps=1).images, whole.images)
+
+
+def test_outside_the_main_thread_no_signal_handler_is_installed(chain, tmp_path):
+    seen, before = [], handlers()
+
+    class Looking(api.Console):
+        def bar(self, *given, **keys):
+            seen.append(handlers())
+            return super().bar(*given, **keys)
+
+    def call():
+        words = {"run": chain[0] / "ldm", "steps": 1, "count": 2, "out": tmp_path / "samples", **PLAIN}
+        seen.append(api.sample(["batch=2"], console=Looking(quiet=True), **words)["made"])
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert seen == [before, 2] and handlers() == before
+
+
+def test_handlers_of_other_software_are_left_alone(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # as for one that was not installed from Python
+    with Signals() as signals:
+        pass
+    assert not signals.asked
 
 
 def test_a_loaded_network_speaks_of_latents_that_its_codec_decodes(chain):

@@ -116,7 +116,7 @@ class Model:
             return
         some = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
         which = f"Seed {some} gives a picture that is" if len(bad) == 1 else f"Seeds {some} give pictures that are"
-        said = f"{which} not finite, so nothing of this batch was written."
+        said = f"{which} not finite, so nothing was made of this batch."
         if broken := not_finite(self.network) or not_finite(self.codec.autoencoder):
             raise DivergedError(
                 f"{said} Weights of the model are not finite themselves ({broken}): its training diverged. Take an earlier snapshot "

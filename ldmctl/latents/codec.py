@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl.errors import ConfigError, MismatchError, with_article
+from ldmctl.latents import careful
 from ldmctl.latents.manifest import Statistics
 from ldmctl.latents.tiling import HALO, Network, tiled
 from ldmctl.pictures.images import crop_to, pad_to
@@ -50,6 +51,7 @@ class Codec:
     more than `tile` pixels are encoded and decoded in tiles (ldmctl.latents.tiling), which
     holds the maps of one tile at a time and takes 7 to 17 times as long (benchmarks/tiling.py).
     A network sees at most `at_once` pictures together, and on a CPU about as many as fit its caches.
+    With `image_channels` it takes what a person gives: pictures also as uint8, and a ConfigError says what else is wrong.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Codec:
         *,
         tile: int | None = None,
         at_once: int | None = None,
+        image_channels: int | None = None,
     ):
         self.autoencoder = autoencoder
+        self.image_channels = image_channels
         self.engine = engine
         self.at_once = at_once
         self.side = None if tile is None else tile // autoencoder.factor  # of a tile, in pixels of the latent
@@ -78,6 +82,7 @@ class Codec:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """[B,C,H,W] -> moments [B,m,h,w] float32; the image is padded to multiples of the factor."""
+        image = self._taken(image)
         with self.engine.autocast():
             padded = pad_to(image, self.autoencoder.factor)
             return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
@@ -85,6 +90,8 @@ class Codec:
     @torch.no_grad()
     def draw(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What a cache holds, moments [B,m,h,w] or integer codes [B,h,w] -> latent [B,c,h,w] float32, not whitened."""
+        if self.image_channels is not None:
+            stored = careful.stored(stored, self.autoencoder, self.engine.device)
         moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
         return self.autoencoder.draw(moments.float(), generator).float()
 
@@ -99,6 +106,8 @@ class Codec:
     @torch.no_grad()
     def decode(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
         """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
+        if self.image_channels is not None:
+            latent, size = careful.latents(latent, self.autoencoder.channels, self.engine.device), careful.sides(size)
         with self.engine.autocast():
             image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
         return crop_to(image.float(), size).clamp(-1, 1)
@@ -106,11 +115,15 @@ class Codec:
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C,H,W] in [-1, 1] through the mode of the posterior, so without noise."""
+        image = self._taken(image)
         moments = self.encode(image)
         mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
         with self.engine.autocast():
             made = self._run(self.autoencoder.decode, mode(moments).float())
         return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
+
+    def _taken(self, image: Tensor) -> Tensor:
+        return image if self.image_channels is None else careful.pictures(image, self.image_channels, self.engine.device)
 
     def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:
         """network(x), some pictures at a time, in tiles if they are larger than one; x has `scale` pixels per pixel of the latent."""
@@ -132,15 +145,21 @@ def statistics_of(header: Mapping[str, Any]) -> Statistics:
 
 
 def load_codec(
-    source: Path, header: dict[str, Any], engine: engines.Engine, *, tile: int | None = None, ae: str | None = None
+    source: Path,
+    header: dict[str, Any],
+    engine: engines.Engine,
+    *,
+    tile: int | None = None,
+    ae: str | None = None,
+    is_careful: bool = False,
 ) -> tuple[Codec, str]:
     """(the autoencoder beside a denoiser's file, with the statistics of the latents, its fingerprint); another autoencoder is a MismatchError.
 
-    With `ae` it is that of this run of fit-ae, which must have the same encoder.
+    With `ae` it is that of this run of fit-ae, which must have the same encoder. A codec that `is_careful` checks what it is given.
     """
     folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
     file = folder / "autoencoder.safetensors"
-    autoencoder, _ = load_autoencoder(file, engine)
+    autoencoder, about = load_autoencoder(file, engine)
     if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
     if ae is not None:
@@ -152,4 +171,5 @@ def load_codec(
                 "ldmctl fit-ae --init RUN_OF_THE_LATENTS --out ANOTHER train=decoder."
             )
         autoencoder = other
-    return Codec(autoencoder, engine, statistics_of(header), tile=tile), autoencoder_fingerprint(file)
+    channels = int(about["context"]["image_channels"]) if is_careful else None
+    return Codec(autoencoder, engine, statistics_of(header), tile=tile, image_channels=channels), autoencoder_fingerprint(file)

@@ -4,9 +4,12 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from two_ranks import start
@@ -135,6 +138,50 @@ def test_the_first_rank_does_what_is_not_shared_as_if_alone_and_says_so(monkeypa
     assert "WORLD_SIZE" not in os.environ and "RANK" not in os.environ
 
 
+@pytest.fixture(scope="module")
+def ldm(tmp_path_factory, fit_diffusion, vae_cache):
+    """A run folder of fit-diffusion. Read only."""
+    return fit_diffusion(tmp_path_factory.mktemp("shared") / "ldm", vae_cache, "loop.steps=1")
+
+
+def sampling(run, out, *words, **environment):
+    """`ldmctl sample` in a process of its own."""
+    own = ["-n", "7", "batch=2", "--steps", "2", "--device", "cpu", "--precision", "fp32", *words]
+    command = [sys.executable, "-m", "ldmctl", "sample", "--run", str(run), "--out", str(out), *own]
+    return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def on_two_ranks(run, out, *words):
+    """The same as torchrun starts it -> [(exit code, stdout, stderr)] of each rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    both = [sampling(run, out, *words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    said = [each.communicate(timeout=120) for each in both]
+    return [(each.returncode, *told) for each, told in zip(both, said, strict=True)]
+
+
+def test_two_ranks_share_the_seeds_of_sample_and_make_what_one_makes(ldm, tmp_path, tiny, quiet):
+    from ldmctl.stages.sample import sample
+
+    words = [f"run={ldm}", "count=7", "batch=2", "steps=2", "machine.device=cpu", "machine.precision=fp32"]
+    sample(tiny("sample", *words), tmp_path / "alone", console=quiet)
+    (first, told, said), (second, nothing, silent) = on_two_ranks(ldm, tmp_path / "both", "--json")
+    assert (first, second) == (0, 0), said + silent
+    assert json.loads(told)["made"] == 7 and (nothing, silent) == ("", ""), "the first one speaks"
+    one, other = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("alone", "both"))
+    assert len(one) == 8 and one == other
+
+
+def test_a_folder_that_does_not_fit_ends_both_ranks_at_once(ldm, tmp_path):
+    out = tmp_path / "samples"
+    out.mkdir()
+    (out / "grid.png").write_bytes(b"mine")
+    ended = on_two_ranks(ldm, out)
+    assert [code for code, _, _ in ended] == [6, 6] and "is none of ldmctl's samples" in ended[0][2]
+    assert "Traceback" not in ended[0][2] + ended[1][2] and (out / "grid.png").read_bytes() == b"mine"
+
+
 # -- whole commands --------------------------------------------------------------------------
 
 
@@ -142,9 +189,12 @@ def training(out, process):
     """Wait until a state is saved; -> process ids of the ranks."""
     assert wait_until(lambda: (out / "state.safetensors").exists() or process.poll() is not None, 120)
     assert process.poll() is None, process.communicate()[1]
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [line.split(None, 1) for line in found if str(out) in line and "ldmctl.cli.launcher" not in line]
-    return [int(pid) for pid, args in rows if int(pid) != process.pid and " -m ldmctl fit-diffusion " in args]
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # ended meanwhile
+            found[int(file.parent.name)] = file.read_bytes().decode().split("\0")
+    ours = {pid: words for pid, words in found.items() if str(out) in words and pid != process.pid}
+    return [pid for pid, words in ours.items() if "ldmctl.cli.launcher" not in words]
 
 
 @pytest.mark.slow
@@ -181,3 +231,14 @@ def test_ctrl_c_is_answered_by_one_sentence_and_no_traceback(tmp_path, vqvae_cac
     assert process.returncode == 75 and not any(map(lives, pids))
     assert said.count("error:") == 1 and "Run the same command to continue." in said.splitlines()[-1]
     assert "Traceback" not in said and "torch" not in said and len(said.splitlines()) < 12, said
+
+
+@pytest.mark.slow
+def test_sample_takes_devices(ldm, tmp_path):
+    process = sampling(ldm, tmp_path / "samples", "--devices", "2", "--json")
+    told, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert json.loads(told)["made"] == 7 and len(list((tmp_path / "samples").iterdir())) == 8
+    process = sampling(ldm, tmp_path / "samples", "--devices", "2", "--json", "--guidance", "2")
+    told, said = process.communicate(timeout=120)
+    assert process.returncode == 6 == json.loads(told)["exit_code"] and said.count("error:") == 1 and "Traceback" not in said
