@@ -71,15 +71,34 @@ def number_of(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
+def why_not_read(path: Path, error: Exception) -> str:
+    """A sentence on a file of weights that safetensors has refused, which calls one that may not be read one that is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return f"There is no file {path}."
+    except IsADirectoryError:
+        return f"{path} is a folder, not a safetensors file."
+    except OSError as refused:
+        return file_trouble(refused) or f"{path} cannot be read: {refused.strerror}."
+    return file_trouble(error) or f"{path} is damaged or not a safetensors file: {error}"
+
+
 def denied(path: Path) -> str:
     """A sentence on what this user may not do with a path that the system has refused."""
     for folder in reversed(path.absolute().parents):
-        if not os.access(folder, os.X_OK) and os.path.lexists(folder):
+        if not may(folder, os.X_OK) and os.path.lexists(folder):
             return f"{path} may not be read: the folder {folder} may not be entered by this user ({rights(folder)})."
-    if path.exists() and not os.access(path, os.R_OK):
+    if os.path.exists(path) and not may(path, os.R_OK):
         return f"{path} may not be read by this user ({rights(path)})."
-    place = path if path.exists() else path.parent
+    place = path if os.path.exists(path) else path.parent
     return f"{path} may not be written by this user ({rights(place)})."
+
+
+def may(path: Path, what: int) -> bool:
+    """Whether this process may do `what` (os.R_OK, ...) with a path."""
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def rights(path: Path) -> str:

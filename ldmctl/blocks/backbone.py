@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmctl.endings import file_trouble
 from ldmctl.errors import MissingError, PluginError, one_line
 
 EPSILON = 1e-8
@@ -95,6 +96,8 @@ def fill(module: nn.Module, file: Path, names: Mapping[str, str], what: str) -> 
         )
         module.load_state_dict(state, assign=True)
     except UNREADABLE as error:
+        if trouble := file_trouble(error):
+            raise MissingError(trouble) from None
         raise MissingError(
             f"{file} does not hold {what} ({one_line(error)[:200]}). "
             "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config of `perceptual`."
@@ -108,6 +111,7 @@ def read(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    file.open("rb").close()  # which says why it may not be read; safetensors says that it is not there
     try:
         return load_file(file)
     except SafetensorError as error:

@@ -64,12 +64,23 @@ def schema(
     if out is None:
         print(text)
         return
+    if out.exists() and not is_schema(out):
+        raise ConfigError(f"{out} is there already and is no schema. Name another --out.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}. Name another --out.") from None
     print(f"wrote {out}\nNext: put this line at the top of a config, so that editors know its keys:\n{MODELINE}{out.absolute().as_uri()}")
+
+
+def is_schema(file: Path) -> bool:
+    """Whether this is a file that may be written anew: a JSON Schema, or nothing at all."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return not text.strip() or "properties" in json_module.loads(text)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def for_a_copy(document: str) -> str:

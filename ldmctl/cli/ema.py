@@ -23,7 +23,7 @@ def command(
     from ldmctl.training.posthoc_ema import ROUGH, snapshot_name, write_model
 
     console = Console(quiet=quiet)
-    file, average = write_model(Path(run).expanduser(), length, step=step, out=out)
+    file, average = write_model(Path(run).expanduser(), length, step=step, out=out and out.expanduser())
     header, names = average.header, list(average.used)
     console.say(
         f"The average of length {length:g} at step {header['step']:,} is in {file}, "

@@ -2,6 +2,7 @@
 
 import inspect
 import json as json_module
+import os
 import shutil
 import sys
 import textwrap
@@ -92,10 +93,15 @@ def new(
     from ldmctl.template.package import write_package
 
     folder = out or Path(f"ldmctl-{name}")
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ConfigError(f"{folder} exists already; name another --out.")
+    if (home := next((parent for parent in folder.absolute().parents if (parent / "run.json").exists()), None)) is not None:
+        raise ConfigError(f"--out {folder} lies in {home}, which is a run folder or a cache; name another --out.")
     kind = registry.kind_of(kind)
-    files = write_package(folder, kind, name)
+    try:
+        files = write_package(folder, kind, name)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}. Name another --out.") from None
     print("\n".join(f"wrote {file}" for file in files))
     print(f"Next: pip install -e {folder} && ldmctl plugins check {kind} {name}")
 

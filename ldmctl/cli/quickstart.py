@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import encode_dataset, eval_lpips, fit_ae, fit_diffusion, options, sample
+from ldmctl.config.presets import pictures_of
 from ldmctl.console import Console, duration
+from ldmctl.errors import ConfigError
 
 
 def command(
@@ -20,6 +22,7 @@ def command(
     quiet: options.Quiet = False,
 ) -> None:
     """Pictures to samples in minutes on two cores: no network, no weights, nothing to prepare."""
+    refuse_other_folder(out)
     began = time.monotonic()
     console = Console(quiet=quiet or json)
     ae, cache, ldm, samples = (str(out / name) for name in ("runs/ae", "cache", "runs/ldm", "samples"))
@@ -47,6 +50,18 @@ def command(
     )
     if json:
         options.print_json({"out": str(out), "seconds": round(time.monotonic() - began, 1), **results})
+
+
+def refuse_other_folder(out: Path) -> None:
+    """A ConfigError for a folder that holds anything but a quickstart, such as a run folder or pictures."""
+    out = out.expanduser()
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; --out wants a folder.")
+    others = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith(".")) if out.is_dir() else []
+    if not set(others) <= {"runs", "cache", "samples"} and pictures_of(str(out / "runs" / "ae")).get("data") != "shapes":
+        raise ConfigError(f"{out} holds other things than a quickstart ({', '.join(others[:3])}). Name another --out, a new folder.")
+    if home := next((parent for parent in out.absolute().parents if (parent / "run.json").exists()), None):
+        raise ConfigError(f"--out {out} lies in {home}, which is a run folder or a cache; name another --out.")
 
 
 def perform(verb: Callable[..., None], words: list[str], *, quiet: bool) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl.config.documents import Raw
+from ldmctl.endings import file_trouble
 from ldmctl.errors import ConfigError, MismatchError, did_you_mean
 
 PARTS = ("", "vae", "vqvae")  # the folder itself, or where pipelines keep their autoencoder
@@ -68,7 +69,7 @@ def read_config(folder: Path) -> Raw:
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MismatchError(f"{file} cannot be read: {error}") from None
+        raise MismatchError(file_trouble(error) or f"{file} cannot be read: {error}") from None
     name = given.get("_class_name") if isinstance(given, dict) else None
     if name not in OWN:
         raise ConfigError(f"{file} describes {name or 'no model of diffusers'}; ldmctl starts from {' or '.join(OWN)}.")

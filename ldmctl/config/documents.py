@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ldmctl.endings import file_trouble
 from ldmctl.errors import ConfigError, MismatchError
 
 Raw = dict[str, Any]
@@ -83,7 +84,7 @@ def read_config(folder: Path) -> Raw:
     try:
         raw = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
-        raise MismatchError(f"{file} cannot be read: {error}") from None
+        raise MismatchError(file_trouble(error) or f"{file} cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise MismatchError(f"{file} is damaged: it holds no keys and values.")
     return raw

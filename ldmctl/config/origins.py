@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl.config import diffusers_format as published
+from ldmctl.config import single_file
 from ldmctl.config.documents import Raw, read_config
+from ldmctl.endings import why_not_read
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
 
@@ -87,6 +89,9 @@ def _file_of(name: str) -> Path:
         hint = (
             f" Snapshots: {', '.join(there) or 'none'}." if snapshot else " It is no run of fit-ae with a save, nor a model of diffusers."
         )
+        files = [] if snapshot else sorted(each for each in folder.iterdir() if each.suffix in (".safetensors", ".ckpt"))
+        if len(files) == 1 and not (folder / "run.json").exists():
+            _header(files[0])  # says what it is, and how a folder is made of it
         raise MismatchError(f"{folder} has no {file.relative_to(folder)} to start from.{hint}")
     return file
 
@@ -98,9 +103,13 @@ def _header(file: Path) -> Raw:
     try:
         with safetensors.safe_open(str(file), framework="np") as opened:
             header = json.loads((opened.metadata() or {}).get("ldmctl", "{}"))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        reason = " Pickles (.bin, .pt, .ckpt) are not read." if file.suffix in (".bin", ".pt", ".pth", ".ckpt") else ""
-        raise MismatchError(f"{file} is damaged or not a safetensors file: {error}.{reason}") from None
+            names = list(opened.keys())
+    except ValueError as error:
+        raise MismatchError(f"{file} is damaged: its header cannot be read ({error}).") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        if file.suffix in (".bin", ".pt", ".pth", ".ckpt") and file.stat().st_size:
+            raise MismatchError(single_file.pickled(file)) from None
+        raise MismatchError(why_not_read(file, error)) from None
     if not isinstance(header, dict) or "kind" not in header:
-        raise MismatchError(f"{file} was not written by ldmctl. Weights of diffusers are named by their folder, which holds config.json.")
+        raise MismatchError(single_file.what_it_is(file, names))
     return header

@@ -59,6 +59,7 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
         rows = map(json.loads, lines)
         return [_item(row, label) for row, label in zip(rows, labels, strict=True)]
     except FileNotFoundError as error:
+        (folder / shard.file).open("rb").close()  # safetensors takes a file that may not be read for one that is not there
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
     except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
         raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None

@@ -24,6 +24,7 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures
+from ldmctl.storage.folder import make_folder
 from ldmctl.storage.record import config_of, model_file
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
@@ -66,6 +67,7 @@ def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = 
     # Say it.
     result = {"of": f"reconstructions by {source} of the {found.split} split", **found.as_dict(), "verdict": verdict(found)}
     if out is not None:
+        make_folder(Path(out).expanduser())
         result["pictures"] = [str(path) for path in write_pictures(out, codec, splits, engine)]
         console.say(f"Pictures: {', '.join(result['pictures'])}.")
     return result

@@ -8,8 +8,8 @@ What is missing is an error that names every place and every way out.
 import hashlib
 import http.client
 import os
+import secrets
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -144,17 +144,15 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> Path:
     """Fetch a file, all or nothing; ValueError when its checksum does not begin with `sha256`. A bar on a terminal only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     request = urllib.request.Request(url, headers={"User-Agent": "ldmctl"})
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # with the rights that the umask leaves, not tempfile's
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with partial.open("xb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             total = int(answer.headers.get("Content-Length") or 0) or None
             digest, size = _copy(answer, file, path.name, total)
         if total is not None and size != total:
             raise ValueError(f"{size:,} of {total:,} bytes arrived")
         if sha256 is not None and not digest.startswith(sha256.lower()):
             raise ValueError(f"its SHA-256 is {digest}, where {sha256} was expected")
-        partial.chmod(0o644)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

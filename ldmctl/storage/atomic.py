@@ -19,9 +19,8 @@ PAUSES = (0.05, 0.5)  # seconds before a rename is tried again: a virus scanner 
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there is synced and takes the name, or vanishes on an error.
 
-    Its folder is made if need be, but not the folder's own: a run that was deleted meanwhile does not come back as half a one.
+    Its folder must be there: a run that was deleted meanwhile does not come back as half a one.
     """
-    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         rights = _new(temporary)

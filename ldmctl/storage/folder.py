@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ldmctl.config.documents import Raw, read_config
+from ldmctl.endings import may
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage.record import _record
 
@@ -60,7 +61,7 @@ def make_folder(folder: Path) -> None:
         raise MismatchError(f"{folder} is a file; --out wants a folder.") from None
     except OSError as error:
         raise MismatchError(f"The folder {folder} cannot be made: {error.strerror}. Name another --out.") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not may(folder, os.W_OK | os.X_OK):
         raise MismatchError(f"The folder {folder} may not be written to. Name another --out.")
 
 

@@ -12,6 +12,7 @@ from ldmctl.config.differences import flatten
 from ldmctl.config.diffusers_format import SCALES
 from ldmctl.config.origins import Origin, find
 from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.endings import why_not_read
 from ldmctl.errors import MismatchError, PluginError
 from ldmctl.storage import weights
 
@@ -107,7 +108,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(str(file))
     except (OSError, safetensors.SafetensorError) as error:
-        raise MismatchError(f"{file} is damaged or not a safetensors file: {error}") from None
+        raise MismatchError(why_not_read(file, error)) from None
 
 
 def _renamed(name: str) -> str:

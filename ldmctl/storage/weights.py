@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ldmctl import registry
 from ldmctl.config.resolve import plugin_config
-from ldmctl.endings import file_trouble
+from ldmctl.endings import why_not_read
 from ldmctl.errors import MismatchError
 from ldmctl.storage.atomic import replacing, write_text  # noqa: F401  (the second one is here for those who write weights and texts)
 
@@ -52,20 +52,6 @@ def read_header(path: Path) -> dict[str, Any]:
             return _header(path, file.metadata())
     except (OSError, safetensors.SafetensorError) as error:
         raise MismatchError(why_not_read(path, error)) from None
-
-
-def why_not_read(path: Path, error: Exception) -> str:
-    """A sentence on a file of weights that safetensors has refused, which calls one that may not be read one that is not there."""
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except FileNotFoundError:
-        return f"There is no file {path}."
-    except IsADirectoryError:
-        return f"{path} is a folder, not a safetensors file."
-    except OSError as refused:
-        return file_trouble(refused) or f"{path} cannot be read: {refused.strerror}."
-    return file_trouble(error) or f"{path} is damaged or not a safetensors file: {error}"
 
 
 def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:

@@ -151,7 +151,10 @@ class Training:
 
     def previews(self, step: int) -> bool:
         """Whether pictures and the validation loss are due after this step."""
-        return (step + 1) % self.loop.preview == 0 or step + 1 == self.loop.steps
+        due = (step + 1) % self.loop.preview == 0 or step + 1 == self.loop.steps
+        if due:
+            self.run.refuse_if_gone()
+        return due
 
     def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
         """Losses and facts of one micro-batch, averaged into the next report; `share` of this rank's batch."""
@@ -218,6 +221,7 @@ class Training:
 
     def save(self) -> None:
         """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
+        self.run.refuse_if_gone()
         self.guard.check()
         if self.guard.in_a_row:
             self.console.warn(f"The last {self.guard.in_a_row} steps up to {self.done:,} were not finite and were skipped.")

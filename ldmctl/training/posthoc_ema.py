@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.storage import weights
+from ldmctl.storage.apart import within
+from ldmctl.storage.folder import make_folder
 from ldmctl.training.ema import gamma_of
 
 ROUGH, HOPELESS = 0.05, 0.5  # misfit of a profile that is warned of, and that is refused
@@ -98,10 +100,27 @@ def write_model(run: Path, length: float, *, step: int | None = None, out: Path 
     """Build an average from a run's folder and write it as a snapshot that `--run RUN@ema-LENGTH` names -> (file, what it is)."""
     if not run.is_dir():
         raise MismatchError(f"There is no run folder {run}. --run names another.")
-    average = built(run / "averages", length, step)
     file = out or run / "snapshots" / f"{snapshot_name(length, step)}.safetensors"
+    _refuse_other(file, run)
+    average = built(run / "averages", length, step)
+    make_folder(file.parent)
     weights.save(file, average.tensors, average.header)
     return file, average
+
+
+def _refuse_other(file: Path, run: Path) -> None:
+    """A ConfigError where the average would take the place of anything but an average that was built before, or lie among the stored ones."""
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder; --out wants the name of a file, such as {file / 'ema.safetensors'}.")
+    if within(file, run / "averages"):
+        raise ConfigError(f"--out {file} lies in {run / 'averages'}, which this command reads. Name another --out, or none.")
+    if file.exists():
+        try:
+            header = weights.read_header(file)
+        except MismatchError:
+            header = {}
+        if "length" not in header:
+            raise ConfigError(f"--out {file} is there already and is no average that `ldmctl ema` built. Name another --out.")
 
 
 def snapshot_name(length: float, step: int | None = None) -> str:

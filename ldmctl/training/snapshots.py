@@ -58,6 +58,7 @@ class Snapshots:
     def _write(self, path: Path, done: int) -> None:
         tensors = gathered(self.model.average or self.model.module.state_dict(), keep=self.run.writes)
         if self.run.writes:
+            path.parent.mkdir(exist_ok=True)
             weights.save(path, tensors, {**self.header, "step": done})
 
 

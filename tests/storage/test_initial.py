@@ -291,7 +291,7 @@ def test_another_type_of_autoencoder_is_refused_at_once(vae_run, monkeypatch):
         ("ae/config.yaml", "damaged or not a safetensors file"),
         ("ae/state.safetensors", "holds a state, not an autoencoder"),
         ("old.ckpt", "Pickles (.bin, .pt, .ckpt) are not read."),
-        ("other.safetensors", "was not written by ldmctl"),
+        ("other.safetensors", "was not written by ldmctl, and its tensors (a) are not those of an autoencoder that it knows"),
     ],
 )
 def test_what_holds_no_autoencoder_is_named(vae_run, init, said):
