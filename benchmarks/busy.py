@@ -33,7 +33,7 @@ from random_cache import make
 from rounds import reported
 
 NEIGHBOURS = (0, 1, 2)
-YIELDING = 3000  # fewer give more beside a neighbour and cost more without one
+YIELDING = 3000  # as ldmctl sets it where it starts beside busy neighbours and the user has not
 SIDES = {"spinning": "300000", "yielding": str(YIELDING)}
 LATENT = (3, 7, 7)
 LOOP = {"steps": 10**6, "report": 1, "save": 10**6, "preview": 10**6}  # ended by a signal, long before

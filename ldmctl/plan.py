@@ -13,6 +13,7 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
+from ldmctl.contention import BUSY, Contention
 from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -33,7 +34,6 @@ from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage.initial import load_initial
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
-from ldmctl.training.contention import BUSY, Contention
 from ldmctl.training.costs import costs, held_bytes, human, per_forward, saved_bytes
 from ldmctl.training.flops import forward_flops, parameter_count, peak_rate, seconds_of, training_flops
 from ldmctl.training.fsdp import refuse_single_numbers

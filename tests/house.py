@@ -16,6 +16,7 @@ FLOORS = [
         "registry",
         "console",
         "signals",
+        "contention",
         "blocks",
     ),  # the door: what a plugin author reads, and public parts
     ("config",),  # from words to a validated config, without torch

@@ -28,6 +28,7 @@ LIGHT = (
     "registry",
     "console",
     "signals",
+    "contention",
     "config",
     "cli",
     "api",

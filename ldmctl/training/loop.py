@@ -20,7 +20,6 @@ from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.signals import Signals
 from ldmctl.storage.run import Run
 from ldmctl.training import state
-from ldmctl.training.contention import Slowdown
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import peak_rate
 from ldmctl.training.fsdp import local
@@ -29,6 +28,7 @@ from ldmctl.training.learner import Learner, learning_rate
 from ldmctl.training.memory import GIB, held
 from ldmctl.training.meter import Meter
 from ldmctl.training.resuming import say_changes, seen_before
+from ldmctl.training.slowdown import Slowdown
 from ldmctl.training.snapshots import Snapshots
 
 

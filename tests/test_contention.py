@@ -9,8 +9,9 @@ import time
 import pytest
 import torch
 
-from ldmctl.training.contention import Contention, Slowdown
+from ldmctl.contention import Contention, wait_sparingly
 from ldmctl.training.engine import Engine
+from ldmctl.training.slowdown import Slowdown
 
 HOST = Engine(torch.device("cpu"), torch.float32)
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -100,6 +101,34 @@ def test_slow_steps_on_a_quiet_machine_send_elsewhere():
 def test_among_several_ranks_the_others_are_not_blamed():
     ranks = Engine(torch.device("cpu"), torch.float32, rank=0, world=2)
     assert sentences(Slowdown(ranks, Shares(0.9)), 100, 100, 100, 10, 10) == ["Steps take 10.0 times as long as at first."]
+
+
+@pytest.mark.parametrize(
+    ("words", "share", "environment", "changed"),
+    [
+        (["fit-ae", "--data", "shapes"], 0.6, {}, True),
+        (["sample"], 0.6, {}, True),
+        (["fit-ae"], 0.1, {}, False),
+        (["fit-ae"], None, {}, False),
+        (["fit-ae", "--help"], 0.6, {}, False),
+        (["plugins", "list"], 0.6, {}, False),
+        ([], 0.6, {}, False),
+        (["fit-ae"], 0.6, {"GOMP_SPINCOUNT": "7"}, False),
+        (["fit-ae"], 0.6, {"OMP_WAIT_POLICY": "active"}, False),
+    ],
+)
+def test_threads_wait_sparingly_where_a_command_that_computes_starts_beside_busy_neighbours(
+    monkeypatch, words, share, environment, changed
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Contention, "share", lambda self: share)
+    monkeypatch.setattr(Contention, "_taken", lambda self: (0.0, 0.0))
+    assert wait_sparingly(words) is changed
+    assert os.environ.get("GOMP_SPINCOUNT") == ("3000" if changed else environment.get("GOMP_SPINCOUNT"))
+    os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 @pytest.mark.slow

@@ -1,19 +1,20 @@
-"""How much of the processors other processes take while this one computes, and whether steps have become many times slower.
+"""How much of the processors other processes take while this one computes, and what this one does about it. Without torch.
 
-On a CPU the threads of one operation wait for each other, so a step ends when its slowest thread does: neighbours that
-take half of the processors can cost far more than half of the speed, and no number of the run says why.
+On a CPU the threads of one operation wait for each other, so a step ends when its slowest thread does. libgomp, the OpenMP of
+torch for Linux, has a waiting thread look 300,000 times before it sleeps. On a processor of its own it is there at once; on a
+shared one it uses up the very time in which the thread that it waits for could run, and two neighbours cost far more than their
+half of the speed. Looking 3,000 times costs 2 to 5 % of the speed on a quiet machine, and beside neighbours it is 1.2 to 2.7 times as
+fast, with the same bits (python benchmarks/busy.py). So it is done where others are busy when a command starts.
 """
 
 import os
 import time
 from pathlib import Path
 
-from ldmctl.training.engine import Engine
-
-BUSY = 0.25  # share of the processors that others take, from which it is worth a sentence
-SLOWER = 3.0  # times as long as at first: a discriminator that begins costs less
-FIRST = 3  # reports that say how fast steps are at first
+BUSY = 0.25  # share of the processors that others take, from which something is said or done
 SHORTEST = 0.1  # seconds: the kernel counts in hundredths
+SPINS = "3000"  # looks of a waiting thread
+HEAVY = ("fit-ae", "fit-diffusion", "encode-dataset", "sample", "eval-lpips", "quickstart")  # commands that compute
 
 
 class Contention:
@@ -65,34 +66,24 @@ class Contention:
         return sum(ticks.get(process, 0) for process in ours)
 
 
-class Slowdown:
-    """Notices, once, that steps have become many times slower than they were at first."""
-
-    def __init__(self, engine: Engine, contention: Contention | None = None):
-        self.alone = engine.world == 1  # other ranks on this machine would count as others
-        self.contention = contention or Contention()
-        self.rates: list[float] = []
-        self.slow = self.told = False
-
-    def note(self, rate: float) -> str | None:
-        """Take in the rate of a report; a sentence when two in a row are slow, the first time that this happens."""
-        share, first = self.contention.share(), max(self.rates[:FIRST], default=0.0)
-        self.contention.start()
-        if len(self.rates) < FIRST:
-            self.rates.append(rate)
-            return None
-        before, self.slow = self.slow, 0 < rate * SLOWER < first
-        if self.told or not (before and self.slow):
-            return None
-        self.told = True
-        text = f"Steps take {first / rate:.1f} times as long as at first."
-        if share is None or not self.alone:
-            return text
-        if share < BUSY:
-            return f"{text} Other processes use only {share:.0%} of the processors, so it is something else: a disk, heat, a shared device."
-        return f"{text} {busy(share)} Training continues, and is as fast as before when they end."
-
-
 def busy(share: float) -> str:
     """A sentence on what others take."""
     return f"Other processes use {share:.0%} of this machine's processors."
+
+
+def wait_sparingly(words: list[str]) -> bool:
+    """Before torch is imported: where a command that computes starts beside busy neighbours, have waiting threads soon sleep; whether it did.
+
+    What the environment says of OpenMP already stays.
+    """
+    if not words or words[0] not in HEAVY or {"--help", "-h"} & set(words) or {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        return False
+    contention = Contention()
+    if contention.before is None:
+        return False
+    time.sleep(1.2 * SHORTEST)
+    share = contention.share()
+    if share is None or share < BUSY:
+        return False
+    os.environ["GOMP_SPINCOUNT"] = SPINS
+    return True
