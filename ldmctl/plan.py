@@ -13,6 +13,7 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import duration
+from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
@@ -148,6 +149,8 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     check_preview(config, open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
+    if config.init is not None:
+        load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
     forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)

@@ -1,7 +1,7 @@
 """Presets by name, and the layers that make up the config of one command.
 
 Weakest first: schema defaults, the data preset, the verb's preset, the
-autoencoder that `init` names, the environment (LDMCTL_OVERRIDES), KEY=VALUE,
+network that `init` names, the environment (LDMCTL_OVERRIDES), KEY=VALUE,
 flags.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ldmctl.config.base import Config, section_of, slot_of
 from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
+from ldmctl.config.network_origins import layer_of as network_layer_of
 from ldmctl.config.origins import layer_of
 from ldmctl.config.resolve import merge, resolve, spell_out
 from ldmctl.config.schemas.verbs import VERBS
@@ -62,7 +63,8 @@ def compose(
     strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
     wish = merge([spell_out(schema, layer) for layer in strong])
     written = read(verb, config) if config is not None else {}
-    origin = _origin({**written, **wish}, wish, out, overwrite=overwrite) if "init" in schema.model_fields else {}
+    beginning = {"fit-ae": _origin, "fit-diffusion": _network}.get(verb)
+    origin = beginning({**written, **wish}, wish, out, overwrite=overwrite) if beginning else {}
     preset, source = written, f"--config {config}" if config is not None else ""
     if config is None and names(verb):
         preset, source = _preset(verb, wish, {**(below or {}), **origin})
@@ -77,7 +79,7 @@ def compose(
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     settings = resolve(schema, layers, source=named)
     if origin:
-        source = f"{source}; autoencoder of {settings.init}"  # type: ignore[attr-defined]
+        source = f"{source}; {'autoencoder' if verb == 'fit-ae' else 'network'} of {settings.init}"  # type: ignore[attr-defined]
     elif getattr(settings, "train", None) == "decoder":
         raise ConfigError("train=decoder leaves the encoder as it is, so it needs one that was trained: name it with --init (runs/ae).")
     return settings, source
@@ -94,6 +96,11 @@ def _origin(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -
             f"{init} holds {with_article(there)}, and {with_article(str(slot['type']))} is asked for. Leave out --ae, or start without --init."
         )
     return {key: value for key, value in layer.items() if key not in ("data", "dataset") or not asked.get("data")}
+
+
+def _network(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -> Raw:
+    """The layer that `init` of fit-diffusion stands for: its network, and what that was trained to predict; {} without."""
+    return {} if (init := asked.get("init")) is None else network_layer_of(str(init), out=out, overwrite=overwrite)
 
 
 def _preset(verb: str, wish: Raw, below: Raw) -> tuple[Raw, str]:
