@@ -100,6 +100,7 @@ def fit_diffusion(
     *,
     config: str | Path | None = None,
     latents: str | Path | None = None,
+    init: str | Path | None = None,
     out: str | Path = "runs/ldm",
     overwrite: bool = False,
     accept_data: bool = False,
@@ -110,10 +111,12 @@ def fit_diffusion(
     """Fit a denoiser to a cache, or continue -> {"run", "model", "steps", "val/...": ...}."""
     from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 
-    flags = {"latents": text(latents), "machine": {"device": device, "precision": precision}}
+    flags = {"latents": text(latents), "init": text(init), "machine": {"device": device, "precision": precision}}
     cache = text(latents) or wished(FitDiffusion, overrides, "latents", config=text(config)) or "cache"
     below = recipe(manifest.read(str(cache)), out, overwrite=overwrite)
-    settings, _ = compose(FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below)
+    settings, _ = compose(
+        FitDiffusion, config=text(config), overrides=overrides or [], flags=flags, below=below, out=out, overwrite=overwrite
+    )
     refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 

@@ -14,6 +14,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
+from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -162,6 +163,8 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     check_preview(config, open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
     network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
+    if config.init is not None:
+        load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)
     label = torch.zeros(1, dtype=torch.long)
     forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)

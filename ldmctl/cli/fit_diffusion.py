@@ -15,6 +15,7 @@ def command(
     overrides: options.Overrides = None,
     config: options.ConfigName = None,
     latents: Annotated[str | None, typer.Option("--latents", help="The cache that encode-dataset wrote [default: cache].")] = None,
+    init: Annotated[str | None, typer.Option("--init", help="Weights to start from: a run (runs/ldm, runs/ldm@best).")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ldm",
     overwrite: options.Overwrite = False,
     accept_data: options.AcceptData = False,
@@ -29,10 +30,12 @@ def command(
 ) -> None:
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
-    flags = options.given(latents=folder, machine__device=device, machine__devices=devices, machine__precision=precision)
+    flags = options.given(latents=folder, init=init, machine__device=device, machine__devices=devices, machine__precision=precision)
     cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents", config=config) or "cache"))
     below = recipe(cache, out, overwrite=overwrite)
-    settings, source = compose(FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below)
+    settings, source = compose(
+        FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below, out=out, overwrite=overwrite
+    )
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
     def work(console: options.Console) -> dict:

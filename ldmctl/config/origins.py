@@ -1,6 +1,7 @@
 """What `--init` names: a run's model or a folder saved by diffusers, and the config layer of its architecture. Readable without torch."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ldmctl.config.documents import Raw, read_config
 from ldmctl.endings import why_not_read
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
+EXAMPLES = {"fit-ae": "runs/ae, runs/ae@best", "fit-diffusion": "runs/ldm, runs/ldm@best"}
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -18,7 +21,7 @@ class Origin:
 
     name: str  # as the user wrote it
     file: Path  # a safetensors file
-    layer: Raw  # `autoencoder` with its type and keys, `image` with at least its channels
+    layer: Raw  # the keys that build its network: of an autoencoder also `image`, with at least its channels
     published: Raw = field(default_factory=dict)  # config.json of diffusers; {} for a file of ldmctl
 
 
@@ -30,8 +33,8 @@ def find(name: str) -> Origin:
     if (folder := published.part_of(Path(name).expanduser())) is not None:
         config = published.read_config(folder)
         return Origin(name, published.weights_of(folder), published.layer(config), config)
-    file = _file_of(name)
-    header = _header(file)
+    file = file_of(name, verb="fit-ae")
+    header = header_of(file)
     if header.get("kind") != "autoencoder":
         raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder to start from.")
     keys: Any = header.get("config")
@@ -63,12 +66,12 @@ def _kept(name: str, out: Path) -> Raw:
     if not all((out / file).exists() for file in ("state.safetensors", "config.yaml")):
         return {}
     config = read_config(out)
-    if config.get("init") != name:
+    if config.get("init") is None or os.path.abspath(os.path.expanduser(config["init"])) != os.path.abspath(os.path.expanduser(name)):
         return {}
     return {key: config[key] for key in ("autoencoder", "image", "data", "dataset") if config.get(key) is not None}
 
 
-def _file_of(name: str) -> Path:
+def file_of(name: str, *, verb: str) -> Path:
     """The file of ldmctl that a name stands for."""
     path = Path(name).expanduser()
     if path.is_file():
@@ -77,17 +80,19 @@ def _file_of(name: str) -> Path:
     folder = Path(stem).expanduser()
     if not folder.is_dir():
         raise MismatchError(
-            f"There is no {folder} to start from. init is a run folder of fit-ae (runs/ae, runs/ae@best), one of its files, "
-            f"or a folder that diffusers saved; models on a hub are downloaded first."
+            f"There is no {folder} to start from. init is a run folder of {verb} ({EXAMPLES[verb]}), one of its files"
+            + (", or a folder that diffusers saved; models on a hub are downloaded first." if verb == "fit-ae" else ".")
         )
-    if not snapshot and (folder / "autoencoder.safetensors").exists() and not (folder / "model.safetensors").exists():
+    if verb == "fit-ae" and not snapshot and (folder / "autoencoder.safetensors").exists() and not (folder / "model.safetensors").exists():
         return folder / "autoencoder.safetensors"  # a cache of latents, which carries its autoencoder
     number = f"{int(snapshot):09d}" if snapshot.isdecimal() else snapshot
     file = folder / "snapshots" / f"{number}.safetensors" if snapshot else folder / "model.safetensors"
     if not file.exists():
         there = sorted(each.stem for each in (folder / "snapshots").glob("*.safetensors"))
         hint = (
-            f" Snapshots: {', '.join(there) or 'none'}." if snapshot else " It is no run of fit-ae with a save, nor a model of diffusers."
+            f" Snapshots: {', '.join(there) or 'none'}."
+            if snapshot
+            else f" It is no run of {verb} with a save" + (", nor a model of diffusers." if verb == "fit-ae" else ".")
         )
         files = [] if snapshot else sorted(each for each in folder.iterdir() if each.suffix in (".safetensors", ".ckpt"))
         if len(files) == 1 and not (folder / "run.json").exists():
@@ -96,7 +101,7 @@ def _file_of(name: str) -> Path:
     return file
 
 
-def _header(file: Path) -> Raw:
+def header_of(file: Path) -> Raw:
     """What a file of ldmctl says of itself."""
     import safetensors
 

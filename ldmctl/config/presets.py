@@ -1,7 +1,7 @@
 """Presets by name, and the layers that make up the config of one command.
 
 Weakest first: schema defaults, the data preset, the verb's preset, the
-autoencoder that `init` names, the environment (LDMCTL_OVERRIDES), KEY=VALUE,
+network that `init` names, the environment (LDMCTL_OVERRIDES), KEY=VALUE,
 flags.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ldmctl.config import made_before
 from ldmctl.config.base import Config, section_of, slot_of
 from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
+from ldmctl.config.network_origins import layer_of as network_layer_of
 from ldmctl.config.origins import layer_of
 from ldmctl.config.resolve import merge, resolve, spell_out
 from ldmctl.config.schemas.verbs import VERBS
@@ -63,7 +64,8 @@ def compose(
     strong = [*environment(schema), *parse_overrides(overrides), _given(flags or {})]
     wish = merge([spell_out(schema, layer) for layer in strong])
     written = read(verb, config) if config is not None else {}
-    origin = _origin({**written, **wish}, wish, out, overwrite=overwrite) if "init" in schema.model_fields else {}
+    beginning = {"fit-ae": _origin, "fit-diffusion": _network}.get(verb)
+    origin = beginning({**written, **wish}, wish, out, overwrite=overwrite) if beginning else {}
     preset, source = written, f"--config {config}" if config is not None else ""
     if config is None and names(verb):
         preset, source = _preset(verb, wish, {**(below or {}), **origin})
@@ -81,7 +83,7 @@ def compose(
     if younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
         source = f"{source}; {out} goes on as it began, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
     if origin:
-        source = f"{source}; autoencoder of {settings.init}"  # type: ignore[attr-defined]
+        source = f"{source}; {'autoencoder' if verb == 'fit-ae' else 'network'} of {settings.init}"  # type: ignore[attr-defined]
     elif getattr(settings, "train", None) == "decoder":
         raise ConfigError("train=decoder leaves the encoder as it is, so it needs one that was trained: name it with --init (runs/ae).")
     return settings, source
@@ -98,6 +100,11 @@ def _origin(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -
             f"{init} holds {with_article(there)}, and {with_article(str(slot['type']))} is asked for. Leave out --ae, or start without --init."
         )
     return {key: value for key, value in layer.items() if key not in ("data", "dataset") or not asked.get("data")}
+
+
+def _network(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) -> Raw:
+    """The layer that `init` of fit-diffusion stands for: its network, and what that was trained to predict; {} without."""
+    return {} if (init := asked.get("init")) is None else network_layer_of(str(init), out=out, overwrite=overwrite)
 
 
 def _preset(verb: str, wish: Raw, below: Raw) -> tuple[Raw, str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import registry
+from ldmctl.config import origins
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.evaluation.figures import write_pictures
@@ -31,6 +32,7 @@ from ldmctl.pictures.png import grid, write_png
 from ldmctl.pictures.sameness import check_same_pictures, known_of, summary
 from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
+from ldmctl.storage.beginning import note_beginning, origin_file
 from ldmctl.storage.record import config_of, describe_plugins, record_of
 from ldmctl.storage.run import Run, open_run
 from ldmctl.training import engine as engines
@@ -73,6 +75,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     plugins = describe_plugins(*named, ("perceptual", config.perceptual))
     run = open_run(out, config, parent=config.init, plugins=plugins, overwrite=overwrite, writes=engine.leads, say=console.say)
     with run:
+        note_beginning(run, config.init, origin_file(config.init, origins.find))
         note_pictures(run, {"train": train, "val": val}, accepted=accept_data)
         skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
         run.update(shares={**before, **shares}, perceptual_skipped=skipped)  # as it was started, however it is gone on with

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from ldmctl import registry
+from ldmctl.config import network_origins
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.console import Console
+from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without_labels, save_preview
@@ -29,6 +31,7 @@ from ldmctl.latents.reader import open_latents
 from ldmctl.latents.resident import Resident
 from ldmctl.latents.stream import training_latents
 from ldmctl.storage import weights
+from ldmctl.storage.beginning import note_beginning, origin_file
 from ldmctl.storage.record import describe_plugins
 from ldmctl.storage.run import open_run
 from ldmctl.training import compiling, order
@@ -66,6 +69,9 @@ def fit_diffusion(
     described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
     order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
+    if config.init is not None and (overwrite or not (Path(out).expanduser() / "state.safetensors").exists()):
+        for line in load_initial_network(config, network, manifest):
+            console.say(line)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
@@ -82,6 +88,7 @@ def fit_diffusion(
     with run:
         if run.resumed and check_same_cache(run.record, manifest, run.folder, accepted=accept_data):
             run.note_changes([("cache", run.record["cache"], manifest.fingerprint)])
+        note_beginning(run, config.init, origin_file(config.init, network_origins.find))
         run.update(**of_cache(manifest), first_latents=run.record.get("first_latents", manifest.count("train")))
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:

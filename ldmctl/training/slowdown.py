@@ -32,4 +32,7 @@ class Slowdown:
             return text
         if share < BUSY:
             return f"{text} Other processes use only {share:.0%} of the processors, so it is something else: a disk, heat, a shared device."
-        return f"{text} {busy(share)} It is as fast as before when they end. If they stay, stop it (Ctrl-C) and run the same command: beside busy neighbours it starts with threads that do not spin."
+        return (
+            f"{text} {busy(share)} It is as fast as before when they end. If they stay, stop it (Ctrl-C) and run the same command: "
+            "beside busy neighbours it starts with threads that do not spin."
+        )

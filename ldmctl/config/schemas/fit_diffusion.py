@@ -69,6 +69,9 @@ class FitDiffusion(Config):
     conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
         None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
     )
+    init: str | None = Field(
+        None, description="weights to start from: a run of fit-diffusion (runs/ldm, runs/ldm@best)", json_schema_extra=Place
+    )
     drop: float = Field(
         0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs", json_schema_extra=Noted
     )
