@@ -3,7 +3,8 @@
 Each takes what the command takes, under the same names and with the same
 defaults, and gives what the command prints with --json. They say nothing but
 warnings unless they are given a `Console()`. `LDMCTL_OFFLINE=1` in the
-environment is `--offline`. What `load_autoencoder` and `load_network` give
+environment is `--offline`. Overrides may also be one string, as the shell has
+them: "loop.steps=100 loop.batch=8". What `load_autoencoder` and `load_network` give
 works on tensors: pictures [B,C,H,W] in [-1, 1].
 """
 
@@ -13,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldmctl.attribution import blaming
 from ldmctl.config.base import Config
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Console", "encode_dataset", "eval_lpips", "fit_ae", "fit_diffusion", "load_autoencoder", "load_network", "sample"]
 
 
+@blaming
 def fit_ae(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     config: str | Path | None = None,
     ae: str | None = None,
@@ -55,8 +58,9 @@ def fit_ae(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
+@blaming
 def encode_dataset(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     data: str | Path | None = None,
@@ -76,8 +80,9 @@ def encode_dataset(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
+@blaming
 def fit_diffusion(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     config: str | Path | None = None,
     latents: str | Path | None = None,
@@ -99,8 +104,9 @@ def fit_diffusion(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
+@blaming
 def sample(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     ae: str | Path | None = None,
@@ -125,8 +131,9 @@ def sample(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
+@blaming
 def eval_lpips(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     data: str | Path | None = None,
@@ -142,6 +149,8 @@ def eval_lpips(
     """
     from ldmctl.stages.eval_lpips import eval_lpips as stage
 
+    if isinstance(pairs, str | Path):
+        raise ConfigError(f"pairs={str(pairs)!r} is one folder; two are compared: pairs=(FOLDER, FOLDER).")
     folders = [str(folder) for folder in pairs] if pairs else None
     flags = {"run": text(run), "data": text(data), "pairs": folders, "machine": {"device": device, "precision": precision}}
     parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
@@ -150,6 +159,7 @@ def eval_lpips(
     return stage(settings, console=console or Console(quiet=True), out=out)
 
 
+@blaming
 def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", precision: str = "auto") -> Codec:
     """The frozen autoencoder of a run of fit-ae: `encode` to moments, `draw` a latent, `decode` it, or `reconstruct` at once.
 
@@ -164,6 +174,7 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
     return codec.Codec(autoencoder, started)
 
 
+@blaming
 def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
     """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
     from ldmctl.diffusion import network

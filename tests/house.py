@@ -9,7 +9,15 @@ ROOT = Path(__file__).parents[1]
 
 # The drawing of the house: a wing may import the wings above it in this list and none below. One line is one floor.
 FLOORS = [
-    ("errors", "protocols", "registry", "console", "signals", "blocks"),  # the door: what a plugin author reads, and public parts
+    (
+        "errors",
+        "protocols",
+        "registry",
+        "attribution",
+        "console",
+        "signals",
+        "blocks",
+    ),  # the door: what a plugin author reads, and public parts
     ("config",),  # from words to a validated config, without torch
     ("storage",),  # what lies on disk
     ("training",),  # one engine, one loop

@@ -25,6 +25,7 @@ LIGHT = (
     "errors",
     "protocols",
     "registry",
+    "attribution",
     "console",
     "signals",
     "config",

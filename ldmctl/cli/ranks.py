@@ -24,7 +24,10 @@ def spread(count: int) -> dict:
     """Run this command on `count` processes -> {"exit_code": ...} and, if it failed with a sentence, its "error"."""
     command = [sys.executable, "-m", "torch.distributed.run", *launched(count, sys.argv[1:])]
     with TemporaryDirectory(prefix="ldmctl-") as folder:
-        process = subprocess.Popen(command, env=os.environ | {FOLDER: folder}, start_new_session=True)  # Ctrl-C reaches us alone
+        stdout = getattr(sys.stdout, "result", None)  # the first rank prints the result
+        process = subprocess.Popen(
+            command, env=os.environ | {FOLDER: folder}, stdout=stdout, start_new_session=True
+        )  # Ctrl-C reaches us alone
         heard: list[int] = []
 
         def pass_on(number: int, _: FrameType | None) -> None:

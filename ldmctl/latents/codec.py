@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldmctl.attribution import expect_shape
 from ldmctl.errors import ConfigError, MismatchError, with_article
 from ldmctl.latents.manifest import Statistics
 from ldmctl.latents.tiling import HALO, Network, tiled
@@ -77,13 +78,18 @@ class Codec:
         """[B,C,H,W] -> moments [B,m,h,w] float32; the image is padded to multiples of the factor."""
         with self.engine.autocast():
             padded = pad_to(image, self.autoencoder.factor)
-            return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
+            moments = self._run(self.autoencoder.encode, padded, self.autoencoder.factor)
+        sides = (side // self.autoencoder.factor for side in padded.shape[2:])
+        expect_shape(moments, (len(image), None, *sides), self.autoencoder, "encode")
+        return moments.float()
 
     @torch.no_grad()
     def draw(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What a cache holds, moments [B,m,h,w] or integer codes [B,h,w] -> latent [B,c,h,w] float32, not whitened."""
         moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
-        return self.autoencoder.draw(moments.float(), generator).float()
+        latent = self.autoencoder.draw(moments.float(), generator)
+        expect_shape(latent, (len(moments), self.autoencoder.channels, *moments.shape[2:]), self.autoencoder, "draw")
+        return latent.float()
 
     def whiten(self, latent: Tensor) -> Tensor:
         """Latents of the autoencoder -> latents of the denoiser."""
@@ -98,6 +104,8 @@ class Codec:
         """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
         with self.engine.autocast():
             image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
+        sides = (side * self.autoencoder.factor for side in latent.shape[2:])
+        expect_shape(image, (len(latent), None, *sides), self.autoencoder, "decode")
         return crop_to(image.float(), size).clamp(-1, 1)
 
     @torch.no_grad()
@@ -107,6 +115,7 @@ class Codec:
         mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
         with self.engine.autocast():
             made = self._run(self.autoencoder.decode, mode(moments).float())
+        expect_shape(made, (*image.shape[:2], None, None), self.autoencoder, "decode")
         return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
 
     def _run(self, network: Network, x: Tensor, scale: int = 1) -> Tensor:

@@ -2,23 +2,26 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from ldmctl import registry
+from ldmctl.attribution import expect_shape, plugin_of
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
 from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.latents.codec import load_codec
+from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.images import read, to_uint8
 from ldmctl.pictures.png import grid, read_png_text, write_png
+from ldmctl.registry import word_for
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import model_file
+from ldmctl.storage.record import foreign_plugins, model_file
 from ldmctl.training import engine as engines
 
 GRID = 256  # pictures that grid.png shows at most
@@ -45,6 +48,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         "precision": str(engine.dtype).removeprefix("torch."),
         **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
     }
+    if third := foreign_plugins(*plugins_of(header, codec, config)):
+        settings["plugins"] = third  # another version of them makes other pictures
     side = int(header["image"]["size"])
     if config.machine.tile is not None and side > config.machine.tile:
         settings["tile"] = config.machine.tile
@@ -78,7 +83,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
                 spacing=config.spacing,
             )
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
-            for seed, picture in zip(chunk, to_uint8(codec.decode(padded, (side, side))), strict=False):
+            decoded = codec.decode(padded, (side, side))
+            expect_shape(decoded, (rows, int(header["image"]["channels"]), side, side), codec.autoencoder, "decode")
+            for seed, picture in zip(chunk, to_uint8(decoded), strict=False):
                 write_png(files[seed], picture.cpu(), {"ldmctl": texts[seed]})
             bar.advance(len(seeds) - len(missing) + first + len(chunk), amount=first + len(chunk))
             if signals.asked and first + len(chunk) < len(missing):
@@ -99,6 +106,14 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         "seeds": seeds,
         "labels": names,
     }
+
+
+def plugins_of(header: dict[str, Any], codec: Codec, config: Sample) -> list[tuple[str, Any]]:
+    """(kind, what names it by `type`) of each plugin that has a say in a picture."""
+    described = [header[name] for name in ("denoiser", "conditioner", "schedule") if header[name] is not None]
+    autoencoder = plugin_of(codec.autoencoder)
+    own = [("autoencoder", SimpleNamespace(type=word_for(autoencoder)))] if autoencoder else []
+    return [*((each["kind"], SimpleNamespace(type=each["type"])) for each in described), *own, ("sampler", config.sampler)]
 
 
 def is_foreign(file: Path) -> bool:

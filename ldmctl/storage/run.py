@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ldmctl.attribution import attributed
 from ldmctl.config.base import Config
 from ldmctl.config.differences import fixed_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
@@ -15,7 +16,7 @@ from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage import weights
 from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder
 from ldmctl.storage.lock import _take
-from ldmctl.storage.record import WAYS, _record, versions
+from ldmctl.storage.record import WAYS, _record, versions, warn_of_others
 
 
 class Run:
@@ -94,6 +95,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        error = error and attributed(error)  # what a plugin raises ends the command by its own exit code
         if error is None:
             self.close("finished")
         elif isinstance(error, MismatchError) and self._before:
@@ -122,6 +124,7 @@ def open_run(
         resumed = _refuse_other(folder, config)
         before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
         record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": _now()}
+        warn_of_others(record, plugins)
         run = Run(folder, record, resumed=resumed, writes=True, lock=lock, before=before)
         run.update(  # first: a folder with run.json is ours, however soon after this the process ends
             verb=_verb(config),
