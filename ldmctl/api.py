@@ -3,7 +3,8 @@
 Each takes what the command takes, under the same names and with the same
 defaults, and gives what the command prints with --json. They say nothing but
 warnings unless they are given a `Console()`. `LDMCTL_OFFLINE=1` in the
-environment is `--offline`. Ctrl-C stops a function after its step, with all
+environment is `--offline`. Overrides may also be one string, as the shell has
+them: "loop.steps=100 loop.batch=8". Ctrl-C stops a function after its step, with all
 saved (`errors.Stopped`), and at once the second time; signals are then as before.
 
 `load` gives a model that makes pictures in memory, as often as wanted:
@@ -18,6 +19,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldmctl.attribution import blaming
 from ldmctl.config.base import Config
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
@@ -51,8 +53,9 @@ __all__ = [
 ]
 
 
+@blaming
 def fit_ae(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     config: str | Path | None = None,
     ae: str | None = None,
@@ -74,8 +77,9 @@ def fit_ae(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
+@blaming
 def encode_dataset(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     data: str | Path | None = None,
@@ -95,8 +99,9 @@ def encode_dataset(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
+@blaming
 def fit_diffusion(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     config: str | Path | None = None,
     latents: str | Path | None = None,
@@ -121,8 +126,9 @@ def fit_diffusion(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
 
 
+@blaming
 def sample(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     ae: str | Path | None = None,
@@ -149,8 +155,9 @@ def sample(
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
+@blaming
 def sample_images(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     ae: str | Path | None = None,
@@ -177,6 +184,7 @@ def sample_images(
     return model.samples(settings)
 
 
+@blaming
 def load(run: str | Path = "runs/ldm", *, ae: str | Path | None = None, device: str = "auto", precision: str = "auto") -> Model:
     """The model of a run of fit-diffusion, or of a snapshot in it, ready to make pictures: `load("runs/ldm").sample(16, label="cat", seed=0)`."""
     from ldmctl.diffusion.model import open_model
@@ -186,8 +194,9 @@ def load(run: str | Path = "runs/ldm", *, ae: str | Path | None = None, device: 
     return open_model(str(run), started, tile=Coding().tile, ae=text(ae))
 
 
+@blaming
 def eval_lpips(
-    overrides: list[str] | None = None,
+    overrides: list[str] | str | None = None,
     *,
     run: str | Path | None = None,
     data: str | Path | None = None,
@@ -203,6 +212,8 @@ def eval_lpips(
     """
     from ldmctl.stages.eval_lpips import eval_lpips as stage
 
+    if isinstance(pairs, str | Path):
+        raise ConfigError(f"pairs={str(pairs)!r} is one folder; two are compared: pairs=(FOLDER, FOLDER).")
     folders = [str(folder) for folder in pairs] if pairs else None
     flags = {"run": text(run), "data": text(data), "pairs": folders, "machine": {"device": device, "precision": precision}}
     parent = text(run) or wished(EvalLpips, overrides, "run") or "runs/ae"
@@ -212,6 +223,7 @@ def eval_lpips(
     return stage(settings, console=console or Console(quiet=True), out=out)
 
 
+@blaming
 def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", precision: str = "auto") -> Codec:
     """The frozen autoencoder of a run of fit-ae: `encode` to moments, `draw` a latent, `decode` it, or `reconstruct` at once.
 
@@ -226,6 +238,7 @@ def load_autoencoder(run: str | Path = "runs/ae", *, device: str = "auto", preci
     return codec.Codec(autoencoder, started, image_channels=int(header["context"]["image_channels"]))
 
 
+@blaming
 def load_network(run: str | Path = "runs/ldm", *, device: str = "auto", precision: str = "auto") -> tuple[Network, Codec, dict[str, Any]]:
     """(frozen denoiser with its conditioner, codec to and from its whitened latents, header of its file) of a run of fit-diffusion."""
     from ldmctl.diffusion import careful, network

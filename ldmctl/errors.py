@@ -54,6 +54,10 @@ class Stopped(LdmctlError):
     exit_code = 75
 
 
+class PluginWarning(UserWarning):
+    """What a person should know of an installed plugin; the command line prints it as one line."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean X?' for a near miss, otherwise ''."""
     close = get_close_matches(word, list(known), n=1)

@@ -229,7 +229,9 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     network, header, _ = load_network(source, HOST)
     load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
     choose_labels(config, header, [config.seed])  # refuses labels and guidance that this model does not know
-    calls = config.count * config.steps * (1 if config.guidance in (0, 1) else 2)
+    sampler = registry.build("sampler", config.sampler)
+    each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
+    calls = config.count * each * (1 if config.guidance in (0, 1) else 2)
     size = header["image"]["size"]
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",

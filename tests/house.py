@@ -14,6 +14,7 @@ FLOORS = [
         "endings",
         "protocols",
         "registry",
+        "attribution",
         "console",
         "signals",
         "contention",

@@ -26,6 +26,7 @@ LIGHT = (
     "endings",
     "protocols",
     "registry",
+    "attribution",
     "console",
     "signals",
     "contention",

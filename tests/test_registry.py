@@ -94,7 +94,7 @@ def test_a_broken_plugin_fails_only_when_used(site, target, source, reason):
 def test_two_plugins_of_one_name_are_an_error_that_names_both(site):
     site.install("one", "[ldmctl.samplers]\nstill = still_one:Still\n", still_one=GOOD)
     site.install("two", "[ldmctl.samplers]\nstill = still_two:Still\n", version="2.1", still_two=GOOD)
-    with pytest.raises(PluginError, match=r"sampler 'still' is offered by one 1\.0 and two 2\.1; uninstall one of them"):
+    with pytest.raises(PluginError, match=r"sampler 'still' is offered by one 1\.0 and two 2\.1; say which: one:still or two:still"):
         registry.load("sampler", "still")
     assert registry.load("sampler", "ddim")
 

@@ -7,7 +7,7 @@ from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.conditions import join_maps, refuse_tokens
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
-from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
+from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock, run_block
 from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
@@ -60,6 +60,7 @@ __all__ = [
     "patchify",
     "refuse_tokens",
     "rotate",
+    "run_block",
     "sinusoids",
     "unpatchify",
 ]

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from ldmctl import attribution
 from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.cli.output import arranged, result
 from ldmctl.endings import file_trouble, is_memory_shortage
-from ldmctl.errors import LdmctlError, MemoryShortage, one_line
+from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
 ALSO = {  # what else makes a step of one picture need less, by verb
     "fit-ae": "a smaller image.size",
@@ -64,20 +67,30 @@ def run(words: list[str] | None = None) -> int:
     ranks.arrive()
     if not (words and words[0] in ranks.SHARED) and not ranks.alone(" ".join(["ldmctl", *words[:1]])):
         return 0
+    with arranged(words):
+        return answer(words)
+
+
+def answer(words: list[str]) -> int:
+    """The exit code of a command line, every error said."""
     try:
         code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
         return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
     except SystemExit as end:
+        if (said := attribution.attributed(end)) is not end:
+            return fail_of(said, words)
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except MemoryShortage as error:
         also = ALSO.get(words[0])
         return fail(f"{error} Or take {also}." if also else str(error), error.exit_code, words)
     except LdmctlError as error:
-        return fail(str(error), error.exit_code, words)
+        return fail_of(error, words)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):  # wrong usage, in Typer's words
             error.show()
             return tell(error.format_message(), getattr(error, "exit_code", 2), words)
+        if (said := attribution.attributed(error)) is not error:
+            return fail_of(said, words)
         if is_memory_shortage(error):
             return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
         if trouble := file_trouble(error):
@@ -87,7 +100,21 @@ def run(words: list[str] | None = None) -> int:
                 "Another process of this command is gone, and this one cannot go on without it. What was saved is intact.", 1, words
             )
         traceback.print_exc()
-        return fail(f"This is a bug in ldmctl or in a plugin: {one_line(error)}", 1, words)
+        return fail(f"This is a bug in ldmctl{whose(error)}: {one_line(error)}{attribution.suspects()}", 1, words)
+
+
+def whose(error: Exception) -> str:
+    """`'s sampler 'ddim'` where it is a plugin that comes with ldmctl."""
+    found = attribution.culprit(error)
+    return f"'s {found.plugin.kind} {found.plugin.name!r}" if found else ""
+
+
+def fail_of(error: Any, words: list[str]) -> int:
+    """Say it; with -v also the frames that an error of a plugin came through."""
+    verbose = any(re.fullmatch(r"--verbose|-[a-uw-z]*v[a-z]*", word) for word in words)
+    if verbose and (error.__cause__ is not None or isinstance(error, PluginError)):
+        traceback.print_exception(error)
+    return fail(str(error), error.exit_code, words)
 
 
 def fail(sentence: str, code: int, words: list[str]) -> int:
@@ -100,7 +127,7 @@ def fail(sentence: str, code: int, words: list[str]) -> int:
 def tell(sentence: str, code: int, words: list[str]) -> int:
     """With --json, the error as the one object on stdout; -> its code."""
     if not ranks.leave(sentence, code) and "--json" in words:
-        print(json.dumps({"error": sentence, "exit_code": code}), flush=True)
+        print(json.dumps({"error": sentence, "exit_code": code}), file=result(), flush=True)
     return code
 
 

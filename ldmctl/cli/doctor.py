@@ -106,7 +106,12 @@ def plugin_state() -> dict[str, Any]:
                 plugin.load()
             except PluginError as error:
                 broken.append(str(error))
-    return {"plugins": str(count), "broken plugins": broken}
+    return {
+        "plugins": str(count),
+        "broken plugins": broken,
+        "plugin clashes": registry.clashes(),
+        "ignored plugins": list(registry.strays()),
+    }
 
 
 def places() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ldmctl.config.schemas.encode_dataset import EncodeDataset
 
 
 def command(
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.settings("batch=32")] = None,
     run: Annotated[
         str | None, typer.Option("--run", help="The run folder of fit-ae [default: runs/ae]; runs/ae@best names a snapshot.")
     ] = None,

@@ -15,7 +15,7 @@ MEANING = {"psnr": "dB, higher is closer", "ssim": "1 is equal", "lpips": "0 is 
 
 
 def command(
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.settings("count=100")] = None,
     run: Annotated[
         str | None, typer.Option("--run", help="The run folder of fit-ae [default: runs/ae]; runs/ae@best names a snapshot.")
     ] = None,

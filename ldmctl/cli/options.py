@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ldmctl.cli import ranks
+from ldmctl.cli.output import result
 from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
@@ -27,12 +28,17 @@ def complete_plugin(kind: str) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         from ldmctl import registry
 
-        return [plugin.name for plugin in registry.plugins(kind) if plugin.name.startswith(incomplete)]
+        return [word for plugin in registry.plugins(kind) if (word := registry.word_for(plugin)).startswith(incomplete)]
 
     return complete
 
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the config, such as loop.steps=500.")]
+def settings(example: str) -> Any:
+    """The KEY=VALUE words of a verb, explained by a key that it has."""
+    return typer.Argument(metavar="[KEY=VALUE]...", help=f"Any key of the config, such as {example}.")
+
+
+Overrides = Annotated[list[str] | None, settings("loop.steps=500")]
 ConfigName = Annotated[str | None, typer.Option("--config", "-c", help="A preset's name (`ldmctl configs list`) or a YAML file.")]
 Data = Annotated[str | None, typer.Option("--data", help="A name in configs/data, or a folder of pictures.", autocompletion=complete_data)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over: delete what an earlier run left in --out.")]
@@ -89,9 +95,9 @@ def perform(
         console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
     for path, value in sorted(vars(config).items()):
         console.detail(f"  {path}: {value}")
-    result = work(console)
+    done = work(console)
     if manner.json and os.environ.get("RANK", "0") == "0":
-        print_json(result)
+        print_json(done)
 
 
 def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner) -> None:
@@ -101,12 +107,12 @@ def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner)
         print_json({"dry_run": True, "source": source or None, "config": resolved, "plan": plan})
         return
     lines = [*([f"# {source}"] if source else []), *(f"# {name}: {value}" for name, value in plan.items())]
-    print("".join(f"{line}\n" for line in lines) + write_yaml(resolved), end="")
+    print("".join(f"{line}\n" for line in lines) + write_yaml(resolved), end="", file=result())
 
 
-def print_json(result: dict[str, Any]) -> None:
+def print_json(found: dict[str, Any]) -> None:
     """One object, one line, on stdout."""
-    print(write_json(result), flush=True)
+    print(write_json(found), file=result(), flush=True)
 
 
 def given(**flags: Any) -> dict[str, Any]:

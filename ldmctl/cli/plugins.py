@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,10 @@ import typer
 from ldmctl import registry
 from ldmctl.cli.options import Json, print_json
 from ldmctl.config.base import PluginConfig
-from ldmctl.config.documents import Raw, parse_override
-from ldmctl.errors import ConfigError, PluginError
+from ldmctl.config.documents import Raw, parse_overrides
+from ldmctl.config.resolve import merge, plugin_config
+from ldmctl.console import Console
+from ldmctl.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Look at plugins, check them, create a new one.")
 Kind = Annotated[str, typer.Argument(help="autoencoder, discriminator, schedule, ...")]
@@ -27,13 +30,22 @@ def list_plugins(kind: Annotated[str | None, typer.Argument(help="Only this kind
     """Every installed plugin and where it comes from. Imports none of them; a new entry point shows after installing again."""
     kinds = list(registry.GROUPS) if kind is None else [registry.kind_of(kind)]
     rows = [plugin for each in kinds for plugin in registry.plugins(each)]
+    ignored = [*registry.strays(), *registry.clashes()]
     if json:
-        print_json({"plugins": [{"kind": p.kind, "name": p.name, "target": p.target, "from": p.source} for p in rows]})
+        print_json(
+            {
+                "ignored": list(registry.strays()),
+                "clashes": registry.clashes(),
+                "plugins": [{"kind": p.kind, "name": p.name, "target": p.target, "from": p.source} for p in rows],
+            }
+        )
         return
     lines = [("kind", "name", "class", "from"), *((p.kind, p.name, p.target, p.source) for p in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:  # never cut off: a program may read them
         print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+    for sentence in ignored:
+        Console().warn(sentence)
 
 
 @app.command()
@@ -67,19 +79,18 @@ def check(
     kind: Kind,
     name: Name,
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of its Config.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the frames of what a plugin raises.")] = False,
 ) -> None:
     """Try whether a plugin keeps its kind's promises, on tiny shapes."""
     from ldmctl.testing import check as keep_promises
 
-    options = {key: value for word in settings or [] for key, value in parse_override(word).items()}
+    options = merge(parse_overrides(settings or []))
     kind = registry.kind_of(kind)
     loaded = registry.load(kind, name)
-    try:
+    plugin_config(kind, {**options, "type": name})  # keys are refused in the words of the verbs
+    options.pop("type", None)
+    with redirect_stdout(sys.stderr):
         keep_promises(kind, loaded, **options)
-    except PluginError:
-        raise
-    except Exception as error:  # the plugin's own code may raise anything
-        raise PluginError(f"{kind} {name!r} fails its check: {type(error).__name__}: {error}") from error
     print(f"{kind} {name} keeps its promises.")
 
 

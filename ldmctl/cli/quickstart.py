@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import encode_dataset, eval_lpips, fit_ae, fit_diffusion, options, sample
+from ldmctl.cli.output import Apart
 from ldmctl.config.presets import pictures_of
 from ldmctl.console import Console, duration
 from ldmctl.errors import ConfigError
@@ -69,7 +70,7 @@ def perform(verb: Callable[..., None], words: list[str], *, quiet: bool) -> dict
     single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     single.command()(verb)
     stdout = io.StringIO()
-    with contextlib.redirect_stdout(stdout):
+    with contextlib.redirect_stdout(Apart(stdout)):
         code = single(args=[*words, "--json", *(["--quiet"] if quiet else [])], standalone_mode=False)
     if code:  # such as 130, a second Ctrl-C
         raise typer.Exit(code)

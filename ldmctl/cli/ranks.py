@@ -39,7 +39,10 @@ def spread(count: int) -> None:
     """Run this command on `count` processes; if they fail, `Ended` says why."""
     command = [sys.executable, "-m", "ldmctl.cli.launcher", str(os.getpid()), *launched(count, sys.argv[1:])]
     with TemporaryDirectory(prefix="ldmctl-") as folder:
-        process = subprocess.Popen(command, env=os.environ | {FOLDER: folder}, start_new_session=True)  # Ctrl-C reaches us alone
+        stdout = getattr(sys.stdout, "result", None)  # the first rank prints the result
+        process = subprocess.Popen(
+            command, env=os.environ | {FOLDER: folder}, stdout=stdout, start_new_session=True
+        )  # Ctrl-C reaches us alone
         heard: list[int] = []
 
         def pass_on(number: int, _: FrameType | None) -> None:

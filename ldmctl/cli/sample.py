@@ -10,7 +10,7 @@ from ldmctl.config.schemas.sample import Sample
 
 
 def command(
-    overrides: options.Overrides = None,
+    overrides: Annotated[list[str] | None, options.settings("steps=20")] = None,
     run: Annotated[
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
@@ -21,7 +21,7 @@ def command(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the first picture; the next ones count up [default: 0].")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Network evaluations per picture [default: 50].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 50].")] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
     ] = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationInfo, field_serializer, field_validator
 
 
 class Config(BaseModel):
@@ -26,11 +26,15 @@ class Config(BaseModel):
             raise ValueError("input should be a number, neither true nor false")
         return value
 
+    @field_serializer("*", mode="wrap", when_used="json")
+    def _sets_in_order(self, value: Any, handler: SerializerFunctionWrapHandler) -> Any:
+        return _in_order(value, handler(value))
+
 
 class PluginConfig(Config):
     """Base of the nested `Config` of a plugin class. `type` is the name it is registered under."""
 
-    type: str
+    type: str = ""  # so that `Heun.Config()` is one, in Python; in configs it is always there
 
 
 class Slot:
@@ -69,6 +73,17 @@ def section_of(field: Any) -> type[BaseModel] | None:
         return None
     options = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
+def _in_order(value: Any, written: Any) -> Any:
+    """What was written of a value, with its sets in one order, whatever the process hashes."""
+    if isinstance(value, set | frozenset) and isinstance(written, list):
+        return sorted(written, key=lambda each: (str(type(each)), each if isinstance(each, int | float | str) else repr(each)))
+    if isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
+        return {key: _in_order(one, each) for one, (key, each) in zip(value.values(), written.items(), strict=True)}
+    if isinstance(value, list | tuple) and isinstance(written, list) and len(value) == len(written):
+        return [_in_order(one, each) for one, each in zip(value, written, strict=True)]
+    return written
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -10,6 +10,8 @@ from pydantic_core import to_jsonable_python
 
 from ldmctl import registry
 from ldmctl.config.base import section_of, slot_of, value_before
+from ldmctl.config.resolve import resolve
+from ldmctl.errors import LdmctlError
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -50,8 +52,16 @@ def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "
         elif (slot := slot_of(field)) is not None:
             if "type" in within:
                 yield from defaults(registry.load(slot.kind, within["type"]).Config, within, f"{prefix}{name}.")  # type: ignore[attr-defined]
-        elif not field.is_required():
+        elif not field.is_required() and name != "type":
             yield f"{prefix}{name}", to_jsonable_python(value_before(field))
+
+
+def as_of_today(schema: type[BaseModel], old: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An older config with the names and forms that its keys have today; as it is where today's schema does not take it."""
+    try:
+        return resolve(schema, [dict(old)], source="").model_dump(mode="json")  # type: ignore[type-var]
+    except LdmctlError:
+        return old
 
 
 def fixed_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -68,6 +78,7 @@ def noted_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapp
 
 def differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(path, old value, new value) of every key that differs."""
+    old = as_of_today(schema, old)
     before, after = {**dict(defaults(schema, new)), **dict(flatten(old))}, dict(flatten(new))
     return [(path, before.get(path), after.get(path)) for path in {**before, **after} if before.get(path) != after.get(path)]
 

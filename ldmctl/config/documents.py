@@ -105,9 +105,12 @@ _Plain.add_representer(
 _Plain.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
 
 
-def parse_overrides(words: Iterable[str]) -> list[Raw]:
-    """One layer for each `a.b.c=value`; values are read as YAML."""
-    return [parse_override(word) for word in words]
+def parse_overrides(words: Iterable[str] | str) -> list[Raw]:
+    """One layer for each `a.b.c=value`; values are read as YAML. One string is split as a shell does."""
+    try:
+        return [parse_override(word) for word in (shlex.split(words) if isinstance(words, str) else words)]
+    except ValueError as error:
+        raise ConfigError(f"{words!r} cannot be split into words: {error}.") from None
 
 
 def parse_override(word: str) -> Raw:

@@ -74,7 +74,7 @@ def plugin_schema(plugin: registry.Plugin) -> Raw:
         **keys,
         "title": f"{plugin.kind} {plugin.name}",
         "description": summary(loaded),
-        "properties": {"type": {"const": plugin.name, "description": f"which {plugin.kind}"}, **own},
+        "properties": {"type": {"const": registry.word_for(plugin), "description": f"which {plugin.kind}"}, **own},
         **({"$defs": definitions} if definitions else {}),
     }
 
@@ -116,7 +116,7 @@ def _plugins_of(kind: str, *, built_in: bool) -> tuple[dict[str, Raw], list[str]
         if built_in and plugin.source.split()[0] != "ldmctl":
             continue
         try:
-            schemas[plugin.name] = plugin_schema(registry.find(kind, plugin.name))
+            schemas[registry.word_for(plugin)] = plugin_schema(plugin)
         except PluginError as error:
             broken.append(str(error))
     return schemas, list(dict.fromkeys(broken))

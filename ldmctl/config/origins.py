@@ -96,7 +96,7 @@ def file_of(name: str, *, verb: str) -> Path:
         )
         files = [] if snapshot else sorted(each for each in folder.iterdir() if each.suffix in (".safetensors", ".ckpt"))
         if len(files) == 1 and not (folder / "run.json").exists():
-            _header(files[0])  # says what it is, and how a folder is made of it
+            header_of(files[0])  # says what it is, and how a folder is made of it
         raise MismatchError(f"{folder} has no {file.relative_to(folder)} to start from.{hint}")
     return file
 

@@ -50,7 +50,7 @@ def compose(
     schema: type[Schema],
     *,
     config: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | str = (),
     flags: Raw | None = None,
     below: Raw | None = None,
     out: str | Path | None = None,
@@ -127,7 +127,7 @@ def pictures_of(run: object) -> Raw:
     return {**found, "image": made_before.spelled_out(found["image"])} if isinstance(found.get("image"), dict) else found
 
 
-def wished(schema: type[Config], overrides: Sequence[str] | None, key: str, *, config: str | None = None) -> Any:
+def wished(schema: type[Config], overrides: Sequence[str] | str | None, key: str, *, config: str | None = None) -> Any:
     """The value of one top-level key in `config`, LDMCTL_OVERRIDES and KEY=VALUE words, where it must be known before the rest; None without."""
     written = [] if config is None else [read(schema.verb, config)]  # type: ignore[attr-defined]
     return merge([*written, *environment(schema), *parse_overrides(overrides or [])]).get(key)

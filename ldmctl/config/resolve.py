@@ -26,8 +26,8 @@ def resolve(schema: type[Schema], layers: Sequence[Raw], *, source: str) -> Sche
     try:
         return concrete.model_validate(raw)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(item, concrete) for item in error.errors())
-        raise ConfigError(f"{source} does not describe {with_article(schema.verb)} run:\n  " + "\n  ".join(lines)) from None  # type: ignore[attr-defined]
+        lines = "\n  ".join(explained(error, concrete))
+        raise ConfigError(f"{source} does not describe {with_article(schema.verb)} run:\n  {lines}") from None  # type: ignore[attr-defined]
 
 
 def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
@@ -36,8 +36,12 @@ def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
     try:
         return concrete.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(item, concrete) for item in error.errors()]
-        raise ConfigError(f"{kind} {raw['type']!r} cannot be made:\n  " + "\n  ".join(lines)) from None
+        raise ConfigError(f"{kind} {raw['type']!r} cannot be made:\n  " + "\n  ".join(explained(error, concrete))) from None
+
+
+def explained(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """A line for each key that is wrong: its path, what is wrong, and the nearest right name."""
+    return list(dict.fromkeys(_explain(item, schema) for item in error.errors()))
 
 
 def merge(layers: Sequence[Raw]) -> Raw:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ldmctl.attribution import expect_shape
 from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
 from ldmctl.diffusion.spacing import CEILING, time_of
 from ldmctl.errors import ConfigError, PluginError
@@ -66,7 +67,10 @@ class Denoise:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
         timestep_value, scale, alpha = self._place(float(sigma))
         x_t = x * scale
-        output = self._output(x_t, timestep_value).to(x.dtype)
+        output = self._output(x_t, timestep_value)
+        if getattr(output, "shape", None) != x.shape:
+            expect_shape(output, tuple(x.shape), self.network, "forward")
+        output = output.to(x.dtype)
         return clean_from(self.prediction, x_t, output, alpha, scale * float(sigma))
 
     def _output(self, x_t: Tensor, timestep_value: float) -> Tensor:
@@ -74,6 +78,8 @@ class Denoise:
             return self.network(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), self.condition)
         both = torch.cat([x_t, x_t])
         output = self.network(both, both.new_full((len(both),), timestep_value, dtype=torch.float32), self.condition)
+        if getattr(output, "shape", None) != both.shape:
+            expect_shape(output, tuple(both.shape), self.network, "forward")
         with_condition, without = output.to(x_t.dtype).chunk(2)
         return without + self.guidance * (with_condition - without)
 

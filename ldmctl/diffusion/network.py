@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldmctl.attribution import expect, expect_shape
 from ldmctl.diffusion.denoise import joined
 from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
@@ -37,7 +38,10 @@ class Network(nn.Module):
         """
         condition = self.condition(given, dropped)
         if block is None:
-            return self.denoiser(x, timestep, condition)
+            said = self.denoiser(x, timestep, condition)
+            if getattr(said, "shape", None) != x.shape:
+                expect_shape(said, tuple(x.shape), self.denoiser, "forward")
+            return said
         if not hasattr(self.denoiser, "forward_with_hidden"):  # a keyword of ours, since DistributedDataParallel calls `forward` alone
             raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")
         return self.denoiser.forward_with_hidden(x, timestep, condition, block=block)
@@ -65,9 +69,35 @@ def describe_network(denoiser: Any, conditioner: Any, *, latent: tuple[int, int,
     """What it takes to build the network: configs, and the context that follows from latents and classes."""
     listens = None if conditioner is None else weights.describe("conditioner", conditioner, classes=classes)
     built = weights.rebuild(listens) if listens else None
+    if built is not None:
+        try_conditioner(built, len(classes))
     sizes = {name: getattr(built, name, 0) for name in ("vector_dim", "token_dim", "map_channels")}
     speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes)
     return {"denoiser": speaks, "conditioner": listens}
+
+
+@torch.no_grad()
+def try_conditioner(conditioner: Any, classes: int) -> None:
+    """What would only be noticed in the first step: a conditioner that does not take labels, or gives what it has not announced."""
+    labels = torch.arange(-1, min(classes, 3))
+    learning = conditioner.training
+    conditioner.eval()
+    check_condition(conditioner.encode(labels), conditioner, len(labels), "encode")
+    check_condition(conditioner.null(len(labels)), conditioner, len(labels), "null")
+    conditioner.train(learning)
+
+
+def check_condition(condition: Any, conditioner: Any, count: int, method: str) -> None:
+    """A PluginError that names the conditioner, unless it gave for `count` pictures what it has announced."""
+    expect(isinstance(condition, Condition), conditioner, f"{method} gave {type(condition).__name__}, not a Condition")
+    for name, size in {"vector": "vector_dim", "tokens": "token_dim", "maps": "map_channels"}.items():
+        part, announced = getattr(condition, name), getattr(conditioner, size)
+        expect(
+            (part is not None) == bool(announced), conditioner, f"{method} gave {'no ' * (part is None)}{name}, and {size} is {announced}"
+        )
+        if part is not None:
+            wanted = {"vector": (count, announced), "tokens": (count, None, announced), "maps": (count, announced, None, None)}[name]
+            expect_shape(part, wanted, conditioner, f"{method} ({name})")
 
 
 def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], str]:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmctl.attribution import expect_shape
 from ldmctl.diffusion.denoise import Denoise, Noise
-from ldmctl.diffusion.network import Network
+from ldmctl.diffusion.network import Network, check_condition
 from ldmctl.diffusion.process import Prediction
 from ldmctl.diffusion.spacing import Spacing, levels, start
 from ldmctl.training.engine import Engine
@@ -59,8 +60,11 @@ def sample_latents(
     if network.conditioner is not None:
         condition = network.condition(torch.tensor([labels[row] for row in filled], device=engine.device))
         null = network.conditioner.null(len(filled))  # type: ignore[operator]
+        check_condition(condition, network.conditioner, len(filled), "encode")
+        check_condition(null, network.conditioner, len(filled), "null")
     denoise = Denoise(network.denoiser, schedule, prediction, condition=condition, null=null, guidance=guidance)
     _, sigmas = levels(schedule, steps, spacing)
     with engine.autocast():
         latent = sampler(denoise, start(noise.first(), sigmas), sigmas, noise)
+    expect_shape(latent, (len(filled), *shape), sampler, "the call")
     return latent[: len(seeds)].float()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldmctl.attribution import expect_shape
 from ldmctl.errors import ConfigError
 from ldmctl.protocols import Schedule
 
@@ -25,6 +26,8 @@ def levels(schedule: Schedule, steps: int, spacing: Spacing = "trailing") -> tup
         raise ConfigError(f"steps={steps} cannot be taken: ask for 1 to {total or 'some thousands'} with this schedule.")
     times = _times(steps, spacing, total) if steps > 1 else torch.ones(1, dtype=torch.float64)
     alpha, sigma = schedule.marginal(times)
+    for value in (alpha, sigma):
+        expect_shape(value, tuple(times.shape), schedule, "marginal")
     sigmas = torch.cat([(sigma / alpha).clamp(max=CEILING), times.new_zeros(1)])
     if not (sigmas.diff() < 0).all():
         raise ConfigError(f"steps={steps} cannot be taken: the first levels are too close to pure noise to differ. Take fewer.")

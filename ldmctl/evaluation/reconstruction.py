@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldmctl import registry
+from ldmctl.attribution import expect_shape
 from ldmctl.config.documents import write_json
 from ldmctl.console import Console
 from ldmctl.errors import DataError, MissingError
@@ -184,7 +185,9 @@ def measure(made: Tensor, image: Tensor, measures: list[str], distances: Mapping
     for name in measures:
         if name in distances:
             with engine.autocast():
-                values[name] = distances[name](made, image).float()
+                distance = distances[name](made, image)
+            expect_shape(distance, (len(made),), distances[name], "forward")
+            values[name] = distance.float()
         else:
             values[name] = psnr(made, image) if name == "psnr" else ssim(made, image)
     return values

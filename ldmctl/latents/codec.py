@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldmctl.attribution import expect_shape
 from ldmctl.errors import ConfigError, MismatchError, with_article
 from ldmctl.latents import careful
 from ldmctl.latents.manifest import Statistics
@@ -85,7 +86,10 @@ class Codec:
         image = self._taken(image)
         with self.engine.autocast():
             padded = pad_to(image, self.autoencoder.factor)
-            return self._run(self.autoencoder.encode, padded, self.autoencoder.factor).float()
+            moments = self._run(self.autoencoder.encode, padded, self.autoencoder.factor)
+        sides = (side // self.autoencoder.factor for side in padded.shape[2:])
+        expect_shape(moments, (len(image), None, *sides), self.autoencoder, "encode")
+        return moments.float()
 
     @torch.no_grad()
     def draw(self, stored: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -93,7 +97,9 @@ class Codec:
         if self.image_channels is not None:
             stored = careful.stored(stored, self.autoencoder, self.engine.device)
         moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
-        return self.autoencoder.draw(moments.float(), generator).float()
+        latent = self.autoencoder.draw(moments.float(), generator)
+        expect_shape(latent, (len(moments), self.autoencoder.channels, *moments.shape[2:]), self.autoencoder, "draw")
+        return latent.float()
 
     def whiten(self, latent: Tensor) -> Tensor:
         """Latents of the autoencoder -> latents of the denoiser."""
@@ -110,6 +116,8 @@ class Codec:
             latent, size = careful.latents(latent, self.autoencoder.channels, self.engine.device), careful.sides(size)
         with self.engine.autocast():
             image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
+        sides = (side * self.autoencoder.factor for side in latent.shape[2:])
+        expect_shape(image, (len(latent), None, *sides), self.autoencoder, "decode")
         return crop_to(image.float(), size).clamp(-1, 1)
 
     @torch.no_grad()
@@ -120,6 +128,7 @@ class Codec:
         mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
         with self.engine.autocast():
             made = self._run(self.autoencoder.decode, mode(moments).float())
+        expect_shape(made, (*image.shape[:2], None, None), self.autoencoder, "decode")
         return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
 
     def _taken(self, image: Tensor) -> Tensor:

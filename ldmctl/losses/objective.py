@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ldmctl.attribution import expect, expect_shape
 from ldmctl.config.schemas.fit_ae import FitAE, Losses
 from ldmctl.evaluation.metrics import psnr
 from ldmctl.latents.codec import Codec
@@ -14,6 +15,7 @@ from ldmctl.losses.parts import Parts
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.pictures.loading import on_device
+from ldmctl.protocols import Reconstruction
 from ldmctl.training.engine import Engine
 
 Value = TypeVar("Value", Tensor, float)
@@ -32,6 +34,7 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     with model.backward_context(last=last):
         with engine.autocast():
             reconstruction = model.network(pad_to(image, autoencoder.factor))
+        check_reconstruction(reconstruction, image, autoencoder)
         made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
         losses = picture_losses(made, image, config.losses, parts.perceptual, engine)
         if adversary is not None and discriminator is not None and weight["adversarial"]:
@@ -57,13 +60,24 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     return reported
 
 
+def check_reconstruction(made: Any, image: Tensor, autoencoder: Any) -> None:
+    """A PluginError that names the autoencoder, unless it gave a picture as large as it was given, and scalars beside it."""
+    expect(isinstance(made, Reconstruction), autoencoder, f"forward gave {type(made).__name__}, not a Reconstruction")
+    height, width = (-(-side // autoencoder.factor) * autoencoder.factor for side in image.shape[2:])
+    expect_shape(made.image, (*image.shape[:2], height, width), autoencoder, "forward")
+    for name, value in made.penalties.items():
+        expect_shape(value, (), autoencoder, f"forward (penalty {name!r})")
+
+
 def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any, engine: Engine) -> dict[str, Tensor]:
     """Scalars by name, not weighted, of a reconstruction [B,C,H,W] against the picture."""
     gap = made - image
     out = {"pixel": gap.abs().mean() if losses.pixel == "l1" else gap.square().mean()}
     if perceptual is not None:
         with engine.autocast():
-            out["perceptual"] = perceptual(made, image).float().mean()
+            distance = perceptual(made, image)
+        expect_shape(distance, (len(made),), perceptual, "forward")
+        out["perceptual"] = distance.float().mean()
     return out
 
 

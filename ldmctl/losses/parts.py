@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ldmctl import registry
+from ldmctl.attribution import expect, expect_shape
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
@@ -82,7 +83,7 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
         if slot is not None:
             order.reseed("weights", config.loop.seed, kind)
             networks[kind] = registry.build(kind, slot, image_channels=config.image.channels).to(engine.device).train()
-            engines.recompute(networks[kind], config.loop.checkpointing)
+            engines.recompute(networks[kind], config.loop.checkpointing, silent=kind == "discriminator")
     autoencoder, discriminator = networks["autoencoder"], networks.get("discriminator")
     if config.init is not None and console is not None:
         for line in load_initial(config.init, autoencoder, config):
@@ -114,7 +115,10 @@ def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, eng
         )
     size, learning = config.image.size, discriminator.training
     with torch.no_grad():
-        discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
+        maps = discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
+    expect(isinstance(maps, list) and maps, discriminator, f"forward gave {type(maps).__name__}, not a list of maps")
+    for each in maps:
+        expect_shape(each, (1, 1, None, None), discriminator, "forward (a map of logits)")
     discriminator.train(learning)
 
 
@@ -122,4 +126,4 @@ def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
     """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
     blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
     with torch.no_grad(), engine.autocast():
-        perceptual(blank, blank)
+        expect_shape(perceptual(blank, blank), (1,), perceptual, "forward")

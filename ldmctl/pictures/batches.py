@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ldmctl.errors import DataError
+from ldmctl.attribution import expect
+from ldmctl.errors import DataError, with_article
 from ldmctl.pictures import images
 from ldmctl.pictures.choosing import large_enough, left_out_of, name_of
 from ldmctl.pictures.images import Facts
@@ -101,9 +102,10 @@ class Pictures:
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
         if hasattr(self.dataset, "note"):
-            return self.dataset.note(index)
+            label, text = self.dataset.note(index)
+            return self._label(label, index), text
         example = self.dataset[index]
-        return example.label, example.text
+        return self._label(example.label, index), example.text
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Every caption of an item that has several, its text first; () otherwise."""
@@ -185,8 +187,16 @@ class Pictures:
         )
 
     def _prepare(self, index: int, example: Example) -> Prepared:
+        expect(isinstance(example, Example), self.dataset, f"item {index} is {with_article(type(example).__name__)}, not an Example")
         image, facts = images.prepare_noting(example.picture, self.settings)
-        return Prepared(image, index, example.label, example.text, facts)
+        return Prepared(image, index, self._label(example.label, index), example.text, facts)
+
+    def _label(self, label: Any, index: int) -> int:
+        """The label as a plain number; one that is no class's is a PluginError."""
+        classes = len(self.dataset.classes)
+        whole = hasattr(label, "__index__") and -1 <= int(label) < classes
+        expect(whole, self.dataset, f"item {index} has the label {label!r}, and there are {classes} classes, counted from 0; -1 is none")
+        return int(label)
 
     def _finish(self, item: Prepared, seed: int | None) -> Tensor:
         generator = None if seed is None else Generator().manual_seed(seed)

@@ -3,13 +3,18 @@
 import multiprocessing
 import os
 import signal
+import stat
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from torch import Generator
 from torch.utils.data import DataLoader, get_worker_info
 
+from ldmctl.attribution import attributed
+from ldmctl.errors import LdmctlError
 from ldmctl.pictures.batches import Batch, Order, Pictures
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -31,8 +36,28 @@ class _Whole:
     def __init__(self, pictures: Pictures):
         self.pictures = pictures
 
-    def __getitem__(self, wanted: list[tuple[int, int | None]]) -> Batch:
-        return self.pictures.assemble(wanted)
+    def __getitem__(self, wanted: list[tuple[int, int | None]]) -> "Batch | Refusal":
+        try:
+            return self.pictures.assemble(wanted)
+        except Exception as error:
+            said = attributed(error)
+            if not isinstance(said, LdmctlError):
+                raise
+            return Refusal(type(said), str(said), "".join(traceback.format_exception(error)))
+
+
+class Refusal(NamedTuple):
+    """An error with a sentence for the person, sent from a worker: exceptions of plugins may not survive the way as they are."""
+
+    kind: type[LdmctlError]
+    sentence: str
+    frames: str
+
+    def again(self) -> LdmctlError:
+        """The error, with the worker's frames as its cause."""
+        error = self.kind(self.sentence)
+        error.__cause__ = RuntimeError(f"in a worker process:\n{self.frames}")
+        return error
 
 
 def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], workers: int) -> Iterator[Batch]:
@@ -51,10 +76,13 @@ def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], w
     finally:
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    yield from ready
+    for batch in ready:
+        if isinstance(batch, Refusal):
+            raise batch.again()
+        yield batch
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Batch | Refusal) -> Batch | Refusal:
     return batch
 
 
@@ -62,10 +90,34 @@ def _settle(_: int) -> None:
     """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one answers."""
     info: Any = get_worker_info()
     info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
+    open_again()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if ADDRESSED:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def open_again() -> None:
+    """Give this process a place of its own in each file that it inherited open for reading, such as a data set's archive.
+
+    A fork shares the place where the next byte is read with all workers, which move it under each other. Where the system lists
+    open files (Linux); elsewhere workers are not forked.
+    """
+    folder = "/proc/self/fd"
+    if not os.path.isdir(folder):
+        return
+    import fcntl
+
+    for name in os.listdir(folder):
+        with suppress(OSError):  # the listing's own, a file that may no longer be opened
+            number = int(name)
+            reads_only = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            if number > 2 and reads_only and stat.S_ISREG(os.fstat(number).st_mode):
+                flags = os.O_RDONLY | (os.O_CLOEXEC if not os.get_inheritable(number) else 0)
+                own = os.open(f"{folder}/{name}", flags)
+                os.lseek(own, os.lseek(number, 0, os.SEEK_CUR), os.SEEK_SET)
+                os.dup2(own, number, inheritable=os.get_inheritable(number))
+                os.close(own)
 
 
 def _end_when_told() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmctl import registry
 from ldmctl.config import origins
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
@@ -40,6 +39,7 @@ from ldmctl.training import order
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import parameter_count
 from ldmctl.training.loop import Training
+from ldmctl.training.reporting import report_to
 
 AT_ONCE = 32  # pictures at most in a forward that is judged
 JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
@@ -89,7 +89,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             micro = find_micro(config, perceptual, engine, train, mine.stop - mine.start)
             console.say(f"loop.micro=auto: {micro} of {mine.stop - mine.start} pictures per forward.")
         at_once = min(AT_ONCE, micro or mine.stop - mine.start)  # what a step has room for
-        tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
+        tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
         remembers = {"adversary": parts.adversary} if parts.adversary else {}
 
         with Training(

@@ -42,6 +42,7 @@ from ldmctl.training.fsdp import refuse_single_numbers
 from ldmctl.training.learner import Learner
 from ldmctl.training.loop import Training
 from ldmctl.training.memory import largest_micro, release
+from ldmctl.training.reporting import report_to
 
 PREVIEWED = 4  # pictures of a preview that are decoded together
 
@@ -104,7 +105,7 @@ def fit_diffusion(
         learners = {"diffusion": model}
         if config.weighting.kind == "learned":
             learners["uncertainty"] = Learner(Uncertainty().to(engine.device), config.loop, engine, averaged=False)
-        tracker = registry.build("tracker", config.tracker, run=run.folder) if config.tracker and engine.leads else None
+        tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
 
         with Training(run, engine, config.loop, learners, header=header, console=console, tracker=tracker, flops=flops) as training:
             # One step.

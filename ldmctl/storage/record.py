@@ -2,6 +2,8 @@
 
 import json
 import platform
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from ldmctl import registry
 from ldmctl.config.documents import read_config
 from ldmctl.endings import file_trouble
-from ldmctl.errors import MismatchError
+from ldmctl.errors import MismatchError, PluginWarning
 
 WAYS = "Two ways on: another folder (--out), or start over in this one (--overwrite, its files are deleted)."
 
@@ -42,6 +44,26 @@ def versions() -> dict[str, str]:
 def describe_plugins(*plugins: Any) -> list[str]:
     """`kind type (distribution version)` of each (kind, config), without those that are None."""
     return [f"{kind} {config.type} ({registry.find(kind, config.type).source})" for kind, config in plugins if config is not None]
+
+
+def warn_of_others(record: Mapping[str, Any], now: Sequence[str]) -> None:
+    """A PluginWarning for each plugin that comes from another version of a package than when the run of this record was begun.
+
+    `now` is what `describe_plugins` says; what comes with ldmctl is not compared.
+    """
+    old = dict(each.rstrip(")").split(" (", 1) for each in record.get("plugins") or [] if " (" in each)
+    for plugin, source in (each.rstrip(")").split(" (", 1) for each in now):
+        if (was := old.get(plugin, source)) != source and not (was.startswith("ldmctl ") and source.startswith("ldmctl ")):
+            warnings.warn(
+                f"The {plugin} was {was}'s when this run was begun, and here it is {source}'s: it may compute something else.",
+                PluginWarning,
+                stacklevel=2,
+            )
+
+
+def foreign_plugins(*plugins: Any) -> list[str]:
+    """`describe_plugins` of those that do not come with ldmctl, sorted."""
+    return sorted(each for each in describe_plugins(*plugins) if "(ldmctl " not in each)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

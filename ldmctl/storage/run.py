@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ldmctl.attribution import attributed
 from ldmctl.config.base import Config
 from ldmctl.config.differences import fixed_differences, noted_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
@@ -21,7 +22,7 @@ from ldmctl.storage.folder import _clear, _refuse_foreign, make_folder, start_ov
 from ldmctl.storage.hold import Hold
 from ldmctl.storage.lines import write_line
 from ldmctl.storage.lock import _take
-from ldmctl.storage.record import WAYS, _record, versions
+from ldmctl.storage.record import WAYS, _record, versions, warn_of_others
 
 
 class Run:
@@ -139,6 +140,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        error = error and attributed(error)  # what a plugin raises ends the command by its own exit code
         if self._hold is not None and self._hold.gone():
             gone = self._hold.error()
             self._release()
@@ -185,6 +187,7 @@ def open_run(
         resumed = _refuse_other(folder, config)
         before = {name: (folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "run.json")} if resumed else {}
         record = json.loads(before["run.json"]) if resumed else {"format": weights.FORMAT, "started": history.now()}
+        warn_of_others(record, plugins)
         earlier = history.entries(record)
         record |= {"verb": _verb(config), "status": "running", "exit_code": None, "command": _command()}
         record |= {"parent": parent, "versions": versions(), "plugins": list(plugins)}

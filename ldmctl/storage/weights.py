@@ -6,6 +6,7 @@ text; no times and no paths, so equal models are equal bytes.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ldmctl import registry
 from ldmctl.config.resolve import plugin_config
 from ldmctl.endings import why_not_read
-from ldmctl.errors import MismatchError
+from ldmctl.errors import MismatchError, PluginError, PluginWarning
 from ldmctl.storage.atomic import replacing, write_text  # noqa: F401  (the second one is here for those who write weights and texts)
 
 FORMAT = 1
@@ -72,8 +73,32 @@ def describe(kind: str, config: Any, **context: Any) -> dict[str, Any]:
 
 def rebuild(description: Mapping[str, Any]) -> Any:
     """The plugin that `describe` described, without its weights."""
-    config = plugin_config(description["kind"], description["config"])
-    return registry.build(description["kind"], config, **description["context"])
+    kind, config, recorded = description["kind"], dict(description["config"]), str(description.get("distribution", ""))
+    config["type"] = registry.word_for(found_again(kind, config["type"], recorded))
+    return registry.build(kind, plugin_config(kind, config), **description["context"])
+
+
+def found_again(kind: str, name: str, recorded: str) -> registry.Plugin:
+    """The plugin that a file was written with, by the package `recorded` in it ("name version"); another version or package is a warning."""
+    try:
+        plugin = registry.find(kind, name, recorded=recorded)
+    except PluginError as error:
+        raise PluginError(f"{error} {how_to_get(recorded)}" if recorded else str(error)) from None
+    if plugin.source != recorded and recorded and not (plugin.built_in and recorded.startswith("ldmctl ")):
+        warnings.warn(
+            f"The {kind} {name!r} was {recorded}'s when this was made, and here it is {plugin.source}'s: it may compute something else.",
+            PluginWarning,
+            stacklevel=2,
+        )
+    return plugin
+
+
+def how_to_get(recorded: str) -> str:
+    """Where a plugin came from that is not here, and how to have it again."""
+    name, _, version = recorded.partition(" ")
+    if name == registry.SESSION:
+        return f"It was the class {version}, registered in a Python session: register it again (ldmctl.registry.register)."
+    return f"When this was made, it came from {recorded}: pip install {name}{f'=={version}' if version else ''}."
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,4 +1,15 @@
-"""Pictures drawn when asked for: one colour fading into another, downwards or sideways."""
+"""Pictures drawn when asked for: one colour fading into another, downwards or sideways.
+
+A data set that reads an archive must not share the open file with the worker processes that it is copied into. `__getitem__` then says
+
+    if self.process != os.getpid():
+        self.process, self.archive = os.getpid(), zipfile.ZipFile(self.path)
+
+with `self.process, self.archive = 0, None` in the constructor, and it is sent without them:
+
+    def __getstate__(self):
+        return {**self.__dict__, "process": 0, "archive": None}
+"""
 
 import random
 

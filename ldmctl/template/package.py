@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ldmctl import registry
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, with_article
 
 TAKEN = ("ldmctl-plugins", "ldmctl-configs")  # ldmctl's own packages
 PROJECT = """\
@@ -65,12 +65,22 @@ def write_package(folder: Path, kind: str, name: str) -> list[Path]:
 
 def refuse_bad_name(kind: str, name: str) -> None:
     """A ConfigError for a name that cannot be a package's, or is another plugin's."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*", name):
+    if not registry.NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a plugin's name. Take letters, digits and single hyphens, a letter first, such as my-{kind}."
         )
     if f"ldmctl-{name.lower()}" in TAKEN:
         raise ConfigError(f"The package ldmctl-{name} would hide a part of ldmctl itself. Take another name, such as my-{kind}.")
+    if theirs := [
+        plugin
+        for each in registry.GROUPS
+        for plugin in registry.plugins(each)
+        if registry.normal(plugin.distribution) == f"ldmctl-{name.lower()}"
+    ]:
+        has = f"{with_article(theirs[0].kind)} {theirs[0].name!r}"
+        raise ConfigError(
+            f"A package ldmctl-{name.lower()} is installed already, with {has}, and this one would replace it. Take another name, such as {name}-{kind}."
+        )
     if others := [plugin.source for plugin in registry.plugins(kind) if plugin.name == name]:
         raise ConfigError(
             f"The {kind} {name!r} is there already, from {others[0]}, and a name serves once. Take another, such as my-{name}."

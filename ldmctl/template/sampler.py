@@ -18,6 +18,10 @@ class Template:
     def __init__(self, config: Config):
         self.corrected = config.corrected
 
+    def evaluations(self, steps: int) -> int:
+        """How often `denoise` is called: the last step has no second look, since it ends where all is clean."""
+        return 2 * steps - 1 if self.corrected else steps
+
     def __call__(
         self,
         denoise: Callable[[Tensor, Tensor], Tensor],

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ldmctl.diffusion.denoise import joined
 from ldmctl.protocols import Condition
-from ldmctl.testing.promises import calling, check_gradients, check_saved, expect, expect_same, is_whole, maker, promise, seeded, shape_of
+from ldmctl.testing.promises import calling, check_gradients, check_saved, expect, expect_same, is_whole, maker, promise, shape_of
 
 
 @promise("conditioner")
 def check_conditioner(cls: type, given: Any = None, /, **options: Any) -> None:
     """What was announced, of what is given for three pictures and of nothing.
 
-    `given` is by default three labels (of three classes, the last -1), or captions or maps where tokens or maps are announced.
+    `given` is by default three labels (of three classes, the last -1), as the host gives them whatever is announced.
     """
     make = maker(cls, options, classes=["cat", "dog", "emu"])
     model = make()
@@ -23,11 +23,11 @@ def check_conditioner(cls: type, given: Any = None, /, **options: Any) -> None:
     for name, size in sizes.items():
         expect(size == 0 or is_whole(size), f"the announced size of {name} is {size!r}")
     expect(any(sizes.values()), "vector_dim, token_dim and map_channels are all 0: nothing is said")
+    what = "encode or null"
     if given is None:
-        captions, maps = ["a cat", "", "a dog and an emu"], torch.randint(0, 2, (3, 1, 16, 16), generator=seeded())
-        given = captions if model.token_dim else maps if model.map_channels else torch.tensor([2, 0, -1])
+        given, what = torch.tensor([2, 0, -1]), "encode (given labels int64 [B], which is all that the host has) or null"
     model.eval()
-    with calling("encode or null"):
+    with calling(what):
         said, nothing = model.encode(given), model.null(3)
         for condition, method in ((said, "encode"), (nothing, "null")):
             _check_condition(condition, sizes, method)

@@ -9,11 +9,13 @@ from torch import Tensor
 from ldmctl.pictures import images
 from ldmctl.protocols import Example
 from ldmctl.testing.promises import calling, expect, maker, promise
+from ldmctl.testing.workers import check_workers, content, open_files
 
 
 @promise("dataset")
 def check_dataset(cls: type, /, **options: Any) -> None:
     """Items, labels and stamps of both splits, the same each time and in every process."""
+    before = open_files()
     train, val = (maker(cls, options, split=split)() for split in ("train", "val"))
     expect(len(train) > 0, "there is nothing to train on")
     expect(list(train.classes) == list(val.classes), "the two splits name different classes")
@@ -29,6 +31,10 @@ def check_dataset(cls: type, /, **options: Any) -> None:
         for other, what in ((copy, "made again"), (sent, "sent to a worker")):
             expect(other.stamp(index) == train.stamp(index), f"the stamp of item {index} changes when the dataset is {what}")
             expect(_pixels(other[index]).equal(_pixels(train[index])), f"item {index} changes when the dataset is {what}")
+    with calling("pickling, after items were read,"):
+        again = pickle.loads(pickle.dumps(train))
+    expect(content(again[0]) == content(train[0]), "item 0 changes when the dataset is sent to a worker after it was read")
+    check_workers(train, before)
     stamps = [train.stamp(index) for index in range(min(len(train), 50))]
     expect(len(set(stamps)) == len(stamps), "two items have the same stamp")
 

@@ -1,5 +1,7 @@
 """What every check is made of: a plugin made, called and held to its word. A complaint is a PluginError of one sentence."""
 
+import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ldmctl.config.base import PluginConfig
+from ldmctl.config.resolve import explained
 from ldmctl.errors import LdmctlError, PluginError, one_line
 
 Check = Callable[..., None]
@@ -29,7 +32,7 @@ def promise(kind: str) -> Callable[[Check], Check]:
             except LdmctlError:  # such as weights that are missing here
                 raise
             except Exception as error:  # third-party code can do anything
-                raise PluginError(f"{cls.__name__} is not a good {kind}: {one_line(error)}") from error
+                raise PluginError(f"{cls.__name__} is not a good {kind}: {one_line(error)}{_line_of(error)}") from error
 
         return checked
 
@@ -64,7 +67,7 @@ def _checked_config(cls: Any, options: Mapping[str, Any]) -> Any:
     try:
         config = cls.Config(type="check", **options)
     except ValidationError as error:
-        raise PluginError(f"Config cannot be made of {dict(options)}: {one_line(error)}") from error
+        raise PluginError(f"Config cannot be made of {dict(options)}: {'; '.join(explained(error, cls.Config))}") from error
     with calling("Config, written and read again,"):
         again = cls.Config.model_validate(config.model_dump(mode="json"))
     expect(again == config, "Config is another one after it was written and read again")
@@ -94,7 +97,15 @@ def calling(what: str) -> Iterator[None]:
     except LdmctlError:
         raise
     except Exception as error:  # third-party code can raise anything
-        raise _Broken(f"{what} raises {one_line(error)}") from error
+        raise _Broken(f"{what} raises {one_line(error)}{_line_of(error)}") from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Where the innermost line stands that is neither ldmctl's nor a library's: "(heun.py, line 31)", '' where there is none."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not re.search(r"site-packages|/ldmctl/|/lib/python", frame.filename)
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def expect(holds: Any, complaint: str) -> None:

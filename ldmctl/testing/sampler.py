@@ -1,6 +1,6 @@
 """What a sampler promises: tried on a Gaussian, whose best estimate is known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,9 +44,27 @@ def check_sampler(cls: type, /, **options: Any) -> None:
         expect_same(
             sampled([0], lambda x, sigma: torch.full_like(x, 0.7), few), torch.full((1, 4, 8, 8), 0.7), f"{steps} steps miss a known answer"
         )
+    if hasattr(sampler, "evaluations"):
+        _check_evaluations(sampler, sampled, sigmas)
     many = sampled([5], side=96)
     found = f"mean {many.mean():.3f} and deviation {many.std():.3f}"
     expect(
         abs(many.mean() - mean) < 0.05 and abs(many.std() - deviation) < 0.05,
         f"data of mean 0.3 and deviation 0.5 are sampled with {found}",
     )
+
+
+def _check_evaluations(sampler: Any, sampled: Callable[..., Tensor], sigmas: Tensor) -> None:
+    """evaluations, where it exists, says how often `denoise` is called."""
+    for steps in (1, 2, 10):
+        calls = 0
+
+        def counted(x: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return torch.full_like(x, 0.7)
+
+        with calling("evaluations"):
+            said = sampler.evaluations(steps)
+        sampled([0], counted, sigmas[torch.linspace(0, 200, steps + 1).long()])
+        expect(said == calls, f"evaluations({steps}) is {said!r}, and the network is evaluated {calls} times in {steps} steps")

@@ -6,6 +6,7 @@ the number of ranks nor the micro-batch changes what is learned.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ldmctl.attribution import named, plugin_of
 from ldmctl.config.schemas.shared import Compute
 from ldmctl.config.sharing import per_device
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, PluginWarning
 from ldmctl.training.allocator import keep_blocks
 
 WAIT = timedelta(hours=2)  # for other ranks: the first one lays out a cache of millions of pictures alone
@@ -139,11 +141,20 @@ def has_bf16(device: torch.device) -> bool:
 # -- seeds and order -------------------------------------------------------------
 
 
-def recompute(module: nn.Module, wanted: bool) -> None:
-    """Whether the parts of a network that can do so (attribute `checkpointing`) keep little for the backward and compute it again."""
-    for part in module.modules():
-        if hasattr(part, "checkpointing"):
-            part.checkpointing = wanted  # type: ignore[assignment]
+def recompute(module: nn.Module, wanted: bool, *, silent: bool = False) -> None:
+    """Whether the parts of a network that can do so (attribute `checkpointing`) keep little for the backward and compute it again.
+
+    A PluginWarning where it is wanted and no part can, unless `silent`.
+    """
+    parts = [part for part in module.modules() if hasattr(part, "checkpointing")]
+    for part in parts:
+        part.checkpointing = wanted  # type: ignore[assignment]
+    if wanted and not parts and not silent and any(parameter.requires_grad for parameter in module.parameters()):
+        made = next((plugin for part in module.modules() if (plugin := plugin_of(part)) is not None), None)
+        name = named(made) if made else type(module).__name__
+        warnings.warn(
+            f"{name} has no parts that can be recomputed: loop.checkpointing=true saves no memory in it.", PluginWarning, stacklevel=2
+        )
 
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ class Sample(Config):
     count: PositiveInt = Field(16, description="how many pictures (-n)")
     seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
-    steps: PositiveInt = Field(50, description="network evaluations per picture")
+    steps: PositiveInt = Field(50, description="steps of the sampler per picture; most evaluate the network once in each")
     spacing: Literal["trailing", "leading", "linspace"] = Field("trailing", description="which of the schedule's times are visited")
     label: list[str] | None = Field(
         None,
