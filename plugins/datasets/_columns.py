@@ -18,10 +18,12 @@ def apply(splits: Splits, named: Mapping[str, str], columns: set[str]) -> tuple[
         return [], [f"The column {column} is not used: {listed(unknown)} is no usual name of a split."] if unknown else []
     held = [file for file in splits.train if words.get(named.get(file.path, ""), ("", 0, ()))[0] == "val"]
     if splits.by_folder:
-        first = f"the first is {shown(held[0].path)}, {shown(named[held[0].path])}" if held else ""
-        return [], [
-            f"{counted(len(held), 'picture')} of train by {'its folder' if len(held) == 1 else 'their folders'} {'is' if len(held) == 1 else 'are'} held out by the column {column}, which is not heard: {first}."
-        ] if held else []
+        if not held:
+            return [], []
+        whose, verb = ("its folder", "is") if len(held) == 1 else ("their folders", "are")
+        first = f"the first is {shown(held[0].path)}, {shown(named[held[0].path])}"
+        who = f"{counted(len(held), 'picture')} of train by {whose} {verb} held out by the column {column}"
+        return [], [f"{who}, which is not heard: {first}."]
     every = sorted([*splits.train, *splits.val])
     ranks = {file.path: words[value][1] for file in every if (value := named.get(file.path, "")) and words[value][0] == "val"}
     if not ranks:
