@@ -25,7 +25,7 @@ BATCH = 65536  # rows of a Parquet file read at once
 
 
 class Unreadable(DataError):
-    """A table that is passed over whatever its name, because this machine cannot read it."""
+    """A table that is passed over whatever its name: it says nothing, or needs a package that is not here."""
 
 
 class Row(NamedTuple):
@@ -75,7 +75,8 @@ def read(root: Path, path: str) -> Table:
         split = next(((key, value) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip()), None)
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), split))
     if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
-        raise DataError(f"{shown(str(file))} has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}.")
+        lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
+        raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
     return Table(path, rows, [name for name in columns if name and name not in USED])
 
 

@@ -286,7 +286,8 @@ def test_labels_of_one_table_and_captions_of_another_join(tmp_path):
     ("name", "text", "words"),
     [
         ("index.csv", "id,url\n1,http\n", "index.csv is not used: line 2: `file_name` is missing; found id and url."),
-        ("labels.csv", "file_name,class\n0.png,a\n", "labels.csv is not used: has neither a column `label` nor one of"),
+        ("labels.csv", "file_name,class\n0.png,a\n", "labels.csv is not used: it has neither a column `label` nor one of"),
+        ("metadata.csv", "file_name,boxes\n0.png,a\n", "metadata.csv is not used: it has neither a column `label` nor one of"),
         ("other.csv", "file_name,label\n7.png,a\n", "other.csv is not used: it names none of the pictures (its first is 7.png)."),
         ("broken.json", "{", "broken.json is not used: is not JSON"),
     ],
