@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ldmctl.errors import DataError
 
 from ._names import listed, shown
-from ._values import CAPTIONS, FILES, USED, captions_of, column, label_of
+from ._values import CAPTIONS, FILES, SPLITS, USED, captions_of, column, label_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
@@ -25,7 +25,7 @@ BATCH = 65536  # rows of a Parquet file read at once
 
 
 class Unreadable(DataError):
-    """A table that is passed over whatever its name, because this machine cannot read it."""
+    """A table that is passed over whatever its name: it says nothing, or needs a package that is not here."""
 
 
 class Row(NamedTuple):
@@ -35,6 +35,7 @@ class Row(NamedTuple):
     name: str  # of the picture, relative to the table, with slashes
     label: str | None
     texts: tuple[str, ...]
+    split: tuple[str, str] | None = None  # (column, value)
 
 
 class Table(NamedTuple):
@@ -71,9 +72,11 @@ def read(root: Path, path: str) -> Table:
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         name = _name(row, where, file)
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where)))
-    if rows and not {"label", *CAPTIONS} & set(columns):
-        raise DataError(f"{shown(str(file))} has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}.")
+        split = next(((key, value) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip()), None)
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), split))
+    if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
+        lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
+        raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
     return Table(path, rows, [name for name in columns if name and name not in USED])
 
 

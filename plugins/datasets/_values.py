@@ -13,7 +13,8 @@ from ._names import composed
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
 NOTHING = frozenset({"", "nan", "null"})  # as tables write a missing value, in any case
-USED = frozenset({*FILES, *CAPTIONS, "label"})
+SPLITS = ("split", "subset", "partition", "data_set")
+USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})
 
 
 def column(name: object) -> str:

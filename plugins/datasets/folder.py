@@ -28,7 +28,7 @@ from ldmctl.pictures.images import opened
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _formats, _tree
+from . import _captions, _columns, _formats, _tree
 from ._labels import class_folders, without_splits
 from ._names import counted, natural, shown
 from ._notes import read_tables
@@ -67,6 +67,12 @@ class Folder:
             raise DataError(_nothing(self.root, split if pictures else "", others))
         reduced = without_splits(splits, pictures)
         tables = read_tables(self.root, others, splits, pictures, reduced, wanted=config.tables)
+        found = {path: note.split for path, note in tables.notes.items() if note.split and config.split_by == "auto"}
+        decided, more = _columns.apply(
+            splits, {path: value for path, (_, value) in found.items()}, {column for column, _ in found.values()}
+        )
+        remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
+        self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         labels = {path: note.label for path, note in tables.notes.items() if note.label is not None}
         by_folder, folders = class_folders(used, reduced)
         labels = labels or by_folder

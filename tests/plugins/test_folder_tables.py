@@ -114,6 +114,36 @@ def test_a_split_without_a_row_stops_and_says_what_the_rows_name(tmp_path):
     assert opened(tmp_path, tables=False).classes == ["cat", "dog"]
 
 
+# -- splits ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["split", "Subset", "data set"])
+def test_a_column_that_names_splits_splits_the_pictures(tmp_path, column):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(10)))
+    values = ["train"] * 5 + ["valid"] * 2 + ["test"] * 2 + [""]
+    (tmp_path / "metadata.csv").write_text(
+        f"file_name,label,{column}\n" + "".join(f"{i}.png,x,{value}\n" for i, value in enumerate(values))
+    )
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert names(train) == ["0.png", "1.png", "2.png", "3.png", "4.png", "9.png"] and names(held) == ["5.png", "6.png"]
+    assert "valid held out, all other pictures to train on." in train.remarks[0]
+    assert "2 pictures of `test` are left out, because valid is held out already." in train.warnings
+
+
+def test_a_column_that_says_otherwise_than_the_folders_is_said(tmp_path):
+    write_pictures(tmp_path, "train/0.png", "train/1.png", "val/2.png")
+    rows = [
+        {"file_name": name, "split": split} for name, split in (("train/0.png", "test"), ("train/1.png", "train"), ("val/2.png", "test"))
+    ]
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    assert (
+        "1 picture of train by its folder is held out by the column `split`, which is not heard: the first is train/0.png, test."
+        in said(opened(tmp_path))
+    )
+    write_rows(tmp_path / "metadata.jsonl", [{**row, "split": "fold 7"} for row in rows])
+    assert "The column `split` is not used: fold 7 is no usual name of a split." in said(opened(tmp_path))
+
+
 # -- values ------------------------------------------------------------------
 
 
@@ -256,7 +286,8 @@ def test_labels_of_one_table_and_captions_of_another_join(tmp_path):
     ("name", "text", "words"),
     [
         ("index.csv", "id,url\n1,http\n", "index.csv is not used: line 2: `file_name` is missing; found id and url."),
-        ("labels.csv", "file_name,class\n0.png,a\n", "labels.csv is not used: has neither a column `label` nor one of"),
+        ("labels.csv", "file_name,class\n0.png,a\n", "labels.csv is not used: it has neither a column `label` nor one of"),
+        ("metadata.csv", "file_name,boxes\n0.png,a\n", "metadata.csv is not used: it has neither a column `label` nor one of"),
         ("other.csv", "file_name,label\n7.png,a\n", "other.csv is not used: it names none of the pictures (its first is 7.png)."),
         ("broken.json", "{", "broken.json is not used: is not JSON"),
     ],
