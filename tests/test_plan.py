@@ -50,10 +50,13 @@ def test_an_autoencoder_has_the_memory_of_one_device_too(tiny):
     assert (whole[1], share[1]) == (64, 8) and share[0] < whole[0]
 
 
+BUSY = r"(\. Other processes used \d+% of the processors while this was measured: on a quiet machine it is less)?"
+
+
 def test_the_time_of_a_fit_ae_is_said_with_and_without_its_discriminator(tiny):
     alone, both = (plan_fit_ae(tiny("fit-ae", *words))["time"] for words in ([], ["discriminator={type: patchgan, widths: [8]}"]))
-    assert re.fullmatch(r"about .+ in all: [\d.,e+]+ pictures/s, by a step of [1-8]", alone)
-    assert re.fullmatch(r"about .+ in all: [\d.,e+]+ pictures/s, [\d.,e+]+ with the discriminator, by a step of [1-8]", both)
+    assert re.fullmatch(rf"about .+ in all: [\d.,e+]+ pictures/s, by a step of [1-8]{BUSY}", alone)
+    assert re.fullmatch(rf"about .+ in all: [\d.,e+]+ pictures/s, [\d.,e+]+ with the discriminator, by a step of [1-8]{BUSY}", both)
 
 
 def test_the_memory_of_a_perceptual_loss_is_counted(tiny, towers):

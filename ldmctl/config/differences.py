@@ -56,6 +56,15 @@ def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "
             yield f"{prefix}{name}", to_jsonable_python(value_before(field))
 
 
+def younger(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Paths of the keys that say what a run did that was made before them, where that is not their default."""
+    for name, field in schema.model_fields.items():
+        if (section := section_of(field)) is not None:
+            yield from younger(section, f"{prefix}{name}.")
+        elif not field.is_required() and slot_of(field) is None and value_before(field) != field.get_default(call_default_factory=True):
+            yield f"{prefix}{name}"
+
+
 def as_of_today(schema: type[BaseModel], old: Mapping[str, Any]) -> Mapping[str, Any]:
     """An older config with the names and forms that its keys have today; as it is where today's schema does not take it."""
     try:
@@ -78,8 +87,9 @@ def noted_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapp
 
 def differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(path, old value, new value) of every key that differs."""
-    old = as_of_today(schema, old)
-    before, after = {**dict(defaults(schema, new)), **dict(flatten(old))}, dict(flatten(new))
+    did, wrote, after = dict(defaults(schema, new)), dict(flatten(old)), dict(flatten(new))
+    before = {**did, **dict(flatten(as_of_today(schema, old)))}
+    before |= {path: did[path] for path in younger(schema) if path not in wrote and path in did}
     return [(path, before.get(path), after.get(path)) for path in {**before, **after} if before.get(path) != after.get(path)]
 
 

@@ -31,6 +31,7 @@ from ldmctl.evaluation.lineage import (
     open_lineage,
 )
 from ldmctl.evaluation.network_links import average, denoise, labels, sample
+from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.png import write_png
 from ldmctl.storage import weights
 from ldmctl.storage.apart import refuse, run_and_before
@@ -53,6 +54,8 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", co
     lineage = open_lineage(source, engines.start(Compute(device=device)))
     folder = Path(out).expanduser() if out else lineage.folder / "checkup"
     make_folder(folder)
+    picture = folder / "checkup.png"
+    refuse_foreign(picture)
 
     walk: dict[str, Callable[[Lineage], tuple[Link, list[Row]]]]
     walk = {"reconstruct": reconstruct, "whiten": whiten, "denoise": denoise, "labels": labels, "sample": sample, "average": average}
@@ -69,7 +72,6 @@ def checkup(run: str, *, out: str | Path | None = None, device: Any = "auto", co
             rows += shown
             bar.advance(done, amount=done)
 
-    picture = folder / "checkup.png"
     description = " ".join(f"{link.name}: {link.verdict}. {link.sentence}" for link in links)
     if rows:
         write_png(

@@ -65,6 +65,15 @@ def look(folder: Path, texts: Mapping[int, str], *, overwrite: bool) -> Found:
     return Found(missing, list(others))
 
 
+def refuse_foreign(*files: Path) -> None:
+    """A MismatchError if one of these files, which are to be replaced, is none that ldmctl wrote with a description of its rows."""
+    for file in files:
+        if is_foreign(file) and "Rows: " not in (made_by(file, "Description") or ""):
+            raise MismatchError(
+                f"{file} is there already and was not made by ldmctl, so it is not replaced. Name another --out, or move it."
+            )
+
+
 def remove(folder: Path, others: list[Path]) -> None:
     """Delete pictures that `look` found not to belong, and the grid of them."""
     for file in [*others, folder / "grid.png"] if others else []:
@@ -87,7 +96,7 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "with " + ", ".join(f"{key}={_short(before.get(key))} instead of {_short(after.get(key))}" for key in changed) if changed else ""
 
 
-def made_by(file: Path) -> str | None:
+def made_by(file: Path, key: str = KEY) -> str | None:
     """What ldmctl wrote into a PNG of how it was made, read without its pixels, so of a file that was cut off too; None for other files."""
     try:
         with file.open("rb") as opened:
@@ -97,7 +106,7 @@ def made_by(file: Path) -> str | None:
                 length, kind = struct.unpack(">I4s", head)
                 if kind in (b"IDAT", b"IEND") or length > 2**24:
                     return None
-                said = _text(kind, opened.read(length + 4)[:length])
+                said = _text(key, kind, opened.read(length + 4)[:length])
                 if said is not None:
                     return said
     except OSError:
@@ -139,10 +148,10 @@ def is_own_grid(folder: Path) -> bool:
     return False
 
 
-def _text(kind: bytes, data: bytes) -> str | None:
-    """What a PNG's chunk says under our key."""
-    key, _, rest = data.partition(b"\0")
-    if key != KEY.encode():
+def _text(key: str, kind: bytes, data: bytes) -> str | None:
+    """What a PNG's chunk says under a key."""
+    found, _, rest = data.partition(b"\0")
+    if found != key.encode():
         return None
     if kind == b"tEXt":
         return rest.decode("latin-1")

@@ -20,6 +20,7 @@ from ldmctl.evaluation.metrics import Mean
 from ldmctl.evaluation.reconstruction import evaluate, measure, title_of
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read
 from ldmctl.pictures.introduction import introduce
@@ -45,6 +46,8 @@ def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = 
         return compare_pairs(config, console)
 
     # Build the parts.
+    if out is not None:
+        refuse_foreign(*(Path(out) / name for name in ("verdict.png", "latents.png")))
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-ae")
     autoencoder, splits = open_run_and_pictures(config, source, engine)

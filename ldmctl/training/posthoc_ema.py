@@ -1,5 +1,6 @@
 """Averages of a length that is chosen after training, built from the stored ones (Karras et al., arXiv:2312.02696, section 3)."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +101,9 @@ def write_model(run: Path, length: float, *, step: int | None = None, out: Path 
     """Build an average from a run's folder and write it as a snapshot that `--run RUN@ema-LENGTH` names -> (file, what it is)."""
     if not run.is_dir():
         raise MismatchError(f"There is no run folder {run}. --run names another.")
+    if out is not None and os.path.lexists(out):
+        refuse_other(out)
+    average = built(run / "averages", length, step)
     file = out or run / "snapshots" / f"{snapshot_name(length, step)}.safetensors"
     _refuse_other(file, run)
     average = built(run / "averages", length, step)
@@ -121,6 +125,19 @@ def _refuse_other(file: Path, run: Path) -> None:
             header = {}
         if "length" not in header:
             raise ConfigError(f"--out {file} is there already and is no average that `ldmctl ema` built. Name another --out.")
+
+
+def refuse_other(file: Path) -> None:
+    """A MismatchError if a file that would be replaced is none that `write_model` wrote, such as a run's own model."""
+    try:
+        header = weights.read_header(file)
+        is_average = "length" in header and "copied" not in header  # which the stored averages have, that it is built from
+    except (MismatchError, OSError):
+        is_average = False
+    if not is_average:
+        raise MismatchError(
+            f"{file} is there already and is no average that `ldmctl ema` wrote, so it is not replaced. Name another --out."
+        )
 
 
 def snapshot_name(length: float, step: int | None = None) -> str:

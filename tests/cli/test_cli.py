@@ -226,13 +226,14 @@ def test_a_dry_run_refuses_what_the_command_refuses(there, tell):
         (["-n", "0"], "greater than or equal to 1"),
         (["--seed", "-1"], "greater than or equal to 0"),
         (["--label", "red circl"], "There is no label 'red circl'. Did you mean 'red circle'?"),
-        (["--label", "99"], "or a number from 0 to 15, or none."),
+        (["--label", "99"], "or a number from 0 to 15, or none for no class."),
         (["label=[]"], "names nothing"),
     ],
 )
 def test_sample_refuses_what_it_cannot_make(there, tell, words, said):
-    told = tell("sample", *words)
-    assert told.code == 2 and said in told.err
+    for also in ([], ["--dry-run"]):
+        told = tell("sample", *words, *also)
+        assert told.code == 2 and said in told.err
 
 
 def test_without_words_the_help_is_shown(tell):

@@ -462,7 +462,7 @@ def test_previews_of_a_network_that_never_learns_with_labels_have_none(tmp_path,
 def test_dropped_items_are_shown_the_null_condition(vae_cache):
     class Echo(torch.nn.Module):
         def forward(self, x, timestep, condition):
-            return condition.vector
+            return condition.vector[:, :, None, None]
 
     from ldmctl import registry
     from ldmctl.config.resolve import plugin_config
@@ -470,7 +470,7 @@ def test_dropped_items_are_shown_the_null_condition(vae_cache):
     label = registry.build("conditioner", plugin_config("conditioner", {"type": "label", "dim": 4}), classes=["a", "b"])
     network = Network(Echo(), label)
     given, dropped = torch.tensor([0, 1, 1, -1]), torch.tensor([False, True, False, False])
-    shown = network(torch.zeros(4, 1, 1, 1), torch.zeros(4), given, dropped)
+    shown = network(torch.zeros(4, 4, 1, 1), torch.zeros(4), given, dropped)[..., 0, 0]
     null, full = label.null(1).vector[0], label.encode([0, 1]).vector
     assert torch.equal(shown, torch.stack([full[0], null, full[1], null]))
 
