@@ -11,7 +11,6 @@ from pydantic_core import to_jsonable_python
 from ldmctl import registry
 from ldmctl.config.base import section_of, slot_of
 
-
 PLACES = {"path", "paths", "root", "folder", "folders", "archive", "file", "files", "url"}  # names of keys that say where pictures lie
 
 
