@@ -61,8 +61,8 @@ def test_the_same_call_goes_on_where_it_ended(chain):
     folder, _ = chain
     few = ["dataset.count=24", "dataset.val_count=8", "autoencoder.widths=[8,16]", "autoencoder.channels=2", *TINY]
     assert api.fit_ae([*few, "loop.steps=3"], data="shapes", out=folder / "ae", **PLAIN)["steps"] == 3
-    with pytest.raises(MismatchError, match=r"loop\.batch: 8 there, 4 asked for"):
-        api.fit_ae([*few, "loop.steps=3", "loop.batch=4"], data="shapes", out=folder / "ae", **PLAIN)
+    with pytest.raises(MismatchError, match=r"loop\.seed: 0 there, 4 asked for"):
+        api.fit_ae([*few, "loop.steps=3", "loop.seed=4"], data="shapes", out=folder / "ae", **PLAIN)
 
 
 def test_a_loaded_autoencoder_encodes_and_decodes_tensors(chain):

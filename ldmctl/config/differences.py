@@ -13,6 +13,8 @@ from ldmctl.config.base import section_of, slot_of, value_before
 from ldmctl.config.resolve import resolve
 from ldmctl.errors import LdmctlError
 
+PLACES = {"path", "paths", "root", "folder", "folders", "archive", "file", "files", "url"}  # names of keys that say where pictures lie
+
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("a.b", 1) for each leaf of a nested dict."""
@@ -38,7 +40,10 @@ def free_keys(schema: type[BaseModel], prefix: str = "", *, values: Mapping[str,
         elif (section := section_of(field)) is not None:
             out |= free_keys(section, f"{prefix}{name}.", values=within, mark=mark)
         elif (slot := slot_of(field)) is not None and "type" in within:
-            out |= free_keys(registry.load(slot.kind, within["type"]).Config, f"{prefix}{name}.", values=within, mark=mark)  # type: ignore[attr-defined]
+            plugin: type[BaseModel] = registry.load(slot.kind, within["type"]).Config  # type: ignore[attr-defined]
+            out |= free_keys(plugin, f"{prefix}{name}.", values=within, mark=mark)
+            if slot.kind == "dataset" and mark != "noted":  # of plugins that mark none: pictures are known by their stamps
+                out |= {f"{prefix}{name}.{key}" for key in PLACES & plugin.model_fields.keys()}
     return out
 
 

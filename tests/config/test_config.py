@@ -357,3 +357,13 @@ def test_a_key_younger_than_a_run_had_its_default():
     assert fixed_differences(Verb, old, new) == []
     asked = made({"betas": [0.5, 0.9], "inner": {"every": 2}}).model_dump(mode="json")
     assert fixed_differences(Verb, old, asked) == [("betas", [0.9, 0.99], [0.5, 0.9]), ("inner.every", 1, 2)]
+
+
+def test_keys_of_plugins_that_are_free_are_found_by_the_plugin_that_is_named():
+    from ldmctl.config.schemas.fit_ae import FitAE
+
+    values = {"autoencoder": {"type": "vae"}, "dataset": {"type": "folder"}, "discriminator": None}
+    free, noted = (free_keys(FitAE, values=values, mark=mark) for mark in ("free", "noted"))
+    assert {"data", "init", "dataset.path", "loop.lr", "loop.report", "autoencoder.kl_weight", "losses"} <= free
+    assert {"loop.lr", "autoencoder.kl_weight", "losses"} <= noted and not noted & {"data", "dataset.path", "loop.report"}
+    assert not free & {"autoencoder.widths", "dataset.val_share", "dataset.suffixes", "image.size", "loop.seed", "discriminator"}

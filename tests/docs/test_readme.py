@@ -123,7 +123,7 @@ def check_config(verb, values):
     """The keys and names of a command of a verb are ones that it has."""
     schema = VERBS[verb]
     overrides = list(values["overrides"] or [])
-    if values.get("init"):
+    if values.get("init") and verb == "fit-ae":
         overrides.remove("train=decoder")  # refused without a run to begin with
     config = values.get("config")
     flags = {"dataset": {"type": "shapes"}} if "dataset" in schema.model_fields else {}
