@@ -101,9 +101,6 @@ def write_model(run: Path, length: float, *, step: int | None = None, out: Path 
     """Build an average from a run's folder and write it as a snapshot that `--run RUN@ema-LENGTH` names -> (file, what it is)."""
     if not run.is_dir():
         raise MismatchError(f"There is no run folder {run}. --run names another.")
-    if out is not None and os.path.lexists(out):
-        refuse_other(out)
-    average = built(run / "averages", length, step)
     file = out or run / "snapshots" / f"{snapshot_name(length, step)}.safetensors"
     _refuse_other(file, run)
     average = built(run / "averages", length, step)
@@ -118,26 +115,21 @@ def _refuse_other(file: Path, run: Path) -> None:
         raise ConfigError(f"{file} is a folder; --out wants the name of a file, such as {file / 'ema.safetensors'}.")
     if within(file, run / "averages"):
         raise ConfigError(f"--out {file} lies in {run / 'averages'}, which this command reads. Name another --out, or none.")
-    if file.exists():
-        try:
-            header = weights.read_header(file)
-        except MismatchError:
-            header = {}
-        if "length" not in header:
-            raise ConfigError(f"--out {file} is there already and is no average that `ldmctl ema` built. Name another --out.")
-
-
-def refuse_other(file: Path) -> None:
-    """A MismatchError if a file that would be replaced is none that `write_model` wrote, such as a run's own model."""
-    try:
-        header = weights.read_header(file)
-        is_average = "length" in header and "copied" not in header  # which the stored averages have, that it is built from
-    except (MismatchError, OSError):
-        is_average = False
-    if not is_average:
+    if out_of_place(file):
         raise MismatchError(
             f"{file} is there already and is no average that `ldmctl ema` wrote, so it is not replaced. Name another --out."
         )
+
+
+def out_of_place(file: Path) -> bool:
+    """Whether there is something of this name that `write_model` did not write, such as a run's own model or a stored average."""
+    if not os.path.lexists(file):
+        return False
+    try:
+        header = weights.read_header(file)
+    except (MismatchError, OSError):
+        return True
+    return "length" not in header or "copied" in header  # which the stored averages have, that it is built from
 
 
 def snapshot_name(length: float, step: int | None = None) -> str:
