@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,6 +13,7 @@ from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
 from ldmctl.console import Console
+from ldmctl.storage import history
 from ldmctl.storage.apart import refuse_inputs
 
 
@@ -77,7 +79,10 @@ def perform(
         show_plan(config, source, plan() if plan else {}, manner)
         return
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
+        since = history.now()
         ended = ranks.spread(count)
+        if out is not None:
+            history.settle(Path(out).expanduser(), ended["exit_code"], since=since)
         if manner.json and "error" in ended:
             print_json(ended)
         if ended["exit_code"]:
