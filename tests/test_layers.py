@@ -34,7 +34,16 @@ LIGHT = (
     "cli",
     "api",
 )  # torch-free until a stage runs
-ALSO_LIGHT = {"ldmctl.latents.manifest", "ldmctl.latents.recipe", "ldmctl.storage.assets", "ldmctl.storage.apart"}
+ALSO_LIGHT = {
+    "ldmctl.latents.manifest",
+    "ldmctl.latents.recipe",
+    "ldmctl.storage.apart",
+    "ldmctl.storage.assets",
+    "ldmctl.storage.atomic",
+    "ldmctl.storage.folder",
+    "ldmctl.storage.history",
+    "ldmctl.storage.record",
+}
 
 HOST = files("ldmctl/**/*.py")
 TEMPLATES = [file for file in files("ldmctl/template/*.py") if file.stem in GROUPS]

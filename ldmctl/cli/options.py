@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,6 +15,8 @@ from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console
+from ldmctl.errors import LdmctlError
+from ldmctl.storage import history
 from ldmctl.storage.apart import refuse_inputs
 
 
@@ -89,7 +92,15 @@ def perform(
     if (count := getattr(getattr(config, "machine", None), "devices", 1)) > 1 and "WORLD_SIZE" not in os.environ:
         if (loop := getattr(config, "loop", None)) is not None:
             per_device(loop.batch, count)  # a batch that cannot be shared is refused here, before the processes
-        ranks.spread(count)
+        since, code = history.now(), 0
+        try:
+            ranks.spread(count)
+        except LdmctlError as ended:
+            code = ended.exit_code
+            raise
+        finally:
+            if out is not None:
+                history.settle(Path(out).expanduser(), code, since=since)
         return
     if source:
         console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]

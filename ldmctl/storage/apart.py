@@ -46,8 +46,9 @@ def refuse(out: str | Path, reads: list[Read], *, verb: str, owns: bool) -> None
     for each in [each for each in reads if os.path.exists(each.path)]:
         for place in places:
             named = f"--out {out}" if place == folder else f"{place}, a link in --out {out},"
-            if same(place, each.path):
-                raise ConfigError(f"{named} is {each.what}, which {verb} reads. No command writes where it reads: name another --out.")
+            if same(place, each.path) and not (owns and each.far and not each.pictures):  # which is refused as a run of another verb
+                also = "" if each.far else f", which {verb} reads. No command writes where it reads"
+                raise ConfigError(f"{named} is {each.what}{also}: name another --out.")
             if each.pictures and within(place, each.path):
                 raise ConfigError(
                     f"{named} lies in {each.what}, so what {verb} writes would be among the pictures the next time. "

@@ -1,9 +1,16 @@
 """The history in run.json: one entry for each command that worked on the run, the newest last."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from ldmctl.errors import LdmctlError
+from ldmctl.storage.atomic import write_text
+from ldmctl.storage.record import _record
+
+STATUS = {0: "finished", 5: "diverged", 75: "stopped", 130: "killed"}  # by exit code; any other is `failed`
 KEPT = 100  # entries
 OF_RECORD = ("command", "status", "exit_code", "ended", "versions", "plugins")  # also in the record itself, of the last command
 
@@ -34,6 +41,24 @@ def follow(record: dict[str, Any], values: Mapping[str, Any]) -> None:
         entry = record["history"][-1]
         entry |= {name: values[name] for name in OF_RECORD if name in values}
         entry |= {"to_step": values["step"]} if "step" in values else {}
+
+
+def settle(folder: Path, exit_code: int, *, since: str) -> None:
+    """Write down how a command of several processes ended as a whole, where its first process said otherwise or was not asked.
+
+    Only of one that began `since` then; what cannot be read or written is left as it is.
+    """
+    try:
+        record = _record(folder) if (folder / "run.json").is_file() else {}
+        last = (record.get("history") or [{}])[-1]
+        if "started" not in last or str(last["started"]) < since or record.get("exit_code") == exit_code:
+            return
+        ended = {"status": STATUS.get(exit_code, "failed"), "exit_code": exit_code, "ended": max(now(), str(last["started"]))}
+        record |= ended
+        follow(record, ended)
+        write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+    except (LdmctlError, OSError, TypeError, AttributeError):
+        return
 
 
 def _own(record: Mapping[str, Any]) -> dict[str, Any]:

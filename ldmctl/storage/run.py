@@ -154,7 +154,7 @@ class Run:
         else:
             code = exit_code(error)
             with suppress(OSError):  # of a disk that is full or gone; the error that ends the command says more
-                self.close({75: "stopped", 5: "diverged", 130: "killed"}.get(code, "failed"), code)
+                self.close(history.STATUS.get(code, "failed"), code)
 
 
 def open_run(

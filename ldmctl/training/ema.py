@@ -115,7 +115,7 @@ class PowerAverages:
             copied = sorted(average.keys() - set(self.names))
             tensors = gathered(average, keep=writes)
             if writes:
-                folder.mkdir(exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 weights.save(file, tensors, {**header, "step": step, "length": length, "copied": copied})
                 files.append(file)
         return files

@@ -53,7 +53,7 @@ READ = {  # what each of them reads
     "fit-ae from a file": ["ae"],
     "encode-dataset": ["ae", "pictures"],
     "encode-dataset of a snapshot": ["ae"],
-    "fit-diffusion": ["cache", "pictures", "ae"],
+    "fit-diffusion": ["cache", "pictures"],
     "sample": ["ldm", "pictures", "cache", "ae"],
     "sample with a decoder": ["ae"],
     "eval-lpips": ["ae", "pictures"],

@@ -141,3 +141,28 @@ def test_a_clock_that_goes_back_ends_no_command_before_it_began(tmp_path, tiny):
     run.close("finished")
     told = record(tmp_path)
     assert told["ended"] == told["history"][-1]["ended"] == "2999-01-01T00:00:00+00:00"
+
+
+def test_a_command_of_several_processes_has_one_exit_code(tmp_path, tiny):
+    """The first process may have lost the others, or have been killed; the shell sees what the one says that knows why."""
+    since = history.now()
+    with pytest.raises(RuntimeError), open_run(tmp_path, tiny("fit-ae")):
+        raise RuntimeError("connection closed by peer")
+    history.settle(tmp_path, 7, since=since)
+    told = record(tmp_path)
+    assert (told["status"], told["exit_code"], told["history"][-1]["exit_code"]) == ("failed", 7, 7)
+    run = open_run(tmp_path, tiny("fit-ae"))
+    run._hold.release()  # killed
+    history.settle(tmp_path, 75, since=since)
+    assert (record(tmp_path)["status"], record(tmp_path)["exit_code"]) == ("stopped", 75)
+
+
+def test_a_record_of_an_earlier_command_stays_as_it_is(tmp_path, tiny):
+    open_run(tmp_path, tiny("fit-ae")).close("finished")
+    before = (tmp_path / "run.json").read_text()
+    history.settle(tmp_path, 6, since="2999-01-01T00:00:00+00:00")
+    assert (tmp_path / "run.json").read_text() == before
+    (tmp_path / "run.json").write_text("{")
+    history.settle(tmp_path, 6, since="")
+    history.settle(tmp_path / "nowhere", 6, since="")
+    assert (tmp_path / "run.json").read_text() == "{"
