@@ -2,26 +2,24 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from ldmctl import registry
-from ldmctl.attribution import expect_shape, plugin_of
+from ldmctl.attribution import expect_shape, foreign_plugins
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
 from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DataError, MismatchError, Stopped
-from ldmctl.latents.codec import Codec, load_codec
+from ldmctl.latents.codec import load_codec
 from ldmctl.pictures.images import read, to_uint8
 from ldmctl.pictures.png import grid, read_png_text, write_png
-from ldmctl.registry import word_for
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import foreign_plugins, model_file
+from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
 
 GRID = 256  # pictures that grid.png shows at most
@@ -48,7 +46,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         "precision": str(engine.dtype).removeprefix("torch."),
         **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
     }
-    if third := foreign_plugins(*plugins_of(header, codec, config)):
+    parts = (network.denoiser, network.conditioner, schedule, codec.autoencoder, sampler)
+    if third := foreign_plugins(parts):
         settings["plugins"] = third  # another version of them makes other pictures
     side = int(header["image"]["size"])
     if config.machine.tile is not None and side > config.machine.tile:
@@ -106,14 +105,6 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         "seeds": seeds,
         "labels": names,
     }
-
-
-def plugins_of(header: dict[str, Any], codec: Codec, config: Sample) -> list[tuple[str, Any]]:
-    """(kind, what names it by `type`) of each plugin that has a say in a picture."""
-    described = [header[name] for name in ("denoiser", "conditioner", "schedule") if header[name] is not None]
-    autoencoder = plugin_of(codec.autoencoder)
-    own = [("autoencoder", SimpleNamespace(type=word_for(autoencoder)))] if autoencoder else []
-    return [*((each["kind"], SimpleNamespace(type=each["type"])) for each in described), *own, ("sampler", config.sampler)]
 
 
 def is_foreign(file: Path) -> bool:

@@ -101,6 +101,7 @@ def test_a_key_under_a_new_name_resumes_and_samples(install, said, mixed, sampli
     code, _, err = said(*mixed, "loop.steps=3")
     assert code == 0 and "Resumed" in err, err
     assert said(*sampling)[0] == 0
+    assert "\n  channels\n" in said("plugins", "show", "denoiser", "mixer")[1]
     changed = [word.replace("width: 5", "channels: 6") if isinstance(word, str) else word for word in mixed]
     code, _, err = said(*changed, "loop.steps=4")
     assert code == 6 and "denoiser.channels: 5 there, 6 asked for" in err

@@ -265,7 +265,7 @@ def test_dropped_items_are_shown_the_null_condition(vae_cache):
     label = registry.build("conditioner", plugin_config("conditioner", {"type": "label", "dim": 4}), classes=["a", "b"])
     network = Network(Echo(), label)
     given, dropped = torch.tensor([0, 1, 1, -1]), torch.tensor([False, True, False, False])
-    shown = network(torch.zeros(4, 1, 1, 1), torch.zeros(4), given, dropped)
+    shown = network(torch.zeros(4, 4), torch.zeros(4), given, dropped)
     null, full = label.null(1).vector[0], label.encode([0, 1]).vector
     assert torch.equal(shown, torch.stack([full[0], null, full[1], null]))
 
