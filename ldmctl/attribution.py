@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -86,6 +86,12 @@ def named(plugin: registry.Plugin) -> str:
 def plugin_of(instance: Any) -> registry.Plugin | None:
     """The plugin that something was made by."""
     return next((registry.loaded()[cls] for cls in type(instance).__mro__ if cls in registry.loaded()), None)
+
+
+def foreign_plugins(parts: Iterable[Any]) -> list[str]:
+    """`sampler heun (ldmctl-heun 0.1.0)` of each part that was made by a plugin of another package, sorted."""
+    made = {plugin for part in parts if (plugin := plugin_of(part)) is not None and not plugin.built_in}
+    return sorted(f"{plugin.kind} {plugin.name} ({plugin.source})" for plugin in made)
 
 
 def expect(holds: Any, instance: Any, complaint: str) -> None:

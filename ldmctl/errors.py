@@ -30,6 +30,14 @@ class PluginError(MissingError):
     """A plugin is missing, ambiguous, broken, or not what its kind promises."""
 
 
+class UnknownPlugin(PluginError):
+    """No plugin of this kind has this name here."""
+
+    def __init__(self, sentence: str, kind: str = "", name: str = ""):
+        super().__init__(sentence)
+        self.kind, self.name = kind, name
+
+
 class DivergedError(LdmctlError):
     """Training left the finite numbers and did not come back."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import entrypoints
 
-from ldmctl.errors import PluginError, PluginWarning, did_you_mean, one_line
+from ldmctl.errors import PluginError, PluginWarning, UnknownPlugin, did_you_mean, one_line
 from ldmctl.protocols import API
 
 GROUPS = {
@@ -154,9 +154,11 @@ def find(kind: str, name: str, *, recorded: str = "") -> Plugin:
     stray = [each for each in strays() if f"offers {plain!r} in" in each]
     others = [other for other in GROUPS if other != kind and any(each.name == plain for each in plugins(other))]
     hints = [*stray, *(f"There is a {other} of that name." for other in others)]
-    raise PluginError(
+    raise UnknownPlugin(
         f"No {kind} is called {name!r}.{did_you_mean(name, names)}{''.join(f' {hint}' for hint in hints)} "
-        f"Installed: {', '.join(names) or 'none'}. See `ldmctl plugins list`."
+        f"Installed: {', '.join(names) or 'none'}. See `ldmctl plugins list`.",
+        kind,
+        name,
     )
 
 

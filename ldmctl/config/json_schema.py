@@ -96,7 +96,7 @@ class _Plain(GenerateJsonSchema):
 
 
 def _keys(model: type[BaseModel], references: str) -> Raw:
-    document = model.model_json_schema(ref_template=references, schema_generator=_Plain)
+    document = model.model_json_schema(by_alias=False, ref_template=references, schema_generator=_Plain)
     for part in (document, *document.get("$defs", {}).values()):
         part.pop("title", None)
         part.pop("required", None)  # another layer may give it

@@ -17,9 +17,10 @@ from ldmctl.config.base import Config, section_of, slot_of
 from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
 from ldmctl.config.network_origins import layer_of as network_layer_of
 from ldmctl.config.origins import layer_of
+from ldmctl.config.provenance import said_by
 from ldmctl.config.resolve import merge, resolve, spell_out
 from ldmctl.config.schemas.verbs import VERBS
-from ldmctl.errors import ConfigError, DataError, did_you_mean, with_article
+from ldmctl.errors import ConfigError, DataError, PluginError, UnknownPlugin, did_you_mean, with_article
 
 Schema = TypeVar("Schema", bound=Config)
 
@@ -79,7 +80,16 @@ def compose(
     younger = made_before.layer_of(out, overwrite=overwrite) if "image" in schema.model_fields else {}
     layers = [parent, *expanded, younger, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
-    settings = resolve(schema, layers, source=named)
+    try:
+        settings = resolve(schema, layers, source=named)
+    except UnknownPlugin as error:
+        places = [
+            out,
+            wish.get("run"),
+            wish.get("latents"),
+            *(schema.model_fields[key].default for key in ("run", "latents") if key in schema.model_fields),
+        ]
+        raise PluginError(" ".join([str(error), said_by(filter(None, places), error.kind, error.name)]).strip()) from None
     if younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
         source = f"{source}; {out} goes on as it began, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
     if origin:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ldmctl import registry
-from ldmctl.attribution import expect_shape, plugin_of
+from ldmctl.attribution import expect_shape, foreign_plugins
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.labels import choose_labels
@@ -21,8 +20,7 @@ from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.images import to_uint8
-from ldmctl.registry import word_for
-from ldmctl.storage.record import foreign_plugins, model_file
+from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
 
 
@@ -141,17 +139,17 @@ class Model:
             "precision": str(self.engine.dtype).removeprefix("torch."),
             **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
         }
-        if third := foreign_plugins(*self.plugins(config)):
+        parts = (
+            self.network.denoiser,
+            self.network.conditioner,
+            self.schedule,
+            self.codec.autoencoder,
+            registry.build("sampler", config.sampler),
+        )
+        if third := foreign_plugins(parts):
             found["plugins"] = third  # another version of them makes other pictures
         tiled = self.tile is not None and int(self.header["image"]["size"]) > self.tile
         return found | ({"tile": self.tile} if tiled else {})
-
-    def plugins(self, config: Sample) -> list[tuple[str, Any]]:
-        """(kind, what names it by `type`) of each plugin that has a say in a picture."""
-        described = [self.header[name] for name in ("denoiser", "conditioner", "schedule") if self.header[name] is not None]
-        autoencoder = plugin_of(self.codec.autoencoder)
-        own = [("autoencoder", SimpleNamespace(type=word_for(autoencoder)))] if autoencoder else []
-        return [*((each["kind"], SimpleNamespace(type=each["type"])) for each in described), *own, ("sampler", config.sampler)]
 
     def name_of(self, label: int) -> str | None:
         """The name of a class index; None for -1."""

@@ -39,7 +39,7 @@ class _Whole:
     def __getitem__(self, wanted: list[tuple[int, int | None]]) -> "Batch | Refusal":
         try:
             return self.pictures.assemble(wanted)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = attributed(error)
             if not isinstance(said, LdmctlError):
                 raise

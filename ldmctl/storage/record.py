@@ -61,11 +61,6 @@ def warn_of_others(record: Mapping[str, Any], now: Sequence[str]) -> None:
             )
 
 
-def foreign_plugins(*plugins: Any) -> list[str]:
-    """`describe_plugins` of those that do not come with ldmctl, sorted."""
-    return sorted(each for each in describe_plugins(*plugins) if "(ldmctl " not in each)
-
-
 def config_of(folder: Path) -> dict[str, Any]:
     """The resolved config of a finished or running run, as plain values."""
     if not (folder / "config.yaml").exists():

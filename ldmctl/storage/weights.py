@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import registry
+from ldmctl.config.provenance import how_to_get
 from ldmctl.config.resolve import plugin_config
 from ldmctl.endings import why_not_read
 from ldmctl.errors import MismatchError, PluginError, PluginWarning
@@ -91,14 +92,6 @@ def found_again(kind: str, name: str, recorded: str) -> registry.Plugin:
             stacklevel=2,
         )
     return plugin
-
-
-def how_to_get(recorded: str) -> str:
-    """Where a plugin came from that is not here, and how to have it again."""
-    name, _, version = recorded.partition(" ")
-    if name == registry.SESSION:
-        return f"It was the class {version}, registered in a Python session: register it again (ldmctl.registry.register)."
-    return f"When this was made, it came from {recorded}: pip install {name}{f'=={version}' if version else ''}."
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

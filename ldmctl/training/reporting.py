@@ -34,7 +34,7 @@ class Reports:
     def _ask(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # a third party's, of which training does not depend
+        except (Exception, SystemExit) as error:  # a third party's, on which training does not depend
             self.failures += 1
             if self.failures == 1:
                 self.console.warn(f"{self.name} failed: {where(error)}. Training goes on, and metrics.jsonl has every number.")
@@ -54,7 +54,7 @@ def report_to(config: PluginConfig | None, run: Path, console: Console) -> Repor
         return None
 
 
-def where(error: Exception) -> str:
+def where(error: BaseException) -> str:
     """What was raised, and the line of the plugin where it was."""
     found = culprit(error)
     return f"{one_line(error)[:300]}, at {found.place}" if found else one_line(error)[:300]

@@ -217,6 +217,14 @@ def test_a_conditioner_that_makes_tokens_of_labels_as_the_host_gives_them_keeps_
     assert said("plugins", "check", "conditioner", "names")[0] == 0
 
 
+@pytest.mark.parametrize("answer", ["(1 - t).mean(), t.mean()", "1 - t[:1], t[:1]", "1 - t, None"])
+def test_a_schedule_of_another_shape_is_refused(install, said, vae_cache, tmp_path, answer):
+    source = f"class Odd:\n    Config = Plain\n    def __init__(self, config): pass\n    def marginal(self, t): return {answer}\n"
+    install("odd", schedule={"odd": "Odd"}, source=source)
+    code, _, err = said(*fit_diffusion_words(tmp_path / "ldm", vae_cache, "schedule={type: odd}"))
+    assert code == 4 and "The schedule 'odd' from odd 1.0 does not keep its promise: marginal gave" in err
+
+
 def test_checkpointing_that_saves_nothing_is_said_once(install, said, vae_cache, tmp_path):
     install("mix", denoiser={"mixer": "Mixer"}, source=DENOISER.format(channels="channels", said="self.mix(x)"))
     words = fit_diffusion_words(tmp_path / "ldm", vae_cache, "denoiser={type: mixer}", "conditioner=null", "loop.checkpointing=true")

@@ -80,6 +80,25 @@ def test_what_is_uninstalled_is_named_with_its_package_and_how_to_have_it_again(
     assert "it came from ldmctl-mixer 1.0: pip install ldmctl-mixer==1.0" in err
 
 
+def test_a_run_of_what_is_uninstalled_says_so_too_before_it_goes_on(install, said, tmp_path, monkeypatch):
+    source = """
+class Set:
+    Config = Plain
+    classes = []
+    def __init__(self, config, *, split): pass
+    def __len__(self): return 8
+    def __getitem__(self, index): return Example(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    def stamp(self, index): return str(index)
+"""
+    install("zip-set", "0.3", dataset={"zipped": "Set"}, source=source)
+    words = ["fit-ae", "--config", TINY / "fit-ae.yaml", "--out", tmp_path / "ae", "perceptual=null", "dataset={type: zipped}"]
+    assert said(*words, "loop.steps=1")[0] == 0
+    install.remove("zip-set")
+    for again in ([*words, "loop.steps=2"], ["encode-dataset", "--run", tmp_path / "ae", "--out", tmp_path / "cache"]):
+        code, _, err = said(*again)
+        assert code == 4 and "it came from zip-set 0.3: pip install zip-set==0.3" in err
+
+
 def test_a_sampler_of_another_version_makes_its_pictures_again(install, said, sample_words, tmp_path):
     install("still", "1.0", sampler={"still": "Still"}, source=SAMPLER.format(factor=1))
     words = [*sample_words, "--sampler", "still", "--json"]
@@ -101,6 +120,7 @@ def test_a_key_under_a_new_name_resumes_and_samples(install, said, mixed, sampli
     code, _, err = said(*mixed, "loop.steps=3")
     assert code == 0 and "Resumed" in err, err
     assert said(*sampling)[0] == 0
+    assert "\n  channels\n" in said("plugins", "show", "denoiser", "mixer")[1]
     changed = [word.replace("width: 5", "channels: 6") if isinstance(word, str) else word for word in mixed]
     code, _, err = said(*changed, "loop.steps=4")
     assert code == 6 and "denoiser.channels: 5 there, 6 asked for" in err

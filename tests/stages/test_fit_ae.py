@@ -6,6 +6,7 @@ import pytest
 import torch
 from two_ranks import together
 
+from ldmctl import registry
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.latents.codec import Codec
 from ldmctl.losses import objective
@@ -280,7 +281,7 @@ def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(t
 
 
 def test_a_run_keeps_its_losses_though_the_weights_of_one_come_or_go(tmp_path, fit_ae, monkeypatch):
-    build, words = stage.registry.build, ["perceptual=features", "losses.perceptual_missing=skip"]
+    build, words = registry.build, ["perceptual=features", "losses.perceptual_missing=skip"]
 
     def missing(kind, *given, **more):
         if kind == "perceptual":
@@ -290,14 +291,14 @@ def test_a_run_keeps_its_losses_though_the_weights_of_one_come_or_go(tmp_path, f
     def there(kind, *given, **more):
         return Gap() if kind == "perceptual" else build(kind, *given, **more)
 
-    monkeypatch.setattr(stage.registry, "build", missing)
+    monkeypatch.setattr(registry, "build", missing)
     without = fit_ae(tmp_path / "without", *words, "loop.steps=2")
-    monkeypatch.setattr(stage.registry, "build", there)
+    monkeypatch.setattr(registry, "build", there)
     fit_ae(without, "losses.perceptual_missing=skip", "perceptual=null", "loop.steps=3")
     fit_ae(without, *words, "loop.steps=4")
     assert len(rows(without)) >= 4 and not [row for row in rows(without) if "gap" in row]
     run = fit_ae(tmp_path / "with", *words, "loop.steps=2")
-    monkeypatch.setattr(stage.registry, "build", missing)
+    monkeypatch.setattr(registry, "build", missing)
     with pytest.raises(MissingError, match=r"There are no weights.*\n.*keeps its losses"):
         fit_ae(run, *words, "loop.steps=4")
 
