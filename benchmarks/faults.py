@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import machine
 import ldmctl
 
 FILE = machine.RESULTS / "faults.json"
+TABLES = (("kills", "moments", "devices"), ("mutations", "pictures"), ("places",))
 KINDS = ("mutations", "pictures", "kills", "moments", "devices", "places")
 
 
@@ -110,13 +112,31 @@ def keep(kind: str, seed: int, new: dict[str, Any], file: Path = FILE) -> None:
 
 
 def table(file: Path) -> str:
-    """The counts as a page of docs shows them."""
+    """The counts over all seeds as the three tables of docs/numbers.md."""
+    kinds = json.loads(file.read_text())["kinds"]
+    return "\n\n".join(
+        "\n".join(rows_of({name: each for name, each in kinds.items() if name.partition(",")[0] in part})) for part in TABLES
+    )
+
+
+def rows_of(kinds: dict[str, Any]) -> list[str]:
+    """One table: what was tried by kind and target, and in which ways it broke."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    ways: dict[tuple[str, str], Counter[str]] = {}
+    for name, found in kinds.items():
+        kind = name.partition(",")[0]
+        for what, each in found["by"].items():
+            row = rows.setdefault((kind, what), [0, 0])
+            row[0], row[1] = row[0] + each["tried"], row[1] + each["held"]
+        for line, each in found["broke"].items():
+            what, way = line.split(": ")[:2]
+            ways.setdefault((kind, what), Counter())[way] += each["count"]
     lines = ["| kind | what | tried | held | broke |", "|---|---|---|---|---|"]
-    for name, found in json.loads(file.read_text())["kinds"].items():
-        total = {"all": {"tried": found["inputs"], "held": found["held"]}}
-        for what, each in {**dict(sorted(found["by"].items())), **total}.items():
-            lines.append(f"| {name} | {what} | {each['tried']:,} | {each['held']:,} | {each['tried'] - each['held']:,} |")
-    return "\n".join(lines)
+    for (kind, what), (tried, held) in sorted(rows.items()):
+        broke = ", ".join(f"{count} {way}" for way, count in sorted(ways.get((kind, what), Counter()).items()))
+        lines.append(f"| {kind} | {what} | {tried:,} | {held:,} | {broke} |")
+    tried, held = (sum(row[place] for row in rows.values()) for place in (0, 1))
+    return [*lines, f"| all | | {tried:,} | {held:,} | |"]
 
 
 def main() -> None:

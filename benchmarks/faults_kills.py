@@ -204,7 +204,7 @@ def killed(recipe: Recipe, work: Path, random: Random, whole: dict[str, Any], *,
                 os.kill(other.pid, signal.SIGKILL)
     for other in children:
         if other is not children[victim]:
-            other.wait(1.5)
+            other.wait(0.5)
     tear(work / recipe.out, random)
     return said, first.code
 

@@ -6,6 +6,7 @@ memory, and with nothing changed outside the folder that it writes, no program s
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,8 +87,22 @@ def lay_out(made: Path, folder: Path, seed: int, number: int, changes: int | Non
             data, said = faults_mutators.spoil_bytes(random, data)
         done.append(f"{name}: {said}")
     file.write_bytes(data)
+    if Random(f"{seed}/{number}/hash").random() < 0.5 and rehash(file):
+        done.append("its hash in latents.json made right")
     there = {"{file}": name, "{folder}": name.partition("/")[0]}
     return Case(target.name, [there.get(word, word) for word in words], there.get(out, out), done)
+
+
+def rehash(file: Path) -> bool:
+    """Make the hash right that latents.json has of a shard or its items -> whether it has one."""
+    manifest = file.parent / "latents.json"
+    if not file.name.startswith(("train-", "val-")) or not manifest.exists():
+        return False
+    whole = json.loads(manifest.read_text())
+    for shard in (shard for row in whole["splits"].values() for shard in row if file.name.startswith(Path(shard["file"]).stem)):
+        shard["sha256" if file.suffix == ".safetensors" else "items_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(whole))
+    return True
 
 
 def begun(name: str) -> bytes:

@@ -67,7 +67,10 @@ def spoilt(random: Random, made: Path, folder: Path) -> Iterator[tuple[str, str]
         file = random.choice(sound)
         data, done = file.read_bytes(), []
         for _ in range(random.choice([1, 1, 2])):
-            data, said = faults_formats.spoil_picture(random, data) if len(data) > 40 else faults_mutators.spoil_bytes(random, data)
+            try:
+                data, said = faults_formats.spoil_picture(random, data)
+            except (ValueError, LookupError):  # an earlier change left nothing that this one understands
+                data, said = faults_mutators.spoil_bytes(random, data)
             done.append(said)
         name = f"{number:03d}-{file.name}"
         if random.random() < 0.05:

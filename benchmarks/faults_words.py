@@ -16,10 +16,73 @@ COMMANDS = {  # the words of a command that works, and the folder that it writes
     "ema": (["ema", "--run", "ldm", "--length", "0.1"], "ldm"),
     "cache": (["cache", "info", "cache"], ""),
 }
-OPTIONS = (
-    *("--data", "--run", "--latents", "--init", "--ae", "--label", "--guidance", "--steps", "-n", "--seed", "--sampler"),
-    *("--precision", "--device", "--config", "--length", "--step"),
+OPTIONS = {
+    "fit-ae": ("--data", "--init", "--ae", "--precision", "--device", "--config", "--devices", "--out"),
+    "encode-dataset": ("--data", "--run", "--precision", "--device", "--out"),
+    "fit-diffusion": ("--latents", "--precision", "--device", "--config", "--out"),
+    "sample": ("--run", "--ae", "--label", "--guidance", "--steps", "-n", "--seed", "--sampler", "--precision", "--out"),
+    "eval-lpips": ("--run", "--data", "--pairs", "--device"),
+    "ema": ("--run", "--length", "--step", "--out"),
+    "cache": ("--json",),
+}
+LIKELY = (  # values that some key takes
+    *(
+        1,
+        2,
+        3,
+        8,
+        16,
+        0.5,
+        1.5,
+        True,
+        False,
+        None,
+        [8],
+        [8, 8],
+        [8, 16],
+        [True, False],
+        [0.5, 0.9],
+        "auto",
+        "random",
+        "center",
+        "codes",
+        "float32",
+    ),
+    *(
+        "none",
+        "min-snr",
+        "soft-min-snr",
+        "learned",
+        "stratified",
+        "logit-normal",
+        "fsdp",
+        "constant",
+        "cosine",
+        "inverse-sqrt",
+        "blocks",
+        "decoder",
+    ),
+    *(
+        "vae",
+        "vqvae",
+        "fsq",
+        "identity",
+        "unet",
+        "dit",
+        "flow",
+        "linear",
+        "eps",
+        "x0",
+        "v",
+        "ddpm",
+        "ddim",
+        "patchgan",
+        "multiscale",
+        "csv",
+        "label",
+    ),
 )
+OUTS = ("ae", "cache", "ldm", "pictures", "ae.yaml", "samples", "out/x", "out/y/")  # most of them hold something else
 ENTRIES = (
     *(
         "../../canary",
@@ -41,7 +104,20 @@ ENTRIES = (
         "ldm",
         "cache",
     ),
-    *("ae@", "ae@best", "ae@99", "ldm@4", "ae/model.safetensors", "/dev/null", "/dev/zero", "canary.py", "pictures", "ae.yaml", "samples"),
+    *(
+        "ae@",
+        "ae@best",
+        "ae@99",
+        "ldm@4",
+        "ae/model.safetensors",
+        "/dev/null",
+        "/dev/zero",
+        "canary.py",
+        "out/x",
+        "pictures",
+        "ae.yaml",
+        "samples",
+    ),
     "~nobody/x",
 )
 
@@ -64,7 +140,9 @@ def words(random: Random) -> tuple[list[str], str]:
     added: list[str] = []
     for _ in range(random.choice([1, 1, 2, 3])):
         if verb in ("cache", "ema") or random.random() < 0.2:
-            added += [random.choice(OPTIONS), random.choice(ENTRIES)]
+            option = random.choice(OPTIONS[verb])
+            added += [option, random.choice(OUTS if option == "--out" else ENTRIES)]
+            out = added[-1] if option == "--out" else out
         else:
             added.append(word(random, verb))
     if random.random() < 0.5 and verb not in ("ema", "cache"):
@@ -75,9 +153,11 @@ def words(random: Random) -> tuple[list[str], str]:
 def word(random: Random, verb: str) -> str:
     """`path=value`, mostly of a key that is there."""
     path, default = random.choice(keys(verb))
-    value = near(random, default) if random.random() < 0.5 else random.choice(STRANGE)
+    value = random.choice(
+        [lambda: near(random, default), lambda: random.choice(STRANGE), lambda: random.choice(LIKELY), lambda: random.choice(LIKELY)]
+    )()
     if isinstance(value, str) and len(value) > 5000:
         value = value[:5000]
     text = value if isinstance(value, str) and random.random() < 0.5 else json.dumps(value, ensure_ascii=False, default=str)
-    path = random.choice([path] * 8 + [path + ".x", path.rpartition(".")[0] or path, path.upper(), "." + path])
+    path = random.choice([path] * 30 + [path + ".x", path.rpartition(".")[0] or path, path.upper(), "." + path])
     return f"{path}={text}".encode("utf-8", "replace").decode()

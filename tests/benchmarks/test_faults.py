@@ -78,7 +78,7 @@ def test_two_sittings_add_up(module, tmp_path):
     assert (kept["tried"], kept["held"], kept["by"]["words"]["codes"]) == (4, 2, {"0": 2, "1": 2})
     assert kept["pieces"] == [[0, 2, "abc"], [2, 4, "abc"]]
     assert kept["broke"]["words: traceback: KeyError"] == {"count": 2, "numbers": [1, 3], "smallest": how, "whole": "..."}
-    assert "| mutations, seed 1 | words | 4 | 2 | 2 |" in faults.table(tmp_path / "faults.json")
+    assert "| mutations | words | 4 | 2 | 2 traceback |\n| all | | 4 | 2 | |" in faults.table(tmp_path / "faults.json")
 
 
 def test_two_runs_that_differ_in_rates_alone_are_the_same(module, tmp_path):
