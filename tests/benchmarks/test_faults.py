@@ -1,0 +1,129 @@
+"""The campaign of faults: a sample of it holds, and it sees what it is there to see."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SEED = 12
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the campaign forks, and looks into /proc")
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """module("faults") -> benchmarks/faults.py, which imports its neighbours by their bare names."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder in which what is broken is made once."""
+    return tmp_path_factory.mktemp("faults")
+
+
+def campaign(work, kind, count):
+    """What `count` trials of a kind found."""
+    file = work / f"{kind}.json"
+    words = ["--kind", kind, "--count", str(count), "--seed", str(SEED), "--work", str(work), "--file", str(file)]
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "faults.py"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text())["kinds"][f"{kind}, seed {SEED}"]
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count", "inputs"), [("mutations", 57, 57), ("pictures", 2, 50), ("kills", 50, 50), ("moments", 50, 50)])
+def test_a_sample_of_the_campaign_holds(work, kind, count, inputs):
+    found = campaign(work, kind, count)
+    assert found["inputs"] == inputs
+    assert not found["broke"], json.dumps(found["broke"], indent=1)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts and lost capabilities need root")
+def test_a_sample_of_places_that_fail_ends_with_the_promised_codes(work):
+    found = campaign(work, "places", 50)
+    assert found["inputs"] == 50
+    assert not found["broke"], json.dumps(found["broke"], indent=1)
+
+
+def test_the_same_seed_spoils_a_file_the_same_way(module):
+    formats = module("faults_formats")
+    text = b'{"a": {"b": [1, 2.5, "x"]}, "c": null}\n'
+    for name in ("x.json", "x.jsonl", "x.yaml", "x.csv", "x.png", "x.bin"):
+        made = [[formats.mutator_of(name)(Random(seed), text) for seed in range(40)] for _ in range(2)]
+        assert made[0] == made[1]
+        assert len({data for data, _ in made[0]}) > 10, f"{name} is spoilt in few ways"
+
+
+def test_two_sittings_add_up(module, tmp_path):
+    faults = module("faults")
+    how = {"done": ["x"], "command": "ldmctl"}
+    result = {"target": "words", "code": 0, "faults": []}
+    broken = {"target": "words", "code": 1, "faults": [("traceback", "KeyError", "...", how)]}
+    for first in (0, 2):
+        found = {"first": first, "commit": "abc", "tried": 0, "inputs": 0, "held": 0, "seconds": 1.0, "by": {}, "broke": {}}
+        faults.note(found, first, result)
+        faults.note(found, first + 1, broken)
+        faults.keep("mutations", 1, found, tmp_path / "faults.json")
+    kept = json.loads((tmp_path / "faults.json").read_text())["kinds"]["mutations, seed 1"]
+    assert (kept["tried"], kept["held"], kept["by"]["words"]["codes"]) == (4, 2, {"0": 2, "1": 2})
+    assert kept["pieces"] == [[0, 2, "abc"], [2, 4, "abc"]]
+    assert kept["broke"]["words: traceback: KeyError"] == {"count": 2, "numbers": [1, 3], "smallest": how, "whole": "..."}
+    assert "| mutations | words | 4 | 2 | 2 traceback |\n| all | | 4 | 2 | |" in faults.table(tmp_path / "faults.json")
+
+
+def test_two_runs_that_differ_in_rates_alone_are_the_same(module, tmp_path):
+    kills = module("faults_kills")
+    for name, rate, loss in (("one", 10, 0.5), ("other", 99, 0.5), ("third", 10, 0.6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": loss, "images_per_second": rate}) + "\n")
+        (tmp_path / name / "run.json").write_text(json.dumps({"verb": "fit-ae", "step": 1, "started": rate}))
+    assert kills.different(tmp_path / "one", tmp_path / "other") == []
+    assert kills.different(tmp_path / "one", tmp_path / "third") == ["metrics.jsonl: is another"]
+    (tmp_path / "other" / "more.png").write_bytes(b"x")
+    assert kills.different(tmp_path / "one", tmp_path / "other") == ["more.png: is left over"]
+
+
+@linux
+@pytest.mark.slow
+def test_the_campaign_sees_what_is_written_elsewhere_run_and_never_ended(tmp_path):
+    """In a process of its own: an audit hook stays for good."""
+    script = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import faults_child as child
+folder = Path(sys.argv[2])
+for name in ("work", "work/out"):
+    (folder / name).mkdir()
+hook = lambda: child.watch(folder / "work", [folder / "work" / "out"], folder / "changes.txt")
+def bad():
+    open("out/fine.txt", "w").close()
+    open("../canary.txt", "w").close()
+    os.system("true")
+    return 3
+assert child.run([], folder / "work", hook=hook(), work=bad).code == 3
+noted = (folder / "changes.txt").read_text()
+assert "canary.txt" in noted and "os.system" in noted and "fine.txt" not in noted, noted
+def forever():
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+assert child.run([], folder / "work", patience=0.2, work=forever).hung
+def fails():
+    raise KeyError("x")
+ended = child.run([], folder / "work", work=fails)
+assert ended.code == 70 and ended.traceback
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(BENCHMARKS), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
