@@ -11,6 +11,8 @@ saved (`errors.Stopped`), and at once the second time; signals are then as befor
 `api.load("runs/ldm").sample(16, label="cat").images`. What `load_autoencoder`
 and `load_network` give works on tensors: pictures [B,C,H,W], floats in [-1, 1]
 or uint8. What they cannot use is an `errors.ConfigError` that says what is expected.
+
+This file is longer than a page because each function spells out its keywords, as notebooks complete them.
 """
 
 from __future__ import annotations
