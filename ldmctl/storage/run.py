@@ -22,7 +22,7 @@ from ldmctl.storage.folder import _refuse_foreign, make_folder, start_over, swee
 from ldmctl.storage.hold import Hold
 from ldmctl.storage.lines import write_line
 from ldmctl.storage.lock import _take
-from ldmctl.storage.record import WAYS, versions, warn_of_others
+from ldmctl.storage.record import versions, warn_of_others
 from ldmctl.storage.same_run import _refuse_other, _verb
 
 
@@ -207,15 +207,6 @@ def open_run(
         raise
     hold.opened = True
     return run
-
-
-def _refuse_fewer_steps(folder: Path, config: Config) -> None:
-    done, asked = changing.step_of_state(folder), getattr(getattr(config, "loop", None), "steps", None)
-    if done is not None and asked is not None and asked < done:
-        raise MismatchError(
-            f"{folder} has made {done:,} steps already and loop.steps={asked} asks for fewer, so nothing was done. Its model is that of step "
-            f"{done:,}. Take loop.steps={done} or more to keep or continue it; {WAYS[0].lower()}{WAYS[1:]}"
-        )
 
 
 def _command() -> str:

@@ -9,9 +9,9 @@ from ldmctl.config.differences import fixed_differences
 from ldmctl.config.documents import read_config
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import MismatchError
+from ldmctl.storage import changes as changing
 from ldmctl.storage.folder import _clear
 from ldmctl.storage.record import WAYS, _record
-from ldmctl.storage.run import _refuse_fewer_steps
 
 
 def _refuse_other(folder: Path, config: Config) -> bool:
@@ -55,3 +55,12 @@ def _verb(config: Config) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _refuse_fewer_steps(folder: Path, config: Config) -> None:
+    done, asked = changing.step_of_state(folder), getattr(getattr(config, "loop", None), "steps", None)
+    if done is not None and asked is not None and asked < done:
+        raise MismatchError(
+            f"{folder} has made {done:,} steps already and loop.steps={asked} asks for fewer, so nothing was done. Its model is that of step "
+            f"{done:,}. Take loop.steps={done} or more to keep or continue it; {WAYS[0].lower()}{WAYS[1:]}"
+        )
