@@ -42,10 +42,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_over(path: Path, text: str) -> None:
-    """Put a text into the blocks that a file has already, where it fits: what can be said on a disk that is full."""
-    data = text.encode("utf-8")
-    if len(data) <= getattr(path.stat(), "st_blocks", 0) * 512:
+def write_over(path: Path, *texts: str) -> None:
+    """Put the first text that fits into the blocks that a file has already: what can be said on a disk that is full."""
+    room = getattr(path.stat(), "st_blocks", 0) * 512
+    if data := next((data for text in texts if len(data := text.encode("utf-8")) <= room), b""):
         with path.open("r+b") as file:
             file.write(data)
             file.truncate()

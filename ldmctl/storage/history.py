@@ -43,6 +43,12 @@ def follow(record: dict[str, Any], values: Mapping[str, Any]) -> None:
         entry |= {"to_step": values["step"]} if "step" in values else {}
 
 
+def shorter(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The record, with less and less of its history, for a disk that is full."""
+    slim = [{key: value for key, value in entry.items() if key not in ("versions", "plugins")} for entry in record.get("history", [])]
+    return [record, *({**record, "history": part} for part in (slim, slim[-5:], slim[-1:], []))]
+
+
 def settle(folder: Path, exit_code: int, *, since: str) -> None:
     """Write down how a command of several processes ended as a whole, where its first process said otherwise or was not asked.
 

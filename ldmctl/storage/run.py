@@ -121,7 +121,7 @@ class Run:
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                write_over(self.folder / "run.json", self._text())
+                write_over(self.folder / "run.json", self._text(), *map(json.dumps, history.shorter(self.record)))
             finally:
                 self._release()
 
