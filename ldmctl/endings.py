@@ -35,7 +35,9 @@ def is_memory_shortage(error: BaseException) -> bool:
     return (
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)
-        or "can't allocate memory" in str(error)
+        or any(
+            words in str(error) for words in ("can't allocate memory", "could not create a primitive", "std::bad_alloc")
+        )  # of torch, oneDNN, C++
         or number_of(error) == errno.ENOMEM
     )
 

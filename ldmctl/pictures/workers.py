@@ -14,7 +14,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, get_worker_info
 
 from ldmctl.attribution import attributed
-from ldmctl.errors import LdmctlError
+from ldmctl.errors import LdmctlError, MemoryShortage
 from ldmctl.pictures.batches import Batch, Order, Pictures
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -76,10 +76,18 @@ def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], w
     finally:
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    for batch in ready:
-        if isinstance(batch, Refusal):
-            raise batch.again()
-        yield batch
+    try:
+        for batch in ready:
+            if isinstance(batch, Refusal):
+                raise batch.again()
+            yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise MemoryShortage(
+            "A process that decodes pictures was ended from outside, most often because memory is short. "
+            "Fewer of them need less: loop.workers=1 (workers=1 where there is no loop), or 0."
+        ) from None
 
 
 def _as_it_is(batch: Batch | Refusal) -> Batch | Refusal:

@@ -100,6 +100,9 @@ class Training:
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
+        if self.run.record.get("step") != self.done:  # killed between the state and the record
+            self.run.record["step"] = self.done
+            self.run.update()
         if self._first_rank_says(self.engine.leads and not self.snapshots.complete(self.done)):
             self.snapshots.write(self.done)
         if self.done:

@@ -44,13 +44,13 @@ class CSV:
         """Rows of the table by step. When this process has just started, only those before `step` that metrics.jsonl has too."""
         if not self._file.exists():
             return {}
-        with self._file.open(encoding="utf-8", newline="") as file:
+        with self._file.open(encoding="utf-8", errors="replace", newline="") as file:
             whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a killed process may leave half a row
         rows = {int(row["step"]): row for row in whole if (row.get("step") or "").isdecimal()}
         if self._columns:
             return rows
         # The host has cut metrics.jsonl back to the step from which the run continues.
-        reports = self._reports.read_text(encoding="utf-8").splitlines() if self._reports.exists() else []
+        reports = self._reports.read_text(encoding="utf-8", errors="replace").splitlines() if self._reports.exists() else []
         known = {_step_of(line) for line in reports} if reports else set(rows)
         return {number: row for number, row in rows.items() if number < step and number in known}
 

@@ -1,7 +1,9 @@
 """Batches are the same whatever prepares them, and a broken picture stops nobody."""
 
 import multiprocessing
+import os
 import pickle
+import signal
 import subprocess
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldmctl.errors import DataError
+from ldmctl.errors import DataError, MemoryShortage
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.workers import ADDRESSED, batches
 from ldmctl.protocols import Example
@@ -163,3 +165,18 @@ def test_pictures_travel_to_a_worker_without_what_they_keep():
 
 def test_stamps_and_classes_are_those_of_the_dataset():
     assert pictures().stamp(3) == "folder/3.png:10:999" and pictures().classes == ["even", "odd"] and len(pictures(9)) == 9
+
+
+class Deadly(Drawn):
+    """A data set whose worker is ended as by the system when memory is short."""
+
+    def __getitem__(self, index):
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_is_ended_from_outside_is_said_to_be_short_of_memory():
+    settings = SimpleNamespace(size=8, channels=3, crop="center", flip=False, background="white")
+    with pytest.raises(MemoryShortage, match="A process that decodes pictures was ended from outside"):
+        list(batches(Pictures(Deadly(12), settings), order(12), workers=1))

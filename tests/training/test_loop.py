@@ -379,3 +379,11 @@ def test_an_absurd_learning_rate_ends_with_exit_code_5(tmp_path, fit_ae):
     assert caught.value.exit_code == 5 and record(tmp_path / "ae")["status"] == "diverged"
     assert "Items of the last such batch" in str(caught.value) or "Weights are not finite" in str(caught.value)
     assert not (tmp_path / "ae" / "state.safetensors").exists()
+
+
+def test_a_record_that_a_kill_left_behind_the_state_is_put_right(tmp_path, train):
+    train(tmp_path)
+    said = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(said | {"step": 1}))
+    train(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["step"] == said["step"] > 1
