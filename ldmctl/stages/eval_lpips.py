@@ -224,6 +224,12 @@ def build_perceptual(config: EvalLpips, engine: Engine, channels: int, trained: 
 def words_for(slot: dict[str, Any]) -> str:
     """What asks for the perceptual distance of a slot: its type, and its keys that are not at their defaults."""
     with suppress(LdmctlError):  # of a plugin that is not here
-        slot = plugin_config("perceptual", slot).model_dump(mode="json", exclude_defaults=True)
+        config = plugin_config("perceptual", slot)
+        fields, dumped = type(config).model_fields, config.model_dump(mode="json")
+        slot = {
+            key: dumped[key]
+            for key in fields
+            if key == "type" or getattr(config, key) != fields[key].get_default(call_default_factory=True)
+        }
     keys = [write_override(f"perceptual.{path}", value) for path, value in flatten(slot) if path != "type"]
     return " ".join([f"perceptual={slot['type']}", *keys])

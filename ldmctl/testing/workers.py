@@ -36,10 +36,17 @@ def check_workers(dataset: Any, before: dict[int, int]) -> None:
     count = min(len(dataset), 64)
     here = [content(dataset[index]) for index in range(count)]
     opened = {number: place for number, place in open_files().items() if number not in before}
-    with calling("reading in worker processes"):
+    try:
         there = _read(dataset, [index for _ in range(-(-WORKERS * ROUNDS // count)) for index in range(count)])
+    except Exception as error:  # a shared place is the likelier reason, and the clearer one: it is told first
+        failed: Exception | None = error
+    else:
+        failed = None
     moved = [number for number, place in open_files().items() if opened.get(number, place) != place]
     expect(not moved, f"worker processes read the file that this process has open ({', '.join(map(_path, moved))}); {ONCE}")
+    with calling("reading in worker processes"):
+        if failed is not None:
+            raise failed
     wrong = sorted({index for index, found in there if found != here[index]})
     expect(not wrong, f"{len(wrong)} of {count} items are others in worker processes, item {wrong[:1]} first; {ONCE}")
 

@@ -18,6 +18,7 @@ from ldmctl.config.schemas.shared import Loop
 from ldmctl.console import Bar, Console
 from ldmctl.errors import DivergedError, MismatchError, Stopped
 from ldmctl.signals import Signals
+from ldmctl.storage import headers
 from ldmctl.storage.run import Run
 from ldmctl.training import state
 from ldmctl.training.engine import Engine
@@ -85,6 +86,7 @@ class Training:
             self.run.cut_metrics(0)
             return
         tensors, scalars = saved
+        headers.check(headers.Scalars, scalars, self.run.folder / state.FILE)
         for name, learner in self.learners.items():
             if learner is self.model or any(each.startswith(f"{name}.") for each in tensors):  # else it begins with this command
                 learner.restore(name, tensors)

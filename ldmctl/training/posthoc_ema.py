@@ -116,9 +116,7 @@ def _refuse_other(file: Path, run: Path) -> None:
     if within(file, run / "averages"):
         raise ConfigError(f"--out {file} lies in {run / 'averages'}, which this command reads. Name another --out, or none.")
     if out_of_place(file):
-        raise MismatchError(
-            f"{file} is there already and is no average that `ldmctl ema` wrote, so it is not replaced. Name another --out."
-        )
+        raise ConfigError(f"{file} is there already and is no average that `ldmctl ema` wrote, so it is not replaced. Name another --out.")
 
 
 def out_of_place(file: Path) -> bool:

@@ -24,7 +24,6 @@ from pydantic import Field
 
 from ldmctl.config import Place, PluginConfig
 from ldmctl.errors import DataError
-from ldmctl.pictures.images import opened
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
@@ -110,6 +109,8 @@ class Folder:
 
     def __getitem__(self, index: int) -> Example:
         path = self.files[index].path
+        from ldmctl.pictures.images import opened  # torch is not needed to list a folder
+
         _formats.register()  # in this process
         return Example(opened(self.root / path), *self.note(index))
 

@@ -34,7 +34,7 @@ def test_the_other_one_is_had_by_its_package_everywhere(install, said, sample_wo
     assert code == 0 and "warning" not in err
     with pytest.raises(AssertionError):
         assert said(*sample_words, "--sampler", "elsewhere:ddim")[0] == 0
-    assert said(*sample_words, "sampler={type: my_foreign:ddim, speed: 3}")[0] == 0
+    assert said(*sample_words, "sampler={type: my_foreign:ddim, speed: 3}", "--overwrite")[0] == 0
     assert said("plugins", "check", "sampler", "my-foreign:ddim")[0] == 4  # it is the foreign one, which is none
     assert "speed" in said("plugins", "show", "sampler", "my-foreign:ddim")[1]
     tiny = ["--latents", vae_cache, "--out", tmp_path / "ldm", "preview.sampler={type: my-foreign:ddim}", "loop.steps=1", "--dry-run"]

@@ -62,7 +62,9 @@ def test_an_upgrade_is_said_and_old_pictures_do_not_count_as_made(install, said,
     assert json.loads(said(*sampling)[1])["made"] == 2
     assert json.loads(said(*sampling)[1])["made"] == 0
     install("ldmctl-mixer", "1.1", denoiser={"mixer": "Mixer"}, source=MIXER.format(key=WIDTH, factor=3))
-    code, out, err = said(*sampling)
+    code, _, err = said(*sampling)
+    assert code == 6 and "--overwrite" in err
+    code, out, err = said(*sampling, "--overwrite")
     assert code == 0 and json.loads(out)["made"] == 2
     assert err.count("The denoiser 'mixer' was ldmctl-mixer 1.0's when this was made, and here it is ldmctl-mixer 1.1's") == 1
 
@@ -106,7 +108,9 @@ def test_a_sampler_of_another_version_makes_its_pictures_again(install, said, sa
     text = json.loads(Image.open(tmp_path / "samples" / "000000.png").text["ldmctl"])
     assert text["plugins"] == ["sampler still (still 1.0)"]
     install("still", "1.1", sampler={"still": "Still"}, source=SAMPLER.format(factor=2))
-    assert json.loads(said(*words)[1])["made"] == 2
+    code, _, err = said(*words)
+    assert code == 6 and "--overwrite" in err
+    assert json.loads(said(*words, "--overwrite")[1])["made"] == 2
 
 
 def test_pictures_of_built_in_plugins_say_no_versions(said, sample_words, tmp_path):

@@ -73,7 +73,7 @@ def test_lines_of_sound_text_are_as_they_always_were():
 
 
 def test_unreadable_pictures_of_any_name_are_noted_once(tmp_path):
-    run = Run(tmp_path, {}, resumed=False, writes=True, lock=None)
+    run = Run(tmp_path, {}, resumed=False, writes=True, hold=None)
     rows = [{"file_name": name, "reason": f"{name} cannot be read"} for name in NAMES]
     for _ in range(2):
         run.note_bad(rows)

@@ -174,6 +174,7 @@ def narrow(engine, out):
     model.network(torch.ones(2, 5)).square().mean().backward()
     model.update(0)
     model.track(0)
+    (out / "narrow").mkdir(exist_ok=True)
     states.save(out / "narrow", model.state("m"), {"step": 1}, engine)
     engine.barrier()  # the first rank has written what the others read
     other = layers()
@@ -202,6 +203,7 @@ def go_on(engine, out):
     """Runs of six steps: straight, interrupted, read by one rank and by DDP, and killed while it saved."""
 
     def save(model, folder, step, engine=engine):
+        (out / folder).mkdir(exist_ok=True)
         states.save(out / folder, model.state("m"), {"step": step}, engine)
 
     def restored(folder, engine=engine, *, sharded=True):
