@@ -4,6 +4,8 @@ with Training(...) as training:
     for step in training:
         ...                                   # the stage's own forward and backward
         training.update(step, learner, items)
+
+This file is longer than a page because restoring, reporting, validating and saving share the state of one run.
 """
 
 import math

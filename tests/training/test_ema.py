@@ -23,6 +23,18 @@ from ldmctl.training.posthoc_ema import built, combination, overlaps, snapshot_n
 STEPS, EVERY, SIZE = 2048, 128, 400
 
 
+HEADER = {  # of a denoiser, beside its network
+    "schedule": {"kind": "schedule", "type": "cosine", "config": {"type": "cosine"}, "context": {}},
+    "prediction": "x0",
+    "latent": [3, 8, 8],
+    "statistics": {"mean": [0.0, 0.0, 0.0], "deviation": [1.0, 1.0, 1.0]},
+    "classes": [],
+    "label_counts": [],
+    "image": {"size": 16, "channels": 3},
+    "autoencoder": {"type": "vae", "fingerprint": ""},
+}
+
+
 def shares(step, gamma):
     """What weights of steps 1 to `step` count, by their explicit formula: the integral of the profile over each step."""
     i = torch.arange(step + 1, dtype=torch.float64)
@@ -274,7 +286,7 @@ def stored_run(tmp_path_factory):
     for step in range(1, 61):
         averages.update(step, {name: value + 0.01 * step for name, value in network.state_dict().items()})
         if step % 10 == 0:
-            averages.write(folder / "runs/ldm/averages", step, {"kind": "diffusion", **described})
+            averages.write(folder / "runs/ldm/averages", step, {"kind": "diffusion", **HEADER, **described})
     return folder
 
 
