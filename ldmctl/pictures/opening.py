@@ -101,7 +101,8 @@ def is_pillows(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """What an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = re.sub(r" <[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # where a file lies in memory says nothing
+    return " ".join(said.split()) or type(error).__name__
 
 
 def without_extras(path: Any) -> bytes | None:

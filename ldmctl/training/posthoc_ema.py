@@ -105,6 +105,8 @@ def write_model(run: Path, length: float, *, step: int | None = None, out: Path 
     _refuse_other(file, run)
     average = built(run / "averages", length, step)
     make_folder(file.parent)
+    for old in file.parent.glob(f".{file.name}.*.tmp"):  # of a command that was killed
+        old.unlink(missing_ok=True)
     weights.save(file, average.tensors, average.header)
     return file, average
 

@@ -28,10 +28,15 @@ def save(folder: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
     if engine.leads:
         whole = {name: value for name, value in tensors.items() if name not in sharded}
         weights.save(folder / FILE, whole, {"kind": "state", "scalars": dict(scalars), **({"shards": shards} if shards else {})})
-        named = {shard["file"] for shard in shards}
-        for old in [*folder.glob("state-*-of-*.safetensors"), *folder.glob(".state-*-of-*.tmp")]:  # and what a killed rank left
-            if old.name not in named:
-                old.unlink()
+        _delete_others(folder, shards)
+
+
+def _delete_others(folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the ranks' files of states that are no more, and what a killed rank has left."""
+    named = {shard["file"] for shard in shards}
+    for old in [*folder.glob("state-*-of-*.safetensors"), *folder.glob(".state-*-of-*.tmp")]:
+        if old.name not in named:
+            old.unlink(missing_ok=True)
 
 
 def _save_shards(folder: Path, tensors: Mapping[str, DTensor], step: int, engine: Engine) -> list[dict[str, Any]]:
@@ -68,6 +73,8 @@ def load(folder: Path, engine: Engine) -> tuple[dict[str, Tensor | Spread], dict
     shards = header.get("shards", [])
     if shards:
         _check(folder, shards, engine)
+        if engine.leads:
+            _delete_others(folder, shards)  # a process that was killed may not have come to it
     return {**tensors, **_spread(folder, shards)}, header["scalars"]
 
 

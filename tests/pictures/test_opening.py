@@ -250,3 +250,10 @@ def test_two_thousand_damaged_files_of_each_kind_are_pictures_or_sentences(kind,
             images.prepare(images.opened(written(tmp_path, content, "file.img")), Section(size=8, max_pixels=1 << 22))
         except DataError as error:
             assert "file.img" in str(error)
+
+
+def test_what_is_said_of_a_broken_picture_names_no_place_in_memory(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    with pytest.raises(DataError) as caught:
+        images.read(tmp_path / "broken.png")
+    assert "0x" not in str(caught.value) and "cannot identify image file" in str(caught.value)
