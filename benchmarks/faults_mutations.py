@@ -25,6 +25,7 @@ from faults_child import Outcome
 CODES = (0, 2, 3, 4, 5, 6, 7, 75)
 ROOM = 3072  # MiB of address space that a command may add
 MOST = 1500  # MiB of memory that it may add
+LARGEST = 1 << 26  # bytes of a file before it is changed again
 HARMLESS = (
     "__pycache__",
     "/proc/self",
@@ -82,7 +83,7 @@ def lay_out(made: Path, folder: Path, seed: int, number: int, changes: int | Non
     data, done = file.read_bytes(), []
     for _ in range(min(random.choice([1, 1, 1, 2, 3]), changes or 9)):
         try:
-            data, said = faults_formats.mutator_of(name)(random, data)
+            data, said = faults_formats.mutator_of(name)(random, data[:LARGEST])
         except Exception:  # an earlier change left nothing that this one understands
             data, said = faults_mutators.spoil_bytes(random, data)
         done.append(f"{name}: {said}")

@@ -4,7 +4,8 @@ Each mutator takes (random, bytes) and gives (bytes, what was done in one line).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 Mutator = Callable[[Random, bytes], tuple[bytes, str]]
 
 DEEP = 3000
+MOST = 100_000  # values in a tree
 STRANGE: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 3, 7, 255, 65536, 2**31, 2**32 + 1, 2**63, -(2**63) - 1, 10**30, 10**400),
     *(0.0, -0.0, 0.5, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), float("-inf")),
@@ -98,15 +100,18 @@ def spoil_bytes(random: Random, data: bytes) -> tuple[bytes, str]:
 # -- trees of values ---------------------------------------------------------------
 
 
-def places_of(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places_of(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value below the top."""
-    inner = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
-    return [place for key, value in inner for place in ((*path, key), *places_of(value, (*path, key)))]
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield (*path, key)
+        yield from places_of(value, (*path, key))
 
 
 def spoil_tree(random: Random, tree: Any) -> tuple[Any, str]:
     """One change to a value in a tree of dicts and lists, which is changed in place."""
-    places = places_of(tree)
+    places = list(islice(places_of(tree), MOST))
+    if len(places) == MOST:
+        raise ValueError("a tree too large to walk, such as one of aliases of aliases")
     if not places:
         return random.choice(STRANGE), "replaced"
     path = random.choice(places)

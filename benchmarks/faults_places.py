@@ -52,6 +52,7 @@ def trial(made: Path, folder: Path, seed: int, number: int) -> dict[str, Any]:
                 if each.code not in seen.after
             ]
             if not faults and seen.after == (0,):
+                faults_kills.reference(made, seen.recipe.name)
                 lines = faults_kills.different(made / "whole" / seen.recipe.name / seen.recipe.out, work / seen.recipe.out)
                 faults += [("different", line, "\n".join(lines)) for line in lines[:1]]
     finally:
