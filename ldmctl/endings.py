@@ -14,7 +14,20 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM}
 TROUBLE = {  # of a disk or a network share: whatever the command does next, it would not get far
     getattr(errno, name)
-    for name in ("EIO", "ESTALE", "ENOTCONN", "EREMOTEIO", "EHOSTDOWN", "ENODEV", "ENXIO", "EUCLEAN", "ESHUTDOWN", "ETIMEDOUT")
+    for name in (
+        "EIO",
+        "ESTALE",
+        "ENOTCONN",
+        "EREMOTEIO",
+        "EHOSTDOWN",
+        "ENODEV",
+        "ENXIO",
+        "EUCLEAN",
+        "ESHUTDOWN",
+        "ETIMEDOUT",
+        "EXDEV",
+        "EBUSY",
+    )
     if hasattr(errno, name)
 }
 

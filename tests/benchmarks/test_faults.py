@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,15 +42,6 @@ def campaign(work, kind, count):
 def test_a_sample_of_the_campaign_holds(work, kind, count, inputs):
     found = campaign(work, kind, count)
     assert found["inputs"] == inputs
-    assert not found["broke"], json.dumps(found["broke"], indent=1)
-
-
-@linux
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts and lost capabilities need root")
-def test_a_sample_of_places_that_fail_ends_with_the_promised_codes(work):
-    found = campaign(work, "places", 50)
-    assert found["inputs"] == 50
     assert not found["broke"], json.dumps(found["broke"], indent=1)
 
 
