@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from faults_child import Outcome
 from faults_kills import RECIPES, Recipe
 
+WORK = "work"  # folder of a trial, below the one that --work names
 ALONE = [recipe for recipe in RECIPES if recipe.world == 1]
 RUNS = [recipe for recipe in ALONE if recipe.name not in ("sample", "ema")]  # with a lock
 
@@ -51,5 +52,5 @@ def last_line(said: str) -> str:
     line = next(
         (line for line in reversed(lines) if line.startswith(("error:", "This is a bug"))), lines[-1] if lines else "nothing was said"
     )
-    line = re.sub(r"'?/[^ ']*/work/", "", line.removeprefix("error: ").replace("This is a bug in ldmctl or in a plugin:", "a bug:"))
+    line = re.sub(rf"'?/[^ ']*/{WORK}/", "", line.removeprefix("error: ").replace("This is a bug in ldmctl or in a plugin:", "a bug:"))
     return re.sub(r"[0-9]+", "N", re.sub(r"\.tmp\w{6}", ".tmp and random letters", line))[:120]

@@ -171,8 +171,10 @@ def test_a_linked_folder_of_pictures_in_a_run_folder_is_refused(project, tmp_pat
 def test_a_cache_that_lies_in_its_run_folder_from_before_is_still_brought_up_to_date(tmp_path, fit_ae, encode):
     run = fit_ae(tmp_path / "ae")
     encode(tmp_path / "cache", run)
+    before = (tmp_path / "cache" / "latents.json").read_bytes()
     (tmp_path / "cache").rename(run / "cache")
     encode(run / "cache", run)
+    assert (run / "cache" / "latents.json").read_bytes() == before
 
 
 def test_folders_beside_each_other_are_no_matter(project, tmp_path, monkeypatch):
