@@ -149,9 +149,8 @@ def sample(
     """Make pictures, one PNG per seed and a grid -> {"samples", "grid", "count", "made", "seeds", "labels"}."""
     from ldmctl.stages.sample import sample as stage
 
-    made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
-    flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
-    settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
+    keys = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
+    settings = settings_of_sample(overrides, run, ae, device, precision, keys)
     refuse_inputs(settings, out)
     refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
@@ -179,11 +178,23 @@ def sample_images(
     from ldmctl.diffusion.model import open_model
     from ldmctl.training import engine
 
-    made = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
-    flags = {"run": text(run), "ae": text(ae), **made, "machine": {"device": device, "precision": precision}}
-    settings, _ = compose(Sample, overrides=overrides or [], flags=flags)
+    keys = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
+    settings = settings_of_sample(overrides, run, ae, device, precision, keys)
     model = open_model(settings.run, engine.start(settings.machine), tile=settings.machine.tile, ae=settings.ae)
     return model.samples(settings)
+
+
+def settings_of_sample(
+    overrides: list[str] | str | None,
+    run: str | Path | None,
+    ae: str | Path | None,
+    device: str | None,
+    precision: str | None,
+    keys: dict[str, Any],
+) -> Sample:
+    """The validated config of a call of `sample` or `sample_images`."""
+    flags = {"run": text(run), "ae": text(ae), **keys, "machine": {"device": device, "precision": precision}}
+    return compose(Sample, overrides=overrides or [], flags=flags)[0]
 
 
 @blaming

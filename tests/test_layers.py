@@ -19,21 +19,7 @@ PUBLIC = {  # what plugin authors import, short and stable
     "ldmctl.storage.assets": ["data_root", "find_data", "find_weights", "offline"],
 }
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "safetensors", "PIL"}
-LIGHT = (
-    "__init__",
-    "__main__",
-    "errors",
-    "endings",
-    "protocols",
-    "registry",
-    "attribution",
-    "console",
-    "signals",
-    "contention",
-    "config",
-    "cli",
-    "api",
-)  # torch-free until a stage runs
+LIGHT = ("__init__", "__main__", *(name for name in FLOORS[0] if name != "blocks"), "config", "cli", "api")  # torch-free until a stage runs
 ALSO_LIGHT = {
     "ldmctl.latents.manifest",
     "ldmctl.latents.recipe",
