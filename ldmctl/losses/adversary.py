@@ -16,6 +16,7 @@ from torch.nn.functional import relu, softplus
 
 from ldmctl.config.schemas.fit_ae import Adversarial
 from ldmctl.errors import ConfigError
+from ldmctl.losses.advantage import Advantage
 from ldmctl.losses.balance import Balance
 from ldmctl.losses.diffaugment import augment
 from ldmctl.losses.plateau import Plateau
@@ -36,6 +37,7 @@ class Adversary(nn.Module):
     """
 
     begun: Tensor  # the first step of the discriminator, -1 while `auto` waits
+    turned: Tensor  # [2]: what its weight is multiplied by, 1 until it is turned down and 0 when it is off, and the step of that or -1
 
     def __init__(self, config: Adversarial, steps: int):
         super().__init__()
@@ -53,18 +55,49 @@ class Adversary(nn.Module):
                 "Set adversarial.start or adversarial.warmup lower, or loop.steps higher."
             )
         self.register_buffer("begun", torch.tensor(first))
-        self.balance = Balance(config.balance, every=config.balance_every, smoothing=config.balance_smoothing, largest=config.balance_max)
+        self.register_buffer("turned", torch.tensor([1.0, -1.0]))
+        self.balance = Balance(
+            config.balance,
+            every=config.balance_every,
+            smoothing=config.balance_smoothing,
+            largest=config.balance_max,
+            growth=config.balance_growth,
+        )
+        self.advantage = Advantage(config.loss)
         self.lecam = LeCam() if config.lecam else None
         self._begun: int | None = first
+        self._turned: tuple[float, int] | None = (1.0, -1)
 
     def trains_discriminator(self, step: int) -> bool:
         """Whether the discriminator learns in this step."""
-        return 0 <= self._first() <= step
+        return 0 <= self._first() <= step and self.volume > 0
+
+    def starts_after(self, step: int) -> bool:
+        """Whether the next step is the discriminator's first."""
+        return self._first() == step + 1
 
     def weight(self, step: int) -> float:
-        """The weight of its opinion in this step: 0 in its warm-up, then rising to `adversarial.weight`."""
+        """The weight of its opinion in this step: 0 in its warm-up, then rising to `adversarial.weight`; less where it was turned down."""
         heard = step - self._first() - self.warmup + 1
-        return self.config.weight * min(heard / max(self.ramp, 1), 1.0) if self.trains_discriminator(step) and heard > 0 else 0.0
+        if not self.trains_discriminator(step) or heard <= 0:
+            return 0.0
+        return self.volume * self.config.weight * min(heard / max(self.ramp, 1), 1.0)
+
+    @property
+    def volume(self) -> float:
+        """What its weight is multiplied by: 1, less after it was turned down, 0 when it was turned off."""
+        return self._turns()[0]
+
+    @property
+    def turned_down_at(self) -> int | None:
+        """The step after which it was turned down, None if it was not."""
+        step = self._turns()[1]
+        return step if step >= 0 else None
+
+    def turn(self, volume: float, step: int) -> None:
+        """Multiply its weight by `volume` after this step; 0 ends the adversarial phase."""
+        self.turned.copy_(torch.tensor([volume, float(step)]))
+        self._turned = None
 
     def generator_loss(self, discriminator: nn.Module, made: Tensor) -> Tensor:
         """The loss of a reconstruction [B,C,H,W] before a discriminator that does not learn from it."""
@@ -81,10 +114,17 @@ class Adversary(nn.Module):
         scale: float | Tensor = 1.0,
         last_layer: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(gradient of all losses at the reconstruction, facts), as `Balance.gradient` has it; `auto` watches the losses here."""
+        """(gradient of all losses at the reconstruction, facts), as `Balance.gradient` has it."""
+        return self.balance.gradient(losses, weights, made, step=step, share=share, scale=scale, last_layer=last_layer, heard=self.heard())
+
+    def heard(self) -> Tensor | float:
+        """The part of its weight that the discriminator gets in this step, in [0, 1], by its advantage."""
+        return self.advantage.heard(self.config.advantage) if self.config.advantage else 1.0
+
+    def notice(self, losses: Mapping[str, Tensor], share: float) -> None:
+        """The losses of a micro-batch that is `share` of this rank's batch: what `auto` watches."""
         if self.plateau is not None and self._first() < 0:
             self.plateau.add(losses.get("perceptual", losses["pixel"]), share)
-        return self.balance.gradient(losses, weights, made, step=step, share=share, scale=scale, last_layer=last_layer)
 
     def discriminator_loss(
         self,
@@ -93,9 +133,11 @@ class Adversary(nn.Module):
         image: Tensor,
         *,
         step: int,
+        share: float = 1.0,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(the discriminator's own loss, facts): one forward over real and made pictures together, the made ones without gradient.
+        """(the discriminator's own loss, facts) of a micro-batch that is `share` of this rank's: one forward over real and made pictures
+        together, the made ones without gradient.
 
         In every `r1_every`-th step it is in float32 throughout, because a gradient of a gradient needs its digits.
         """
@@ -107,6 +149,8 @@ class Adversary(nn.Module):
             maps = network(augment(torch.cat([image, made]), self.config.augment))
         real, fake = [each.chunk(2)[0] for each in maps], [each.chunk(2)[1] for each in maps]
         loss, facts = discriminator_loss(self.config.loss, real, fake), discriminator_facts(real, fake)
+        self.advantage.add(loss, share)
+        facts["advantage"] = self.advantage.value.clone()
         if penalized:
             penalty = r1_penalty(real, image)
             loss = loss + self.config.r1 * self.config.r1_every * penalty
@@ -121,6 +165,7 @@ class Adversary(nn.Module):
     def after_step(self, step: int) -> bool:
         """Takes in the step on all ranks; whether `auto` has just decided that the discriminator starts with the next one."""
         self.balance.after_step()
+        self.advantage.after_step()
         if self.lecam is not None and self.trains_discriminator(step):
             self.lecam.after_step()
         if self.plateau is None or self._first() >= 0 or not self.plateau.after_step(step):
@@ -134,9 +179,15 @@ class Adversary(nn.Module):
             self._begun = int(self.begun)
         return self._begun
 
+    def _turns(self) -> tuple[float, int]:
+        if self._turned is None:
+            volume, step = self.turned.tolist()  # once, not at every step: it would wait for the device
+            self._turned = float(volume), int(step)
+        return self._turned
+
     def _load_from_state_dict(self, *given: object, **more: object) -> None:
         super()._load_from_state_dict(*given, **more)  # type: ignore[arg-type]
-        self._begun = None
+        self._begun = self._turned = None
 
 
 def discriminator_loss(kind: str, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 TINY = torch.finfo(torch.float32).tiny
 BALANCED = "adversarial"  # the loss that is made louder or softer
+OPENING = 10  # measurements whose mean is the ratio at the start, which `growth` bounds
 
 
 class Balance(nn.Module):
@@ -33,11 +34,13 @@ class Balance(nn.Module):
     """
 
     ratio: Tensor  # the others' norm over the balanced one's; 0 until it was measured
+    opening: Tensor  # [2]: sum of the logarithms of the first measurements, and how many they are
 
-    def __init__(self, place: str = "image", *, every: int = 1, smoothing: float = 0.9, largest: float = 1e4):
+    def __init__(self, place: str = "image", *, every: int = 1, smoothing: float = 0.9, largest: float = 1e4, growth: float | None = None):
         super().__init__()
-        self.place, self.every, self.smoothing, self.largest = place, every, smoothing, largest
+        self.place, self.every, self.smoothing, self.largest, self.growth = place, every, smoothing, largest, growth
         self.register_buffer("ratio", torch.zeros(()))
+        self.register_buffer("opening", torch.zeros(2))
         self._sums: list[Tensor] = []  # of this step: gradients of the others and of the balanced loss, or their squared norms
 
     def gradient(
@@ -50,9 +53,10 @@ class Balance(nn.Module):
         share: float = 1.0,
         scale: float | Tensor = 1.0,
         last_layer: Tensor | None = None,
+        heard: float | Tensor = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(gradient of all losses at image [B,C,H,W], facts). Other losses keep their weights; the balanced one's gradient
-        gets `weight` times the averaged ratio, so that its norm is about `weight` times that of theirs together.
+        gets `weight` times `heard` times the averaged ratio, so that its norm is about so many times that of theirs together.
 
         `image` is float32 and has a graph behind it, the losses are scalars made from it, means over the `share` of this
         rank's batch that it is. Each loss's own graph is walked once and freed, times `scale` on the way and divided by it
@@ -61,18 +65,18 @@ class Balance(nn.Module):
         A balanced gradient that is not finite counts nothing. The others' stay as they are: a NaN there is for the loop to see.
         Facts: `<name>_share` of each in the sum of norms at the image, and `adversarial_scale`, what its gradient was multiplied by.
         """
-        heard = {name: loss for name, loss in losses.items() if weights[name] > 0}
-        gradients = {name: torch.autograd.grad(loss * scale, image)[0] / scale for name, loss in heard.items()}
-        total = sum((weights[name] * gradients[name] for name in heard if name != BALANCED), start=torch.zeros_like(image))
+        counted = {name: loss for name, loss in losses.items() if weights[name] > 0}
+        gradients = {name: torch.autograd.grad(loss * scale, image)[0] / scale for name, loss in counted.items()}
+        total = sum((weights[name] * gradients[name] for name in counted if name != BALANCED), start=torch.zeros_like(image))
         norms = {name: gradient.norm() for name, gradient in gradients.items()}
         factors = {name: torch.full_like(norm, weights[name]) for name, norm in norms.items()}
         facts = {}
-        if BALANCED in heard:
-            others = len(heard) > 1
+        if BALANCED in counted:
+            others = len(counted) > 1
             if others and self.place != "none" and step % self.every == 0:
                 self._measure(total, gradients[BALANCED], image, share, last_layer, scale)
             factor = self.ratio if others and self.place != "none" else 1.0
-            factors[BALANCED] = torch.where(norms[BALANCED].isfinite(), factors[BALANCED] * factor, 0.0)
+            factors[BALANCED] = torch.where(norms[BALANCED].isfinite(), factors[BALANCED] * factor * heard, 0.0)
             counts = factors[BALANCED] > 0
             total = total + torch.where(counts, factors[BALANCED] * gradients[BALANCED], 0.0)  # where: 0 * nan would be nan
             facts["adversarial_scale"] = factors[BALANCED]
@@ -110,4 +114,8 @@ class Balance(nn.Module):
         averaged = torch.exp(torch.lerp(measured.clamp_min(TINY).log(), self.ratio.clamp_min(TINY).log(), self.smoothing))
         renewed = torch.where(self.ratio > 0, averaged, measured)
         counts = reference.isfinite() & size.isfinite() & (reference > 0) & (size > 0)
+        if self.growth is not None:
+            opens = counts & (self.opening[1] < OPENING)
+            self.opening += torch.where(opens, torch.stack([measured.clamp_min(TINY).log(), torch.ones_like(measured)]), 0.0)
+            renewed = torch.minimum(renewed, self.growth * (self.opening[0] / self.opening[1].clamp_min(1)).exp())
         self.ratio.copy_(torch.where(counts, renewed, self.ratio))

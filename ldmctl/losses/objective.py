@@ -1,5 +1,6 @@
 """What one step of the first stage minimises."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,11 +27,7 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     """Leave the gradients of one micro-batch [B,C,H,W], which is `share` of this rank's batch, with both learners -> losses and facts."""
     model, discriminator, adversary = parts.model, parts.discriminator, parts.adversary
     autoencoder: Any = model.module
-    weight = {
-        "pixel": config.losses.pixel_weight,
-        "perceptual": config.losses.perceptual_weight,
-        "adversarial": adversary.weight(step) if adversary else 0.0,
-    }
+    weight = {**weights_of(config.losses), "adversarial": adversary.weight(step) if adversary else 0.0}
     with model.backward_context(last=last):
         with engine.autocast():
             reconstruction = model.network(pad_to(image, autoencoder.factor))
@@ -40,13 +37,18 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
         if adversary is not None and discriminator is not None and weight["adversarial"]:
             with engine.autocast():
                 losses["adversarial"] = adversary.generator_loss(discriminator.module, made)
-        last_layer = getattr(autoencoder, "last_layer", None)
-        balanced = (adversary or Balance("none")).gradient
-        gradient, facts = balanced(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
+        if adversary is not None:
+            adversary.notice(losses, share)
+        if parts.shares is not None:
+            heard = adversary.heard() if adversary else 1.0
+            gradient, facts = parts.shares.gradient(losses, weight, made, share=share, scale=model.scale, heard=heard)
+        else:
+            balanced, last_layer = (adversary or Balance("none")).gradient, getattr(autoencoder, "last_layer", None)
+            gradient, facts = balanced(losses, weight, made, step=step, share=share, scale=model.scale, last_layer=last_layer)
         penalties = [value.float() for value in reconstruction.penalties.values() if value.requires_grad]
         scale = model.scale * share
         torch.autograd.backward([made, *penalties], [gradient * scale, *(scale for _ in penalties)])
-    scales = {**weight, "adversarial": facts.get("adversarial_scale", 0.0)}
+    scales = {name: facts.get(f"{name}_scale", given) for name, given in weight.items()}
     terms = {name: scales[name] * value.detach() for name, value in losses.items()} | dict(reconstruction.penalties)
     reported = {"loss": sum(terms.values(), torch.zeros(())), **titled(terms | facts, parts.perceptual), **reconstruction.facts}
     if adversary is not None:
@@ -54,7 +56,9 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
         if discriminator is not None and adversary.trains_discriminator(step):
             with discriminator.backward_context(last=last):
                 discriminator.module.requires_grad_(True)
-                loss, facts = adversary.discriminator_loss(discriminator.network, made, image, step=step, autocast=engine.autocast)
+                loss, facts = adversary.discriminator_loss(
+                    discriminator.network, made, image, step=step, share=share, autocast=engine.autocast
+                )
                 (loss * discriminator.scale * share).backward()
             reported |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
     return reported
@@ -96,8 +100,28 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
         image = on_device(batch.image, engine)
         made = Codec(autoencoder, engine).reconstruct(image)
         terms = {name: float(value) for name, value in picture_losses(made, image, losses, perceptual, engine).items()}
-        loss = losses.pixel_weight * terms["pixel"] + losses.perceptual_weight * terms.get("perceptual", 0.0)
-        terms |= {"loss": loss, "psnr": float(psnr(made, image).mean())}
-        for name, value in titled(terms, perceptual).items():
-            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(value) * len(image) / count
-    return sums
+        terms["psnr"] = float(psnr(made, image).mean())
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value * len(image) / count
+    if not sums:
+        return {}
+    decibels = sums.pop("psnr")
+    values = titled({**sums, "loss": judged_loss(sums, losses), "psnr": decibels}, perceptual)
+    return {f"val/{name}": value for name, value in values.items()}
+
+
+def weights_of(losses: Losses) -> dict[str, float]:
+    """The weights of the losses on the picture by name, or the shares that stand in their place."""
+    if losses.shares is not None:
+        return {"pixel": losses.shares.get("pixel", 0.0), "perceptual": losses.shares.get("perceptual", 0.0)}
+    return {"pixel": losses.pixel_weight, "perceptual": losses.perceptual_weight}
+
+
+def judged_loss(values: Mapping[str, float], losses: Losses) -> float:
+    """One number for the losses by name: their weighted sum; with shares their weighted geometric mean, which no loss rules by its scale."""
+    weights = {name: weight for name, weight in weights_of(losses).items() if name in values and weight > 0}
+    if losses.shares is None:
+        return sum(weight * values[name] for name, weight in weights.items())
+    if min(values[name] for name in weights) <= 0:
+        return 0.0 if all(math.isfinite(values[name]) for name in weights) else math.nan
+    return math.exp(sum(weight * math.log(values[name]) for name, weight in weights.items()) / sum(weights.values()))

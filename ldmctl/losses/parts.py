@@ -14,6 +14,7 @@ from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
 from ldmctl.losses.adversary import Adversary, in_whole_steps
 from ldmctl.losses.equivariance import Equivariant
+from ldmctl.losses.shares import Shares
 from ldmctl.storage.initial import decoder_only, load_initial
 from ldmctl.training import engine as engines
 from ldmctl.training import order
@@ -29,11 +30,18 @@ class Parts:
     discriminator: Learner | None
     adversary: Adversary | None
     perceptual: Any
+    shares: Shares | None
 
     @property
     def learners(self) -> dict[str, Learner]:
         """By name, the published one first."""
         return {"autoencoder": self.model} | ({"discriminator": self.discriminator} if self.discriminator else {})
+
+    @property
+    def remembers(self) -> dict[str, nn.Module]:
+        """Modules without optimizers, by name, whose buffers belong to the state."""
+        found = {"adversary": self.adversary, "shares": self.shares}
+        return {name: module for name, module in found.items() if module is not None}
 
 
 def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:
@@ -99,11 +107,17 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
     if config.losses.equivariance_weight:
         keys = config.losses
         around = Equivariant(autoencoder, weight=keys.equivariance_weight, share=keys.equivariance_share, squared=keys.pixel == "l2")
+    goals, adversarial = config.losses.shares, config.adversarial
+    if goals is not None:
+        adversarial = adversarial.model_copy(update={"weight": goals.get("adversarial", 0.0)})
     return Parts(
         model=Learner(autoencoder, config.loop, engine, around=around, alters=config.train == "all"),
-        discriminator=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr) if discriminator else None,
-        adversary=Adversary(config.adversarial, config.loop.steps).to(engine.device) if discriminator else None,
+        discriminator=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr, betas=config.adversarial.betas)
+        if discriminator
+        else None,
+        adversary=Adversary(adversarial, config.loop.steps).to(engine.device) if discriminator else None,
         perceptual=perceptual,
+        shares=Shares().to(engine.device) if goals is not None else None,
     )
 
 

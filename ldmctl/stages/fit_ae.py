@@ -20,9 +20,10 @@ from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
-from ldmctl.losses.objective import backward, validate
+from ldmctl.losses.objective import backward, titled, validate
 from ldmctl.losses.parts import Parts, build_parts, build_perceptual, settled, shares_of
 from ldmctl.losses.rehearsal import find_micro
+from ldmctl.losses.watchman import Watchman
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.introduction import introduce
@@ -39,10 +40,12 @@ from ldmctl.training import order
 from ldmctl.training.engine import Engine
 from ldmctl.training.flops import parameter_count
 from ldmctl.training.loop import Training
+from ldmctl.training.publishing import publish, said
 from ldmctl.training.reporting import report_to
 
 AT_ONCE = 32  # pictures at most in a forward that is judged
 JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
+JUDGED_BY = "val/loss"
 
 
 def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool = False, accept_data: bool = False) -> dict[str, Any]:
@@ -90,7 +93,6 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             console.say(f"loop.micro=auto: {micro} of {mine.stop - mine.start} pictures per forward.")
         at_once = min(AT_ONCE, micro or mine.stop - mine.start)  # what a step has room for
         tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
-        remembers = {"adversary": parts.adversary} if parts.adversary else {}
 
         with Training(
             run,
@@ -100,7 +102,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             header=header,
             console=console,
             tracker=tracker,
-            remembers=remembers,
+            remembers=parts.remembers,
             items=len(train),
         ) as training:
             stream = training_batches(train, config.loop, engine, first=training.first, seen=training.seen)
@@ -109,6 +111,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                 console.warn(alike)
             run.note_bad([*train.bad, *val.bad, *train.left_out, *val.left_out])
             telling = Telling({"train": train, "val": val}, engine, console)
+            watchman = Watchman(parts, config, training, console)
 
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
@@ -120,27 +123,38 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                     share, last = (rows.stop - rows.start) / len(batch.image), number == len(slices) - 1
                     training.add(backward(parts, config, on_device(batch.image[rows], engine), step, share, engine, last=last), share)
                 training.update(step, parts.model, items)
+                if parts.shares is not None:
+                    parts.shares.after_step()
                 if parts.adversary is not None and parts.discriminator is not None:
                     if parts.adversary.trains_discriminator(step):
                         training.update(step, parts.discriminator, items)
                     if parts.adversary.after_step(step):
                         console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
+                    if parts.adversary.starts_after(step) and engine.leads:
+                        with training.aside(), parts.model.averaged() as averaged:
+                            run.update(before_discriminator=before_discriminator(averaged, config, val, perceptual, engine, at_once))
 
                 # Report now and then.
-                if training.previews(step) and engine.leads:
-                    with training.aside(), parts.model.averaged() as averaged, torch.no_grad():
-                        picture = save_reconstructions(averaged, shown, run.folder / "samples" / f"{step + 1:09d}.png", engine, at_once)
-                        values = validate(averaged, val, config.losses, perceptual, engine, at_once)
-                    run.note_bad(val.bad)
-                    training.validated(step, values, judged_by="val/loss", picture=picture)
+                if training.validates(step):
+                    if engine.leads:
+                        with training.aside(), parts.model.averaged() as averaged, torch.no_grad():
+                            file, picture = run.folder / "samples" / f"{step + 1:09d}.png", None
+                            if training.previews(step):
+                                picture = save_reconstructions(averaged, shown, file, engine, at_once)
+                            values = validate(averaged, val, config.losses, perceptual, engine, at_once)
+                        run.note_bad(val.bad)
+                        training.validated(step, values, judged_by=JUDGED_BY, watched=watched(perceptual), picture=picture)
+                    watchman.look(step)
 
         # Judge it, save and say where.
+        published = publish(training, JUDGED_BY)
         telling.at_the_end()
         if engine.leads and (bad := sum('"left_out"' not in row for row in run.bad())):
             console.warn(f"{bad:,} unreadable pictures, others took their place: {run.folder / 'bad_images.jsonl'} names them.")
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}
         console.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
+        console.say(f"It is {said(published)}.")
         return {**result, **training.last_validation, **judged}
 
 
@@ -165,8 +179,11 @@ def save_reconstructions(autoencoder: nn.Module, image: Tensor, path: Path, engi
 def conclude(
     parts: Parts, config: FitAE, pictures: Mapping[str, Pictures], run: Run, engine: Engine, console: Console, at_once: int
 ) -> dict[str, Any]:
-    """What the averaged weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
+    """What the published weights are worth on up to `JUDGED` held-out pictures, said, shown in samples/ and kept in run.json."""
     with parts.model.averaged() as averaged:
+        if run.record["published"]["which"] == "best":
+            file = run.folder / "model.safetensors"
+            weights.load_into(averaged, weights.load(file)[0], file)
         codec = Codec(averaged, engine, at_once=at_once)
         had = {"perceptual": parts.perceptual, "adversarial": parts.discriminator}
         losses = frozenset(name for name, part in had.items() if part is not None)
@@ -178,6 +195,21 @@ def conclude(
         console.say(line)
     run.update(judged=judged)
     return judged
+
+
+def before_discriminator(
+    averaged: nn.Module, config: FitAE, val: Pictures, perceptual: Any, engine: Engine, at_once: int
+) -> dict[str, Any] | None:
+    """What the averaged weights are worth before the discriminator's first step, as `conclude` measures it; None without held-out pictures."""
+    if not len(val):
+        return None
+    codec = Codec(averaged, engine, at_once=at_once)
+    return evaluate(codec, {"val": val}, perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers).as_dict()
+
+
+def watched(perceptual: Any) -> list[str]:
+    """The validation losses whose rise counts: those on the picture."""
+    return list(titled({"val/pixel": 0.0, **({"val/perceptual": 0.0} if perceptual is not None else {})}, perceptual))
 
 
 def keep_untrained(run: Run, autoencoder: nn.Module, header: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -42,9 +42,11 @@ from ldmctl.training.fsdp import refuse_single_numbers
 from ldmctl.training.learner import Learner
 from ldmctl.training.loop import Training
 from ldmctl.training.memory import largest_micro, release
+from ldmctl.training.publishing import publish, said
 from ldmctl.training.reporting import report_to
 
 PREVIEWED = 4  # pictures of a preview that are decoded together
+JUDGED_BY = "val/loss"
 
 
 def fit_diffusion(
@@ -128,15 +130,19 @@ def fit_diffusion(
                     training.update(step, each, batch.items)
 
                 # Report now and then.
-                if training.previews(step) and (engine.leads or sharded):  # a sharded network is gathered from all ranks
+                if training.validates(step) and (engine.leads or sharded):  # a sharded network is gathered from all ranks
                     with training.aside(), model.averaged(), torch.no_grad():
-                        values = validate(config, network, val, codec, schedule, engine)
-                        picture = run.folder / "samples" / f"{step + 1:09d}.png"
-                        save_preview(config, network, codec, schedule, sampler, manifest, picture, engine)
-                    training.validated(step, values, judged_by="val/loss", picture=picture)
+                        values, picture = validate(config, network, val, codec, schedule, engine), None
+                        if training.previews(step):
+                            picture = run.folder / "samples" / f"{step + 1:09d}.png"
+                            save_preview(config, network, codec, schedule, sampler, manifest, picture, engine)
+                    training.validated(step, values, judged_by=JUDGED_BY, watched=[JUDGED_BY], picture=picture)
+                    training.say_risen(step)
 
         # Save and say where.
+        published = publish(training, JUDGED_BY)
         console.say(f"The denoiser is in {run.folder / 'model.safetensors'}, samples of fixed seeds in {run.folder / 'samples'}.")
+        console.say(f"It is {said(published)}.")
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 

@@ -51,6 +51,7 @@ class Learner:
         *,
         averaged: bool = True,
         lr: float | None = None,
+        betas: tuple[float, float] | None = None,
         around: nn.Module | None = None,
         alters: bool = True,
         compiled: bool = False,
@@ -75,7 +76,7 @@ class Learner:
                 self.network = DistributedDataParallel(self.network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
         fused = engine.device.type in ("cuda", "cpu")
         self.optimizer = (
-            torch.optim.AdamW(self.parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=fused)
+            torch.optim.AdamW(self.parameters, lr=loop.lr, betas=betas or loop.betas, weight_decay=loop.weight_decay, fused=fused)
             if self.parameters
             else None
         )
@@ -144,6 +145,16 @@ class Learner:
         restart_rows(self.average, weights, renewed)
         if self.powers is not None:
             self.powers.update(step + 1, weights, renewed)
+
+    @torch.no_grad()
+    def go_back(self, weights: Mapping[str, Tensor]) -> None:
+        """Continue from earlier weights, by state-dict name: they become the module's and its average's, and the optimizer forgets its
+        direction, but not how large gradients are."""
+        self.module.load_state_dict(weights)
+        for name, value in self.average.items():
+            value.copy_(weights[name])
+        for slots in self.optimizer.state.values() if self.optimizer else ():
+            slots["exp_avg"].zero_()
 
     def averaged(self) -> "Averaged":
         """A context in which the module holds the averaged weights and is in eval mode."""

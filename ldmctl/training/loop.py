@@ -9,7 +9,7 @@ This file is longer than a page because restoring, reporting, validating and sav
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ldmctl.training.meter import Meter
 from ldmctl.training.resuming import say_changes, seen_before
 from ldmctl.training.slowdown import Slowdown
 from ldmctl.training.snapshots import Snapshots
+from ldmctl.training.watch import Curves, Rise, watched_every
 
 
 class Training:
@@ -71,6 +72,7 @@ class Training:
         self.last_validation: dict[str, float] = {}
         self.slowdown = Slowdown(engine)
         self.signals = Signals(console.say)
+        self.save_soon = False  # after this step, whatever loop.save says
         self._restore()
         self.bar: Bar = console.bar(f"{run.record.get('verb', 'step')} step", loop.steps, done=self.first)
 
@@ -135,9 +137,10 @@ class Training:
             if last or self.done % self.loop.report == 0:
                 self.report()
             stop = self._asked_to_stop()
-            if last or stop or self.done % self.loop.save == 0 or self._keeps():
+            if last or stop or self.save_soon or self.done % self.loop.save == 0 or self._keeps():
                 with self.aside():
                     self.save()
+                self.save_soon = False
             if last and self.guard.in_a_row >= min(self.loop.patience, self.loop.steps // 2 + 1):
                 raise DivergedError(
                     f"The last {self.guard.in_a_row} steps were not finite, so the model has not learned from them. Try a lower loop.lr."
@@ -157,11 +160,34 @@ class Training:
         return any(every and self.done % every == 0 for every in (self.loop.keep.every, self.loop.keep.averages))
 
     def previews(self, step: int) -> bool:
-        """Whether pictures and the validation loss are due after this step."""
+        """Whether pictures and the validation losses are due after this step."""
         due = (step + 1) % self.loop.preview == 0 or step + 1 == self.loop.steps
         if due:
             self.run.refuse_if_gone()
         return due
+
+    def validates(self, step: int) -> bool:
+        """Whether the validation losses are due after this step: with the pictures, and where `loop.watch` asks for them."""
+        return self.previews(step) or (self.loop.watch.bound is not None and (step + 1) % watched_every(self.loop) == 0)
+
+    @property
+    def curves(self) -> Curves:
+        """The validation losses that are watched; on the first rank."""
+        return Curves(self.scalars.setdefault("watch", {}))
+
+    def say_risen(self, step: int, rise: Rise | None = None) -> None:
+        """Say once that a validation loss has risen, where one has and nothing can be done about it; on the first rank."""
+        rise = rise or (self.curves.risen(self.loop.watch.bound) if self.loop.watch.bound is not None and self.engine.leads else None)
+        events = self.scalars.get("watch", {}).get("events", [])
+        if rise is not None and not any(event["what"] == "risen" for event in events):
+            self.note_event(step, "risen", f"{rise}. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept.")
+
+    def note_event(self, step: int, what: str, sentence: str) -> None:
+        """Say what was done about a loss after this step, and keep it in run.json; once, however often the run is resumed before it."""
+        events = self.scalars.setdefault("watch", {}).setdefault("events", [])
+        events.append({"step": step + 1, "what": what, "why": sentence})
+        self.console.warn(f"After step {step + 1:,}: {sentence}")
+        self.run.update(watch=list(events))
 
     def add(self, values: Mapping[str, Tensor], share: float = 1.0) -> None:
         """Losses and facts of one micro-batch, averaged into the next report; `share` of this rank's batch."""
@@ -202,10 +228,12 @@ class Training:
             dict(list(shown.items())[:6]) | {name: values[name] for name in ("peak_share", "memory_gib") if name in values}, rate=rate
         )
 
-    def validated(self, step: int, values: Mapping[str, float], *, judged_by: str, picture: Path | None = None) -> None:
+    def validated(
+        self, step: int, values: Mapping[str, float], *, judged_by: str, watched: Sequence[str] = (), picture: Path | None = None
+    ) -> None:
         """Report validation numbers, and keep the model as snapshots/best when `judged_by` is the lowest so far.
 
-        The first rank calls it, and where the model is sharded all do.
+        The `watched` ones are those whose rise counts. The first rank calls it, and where the model is sharded all do.
         """
         values = self.last_validation = self.scalars["validation"] = {name: float(value) for name, value in values.items()}
         self.run.log(step + 1, values)
@@ -213,11 +241,13 @@ class Training:
             self.tracker.log(step + 1, values)
             if picture is not None:
                 self.tracker.image(step + 1, picture)
+        if self.loop.watch.bound is not None:
+            self.curves.add(step + 1, {name: values[name] for name in watched if name in values})
         best = self.scalars.get("best")
         judged = values.get(judged_by, math.nan)
         better = self.engine.leads and math.isfinite(judged) and (best is None or judged < best)
         if self.loop.keep.best and self._first_rank_says(better):
-            self.scalars["best"] = judged
+            self.scalars |= {"best": judged, "best_step": step + 1}
             with self.aside():
                 self.snapshots.write_best(step + 1)
         self.console.say(

@@ -30,5 +30,5 @@ def say_changes(run: Run, loop: Loop, done: int, kept: Mapping[str, Any], consol
         console.say(f"The cosine ends at step {loop.steps:,} now, so the learning rate continues with {rate:.3g}.")
     if kept.get("best") is None or not any(key.startswith("losses.") for key in keys):
         return {}
-    console.say("Validation losses are measured otherwise from here on, so snapshots/best is chosen anew among them.")
-    return {"best": None}
+    console.say("Validation losses are measured otherwise from here on, so snapshots/best is chosen among the coming ones.")
+    return {"best": None, "watch": {}}

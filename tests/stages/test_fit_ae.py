@@ -84,6 +84,7 @@ def one_step(tiny, *words, step=5):
     parts = build_parts(config, None, CPU)
     image = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     parts.adversary.balance.ratio.fill_(1.0)
+    parts.adversary.advantage.value.fill_(1.0)
     order.reseed("test")
     facts = objective.backward(parts, config, image, step, 1.0, CPU, last=True)
     return parts, facts

@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot
-from ldmctl.config.schemas.shared import Loop, Machine, Pictures
+from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before
+from ldmctl.config.schemas.shared import Beta, Loop, Machine, Pictures
 
 
 class Losses(Config):
@@ -14,6 +14,11 @@ class Losses(Config):
     pixel: Literal["l1", "l2"] = Field("l1", description="l1: mean absolute error, l2: mean squared error")
     pixel_weight: float = Field(1.0, ge=0, description="weight of the pixel loss")
     perceptual_weight: float = Field(1.0, ge=0, description="weight of the perceptual loss, where there is one")
+    shares: dict[Literal["pixel", "perceptual", "adversarial"], NonNegativeFloat] | None = Field(
+        None,
+        description="instead of weights, the shares of the losses in the gradient at the reconstruction, measured and kept up while "
+        "training, such as {pixel: 0.5, perceptual: 0.4, adversarial: 0.1}; null: weights",
+    )
     perceptual_missing: Literal["error", "skip"] = Field(
         "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
     )
@@ -23,6 +28,13 @@ class Losses(Config):
         description="weight of a penalty that makes scaled and turned latents decode to scaled and turned pictures (EQ-VAE); 0: off",
     )
     equivariance_share: float = Field(0.25, gt=0, le=1, description="share of each batch that the penalty looks at")
+
+    @field_validator("shares")
+    @classmethod
+    def _something_holds_it_to_its_picture(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        if shares is not None and not shares.get("pixel", 0) + shares.get("perceptual", 0) > 0:
+            raise ValueError("neither pixel nor perceptual has a share: nothing would hold a reconstruction to its picture")
+        return shares
 
 
 StepOrShare = Annotated[int | float, Field(ge=0)]
@@ -50,6 +62,9 @@ class Adversarial(Config):
         0.05, description="how long its weight then rises from 0: steps or a share of the run", json_schema_extra=Noted
     )
     lr: PositiveFloat | None = Field(None, description="learning rate of the discriminator; null: loop.lr", json_schema_extra=Noted)
+    betas: tuple[Beta, Beta] | None = Field(
+        None, description="AdamW's averages for the discriminator; null: loop.betas", json_schema_extra=Noted
+    )
     balance: Literal["image", "last-layer", "none"] = Field(
         "image",
         description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere",
@@ -58,6 +73,19 @@ class Adversarial(Config):
     balance_every: PositiveInt = Field(1, description="steps between measurements of the norms", json_schema_extra=Noted)
     balance_smoothing: float = Field(0.9, ge=0, lt=1, description="decay of the averaged ratio of the norms", json_schema_extra=Noted)
     balance_max: PositiveFloat = Field(1e4, description="largest ratio of the norms", json_schema_extra=Noted)
+    balance_growth: PositiveFloat | None = Field(
+        10.0,
+        description="largest ratio of the norms relative to that of its first steps; null: no bound",
+        json_schema_extra=Noted | before(None),
+    )
+    advantage: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="what a discriminator must be ahead of one that cannot tell (1 - its loss / the loss of the best constant) for its "
+        "whole weight; one that is ahead less is heard less, a beaten one not at all. 0: it always has its whole weight",
+        json_schema_extra=Noted | before(0.0),
+    )
     augment: list[Literal["colour", "translation", "cutout"]] = Field(
         [],
         description="what pictures go through before the discriminator sees them, real and made alike (DiffAugment)",
@@ -102,6 +130,20 @@ class FitAE(Pictures):
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _shares_name_each_loss(self) -> Self:
+        if self.losses.shares is None:
+            return self
+        there = {"perceptual": self.perceptual, "adversarial": self.discriminator}
+        if missing := [name for name, slot in there.items() if slot is not None and name not in self.losses.shares]:
+            raise ValueError(f"losses.shares says nothing of {' and '.join(missing)}: give each loss its share, 0 to leave it out")
+        if self.discriminator is not None and self.adversarial.balance != "image":
+            raise ValueError(
+                f"losses.shares measures all losses at the reconstruction, so adversarial.balance={self.adversarial.balance} has no effect: "
+                "take adversarial.balance=image, or losses.shares=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _autoencoders_are_not_sharded(self) -> Self:

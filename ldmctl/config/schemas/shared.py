@@ -102,6 +102,24 @@ class Keep(Config):
     )
 
 
+class Watch(Config):
+    """Whether validation losses rise, and what is done about it."""
+
+    bound: PositiveFloat | None = Field(
+        0.1,
+        description="what a validation loss may rise above its best (0.1: a tenth), and above its noise, before a discriminator is turned "
+        "down and then off, or the rise is said; null: nothing is done",
+        json_schema_extra=Noted | before(None),
+    )
+    every: float = Field(
+        0.04,
+        gt=0,
+        le=1,
+        description="share of the run between validations beside those of loop.preview; they are 50 steps apart at least",
+        json_schema_extra=Free,
+    )
+
+
 class Loop(Config):
     """How long and how fast any training goes. A step is an optimizer step, a batch the global batch."""
 
@@ -144,6 +162,13 @@ class Loop(Config):
     save: PositiveInt = Field(1000, description="steps between states from which the run can be resumed", json_schema_extra=Free)
     preview: PositiveInt = Field(1000, description="steps between pictures in samples/ and validation losses", json_schema_extra=Free)
     keep: Keep = Field(Keep(), json_schema_extra=Free)
+    watch: Watch = Watch()
+    publish: Literal["auto", "last", "best"] = Field(
+        "auto",
+        description="which weights model.safetensors has at the end. last: those of the last step; best: those with the lowest validation loss; "
+        "auto: the last, unless their validation loss is above the best by more than loop.watch.bound",
+        json_schema_extra=Free | before("last"),
+    )
 
 
 class Pictures(Config):

@@ -1,0 +1,53 @@
+"""What is done when a validation loss rises: the discriminator is turned down, then off, and the run continues from its best weights."""
+
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.console import Console
+from ldmctl.losses.parts import Parts
+from ldmctl.storage import weights
+from ldmctl.training.loop import Training
+from ldmctl.training.watch import Rise, watched_every
+
+DOWN = 0.1  # what the adversarial weight is multiplied by first
+PATIENCE = 3  # validations that this has to help
+
+
+class Watchman:
+    """Looks at the losses that the user asked for after each validation. What it decides is decided by the first rank's numbers and
+    kept in the adversary's buffers, so that all ranks, and a run that is resumed, do the same."""
+
+    def __init__(self, parts: Parts, config: FitAE, training: Training, console: Console):
+        self.parts, self.config, self.training, self.console = parts, config, training, console
+
+    def look(self, step: int) -> None:
+        """After the validation of a step, on every rank."""
+        bound, training = self.config.loop.watch.bound, self.training
+        if bound is None:
+            return
+        rise = training.curves.risen(bound) if training.engine.leads else None
+        if not training.engine.any(rise is not None):
+            return
+        adversary = self.parts.adversary
+        if adversary is None or not adversary.weight(step):
+            training.say_risen(step, rise)
+        elif adversary.turned_down_at is None:
+            adversary.turn(DOWN, step)
+            self._note(step, "turned down", rise, f"The discriminator is turned down to {DOWN:g} of its weight.")
+        elif step - adversary.turned_down_at >= PATIENCE * watched_every(self.config.loop):
+            adversary.turn(0.0, step)
+            self._note(step, "ended", rise, f"Turning the discriminator down did not help, so it is turned off{self._go_back()}.")
+
+    def _go_back(self) -> str:
+        """Take the best weights again, where they were kept -> what to say of it."""
+        best = self.training.snapshots.folder / "best.safetensors"
+        self.training.engine.barrier()
+        if not self.training.engine.any(self.training.engine.leads and best.exists()):
+            return ""
+        tensors, header = weights.load(best)
+        self.parts.model.go_back(tensors)
+        self.training.curves.cut(header["step"])
+        return f", and training continues from the weights of step {header['step']:,}, the best so far"
+
+    def _note(self, step: int, what: str, rise: Rise | None, done: str) -> None:
+        self.training.save_soon = True  # a resume starts behind the decision, whatever is validated later
+        if rise is not None:
+            self.training.note_event(step, what, f"{rise}. {done}")

@@ -1,0 +1,87 @@
+"""Whether a validation loss has begun to rise, in units of its own noise.
+
+The best of a curve is the lowest median of three neighbours; it has risen where its last three values all lie above that by more than
+a bound and by more than its noise. The noise is that of the curve up to its best, around a straight line, so that values that wander
+count as noisy too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from ldmctl.config.schemas.shared import Loop
+
+APART = 50  # steps between validations at least, so that they cost little
+SIGMAS = 8.0  # what a rise must exceed: of 1,000 flat curves fewer than ten are ever called risen (tests/training/test_watch.py)
+LEAST = 12  # values before anything is said
+NEAR = 24  # values up to the best one that the noise is taken from
+ENOUGH = 8  # of them; where there are fewer, it is taken from all but those that are judged
+
+
+def watched_every(loop: Loop) -> int:
+    """Steps between validations for the watch."""
+    return max(APART, round(loop.watch.every * loop.steps))
+
+
+class Rise(NamedTuple):
+    """A loss that has risen from its `best`, around step `at`, to `now`, the lowest of its last three."""
+
+    name: str
+    best: float
+    at: int
+    now: float
+
+    def __str__(self) -> str:
+        return f"{self.name.removeprefix('val/')} has risen from {self.best:.4g} around step {self.at:,} to {self.now:.4g}"
+
+
+class Curves:
+    """Validation losses by name and the steps they belong to: plain numbers that are kept with the state of a run."""
+
+    def __init__(self, kept: dict[str, Any]):
+        self.steps: list[int] = kept.setdefault("steps", [])
+        self.values: dict[str, list[float]] = kept.setdefault("values", {})
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """The losses after so many steps. One that is not finite, or that was not measured before, is passed over."""
+        known = {name: float(values.get(name, math.nan)) for name in (self.values or values)}
+        if not all(map(math.isfinite, known.values())) or step in self.steps[-1:]:
+            return
+        self.steps.append(step)
+        for name, value in known.items():
+            self.values.setdefault(name, []).append(value)
+
+    def cut(self, step: int) -> None:
+        """Forget the losses after so many steps: training went back to the weights of then."""
+        count = sum(each <= step for each in self.steps)
+        for values in (self.steps, *self.values.values()):
+            del values[count:]
+
+    def risen(self, bound: float) -> Rise | None:
+        """The loss that has risen most, relative to its best, where one has by more than `bound` (0.1 is a tenth) and than its noise."""
+        found = [rise for name, curve in self.values.items() if (rise := risen(name, self.steps, curve, bound)) is not None]
+        return max(found, key=lambda rise: rise.now / rise.best, default=None)
+
+
+def risen(name: str, steps: Sequence[int], curve: Sequence[float], bound: float) -> Rise | None:
+    """What there is to say of one curve of positive values."""
+    if len(curve) < LEAST:
+        return None
+    smooth = [median(curve[index - 1 : index + 2]) for index in range(1, len(curve) - 1)]
+    place = min(reversed(range(len(smooth))), key=smooth.__getitem__)  # of equal ones the last
+    best, now = smooth[place], min(curve[-3:])
+    before = curve[: place + 2] if place + 2 >= ENOUGH else curve[:-3]
+    if best <= 0 or now <= max((1 + bound) * best, best + SIGMAS * noise(before[-NEAR:])):
+        return None
+    return Rise(name, best, steps[place + 1], now)
+
+
+def noise(curve: Sequence[float]) -> float:
+    """The deviation of values from the straight line through them."""
+    middle, mean = (len(curve) - 1) / 2, fmean(curve)
+    slope = sum((place - middle) * value for place, value in enumerate(curve)) / sum((place - middle) ** 2 for place in range(len(curve)))
+    left = sum((value - mean - slope * (place - middle)) ** 2 for place, value in enumerate(curve))
+    return math.sqrt(left / max(len(curve) - 2, 1))

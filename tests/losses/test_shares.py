@@ -1,0 +1,139 @@
+"""Each loss has its share of the gradient at the reconstruction, whatever its scale."""
+
+import pytest
+import torch
+from torch import nn
+
+from ldmctl.config.schemas.fit_ae import Losses
+from ldmctl.errors import ConfigError
+from ldmctl.losses.objective import judged_loss
+from ldmctl.losses.shares import Shares
+
+GOALS = {"pixel": 0.5, "perceptual": 0.4, "adversarial": 0.1}
+SCALES = {"pixel": 1.0, "perceptual": 100.0, "adversarial": 0.01}
+
+
+def toy(generator, decoder, scales=SCALES):
+    """(losses of scales 1, 100 and 0.01, made) of a batch."""
+    made, target = (torch.randn(8, 3, 8, 8, generator=generator) for _ in range(2))
+    made = decoder(made)
+    direction = torch.randn(made.shape, generator=generator)
+    return {
+        "pixel": scales["pixel"] * (made - target).abs().mean(),
+        "perceptual": scales["perceptual"] * (made.tanh() - target.tanh()).square().mean(),
+        "adversarial": scales["adversarial"] * (direction * made).mean(),
+    }, made
+
+
+def train(steps, *, goals=GOALS, scales=SCALES, heard=1.0):
+    torch.manual_seed(0)
+    generator, decoder, shares = torch.Generator().manual_seed(0), nn.Conv2d(3, 3, 3, padding=1), Shares()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=1e-2)
+    for _ in range(steps):
+        losses, made = toy(generator, decoder, scales)
+        gradient, facts = shares.gradient(losses, goals, made, heard=heard)
+        optimizer.zero_grad()
+        made.backward(gradient)
+        optimizer.step()
+        shares.after_step()
+    return facts, shares
+
+
+def test_three_losses_of_scales_1_100_and_a_hundredth_reach_their_shares_within_5_percent():
+    facts, _ = train(60)
+    assert {name: float(facts[f"{name}_share"]) for name in GOALS} == pytest.approx(GOALS, rel=0.05)
+
+
+def test_they_need_not_add_up_to_one():
+    facts, _ = train(60, goals={name: 7 * goal for name, goal in GOALS.items()})
+    assert {name: float(facts[f"{name}_share"]) for name in GOALS} == pytest.approx(GOALS, rel=0.05)
+
+
+def test_the_pixel_loss_keeps_weight_1_so_that_penalties_keep_theirs():
+    facts, _ = train(20)
+    assert float(facts["pixel_scale"]) == 1
+
+
+def test_a_loss_of_another_scale_makes_the_same_gradient():
+    torch.manual_seed(0)
+    found = []
+    for scale in (1.0, 1e4):
+        generator, decoder, shares = torch.Generator().manual_seed(0), nn.Conv2d(3, 3, 3, padding=1), Shares()
+        nn.init.eye_(decoder.weight[:, :, 1, 1].data)
+        with torch.no_grad():
+            decoder.weight.fill_(0.1)
+            decoder.bias.zero_()
+        for _ in range(2):
+            losses, made = toy(generator, decoder, {**SCALES, "perceptual": scale})
+            gradient, _ = shares.gradient(losses, GOALS, made)
+            shares.after_step()
+        found.append(gradient)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-8)
+
+
+def test_without_a_pixel_share_the_perceptual_loss_is_the_one_that_counts_from_the_first_step():
+    losses, made = toy(torch.Generator().manual_seed(0), nn.Conv2d(3, 3, 3, padding=1))
+    expected = torch.autograd.grad(losses["perceptual"], made, retain_graph=True)[0]
+    gradient, facts = Shares().gradient(losses, {"pixel": 0.0, "perceptual": 1.0, "adversarial": 0.5}, made)
+    torch.testing.assert_close(gradient, expected)
+    assert "pixel_share" not in facts
+
+
+def test_an_adversarial_loss_that_is_heard_by_half_has_half_of_its_share():
+    facts, _ = train(60, heard=0.5)
+    assert float(facts["adversarial_share"]) == pytest.approx(0.05 / 0.95, rel=0.05)
+
+
+def test_an_adversarial_gradient_that_is_not_finite_counts_nothing():
+    shares = train(3)[1]
+    losses, made = toy(torch.Generator().manual_seed(0), nn.Conv2d(3, 3, 3, padding=1))
+    gradient, facts = shares.gradient({**losses, "adversarial": (made * float("nan")).mean()}, GOALS, made)
+    before = shares.norms.clone()
+    shares.after_step()
+    assert gradient.isfinite().all() and facts["adversarial_share"] == 0 and shares.norms[2] == before[2]
+
+
+def test_micro_batches_are_measured_as_one_large_batch_is():
+    def norms(parts):
+        torch.manual_seed(0)
+        decoder, given, target = nn.Conv2d(2, 3, 3, padding=1), torch.randn(8, 2, 6, 6), torch.randn(8, 3, 6, 6)
+        shares = Shares()
+        for rows in torch.arange(8).chunk(parts):
+            image = decoder(given[rows])
+            losses = {"pixel": (image - target[rows]).square().mean(), "adversarial": image.sin().mean()}
+            shares.gradient(losses, GOALS, image, share=1 / parts)
+        shares.after_step()
+        return shares.norms
+
+    torch.testing.assert_close(norms(4), norms(1))
+
+
+def test_what_was_measured_is_in_the_state():
+    _, shares = train(3)
+    other = Shares()
+    other.load_state_dict(shares.state_dict())
+    torch.testing.assert_close(other.norms, shares.norms)
+    assert (other.norms > 0).all()
+
+
+def test_with_shares_a_validation_is_judged_by_relative_changes():
+    losses = Losses(shares={"pixel": 0.5, "perceptual": 0.5})
+    low, high = judged_loss({"pixel": 0.1, "perceptual": 40.0}, losses), judged_loss({"pixel": 0.2, "perceptual": 20.0}, losses)
+    assert low == pytest.approx(high) == pytest.approx(2.0)
+    assert judged_loss({"pixel": 0.1, "perceptual": 40.0}, Losses()) == pytest.approx(40.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["losses.shares={adversarial: 0.1}"], "nothing would hold a reconstruction to its picture"),
+        (["losses.shares={pixel: 1}", "perceptual=lpips"], "says nothing of perceptual"),
+        (["losses.shares={pixel: 1}", "discriminator=patchgan"], "says nothing of adversarial"),
+        (["losses.shares={pixel: 1, adversarial: 1}", "discriminator=patchgan", "adversarial.balance=none"], "has no effect"),
+        (["losses.shares={pixel: -1}"], "losses.shares"),
+        (["losses.shares={pixels: 1}"], "losses.shares"),
+    ],
+)
+def test_shares_that_cannot_be_meant_are_refused(tiny, words, said):
+    with pytest.raises(ConfigError, match=said):
+        tiny("fit-ae", *words)

@@ -1,0 +1,91 @@
+"""An adversarial phase that makes the losses worse is turned down, then ended, and the run continues from its best weights."""
+
+import json
+
+import planted as program
+import pytest
+import torch
+from planted import BEST, plant
+from two_ranks import together
+
+from ldmctl.storage import weights
+
+CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=4", "adversarial.warmup=1", "adversarial.ramp=1"]
+OFTEN = ["loop.watch.every=0.001", "loop.save=100", "loop.preview=100"]
+DOWN, OFF = 24, 30  # the steps of what follows when losses double after step 18
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Validations every second step, whose loss doubles from step 20 to step 30."""
+    plant(monkeypatch.setattr)
+
+
+def record(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(run):
+    return [(each["step"], each["what"]) for each in record(run).get("watch", [])]
+
+
+def test_a_planted_rise_turns_the_discriminator_down_then_off_and_each_is_said_once(tmp_path, fit_ae, planted):
+    run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, "loop.steps=44", "loop.report=1")
+    assert events(run) == [(DOWN, "turned down"), (OFF, "ended")]
+    assert record(run)["watch"][0]["why"] == (
+        "pixel has risen from 0.92 around step 18 to 2. The discriminator is turned down to 0.1 of its weight."
+    )
+    assert record(run)["watch"][1]["why"].endswith(
+        "so it is turned off, and training continues from the weights of step 18, the best so far."
+    )
+    heard = {row["step"]: row["adversarial_weight"] for row in rows(run) if "adversarial_weight" in row}
+    assert [heard[step] for step in (DOWN, DOWN + 1, OFF, OFF + 1)] == pytest.approx([0.1, 0.01, 0.01, 0.0])
+
+
+def test_after_it_ended_the_weights_are_the_best_ones_and_the_discriminator_rests(tmp_path, fit_ae, planted):
+    run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, f"loop.steps={OFF}")
+    best, (state, _) = weights.load(run / "snapshots" / "best.safetensors"), weights.load(run / "state.safetensors")
+    assert best[1]["step"] == BEST
+    for name, value in best[0].items():
+        assert torch.equal(state[f"autoencoder.weights.{name}"], value) and torch.equal(state[f"autoencoder.average.{name}"], value)
+    discriminator = {name: value for name, value in state.items() if name.startswith("discriminator.weights")}
+    longer = fit_ae(run, *CRITIC, *OFTEN, f"loop.steps={OFF + 6}")
+    later = weights.load(longer / "state.safetensors")[0]
+    assert len(discriminator) > 3 and all(torch.equal(later[name], value) for name, value in discriminator.items())
+    moved = [not torch.equal(later[f"autoencoder.weights.{name}"], value) for name, value in best[0].items()]
+    assert any(moved), "the autoencoder trains on"
+
+
+@pytest.mark.parametrize("stop", [DOWN - 2, DOWN, DOWN + 4, OFF, OFF + 2])
+def test_a_run_that_is_resumed_around_a_decision_has_the_bits_of_an_undisturbed_one(tmp_path, fit_ae, planted, stop):
+    whole = fit_ae(tmp_path / "whole", *CRITIC, *OFTEN, "loop.steps=36")
+    parts = fit_ae(fit_ae(tmp_path / "parts", *CRITIC, *OFTEN, f"loop.steps={stop}"), *CRITIC, *OFTEN, "loop.steps=36")
+    one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
+    learned = [name for name in one if not name.startswith("meter.")]
+    assert len(learned) > 50 and all(torch.equal(one[name], other[name]) for name in learned)
+    assert events(whole) == events(parts)
+
+
+def test_without_a_discriminator_a_rise_is_said_once(tmp_path, fit_ae, planted):
+    run = fit_ae(tmp_path / "run", *OFTEN, "loop.steps=30")
+    assert events(run) == [(DOWN, "risen")]
+    assert "a lower loop.lr is likely to help" in record(run)["watch"][0]["why"]
+
+
+def test_it_is_off_by_a_key(tmp_path, fit_ae, planted):
+    run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, "loop.steps=40", "loop.watch.bound=null")
+    assert events(run) == [] and "watch" not in record(run)
+
+
+def test_two_ranks_decide_as_one_does(tmp_path, fit_ae, planted):
+    words = [*CRITIC, *OFTEN, "loop.steps=36", "adversarial.loss=vanilla", "loop.lr=1e-4", "loop.clip=null"]
+    alone = fit_ae(tmp_path / "alone", *words)
+    codes, said = together("fit-ae", tmp_path / "both", *words, program=[program.__file__])
+    assert codes == [0, 0], said
+    assert events(alone) == events(tmp_path / "both") == [(DOWN, "turned down"), (OFF, "ended")]
+    one, both = (weights.load(run / "state.safetensors")[0]["adversary.turned"] for run in (alone, tmp_path / "both"))
+    assert one.tolist() == both.tolist() == [0.0, OFF - 1]
