@@ -57,7 +57,8 @@ class Curves:
     def cut(self, step: int) -> None:
         """Forget the losses after so many steps: training went back to the weights of then."""
         count = sum(each <= step for each in self.steps)
-        for values in (self.steps, *self.values.values()):
+        del self.steps[count:]
+        for values in self.values.values():
             del values[count:]
 
     def risen(self, bound: float) -> Rise | None:

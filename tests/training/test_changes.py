@@ -169,7 +169,7 @@ def test_fewer_steps_than_a_run_has_are_refused_and_leave_its_config_alone(tmp_p
     assert contents(run) == before
 
 
-def test_best_is_chosen_anew_when_losses_are_measured_otherwise(tmp_path, heard):
+def test_best_is_chosen_among_the_coming_ones_when_losses_are_measured_otherwise(tmp_path, heard):
     words = ["loop.preview=1"]
     heard(tmp_path, *words, "loop.steps=3")
     said = heard(tmp_path, *words, "loop.steps=6", "losses.pixel_weight=100")
