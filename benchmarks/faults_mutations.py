@@ -186,7 +186,11 @@ def signature(said: str) -> str:
         parts = frames[-1].split('"')
         where = "/".join(parts[1].split("/")[-2:]) + parts[2].replace(", line ", ":").replace(", in ", " ")
     bug = [line for line in lines if "This is a bug" in line]
-    error = bug[-1].partition("plugin: ")[2] if bug else next((line for line in reversed(lines) if line and not line.startswith(" ")), "?")
+    error = (
+        bug[-1].partition("This is a bug")[2].partition(": ")[2]
+        if bug
+        else next((line for line in reversed(lines) if line and not line.startswith(" ")), "?")
+    )
     return f"{error[:70]} @ {where}"
 
 
