@@ -321,6 +321,14 @@ def test_the_autoencoder_of_a_finished_cache_is_put_back(of, encoded, quiet):
         assert encoded() == count and verify_cache(cache, console=quiet)["whole"]
 
 
+def test_a_parent_run_that_is_deleted_while_its_pictures_are_encoded_costs_nothing(of, monkeypatch, quiet, vqvae_run, tmp_path):
+    whole, parent = files(of("whole")), shutil.copytree(vqvae_run, tmp_path / "parent")
+    write = writer.write
+    monkeypatch.setattr(writer, "write", lambda *given: (shutil.rmtree(parent, ignore_errors=True), write(*given))[1])
+    cache = of("cache", source=parent)
+    assert not parent.exists() and verify_cache(cache, console=quiet)["whole"] and files(cache) == whole
+
+
 # -- the same pictures -----------------------------------------------------------
 
 
