@@ -55,8 +55,9 @@ def is_memory_shortage(error: BaseException) -> bool:
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)
         or any(
-            words in str(error) for words in ("can't allocate memory", "could not create a primitive", "std::bad_alloc")
-        )  # of torch, oneDNN, C++
+            words in str(error)
+            for words in ("can't allocate memory", "could not create a primitive", "std::bad_alloc", "can't start new thread")
+        )  # of torch, oneDNN, C++, Python
         or number_of(error) == errno.ENOMEM
         or is_decoder_gone(error)
     )

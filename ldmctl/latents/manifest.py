@@ -192,6 +192,6 @@ def _record(folder: Path) -> dict[str, Any]:
     """What run.json says, {} when that cannot be known."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -35,7 +35,7 @@ class Row(NamedTuple):
     name: str  # of the picture, relative to the table, with slashes
     label: str | None
     texts: tuple[str, ...]
-    split: tuple[str, str] | None = None  # (column, value)
+    splits: tuple[tuple[str, str], ...] = ()  # (column, value)
 
 
 class Table(NamedTuple):
@@ -72,8 +72,8 @@ def read(root: Path, path: str) -> Table:
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         name = _name(row, where, file)
-        split = next(((key, value) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip()), None)
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), split))
+        splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits))
     if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
         raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
