@@ -205,7 +205,7 @@ def test_removed_and_edited_pictures_touch_their_shards_alone(of, pictures, enco
 
 def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pictures, encoded):
     notes = [{"file_name": f"train/{('cats', 'dogs')[i % 2]}/{i:02d}.png", "label": "x", "text": f"no. {i}"} for i in range(COUNT)]
-    metadata = pictures / "metadata.jsonl"
+    metadata = pictures / "train" / "metadata.jsonl"
     metadata.write_text("".join(json.dumps(note) + "\n" for note in notes))
     cache = of()
     before, fingerprint, count = rows(cache), manifests.read(cache).fingerprint, encoded()
@@ -221,7 +221,7 @@ def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pic
 
 def test_a_class_of_another_name_is_taken_up_without_encoding(of, pictures, encoded):
     notes = [{"file_name": f"train/{('cats', 'dogs')[i % 2]}/{i:02d}.png", "label": ("a", "b")[i % 2]} for i in range(COUNT)]
-    metadata = pictures / "metadata.jsonl"
+    metadata = pictures / "train" / "metadata.jsonl"
     metadata.write_text("".join(json.dumps(note) + "\n" for note in notes))
     cache, count = of(), encoded()
     metadata.write_text("".join(json.dumps(note | {"label": {"a": "a", "b": "c"}[note["label"]]}) + "\n" for note in notes))
