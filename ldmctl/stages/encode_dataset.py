@@ -66,6 +66,10 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
         if layout.complete:
             return keep_finished(run, layout, original, console)
         say_damaged(layout, console)
+        if layout.restored:
+            console.warn(
+                f"{run.folder / 'latents.json'} is damaged: it is written again from the shards, and statistics are measured again."
+            )
 
         # Encode this rank's shards.
         written = encode(config, layout, splits, codec, run, signals, console)

@@ -313,6 +313,29 @@ def test_what_is_encoded_again_is_said(of, capsys, tiny, vqvae_run, pictures):
     assert "train-00001.safetensors is missing" in said and verify_cache(cache, console=Console(quiet=True))["whole"]
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', '{"a": ' * 3000])
+def test_a_damaged_manifest_is_written_again_from_the_shards_and_nothing_is_encoded(of, encoded, monkeypatch, damage):
+    whole = files(of("cache", "flip=true"))
+    (cache := of("cache", "flip=true")).joinpath("latents.json").write_text(damage)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write", lambda *_: pytest.fail("a shard is written"))
+        of("cache", "flip=true")
+    assert files(cache) == whole
+
+
+def test_a_damaged_manifest_of_shards_that_another_plan_made_is_refused_and_they_stay(of, pictures):
+    cache = of()
+    draw_picture(pictures / "train" / "cats" / "00a.png", 77)
+    of()  # brought up to date, so its shards are in an order that a new plan would not make
+    (cache / "latents.json").write_text("{")
+    before = files(cache)
+    with pytest.raises(
+        MismatchError, match=r"latents\.json is damaged, and the shards beside it are not those.*--overwrite encodes all of them again"
+    ):
+        of()
+    assert files(cache) == before
+
+
 def test_the_autoencoder_of_a_finished_cache_is_put_back(of, encoded, quiet):
     cache, count = of(), encoded()
     for damage in (lambda file: file.unlink(), flip_bit):
