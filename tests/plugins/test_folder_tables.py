@@ -367,6 +367,50 @@ def test_tables_that_are_not_used_are_named(tmp_path, name, text, words):
     assert any(words in warning for warning in opened(tmp_path, val_share=0).warnings)
 
 
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog "}]
+
+
+def coco(folder, name, annotations, **more):
+    """A file as COCO has it, of pictures 0 to 2 of train/ and 3 of val/, which it names without their folders."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    images = [{"id": 10 + i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(4)]
+    whole = {"info": {}, "licenses": [], "images": images, "annotations": annotations, **more}
+    (folder / "annotations" / name).write_text(json.dumps(whole))
+
+
+def test_captions_and_single_categories_of_coco_are_read(tmp_path):
+    write_pictures(tmp_path, "train/0.png", "train/1.png", "train/2.png", "val/3.png")
+    told = [(10, "a cat"), (11, "one"), (11, "two"), (12, " spaced "), (13, "held out")]
+    coco(tmp_path, "captions.json", [{"id": i, "image_id": image, "caption": text} for i, (image, text) in enumerate(told)])
+    shown = [{"id": i, "image_id": 10 + i, "category_id": kind, "bbox": [0, 0, 1, 1]} for i, kind in enumerate([3, 7, 3, 7])]
+    coco(tmp_path, "instances.json", [*shown, {**shown[0], "id": 9}], categories=CATEGORIES)
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert labels(train) == {"train/0.png": "cat", "train/1.png": "dog", "train/2.png": "cat"} and labels(held) == {"val/3.png": "dog"}
+    assert captions(train) == {"train/0.png": "a cat", "train/1.png": "one", "train/2.png": "spaced"} and train.captions(1) == (
+        "one",
+        "two",
+    )
+    assert captions(held) == {"val/3.png": "held out"}
+
+
+def test_categories_of_which_a_picture_has_several_are_no_labels_and_named(tmp_path):
+    write_pictures(tmp_path, "train/0.png", "train/1.png", "train/2.png", "val/3.png")
+    shown = [{"id": i, "image_id": image, "category_id": kind} for i, (image, kind) in enumerate([(10, 3), (10, 7), (11, 3)])]
+    coco(tmp_path, "instances.json", shown, categories=CATEGORIES)
+    dataset = opened(tmp_path)
+    assert not labels(dataset) and "instances.json is not used: it has neither a column `label`" in said(dataset)
+    coco(tmp_path, "instances.json", [*shown, *({"image_id": 10 + i, "caption": f"no. {i}"} for i in range(4))], categories=CATEGORIES)
+    dataset = opened(tmp_path)
+    assert not labels(dataset) and len(captions(dataset)) == 3 and "that are not used: categories" in said(dataset)
+
+
+@pytest.mark.parametrize("wrong", [[7], [{"caption": "x"}], [{"image_id": [], "caption": "x"}]])
+def test_what_is_no_coco_is_named(tmp_path, wrong):
+    write_pictures(tmp_path, "train/0.png", "val/3.png")
+    coco(tmp_path, "x.json", wrong)
+    assert "x.json is not used: images and annotations are there, but not as COCO has them" in said(opened(tmp_path))
+
+
 def test_columns_that_are_not_used_are_named(tmp_path):
     write_pictures(tmp_path, "0.png")
     (tmp_path / "metadata.csv").write_text("file_name,class,text\n0.png,a,b\n")
