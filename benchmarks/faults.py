@@ -9,6 +9,7 @@ benchmarks/results/faults.json adds them up. `--again NUMBER` runs one and leave
 import argparse
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ import ldmctl
 
 FILE = machine.RESULTS / "faults.json"
 TABLES = (("kills", "moments", "devices"), ("mutations", "pictures"), ("places",))
+PLACE = re.compile(r"(?<![\w.~/])(?!//)/[^\s'\"()\[\]{},:;<>|`*?!\\]+")
+EVERYWHERE = ("/dev/null", "/dev/zero", "/proc/self", "/etc/passwd", "/nonexistent")
 KINDS = ("mutations", "pictures", "kills", "moments", "devices", "places")
 
 
@@ -108,7 +111,18 @@ def keep(kind: str, seed: int, new: dict[str, Any], file: Path = FILE) -> None:
     name = f"{kind}, seed {seed}"
     kinds[name] = merged(kinds.get(name, {}), new)
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    file.write_text(json.dumps(placeless(report), indent=1) + "\n")
+
+
+def placeless(value: Any) -> Any:
+    """The same without a place of this machine: of a path from / on stay the last two names, but for those that every system has."""
+    if isinstance(value, str):
+        return PLACE.sub(
+            lambda found: found[0] if found[0].startswith(EVERYWHERE) else "/".join(found[0].rsplit("/", 2)[-2:]).lstrip("/"), value
+        )
+    if isinstance(value, list):
+        return [placeless(each) for each in value]
+    return {placeless(key): placeless(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def table(file: Path) -> str:

@@ -62,7 +62,7 @@ class Child:
         told = False
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            spent = time.monotonic() - self.began
+            spent = time.monotonic() - self.began - (0 if pid else self.queued())
             if pid:
                 return self._outcome(os.waitstatus_to_exitcode(status), usage, spent)
             if patience is not None and not told and spent > patience and self.cpu() > 0.4 * patience:
@@ -86,6 +86,13 @@ class Child:
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def queued(self) -> float:
+        """Seconds that it was ready to compute while others had the processors."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, LookupError):
+            return 0.0
 
     def _outcome(self, code: int, usage: Any, spent: float, *, hung: bool = False) -> Outcome:
         said = self.said.read_text(encoding="utf-8", errors="replace") if self.said.exists() else ""

@@ -164,7 +164,10 @@ def unreadable(made: Path, folder: Path, random: Random, mounted: list[Path]) ->
     path.chmod(mode)
     where = str(path.relative_to(work))
     codes = (READS[name],) if path == work / name else (0, READS[name], 6)
-    seen = Seen(recipe, f"{where} may not be read", [outcome], codes)
+    left_out = (
+        ("*",) if name == "pictures" and not outcome.code else ()
+    )  # a cache without some pictures takes them up later, in other shards
+    seen = Seen(recipe, f"{where} may not be read", [outcome], codes, aside=left_out)
     if (
         outcome.code
         and not outcome.traceback

@@ -22,7 +22,7 @@ import faults_targets
 import faults_words
 from faults_child import Outcome
 
-CODES = (0, 2, 3, 4, 5, 6, 7, 75)
+CODES = (0, 2, 3, 4, 5, 6, 7, 75, -15)  # -15: told to stop before there was anything to save
 ROOM = 3072  # MiB of address space that a command may add
 MOST = 1500  # MiB of memory that it may add
 LARGEST = 1 << 26  # bytes of a file before it is changed again
@@ -147,7 +147,8 @@ def tried(case: Case, folder: Path, patience: float = faults_child.PATIENCE) -> 
     outside = [line for line in report.read_text().splitlines() if harmful(line, case)]
     after = listing(folder, case.out)
     differ = sorted(name for name in {**there, **after} if there.get(name) != after.get(name))
-    return outcome, fault_of(outcome, outside, differ)
+    asked = case.target == "words" or case.target.startswith("config of")
+    return outcome, fault_of(outcome, outside, differ, most=ROOM if asked and outcome.code == 7 else MOST)
 
 
 def harmful(line: str, case: Case) -> bool:
@@ -155,8 +156,8 @@ def harmful(line: str, case: Case) -> bool:
     return not any(word in line for word in HARMLESS)
 
 
-def fault_of(outcome: Outcome, outside: Sequence[str], differ: Sequence[str]) -> Fault | None:
-    """What is wrong with how a command ended; None when nothing is."""
+def fault_of(outcome: Outcome, outside: Sequence[str], differ: Sequence[str], most: int = MOST) -> Fault | None:
+    """What is wrong with how a command ended; None when nothing is. `most` MiB: a network that a person asks for takes what there is, and ends with 7."""
     if outside:
         return Fault("outside", outside[0][:160], "\n".join(outside[:20]))
     if differ:
@@ -167,7 +168,7 @@ def fault_of(outcome: Outcome, outside: Sequence[str], differ: Sequence[str]) ->
         return Fault("traceback", signature(outcome.said), outcome.said[-6000:])
     if outcome.code not in CODES:
         return Fault("code", f"exit code {outcome.code}", outcome.said[-3000:])
-    if outcome.memory > MOST:
+    if outcome.memory > most:
         return Fault("memory", f"{outcome.memory:,} MiB", outcome.said[-2000:])
     return None
 
@@ -186,7 +187,11 @@ def signature(said: str) -> str:
         parts = frames[-1].split('"')
         where = "/".join(parts[1].split("/")[-2:]) + parts[2].replace(", line ", ":").replace(", in ", " ")
     bug = [line for line in lines if "This is a bug" in line]
-    error = bug[-1].partition("plugin: ")[2] if bug else next((line for line in reversed(lines) if line and not line.startswith(" ")), "?")
+    error = (
+        bug[-1].partition("This is a bug")[2].partition(": ")[2]
+        if bug
+        else next((line for line in reversed(lines) if line and not line.startswith(" ")), "?")
+    )
     return f"{error[:70]} @ {where}"
 
 

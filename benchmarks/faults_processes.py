@@ -55,18 +55,19 @@ def two_at_once(made: Path, folder: Path, random: Random, mounted: list[Path]) -
 
 
 def stopped(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Seen:
-    """SIGSTOP for a second, one rank or all, then SIGCONT."""
+    """SIGSTOP for a second, or one time in eight for a minute, one rank or all, then SIGCONT."""
     recipe = random.choice(RECIPES)
     whole = faults_kills.reference(made, recipe.name)
     work = faults_kills.lay_out(made, folder, recipe)
     children = faults_kills.begin(recipe, work)
     time.sleep(random.random() * whole["seconds"])
     asleep = random.sample(children, random.randint(1, len(children)))
-    for number, pause in ((signal.SIGSTOP, 1.0), (signal.SIGCONT, 0.0)):
+    seconds = random.choice([1, 1, 1, 1, 1, 1, 1, 60])
+    for number, pause in ((signal.SIGSTOP, seconds), (signal.SIGCONT, 0)):
         for child in asleep:
             os.kill(child.pid, number)
         time.sleep(pause)
-    return Seen(recipe, f"{len(asleep)} of {recipe.world} stopped for a second", [child.wait(60) for child in children], (0,))
+    return Seen(recipe, f"{len(asleep)} of {recipe.world} stopped for {seconds} s", [child.wait(60) for child in children], (0,))
 
 
 def told_to_stop(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Seen:
@@ -104,7 +105,7 @@ def worker_killed(made: Path, folder: Path, random: Random, mounted: list[Path])
             break
         time.sleep(0.001)
     outcome = child.wait(60)
-    return Seen(recipe, "a decoding process was killed", [outcome], (0, 3, 7), ("worker", "process", "memory"))
+    return Seen(recipe, "a decoding process was killed", [outcome], (0, 3, 7), ("worker", "process", "memory"), aside=("config.yaml",))
 
 
 def child_done(pid: int) -> bool:

@@ -22,6 +22,7 @@ class Seen:
     codes: Sequence[int]  # promised
     words: tuple[str, ...] = ()  # promised, of any code but 0
     after: Sequence[int] = (0,)  # of the same command when the place is mended
+    aside: tuple[str, ...] = ()  # files that may be others afterwards; "*": all
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
 
@@ -52,5 +53,6 @@ def last_line(said: str) -> str:
     line = next(
         (line for line in reversed(lines) if line.startswith(("error:", "This is a bug"))), lines[-1] if lines else "nothing was said"
     )
-    line = re.sub(rf"'?/[^ ']*/{WORK}/", "", line.removeprefix("error: ").replace("This is a bug in ldmctl or in a plugin:", "a bug:"))
+    line = re.sub(r"^This is a bug in [^:]*:", "a bug:", line.removeprefix("error: "))
+    line = re.sub(rf"'?/[^ ']*/{WORK}/", "", line)
     return re.sub(r"[0-9]+", "N", re.sub(r"\.tmp\w{6}", ".tmp and random letters", line))[:120]

@@ -169,13 +169,36 @@ def built_in(kind: str) -> list[registry.Plugin]:
 
 def kind_page(kind: str) -> str:
     """Every built-in plugin of a kind with its keys."""
-    parts = [f"# {kind}", NOTE, cell(promise_of(kind)), slots_sentence(kind)]
+    decides = any(path not in free_keys(VERBS[verb]) for verb in RESUMED for path in slots_of(VERBS[verb], kind))
+    parts = [f"# {kind}", NOTE, cell(promise_of(kind)), slots_sentence(kind), resume_sentence(kind, decides=decides)]
     for plugin in built_in(kind):
         loaded = plugin.load()
-        rows = key_rows(loaded.Config, "", None, leave_out={})  # type: ignore[attr-defined]
+        rows = key_rows(loaded.Config, "", free_of(kind, plugin.name) if decides else None, leave_out={})  # type: ignore[attr-defined]
         parts.append(f"## {plugin.name}\n\n{cell(doc_of(loaded))}")
-        parts.append(key_table(rows, False) if rows else "It has no keys.")
+        parts.append(key_table(rows, decides) if rows else "It has no keys.")
     return join(parts)
+
+
+def free_of(kind: str, name: str) -> set[str]:
+    """The keys of a plugin that may change when a run is resumed, as the verbs see them that continue one."""
+    found: set[str] = set()
+    for verb in RESUMED:
+        for path in slots_of(VERBS[verb], kind):
+            values: dict[str, Any] = {"type": name}
+            for part in reversed(path.split(".")):
+                values = {part: values}
+            found |= {key.removeprefix(f"{path}.") for key in free_keys(VERBS[verb], values=values) if key.startswith(f"{path}.")}
+    return found
+
+
+def resume_sentence(kind: str, *, decides: bool) -> str:
+    """What of a plugin may change when a command is run again on its folder."""
+    named = [verb for verb in RESUMED if any(slots_of(VERBS[verb], kind))]
+    if not named:
+        return ""
+    if not decides:
+        return f"Another one, or other keys of it, may be taken when {' or '.join(named)} is run again on the same folder."
+    return "Keys marked *free* may change when the command is run again on the same folder; any other change is refused with exit code 6."
 
 
 def slots_sentence(kind: str) -> str:

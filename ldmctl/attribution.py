@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from ldmctl import registry
+from ldmctl.endings import is_memory_shortage
 from ldmctl.errors import LdmctlError, PluginError, one_line
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -123,8 +124,7 @@ def suspects() -> str:
 
 def is_surroundings(error: BaseException) -> bool:
     """Whether a device, the machine or a disk has no room: nobody's fault. Without importing torch."""
-    short = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-    return short or getattr(error, "errno", None) in FULL
+    return is_memory_shortage(error) or getattr(error, "errno", None) in FULL
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -32,6 +32,12 @@ TROUBLE = {  # of a disk or a network share: whatever the command does next, it 
 }
 
 
+DECODER_GONE = (
+    "A process that decodes pictures was ended from outside, most often because memory is short. "
+    "Fewer of them need less: loop.workers=1 (workers=1 where there is no loop), or 0."
+)
+
+
 def exit_code(error: BaseException) -> int:
     """What the shell sees when this error ends a command."""
     if isinstance(error, LdmctlError):
@@ -49,10 +55,17 @@ def is_memory_shortage(error: BaseException) -> bool:
         type(error).__name__ == "OutOfMemoryError"
         or isinstance(error, MemoryError)
         or any(
-            words in str(error) for words in ("can't allocate memory", "could not create a primitive", "std::bad_alloc")
-        )  # of torch, oneDNN, C++
+            words in str(error)
+            for words in ("can't allocate memory", "could not create a primitive", "std::bad_alloc", "can't start new thread")
+        )  # of torch, oneDNN, C++, Python
         or number_of(error) == errno.ENOMEM
+        or is_decoder_gone(error)
     )
+
+
+def is_decoder_gone(error: BaseException) -> bool:
+    """Whether this says that a process which decodes pictures is gone: torch raises it wherever the main thread happens to be."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def file_trouble(error: BaseException) -> str:

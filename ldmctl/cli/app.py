@@ -14,7 +14,7 @@ from rich.text import Text
 from ldmctl import attribution
 from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
 from ldmctl.cli.output import arranged, result
-from ldmctl.endings import file_trouble, is_memory_shortage
+from ldmctl.endings import DECODER_GONE, file_trouble, is_decoder_gone, is_memory_shortage
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
 ALSO = {  # what else makes a step of one picture need less, by verb
@@ -87,10 +87,14 @@ def answer(words: list[str]) -> int:
         return fail_of(error, words)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):  # wrong usage, in Typer's words
+            if ranks.is_said(error.format_message()):
+                return int(getattr(error, "exit_code", 2))
             error.show()
             return tell(error.format_message(), getattr(error, "exit_code", 2), words)
         if (said := attribution.attributed(error)) is not error:
             return fail_of(said, words)
+        if is_decoder_gone(error):
+            return fail(DECODER_GONE, 7, words)
         if is_memory_shortage(error):
             return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
         if trouble := file_trouble(error):
@@ -118,7 +122,9 @@ def fail_of(error: Any, words: list[str]) -> int:
 
 
 def fail(sentence: str, code: int, words: list[str]) -> int:
-    """Say it on stderr, and with --json also as the one object on stdout."""
+    """Say it on stderr, and with --json also as the one object on stdout; under torchrun, what all ranks have to say once."""
+    if ranks.is_said(sentence):
+        return code
     if ranks.FOLDER not in os.environ:  # else the command says what its ranks leave
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
     return tell(sentence, code, words)

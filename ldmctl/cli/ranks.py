@@ -6,6 +6,7 @@ names, and hears signals from here. It ends when the command does (`following`).
 Verbs that do not share their work are done by the first rank alone.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -21,9 +22,11 @@ from ldmctl.errors import LdmctlError
 from ldmctl.signals import ASKING
 
 FOLDER, LAUNCHER = "LDMCTL_RANKS", "LDMCTL_LAUNCHER"  # environment variables: the folder, and the process that starts the ranks
+TORCHRUN = "TORCHELASTIC_ERROR_FILE"  # ATTEMPT/RANK/error.json in a folder of torchrun's own, which it deletes
 FAILURE = "failure"  # in the folder: the first rank that failed, and how
 SHARED = ("fit-ae", "encode-dataset", "fit-diffusion", "sample")  # verbs whose work the ranks share
 LOST = ("closed by peer", "reset by peer", "broken pipe", "nccl", "connection refused", "tcpstore")  # words of torch
+SHORT = (getattr(signal, "SIGKILL", 0), signal.SIGABRT)  # what the system, and C++ code without memory, ends a process by
 OWN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")  # by which torch.distributed knows a rank
 
 
@@ -80,7 +83,7 @@ def last_words(folder: Path, count: int, code: int, heard: list[int]) -> Ended:
         said = {"error": "Stopped at once; what was saved before is intact.", "exit_code": 128 + heard[0]}
     elif ended < 0:
         who = "The process that starts the ranks" if rank is None else f"Rank {rank} of {count}"
-        why = " Machines that run out of memory do that." if -ended == getattr(signal, "SIGKILL", 0) else ""
+        why = " Machines that run out of memory do that." if -ended in SHORT else ""
         said = {
             "error": f"{who} was ended by {signal.Signals(-ended).name}.{why} What was saved before is intact; the same command continues.",
             "exit_code": 128 - ended,
@@ -110,6 +113,18 @@ def leave(sentence: str, code: int) -> bool:
     if FOLDER in os.environ:
         _write(".json", json.dumps({"error": sentence, "exit_code": code}))
     return FOLDER in os.environ
+
+
+def is_said(sentence: str) -> bool:
+    """Whether another rank that the same torchrun started on this machine has said these words: an error that all share is said once."""
+    if FOLDER in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2 or TORCHRUN not in os.environ:
+        return False
+    mark = Path(os.environ[TORCHRUN]).parents[1] / f"said-{hashlib.sha256(sentence.encode(errors='replace')).hexdigest()[:16]}"
+    try:
+        mark.touch(exist_ok=False)
+    except OSError as error:
+        return isinstance(error, FileExistsError)
+    return False
 
 
 def lost_another(error: Exception) -> bool:

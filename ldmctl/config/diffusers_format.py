@@ -68,7 +68,7 @@ def read_config(folder: Path) -> Raw:
     file = folder / "config.json"
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MismatchError(file_trouble(error) or f"{file} cannot be read: {error}") from None
     name = given.get("_class_name") if isinstance(given, dict) else None
     if name not in OWN:

@@ -109,7 +109,7 @@ def header_of(file: Path) -> Raw:
         with safetensors.safe_open(str(file), framework="np") as opened:
             header = json.loads((opened.metadata() or {}).get("ldmctl", "{}"))
             names = list(opened.keys())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MismatchError(f"{file} is damaged: its header cannot be read ({error}).") from None
     except (OSError, safetensors.SafetensorError) as error:
         if file.suffix in (".bin", ".pt", ".pth", ".ckpt") and file.stat().st_size:

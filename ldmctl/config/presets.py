@@ -155,7 +155,9 @@ def expand_data(data: str) -> Raw:
     if folder.exists():
         raise DataError(f"--data {data} is a file; a folder of pictures or a name is wanted. Names: {', '.join(names('data'))}.")
     if os.sep in data:
-        raise DataError(f"There is no folder {data}. Looked for {folder.absolute()} and {under_root.absolute()}.")
+        raise DataError(
+            f"There is no folder {data}. Looked for {' and '.join(dict.fromkeys(map(str, (folder.absolute(), under_root.absolute()))))}."
+        )
     raise ConfigError(
         f"No data preset or folder is called {data!r}.{did_you_mean(data, names('data'))} Names: {', '.join(names('data'))}; "
         f"folders looked for: {folder.absolute()}, {under_root.absolute()}."

@@ -22,7 +22,7 @@ def said_by(folders: Iterable[object], kind: str, name: str) -> str:
         path = Path(re.sub(r"@[^/@]*$", "", str(each))).expanduser() / "run.json"
         try:
             plugins = json.loads(path.read_text(encoding="utf-8")).get("plugins", [])
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
         if found := [str(plugin).partition(" (")[2].rstrip(")") for plugin in plugins if str(plugin).startswith(f"{kind} {name} (")]:
             return how_to_get(found[0])

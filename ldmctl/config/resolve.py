@@ -60,13 +60,16 @@ def merge(layers: Sequence[Raw]) -> Raw:
 
 
 def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
-    """The same layer with `slot: name` written as `slot: {type: name}`."""
+    """The same layer with `slot: name` written as `slot: {type: name}`, each plugin by the one name that it has in a config."""
     out = dict(raw)
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
-        if slot_of(field) is not None and isinstance(raw[name], str):
-            out[name] = {"type": raw[name]}
+        if (slot := slot_of(field)) is not None and isinstance(raw[name], str | dict):
+            given = {"type": raw[name]} if isinstance(raw[name], str) else dict(raw[name])
+            if isinstance(given.get("type"), str):
+                given["type"] = registry.plain(slot.kind, given["type"])
+            out[name] = given
         elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
             out[name] = spell_out(section, raw[name])
     return out

@@ -105,12 +105,13 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
     tensors, header = weights.load(path)
     if header.get("kind") != "diffusion":
         raise MismatchError(
-            f"{path} holds {with_article(header.get('kind', 'file'))}, not a denoiser. --run wants a run folder of fit-diffusion."
+            f"{path} holds {with_article(str(header.get('kind', 'file')))}, not a denoiser. --run wants a run folder of fit-diffusion."
         )
     headers.check(headers.Diffusion, header, path)
     for name in ("denoiser", "conditioner", "schedule"):
         if header[name] is not None:
             headers.check_context(header[name], path)
+    weights.refuse_oversized(header["denoiser"], tensors, path)
     network = build_network(header)
     weights.load_into(network, tensors, path)
     described = {key: value for key, value in header.items() if key != "step"}

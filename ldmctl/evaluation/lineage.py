@@ -125,7 +125,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     """What run.json says; {} without one that can be read."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -28,10 +28,11 @@ def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
     tensors, header = weights.load(path)
     if header.get("kind") != "autoencoder":
         raise MismatchError(
-            f"{path} holds {with_article(header.get('kind', 'file'))}, not an autoencoder. --run wants a run folder of fit-ae."
+            f"{path} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder. --run wants a run folder of fit-ae."
         )
     headers.check(headers.Autoencoder, header, path)
     headers.check_context(header, path)
+    weights.refuse_oversized(header, tensors, path)
     autoencoder: nn.Module = weights.rebuild(header)
     weights.load_into(autoencoder, tensors, path)
     return autoencoder.to(engine.device).eval().requires_grad_(False), header

@@ -5,7 +5,7 @@ import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import MismatchError
@@ -29,7 +29,7 @@ def save(
     layout: Layout,
     splits: dict[str, Pictures],
     everything: list[tuple[list[Shard | None], dict[str, list[dict[str, Any]]]]],
-    source: Path,
+    original: BinaryIO,
     rescale: str,
     run: Run,
 ) -> Manifest:
@@ -71,24 +71,25 @@ def save(
     }
     left_out = [row for pictures in splits.values() for row in pictures.left_out]
     write_bad(run.folder, [*(bad for bad_ones in skipped.values() for bad in bad_ones), *left_out])
-    copy_autoencoder(source, run.folder / "autoencoder.safetensors")
+    copy_autoencoder(original, run.folder / "autoencoder.safetensors")
     weights.write_text(run.folder / "latents.json", json.dumps(manifest, indent=1) + "\n")
     writer.sweep(run.folder, [shard.file for row in rows.values() for shard in row], splits=list(splits))
     return manifests.read(run.folder)
 
 
-def copy_autoencoder(source: Path, place: Path) -> None:
-    """Its file, as it is, into the cache."""
-    with weights.replacing(place) as temporary:
-        shutil.copyfile(source, temporary)
+def copy_autoencoder(original: BinaryIO, place: Path) -> None:
+    """Its file, as it is, into the cache: the one that was opened before anything was encoded, whatever has become of its name."""
+    original.seek(0)
+    with weights.replacing(place) as temporary, temporary.open("wb") as copy:
+        shutil.copyfileobj(original, copy, length=1 << 20)
 
 
-def put_back(source: Path, place: Path, fingerprint: str) -> bool:
+def put_back(original: BinaryIO, place: Path, fingerprint: str) -> bool:
     """Copy the autoencoder into a cache again where its file is not the one with this fingerprint -> whether that was so."""
     with suppress(MismatchError, LookupError):
         if autoencoder_fingerprint(place) == fingerprint:
             return False
-    copy_autoencoder(source, place)
+    copy_autoencoder(original, place)
     return True
 
 

@@ -61,7 +61,7 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
     except FileNotFoundError as error:
         (folder / shard.file).open("rb").close()  # safetensors takes a file that may not be read for one that is not there
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
-    except (ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None
 
 
@@ -75,7 +75,7 @@ def read_lines(file: Path) -> list[Item]:
     try:
         rows = map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])
         return [_item(row, -1) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
 
 

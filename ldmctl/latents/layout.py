@@ -37,6 +37,7 @@ class Layout:
     finished: list[Target]  # written by a command that was interrupted
     listing: str  # hash of all stamps
     damaged: dict[str, str]  # what is wrong with each shard that is not as it was written
+    restored: bool = False  # whether latents.json was damaged, and every shard is one that is to be there
 
     @property
     def todo(self) -> list[Target]:
@@ -90,7 +91,11 @@ def finished_cache(folder: Path, preparation: dict[str, Any]) -> Manifest | None
 
 def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, preparation: dict[str, Any], run: Run) -> Layout:
     """Plan the cache from the pictures and what is in its folder, and delete what belongs to neither."""
-    before = finished_cache(run.folder, preparation)
+    fault = None
+    try:
+        before = finished_cache(run.folder, preparation)
+    except manifests.Damaged as error:  # as where a command was interrupted before it wrote one, if nothing is lost by that
+        before, fault = None, error
     store = store_of(before) if before is not None else plan_store(config, first_pictures(splits["train"], codec.engine), codec)
     stamps = {split: stamps_of(pictures) for split, pictures in splits.items()}
     notes = {split: noting(pictures) for split, pictures in splits.items()}
@@ -125,9 +130,14 @@ def lay_out(config: EncodeDataset, splits: dict[str, Pictures], codec: Codec, pr
         layout = plan({})  # pictures that could not be read get another chance
     finished = [target for target in layout.todo if is_finished(run.folder, target, stamps[target.split], notes[target.split])]
     refuse_other_pictures(run.folder, stored, layout, stamps)
+    if fault is not None and writer.shards_of(run.folder, list(splits)) - {target.file for target in finished}:
+        raise MismatchError(
+            f"{run.folder / 'latents.json'} is damaged, and the shards beside it are not those that this command would make: they were made with "
+            "other keys, or brought up to date. So it cannot be written anew from them; --overwrite encodes all of them again."
+        ) from fault
     kept = [shard.file for row in (before.splits.values() if before else []) for shard in row]
     writer.sweep(run.folder, [*kept, *(target.file for target in finished)], splits=list(splits))
-    return replace(layout, finished=finished)
+    return replace(layout, finished=finished, restored=fault is not None)
 
 
 def refuse_other_pictures(

@@ -82,6 +82,10 @@ class Codes(Loose):
         return f"{self.used:,} of {self.size:,} codes are in use ({self.used / self.size:.1%}), perplexity {self.perplexity:,.1f}"
 
 
+class Damaged(MismatchError):
+    """A latents.json that says nothing, though the shards beside it may be whole."""
+
+
 class Manifest(Loose):
     """latents.json."""
 
@@ -159,8 +163,9 @@ def read(folder: str | Path) -> Manifest:
             )
         return Manifest.model_validate(raw)
     except (ValueError, ValidationError, AttributeError, RecursionError) as error:
-        raise MismatchError(
-            f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again: ldmctl encode-dataset --overwrite."
+        raise Damaged(
+            f"{file} cannot be read: {' '.join(str(error).split())[:300]}. Encode again: the same ldmctl encode-dataset writes it anew "
+            "from its shards if it can, and with --overwrite encodes all of them."
         ) from None
 
 
@@ -192,6 +197,6 @@ def _record(folder: Path) -> dict[str, Any]:
     """What run.json says, {} when that cannot be known."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -74,7 +74,17 @@ class Latents:
         for index in np.flatnonzero(np.diff(cuts)).tolist():
             here = slice(cuts[index], cuts[index + 1])
             records[order[here]] = self.parts[index].rows[places[here] - self.starts[index]]
+        self.refuse_beyond(out)
         return out
+
+    def refuse_beyond(self, stored: Tensor) -> None:
+        """A MismatchError if there is a code that the codebook does not have."""
+        if self.manifest.codes is None or not stored.numel():
+            return
+        values, size = stored.numpy(), self.manifest.codes.size
+        if values.max() >= size or values.min() < 0:
+            worst = values.max() if values.max() >= size else values.min()
+            raise MismatchError(f"A shard of {self.folder} is damaged: it holds code {worst}, and codes go from 0 to {size - 1}. {AGAIN}")
 
     @property
     def _record(self) -> np.dtype:

@@ -18,6 +18,7 @@ class Resident:
         self.held = torch.empty((int(latents.starts[-1]), *latents.manifest.shape), dtype=latents.dtype, device=engine.device)
         for part, first in zip(latents.parts, latents.starts, strict=False):
             rows = torch.frombuffer(part.rows, dtype=latents.dtype).view(-1, *latents.manifest.shape)
+            latents.refuse_beyond(rows)
             self.held[first : first + len(rows)].copy_(rows)
 
     @staticmethod

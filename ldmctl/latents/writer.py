@@ -121,6 +121,11 @@ def checked_rows(rows: Rows, items: Sequence[Item]) -> Rows:
 # -- what is there -----------------------------------------------------------
 
 
+def shards_of(folder: Path, splits: Sequence[str]) -> set[str]:
+    """The names of all shards that lie in a folder."""
+    return {path.name for split in splits for path in folder.glob(f"{split}-[0-9]*.safetensors")}
+
+
 def sweep(folder: Path, keep: Sequence[str], *, splits: Sequence[str]) -> None:
     """Delete shards that are not to be kept, each before its items, and what was written half."""
     files = {Path(name).stem for name in keep}

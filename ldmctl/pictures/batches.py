@@ -109,8 +109,10 @@ class Pictures:
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Every caption of an item that has several, its text first; () otherwise."""
-        every = tuple(self.dataset.captions(index)) if hasattr(self.dataset, "captions") else ()
-        return every if len(every) > 1 else ()
+        found = self.dataset.captions(index) if hasattr(self.dataset, "captions") else ()
+        several = not isinstance(found, str) and all(isinstance(each, str) for each in found)
+        expect(several, self.dataset, f"the captions of item {index} are {found!r:.80}, not a sequence of strings")
+        return tuple(found) if len(found) > 1 else ()
 
     def label(self, index: int) -> int:
         """Index of the item's class, -1 when unknown."""

@@ -14,6 +14,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, get_worker_info
 
 from ldmctl.attribution import attributed
+from ldmctl.endings import DECODER_GONE, is_decoder_gone
 from ldmctl.errors import LdmctlError, MemoryShortage
 from ldmctl.pictures.batches import Batch, Order, Pictures
 
@@ -82,12 +83,9 @@ def _ahead(pictures: Pictures, wanted: Iterable[list[tuple[int, int | None]]], w
                 raise batch.again()
             yield batch
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not is_decoder_gone(error):
             raise
-        raise MemoryShortage(
-            "A process that decodes pictures was ended from outside, most often because memory is short. "
-            "Fewer of them need less: loop.workers=1 (workers=1 where there is no loop), or 0."
-        ) from None
+        raise MemoryShortage(DECODER_GONE) from None
 
 
 def _as_it_is(batch: Batch | Refusal) -> Batch | Refusal:

@@ -8,7 +8,7 @@ Ranks share the shards to be written; the first one plans, and writes latents.js
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console, duration
@@ -59,13 +59,17 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
     # Restore or start.
     described = describe_plugins(("dataset", config.dataset))
     run = open_run(out, config, parent=config.run, plugins=described, overwrite=overwrite, writes=engine.leads, say=console.say)
-    with run, Signals(console.say) as signals:
+    with run, source.open("rb") as original, Signals(console.say) as signals:
         layout = on_all(engine, lambda: lay_out(config, splits, codec, preparation, run))
         refuse_other_listing(layout, splits, engine)
         say_left_out(splits, console, run.folder / "bad_images.jsonl")
         if layout.complete:
-            return keep_finished(run, layout, source, console)
+            return keep_finished(run, layout, original, console)
         say_damaged(layout, console)
+        if layout.restored:
+            console.warn(
+                f"{run.folder / 'latents.json'} is damaged: it is written again from the shards, and statistics are measured again."
+            )
 
         # Encode this rank's shards.
         written = encode(config, layout, splits, codec, run, signals, console)
@@ -73,7 +77,7 @@ def encode_dataset(config: EncodeDataset, out: str | Path, *, console: Console, 
         # Save and say where.
         everything = from_all(engine, (written, {split: pictures.bad for split, pictures in splits.items()}))
         Telling(splits, engine, console).at_the_end()
-        manifest = on_all(engine, lambda: save(config, layout, splits, everything, source, autoencoder.rescale, run))
+        manifest = on_all(engine, lambda: save(config, layout, splits, everything, original, autoencoder.rescale, run))
         return say_saved(run, layout, manifest, console)
 
 
@@ -192,11 +196,11 @@ def say_damaged(layout: Layout, console: Console) -> None:
     console.warn(f"{several}, and their {lost:,} pictures are encoded again; the other {len(shards) - len(layout.damaged)} stay.{some}")
 
 
-def keep_finished(run: Run, layout: Layout, source: Path, console: Console) -> dict[str, Any]:
+def keep_finished(run: Run, layout: Layout, original: BinaryIO, console: Console) -> dict[str, Any]:
     """Nothing is to be encoded; a copy of the autoencoder that is lost or damaged is put back."""
     assert layout.before is not None
-    if run.writes and put_back(source, run.folder / "autoencoder.safetensors", layout.preparation["autoencoder"]["fingerprint"]):
-        console.warn(f"{run.folder / 'autoencoder.safetensors'} was lost or damaged: it is copied again from {source}.")
+    if run.writes and put_back(original, run.folder / "autoencoder.safetensors", layout.preparation["autoencoder"]["fingerprint"]):
+        console.warn(f"{run.folder / 'autoencoder.safetensors'} was lost or damaged: it is copied again from {original.name}.")
     counts = ", ".join(f"{layout.before.count(split):,} {split}" for split in layout.before.splits)
     skipped = sum(len(each) for each in layout.before.skipped.values())
     console.say(f"{run.folder} is complete already: {counts}{f'; {skipped} unreadable (bad_images.jsonl)' if skipped else ''}.")

@@ -17,7 +17,7 @@ from ldmctl.diffusion.model import open_model
 from ldmctl.errors import MismatchError, Stopped
 from ldmctl.pictures.album import KEY, Found, look, remove
 from ldmctl.pictures.images import read
-from ldmctl.pictures.png import grid, write_png
+from ldmctl.pictures.png import grid, sweep, write_png
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
 from ldmctl.training import engine as engines
@@ -46,7 +46,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     settings = model.settings(config)
     names = [model.name_of(label) for label in labels]
     texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
-    found = engines.on_all(engine, lambda: look_around(folder, texts, overwrite=overwrite))
+    found = engines.on_all(engine, lambda: look_around(folder, texts, side=int(model.header["image"]["size"]), overwrite=overwrite))
     if isinstance(found, MismatchError):
         raise found
     missing, others = found
@@ -96,10 +96,11 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     }
 
 
-def look_around(folder: Path, texts: dict[int, str], *, overwrite: bool) -> Found | MismatchError:
-    """What `look` finds, or what it raises, so that each rank can end with it."""
+def look_around(folder: Path, texts: dict[int, str], *, side: int, overwrite: bool) -> Found | MismatchError:
+    """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted."""
+    sweep(folder)
     try:
-        return look(folder, texts, overwrite=overwrite)
+        return look(folder, texts, side=side, overwrite=overwrite)
     except MismatchError as error:
         return error
 

@@ -23,7 +23,7 @@ def _record(folder: Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise MismatchError(file_trouble(error) or f"{file} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MismatchError(f"{file} is damaged ({error}). {WAYS}") from None
     if not isinstance(record, dict):
         raise MismatchError(f"{file} is damaged: it holds no object. {WAYS}")

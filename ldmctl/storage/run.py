@@ -216,5 +216,5 @@ def _command() -> str:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the half line of a killed process
+    except (ValueError, KeyError, TypeError, RecursionError):  # the half line of a killed process
         return sys.maxsize

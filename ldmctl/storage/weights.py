@@ -24,6 +24,7 @@ from ldmctl.errors import MismatchError, PluginError, PluginWarning
 from ldmctl.storage.atomic import replacing, write_text  # noqa: F401  (the second one is here for those who write weights and texts)
 
 FORMAT = 1
+SPARE = 1 << 24  # numbers that a network may have beside those of its file, before it counts as another
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -77,6 +78,17 @@ def rebuild(description: Mapping[str, Any]) -> Any:
     kind, config, recorded = description["kind"], dict(description["config"]), str(description.get("distribution", ""))
     config["type"] = registry.word_for(found_again(kind, config["type"], recorded))
     return registry.build(kind, plugin_config(kind, config), **description["context"])
+
+
+def refuse_oversized(description: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A MismatchError if the header describes a network of far more numbers than the file holds: before memory is taken for it."""
+    if not str(description.get("distribution", "")).startswith("ldmctl "):
+        return  # a constructor of others may read files
+    with torch.device("meta"):
+        described = sum(value.numel() for value in rebuild(description).state_dict().values())
+    held = sum(value.numel() for value in tensors.values())
+    if described > 2 * held + SPARE:
+        raise MismatchError(f"{path} does not fit the network that its header describes, of {described:,} numbers: it holds {held:,}.")
 
 
 def found_again(kind: str, name: str, recorded: str) -> registry.Plugin:

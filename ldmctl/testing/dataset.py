@@ -1,6 +1,7 @@
 """What a dataset promises: the same items each time and in every process."""
 
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -54,7 +55,18 @@ def _check_item(dataset: Any, index: int, classes: int) -> None:
         expect(
             note == (item.label, item.text), f"the note of item {index} is {note!r}, not {(item.label, item.text)!r} as its Example says"
         )
+    if hasattr(dataset, "captions"):
+        with calling(f"the captions of item {index}"):
+            _check_captions(dataset.captions(index), item.text, index)
     expect(_pixels(item).equal(_pixels(dataset[index])), f"item {index} is not the same the second time")
+
+
+def _check_captions(found: Any, text: str, index: int) -> None:
+    several = isinstance(found, Sequence) and not isinstance(found, str | bytes) and all(isinstance(each, str) for each in found)
+    expect(several, f"the captions of item {index} are {found!r:.80}, not a sequence of strings")
+    expect(all(found) and len(set(found)) == len(found), f"the captions of item {index} hold an empty or a repeated one")
+    first = found[0] if found else ""
+    expect(first == text or len(found) < 2, f"the first of the captions of item {index} is {first!r}, not its text {text!r}")
 
 
 def _pixels(item: Example) -> Tensor:

@@ -68,7 +68,7 @@ def load(folder: Path, engine: Engine) -> tuple[dict[str, Tensor | Spread], dict
         return None
     tensors, header = weights.load(file)
     if header.get("kind") != "state":
-        raise MismatchError(f"{file} is not the state of a run but {with_article(header.get('kind', 'file'))}. {WAYS}")
+        raise MismatchError(f"{file} is not the state of a run but {with_article(str(header.get('kind', 'file')))}. {WAYS}")
     headers.check(headers.State, header, file)
     shards = header.get("shards", [])
     if shards:

@@ -28,7 +28,7 @@ class FSQ(nn.Module):
             [8, 5, 5, 5], min_length=1, description="values of each latent channel, 2 to 512; their product is the number of codes"
         )
         widths: list[PositiveInt] = Field(
-            [64, 128, 256], min_length=1, description="channels at each resolution; each entry after the first halves the map"
+            [64, 128, 256], min_length=1, max_length=8, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution in the encoder; the decoder has one more")
         norm_groups: PositiveInt = Field(

@@ -23,7 +23,7 @@ class VQVAE(nn.Module):
     class Config(PluginConfig):
         channels: PositiveInt = Field(4, description="latent channels, the length of a code")
         widths: list[PositiveInt] = Field(
-            [64, 128, 256], min_length=1, description="channels at each resolution; each entry after the first halves the map"
+            [64, 128, 256], min_length=1, max_length=8, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution in the encoder; the decoder has one more")
         norm_groups: PositiveInt = Field(

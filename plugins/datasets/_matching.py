@@ -23,7 +23,7 @@ class Note:
 
     label: str | None = None
     texts: tuple[str, ...] = ()
-    split: tuple[str, str] | None = None  # (column, value)
+    splits: tuple[tuple[str, str], ...] = ()  # (column, value), of every row
 
 
 @dataclass
@@ -71,13 +71,15 @@ def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
                 out.torn.append((path, str(note.label), row.label))
             note.label = row.label
         note.texts = distinct([*note.texts, *row.texts])
-        note.split = row.split or note.split
+        note.splits = (*note.splits, *row.splits)
     for path, note in own.items():
         before = out.notes.get(path, Note())
         if None not in (before.label, note.label) and before.label != note.label:
             out.torn.append((path, str(before.label), str(note.label)))
         out.notes[path] = Note(
-            before.label if note.label is None else note.label, distinct([*note.texts, *before.texts]), note.split or before.split
+            before.label if note.label is None else note.label,
+            distinct([*note.texts, *before.texts]),
+            (*note.splits, *before.splits),
         )
 
 

@@ -19,6 +19,7 @@ class Notes:
     """By picture, with what is to be said."""
 
     notes: dict[str, Note] = field(default_factory=dict)
+    doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (column, value) of splits in rows that fit several pictures
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -45,6 +46,9 @@ def read_tables(
         matched = match(tables, paths, reduced, root)
     if tables:
         out.notes = matched.notes
+        for _, row, fits in matched.doubtful:
+            for path in fits:
+                out.doubtful.setdefault(path, []).extend(row.splits)
         _refuse_without(root, tables, splits, matched)
         _say(tables, splits, matched, out)
     return out
@@ -78,7 +82,7 @@ def _read(root: Path, path: str, out: Notes) -> Table | None:
 
 
 def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched) -> None:
-    """A split to train on without a single row is a DataError, one that is held out too where rows name no picture."""
+    """A split without a single row is a DataError; one that is held out, where a table called metadata lies above it or has rows too many."""
     named = [table for table in tables if table.named]
     sets = {"train": splits.train, "val": splits.val}
     table = (named or tables)[0]
@@ -89,7 +93,8 @@ def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Ma
             f"{where} names none of the {total} pictures found; its first is {shown(str((root / table.path).parent / table.rows[0].name))}."
         )
     for split, files in sets.items():
-        checked = split == "train" or (named and splits.by_folder and (matched.strange or matched.doubtful))
+        over = any(file.path.startswith(f"{each.folder}/" if each.folder else "") for each in named for file in files)
+        checked = split == "train" or (named and splits.by_folder and (over or matched.strange or matched.doubtful))
         if checked and files and not any(file.path in matched.notes for file in files):
             first = matched.strange[0] if matched.strange else None
             example = (
@@ -97,10 +102,16 @@ def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Ma
                 if first
                 else ""
             )
+            tops = splits.tops(splits.train)
+            apart = (
+                f" Where {split} is to have none, move the table into {shown(tops[0])}/."
+                if split == "val" and len(tops) == 1 and tops[0] and not matched.strange
+                else ""
+            )
             raise DataError(
                 f"None of the {counted(len(files), 'picture')} of {split} has a row in {listed(each.path for each in tables)}: the first "
                 f"is {shown(files[0].path)}.{example} Mend the paths, which are relative to the table, or give dataset.tables=false to "
-                "do without labels and captions of tables."
+                f"do without labels and captions of tables.{apart}"
             )
 
 

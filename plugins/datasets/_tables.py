@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ldmctl.errors import DataError
 
+from . import _coco
 from ._names import listed, shown
 from ._values import CAPTIONS, FILES, SPLITS, USED, captions_of, column, label_of
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
     name: str  # of the picture, relative to the table, with slashes
     label: str | None
     texts: tuple[str, ...]
-    split: tuple[str, str] | None = None  # (column, value)
+    splits: tuple[tuple[str, str], ...] = ()  # (column, value)
 
 
 class Table(NamedTuple):
@@ -72,8 +73,8 @@ def read(root: Path, path: str) -> Table:
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         name = _name(row, where, file)
-        split = next(((key, value) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip()), None)
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), split))
+        splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits))
     if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
         raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
@@ -143,7 +144,7 @@ def _lines(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
 
 
 def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Rows of a list of objects, of an object by file name, or of {"labels": [[file name, label], ...]} as StyleGAN has it."""
+    """Rows of a list of objects, of an object by file name, of {"labels": [[file name, label], ...]} as StyleGAN has it, or of COCO's format."""
     try:
         whole = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
@@ -152,7 +153,9 @@ def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
             return
         raise DataError(f"{shown(str(file))} is not JSON: {error}") from None
     kind = "captions" if "caption" in file.stem.lower() else "label" if "label" in file.stem.lower() else ""
-    if isinstance(whole, dict) and isinstance(whole.get("labels"), list) and len(whole) == 1:
+    if _coco.is_coco(whole):
+        whole = _coco.rows(whole, shown(str(file)))
+    elif isinstance(whole, dict) and isinstance(whole.get("labels"), list) and len(whole) == 1:
         whole = [dict(zip(("file_name", "label"), row, strict=True)) if _is_pair(row) else row for row in whole["labels"]]
     elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
         whole = [{"file_name": name, **row} for name, row in whole.items()]

@@ -66,11 +66,10 @@ class Folder:
             raise DataError(_nothing(self.root, split if pictures else "", others))
         reduced = without_splits(splits, pictures)
         tables = read_tables(self.root, others, splits, pictures, reduced, wanted=config.tables)
-        found = {path: note.split for path, note in tables.notes.items() if note.split and config.split_by == "auto"}
-        decided, more = _columns.apply(
-            splits, {path: value for path, (_, value) in found.items()}, {column for column, _ in found.values()}
-        )
-        remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
+        if config.split_by == "auto":
+            named = {path: note.splits for path, note in tables.notes.items()}
+            decided, more = _columns.apply(splits, named, pictures, tables.doubtful)
+            remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         labels = {path: note.label for path, note in tables.notes.items() if note.label is not None}
         by_folder, folders = class_folders(used, reduced)

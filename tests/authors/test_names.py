@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from ldmctl import registry
 from ldmctl.errors import ConfigError, PluginError, PluginWarning
 from ldmctl.template.package import write_package
 
+CONFIG = Path(__file__).parents[1] / "tiny" / "fit-diffusion.yaml"
 SAMPLER = """
 class Mine:
     class Config(PluginConfig):
@@ -109,3 +111,17 @@ def test_the_example_in_help_is_a_key_of_the_verb(said, verb, monkeypatch):
     shown = " ".join(said(verb, "--help")[1].split())
     example = re.search(r"Any key of the config, such as (\S+?)\.(?= |$)", shown)[1]
     assert _has(VERBS[verb], parse_override(example))
+
+
+def test_a_plugin_named_with_its_package_is_the_same_plugin(install, said, sample_words, tmp_path, vae_cache):
+    assert said(*sample_words, "--sampler", "ddim")[0] == 0
+    code, out, err = said(*sample_words, "sampler={type: ldmctl:ddim}", "--json")
+    assert code == 0 and json.loads(out)["made"] == 0, err
+    words = ["fit-diffusion", "--config", CONFIG, "--latents", vae_cache, "--out", tmp_path / "ldm", "--device", "cpu"]
+    assert said(*words, "loop.steps=2", "schedule=ldmctl:flow")[0] == 0
+    assert said(*words, "loop.steps=3", "schedule=flow", "denoiser.type=ldmctl:unet")[0] == 0
+    assert "ldmctl:" not in (tmp_path / "ldm" / "config.yaml").read_text()
+    install("foreign", "3.1", sampler={"still": "Mine"}, source=SAMPLER)
+    assert registry.plain("sampler", "foreign:still") == "still" and registry.plain("sampler", "nowhere:still") == "nowhere:still"
+    install("foreign", "3.1", sampler={"ddim": "Mine"}, source=SAMPLER)
+    assert registry.plain("sampler", "Foreign:ddim") == "foreign:ddim" and registry.plain("sampler", "ldmctl:ddim") == "ddim"

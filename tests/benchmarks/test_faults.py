@@ -71,6 +71,33 @@ def test_two_sittings_add_up(module, tmp_path):
     assert "| mutations | words | 4 | 2 | 2 traceback |\n| all | | 4 | 2 | |" in faults.table(tmp_path / "faults.json")
 
 
+def test_the_record_names_no_place_of_the_machine_whatever_was_said(module, tmp_path):
+    faults = module("faults")
+    how = {"done": [f"out={tmp_path}/x"], "command": "ldmctl --out /dev/null", "at": f"{Path.home()}/x"}
+    said = (
+        f"File \"{tmp_path}/ldmctl/cli/app.py\", line 3\nKeyError: '{tmp_path / 'work/ae/run.json'}' or ae/run.json, see https://a.org/b/c"
+    )
+    found = {"first": 0, "commit": "abc", "tried": 0, "inputs": 0, "held": 0, "seconds": 1.0, "by": {}, "broke": {}}
+    faults.note(found, 0, {"target": "words", "code": 1, "faults": [("traceback", f"KeyError @ {tmp_path}/a/b.py", said, how)]})
+    faults.keep("mutations", 1, found, tmp_path / "faults.json")
+    text = (tmp_path / "faults.json").read_text()
+    assert str(tmp_path) not in text and str(Path.home()) not in text
+    kept = json.loads(text)["kinds"]["mutations, seed 1"]["broke"]["words: traceback: KeyError @ a/b.py"]
+    assert kept["whole"] == "File \"cli/app.py\", line 3\nKeyError: 'ae/run.json' or ae/run.json, see https://a.org/b/c"
+    assert (
+        kept["smallest"]["command"] == how["command"]
+        and kept["smallest"]["done"][0].startswith("out=")
+        and "/x" in kept["smallest"]["done"][0]
+    )
+
+
+def test_the_record_that_is_published_names_no_place_of_a_machine(module):
+    faults = module("faults")
+    report = json.loads(faults.FILE.read_text())
+    assert report["kinds"]
+    assert faults.placeless(report) == report
+
+
 def test_two_runs_that_differ_in_rates_alone_are_the_same(module, tmp_path):
     kills = module("faults_kills")
     for name, rate, loss in (("one", 10, 0.5), ("other", 99, 0.5), ("third", 10, 0.6)):

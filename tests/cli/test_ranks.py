@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from two_ranks import start, together
 
+from ldmctl.cli import ranks
 from ldmctl.cli.app import run
 from ldmctl.cli.ranks import launched
 from ldmctl.pictures.loading import open_pictures, training_batches
@@ -190,3 +191,31 @@ def test_a_signal_stops_all_ranks_and_the_same_command_goes_on(tmp_path, fit_dif
     assert (record["status"], record["exit_code"]) == ("stopped", 75) and 20 <= record["step"] < 400
     with (out / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds the folder any more
+
+
+def test_what_all_ranks_of_torchrun_have_to_say_is_said_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for attempt in (0, 1):
+        for rank in (0, 1):
+            folder = tmp_path / f"attempt_{attempt}" / str(rank)
+            folder.mkdir(parents=True)
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / "error.json"))
+            assert run(["fit-ae", "--data", "/nowhere", "--out", str(tmp_path / "x"), "--json"]) == 3
+            assert run(["fit-ae", "--no-such-option"]) == 2
+            said.append(capfd.readouterr())
+    for first, other in (said[:2], said[2:]):
+        assert "There is no folder /nowhere" in first.err and "--no-such-option" in first.err and "exit_code" in first.out
+        assert (other.err, other.out) == ("", "")
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    assert run(["fit-ae", "--data", "/nowhere", "--out", str(tmp_path / "x")]) == 3 and "There is no folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "why"), [(signal.SIGKILL, True), (signal.SIGABRT, True), (signal.SIGSEGV, False)])
+def test_a_rank_without_last_words_is_told_by_its_signal(tmp_path, monkeypatch, number, why):
+    monkeypatch.setenv(ranks.FOLDER, str(tmp_path))
+    ranks.note_failure(1, -number)
+    ended = ranks.last_words(tmp_path, 2, 1, [])
+    assert f"Rank 1 of 2 was ended by {number.name}." in str(ended) and ended.exit_code == 128 + number
+    assert ("Machines that run out of memory do that." in str(ended)) == why

@@ -285,6 +285,30 @@ def test_what_an_interruption_left_is_in_nobodys_way(ldm, sample, tmp_path):
     assert answer["made"] == 4 and made == whole and (folder / "holiday.png").read_bytes() == b"mine"
 
 
+def test_what_a_killed_command_left_half_written_is_deleted_and_what_another_is_writing_is_not(ldm, sample, tmp_path, monkeypatch):
+    import os
+    import subprocess
+
+    from ldmctl.pictures import png
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    half = {
+        f".000000.png.{png.machine()}.{gone.pid}.part": False,  # of a process that is gone
+        f".000001.png.{png.machine()}.{os.getppid()}.part": True,  # of one that runs
+        f".000002.png.0123abcd.{gone.pid}.part": True,  # of another machine
+        ".000003.png.77.part": False,  # of a day ago
+        ".mine.part": True,
+    }
+    for name in half:
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / ".000003.png.77.part", (1e9, 1e9))
+    sample(ldm, "count=2")
+    assert {name: (folder / name).exists() for name in half} == half
+
+
 def test_a_picture_says_how_it_was_made(ldm, sample, tmp_path):
     sample(ldm, "guidance=2", "label=red square", "seed=5")
     text = settings_of(tmp_path / "samples", 7)

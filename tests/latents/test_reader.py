@@ -162,18 +162,35 @@ def test_resident_rows_are_the_mapped_ones(tmp_path, flip):
     assert not Resident.fits(latents, CPU), "memory maps are the page cache already"
 
 
+def open_codes(folder, stored, size):
+    """A training split of these codes [N,h,w] in one shard, opened."""
+    count, manifest = len(stored), write_cache(folder, len(stored), shard=len(stored))
+    file = folder / "train-00000.safetensors"
+    weights.save(file, {"codes": stored, "labels": torch.arange(count) % 3}, {"kind": "latents", "split": "train"})
+    crc32 = [zlib.crc32(part.numpy().tobytes()) for part in stored.split(1024)]
+    shard = Shard(file=file.name, count=count, sha256=weights.file_sha256(file), crc32=crc32)
+    kept = Codes(shape=tuple(stored.shape[1:]), size=size, used=size, perplexity=float(size))
+    dtype = str(stored.dtype).removeprefix("torch.")
+    return open_latents(folder, manifest.model_copy(update={"dtype": dtype, "codes": kept, "splits": {"train": [shard]}}), "train")
+
+
+@pytest.mark.parametrize(("dtype", "wrong"), [("uint8", 250), ("uint16", 60_000), ("int32", 250), ("int32", -1)])
+def test_a_code_that_the_codebook_does_not_have_is_damage_and_no_index_error(tmp_path, dtype, wrong):
+    codes = torch.randint(0, 249, (20, 3, 5), generator=torch.Generator().manual_seed(0))
+    codes[7, 1, 1] = wrong
+    latents = open_codes(tmp_path, codes.to(getattr(torch, dtype)), 250)
+    assert torch.equal(latents.stored(torch.tensor([1, 2])).long(), codes[1:3])
+    for use in (lambda: latents.stored(torch.tensor([1, 7])), lambda: Resident(latents, CPU)):
+        with pytest.raises(MismatchError, match=f"is damaged: it holds code {wrong}, and codes go from 0 to 249"):
+            use()
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("uint8", 2**8), ("uint16", 2**16), ("int32", 2**20)])
 def test_codes_of_every_width_are_read_and_held_as_they_were_stored(tmp_path, large, dtype, size):
     codes = torch.randint(0, size, (2000, 3, 5), generator=torch.Generator().manual_seed(0))
     codes[7], codes[1999] = 0, size - 1
     stored = codes.to(getattr(torch, dtype))
-    manifest = write_cache(tmp_path, 2000, shard=2000)
-    file = tmp_path / "train-00000.safetensors"
-    weights.save(file, {"codes": stored, "labels": torch.arange(2000) % 3}, {"kind": "latents", "split": "train"})
-    crc32 = [zlib.crc32(part.numpy().tobytes()) for part in stored.split(1024)]
-    shard = Shard(file=file.name, count=2000, sha256=weights.file_sha256(file), crc32=crc32)
-    kept = Codes(shape=(3, 5), size=size, used=size, perplexity=float(size))
-    latents = open_latents(tmp_path, manifest.model_copy(update={"dtype": dtype, "codes": kept, "splits": {"train": [shard]}}), "train")
+    latents = open_codes(tmp_path, stored, size)
     items = torch.tensor([1999, 7, 0, 1024, 7])
     for source in (latents, Resident(latents, CPU)):
         assert source.stored(items).dtype == stored.dtype and torch.equal(source.stored(items).long(), codes[items])

@@ -180,3 +180,18 @@ def test_a_worker_that_is_ended_from_outside_is_said_to_be_short_of_memory():
     settings = SimpleNamespace(size=8, channels=3, crop="center", flip=False, background="white")
     with pytest.raises(MemoryShortage, match="A process that decodes pictures was ended from outside"):
         list(batches(Pictures(Deadly(12), settings), order(12), workers=1))
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_worker_that_is_gone_while_something_else_is_done_is_said_as_that(monkeypatch, capsys, begins):
+    """torch raises it by a signal handler, in whatever the main thread does: a forward of a plugin, a save."""
+    from ldmctl.cli import app
+
+    def ends(**_):
+        raise RuntimeError(f"{'' if begins else 'a '}DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(app, "app", ends)
+    assert app.run(["fit-ae"]) == (7 if begins else 1)
+    said = capsys.readouterr().err
+    assert ("A process that decodes pictures was ended from outside" in said) == begins == ("Traceback" not in said)
+    assert not begins or "loop.workers=1" in said

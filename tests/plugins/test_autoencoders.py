@@ -282,3 +282,14 @@ def test_a_fresh_codebook_starts_on_the_data():
     vqvae(pictures())
     assert list(vqvae.after_step()) == ["quantize.embedding.weight"]
     assert (vqvae(pictures()).facts["codes_counts"] > 0).sum() > 16
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_more_halvings_than_a_picture_has_are_refused_by_their_key(name, tmp_path, capsys):
+    from ldmctl.cli.app import run
+
+    widths = ",".join(["8"] * 100)
+    words = ["--data", "shapes", f"autoencoder={{type: {name}, widths: [{widths}]}}", "--out", str(tmp_path / "x"), "--dry-run"]
+    assert run(["fit-ae", *words]) == 2
+    said = capsys.readouterr().err
+    assert "autoencoder.widths: list should have at most 8 items" in said and "Traceback" not in said

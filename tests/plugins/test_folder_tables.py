@@ -90,6 +90,20 @@ def test_a_row_of_a_missing_picture_is_not_given_to_that_of_another_split(tmp_pa
         opened(tmp_path)
 
 
+def test_a_held_out_split_without_a_row_stops_unless_the_table_lies_with_the_training_pictures(tmp_path):
+    write_pictures(tmp_path, *SPLIT)
+    rows = [{"file_name": name, "label": "x"} for name in SPLIT[:6]]
+    write_rows(tmp_path / "metadata.jsonl", rows)
+    for split in ("train", "val"):
+        with pytest.raises(
+            DataError, match=r"None of the 4 pictures of val has a row.*Where val is to have none, move the table into train/\."
+        ):
+            opened(tmp_path, split)
+    (tmp_path / "metadata.jsonl").rename(tmp_path / "train" / "metadata.jsonl")
+    assert opened(tmp_path).counts["labels"] == 6 and opened(tmp_path, "val").counts["labels"] == 0
+    assert "4 of 10 pictures have no row (0 of 6 in train, 4 of 4 in val" in said(opened(tmp_path))
+
+
 def test_half_a_table_is_counted_with_the_first_of_each(tmp_path):
     write_pictures(tmp_path, *SPLIT)
     rows = [{"file_name": name, "label": "x"} for name in SPLIT[::2]] + [{"file_name": f"gone/{i}.png", "label": "x"} for i in range(3)]
@@ -130,18 +144,73 @@ def test_a_column_that_names_splits_splits_the_pictures(tmp_path, column):
     assert "2 pictures of `test` are left out, because valid is held out already." in train.warnings
 
 
-def test_a_column_that_says_otherwise_than_the_folders_is_said(tmp_path):
-    write_pictures(tmp_path, "train/0.png", "train/1.png", "val/2.png")
+THREE = ("train/0.png", "train/1.png", "val/2.png")
+
+
+def split_table(folder, **values):
+    """metadata.jsonl with a row for each of THREE, `split` by number."""
+    write_rows(folder / "metadata.jsonl", [{"file_name": name, "split": values[f"of{i}"]} for i, name in enumerate(THREE)])
+
+
+def test_a_picture_that_folder_or_column_holds_out_is_not_trained_on(tmp_path):
+    write_pictures(tmp_path, *THREE)
+    split_table(tmp_path, of0="test", of1="train", of2="train")
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert names(train) == ["train/1.png"] and names(held) == ["val/2.png"]
+    sentence = "1 picture of train by its folder is held out by the column `split` and left out: the first is train/0.png, test."
+    assert sentence in train.warnings and sentence in held.warnings
+    split_table(tmp_path, of0="val", of1="dev", of2="val")
+    with pytest.raises(DataError, match="The column `split` holds out every picture; none is left to train on"):
+        opened(tmp_path)
+    assert names(opened(tmp_path, split_by="hash", val_share=0)) == list(THREE), "a person who asks for a hash gets one"
+
+
+def test_a_column_of_no_usual_names_is_not_used_and_one_of_some_holds_out_those(tmp_path):
+    write_pictures(tmp_path, *THREE)
+    split_table(tmp_path, of0="fold 7", of1="fold 7", of2="fold 8")
+    assert "The column `split` is not used: fold 7 and fold 8 are no usual names of splits." in said(opened(tmp_path))
+    assert names(opened(tmp_path)) == list(THREE[:2])
+    split_table(tmp_path, of0="test_b", of1="extra", of2="test")
+    assert names(opened(tmp_path)) == ["train/1.png"]
+    assert "extra in the column `split` is no usual name of a split: its pictures are trained on." in said(opened(tmp_path))
+
+
+def test_a_picture_that_any_row_holds_out_is_not_trained_on(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)))
     rows = [
-        {"file_name": name, "split": split} for name, split in (("train/0.png", "test"), ("train/1.png", "train"), ("val/2.png", "test"))
+        {"file_name": "0.png", "split": "val"},
+        {"file_name": "0.png", "split": "train"},
+        {"file_name": "1.png", "split": "train", "subset": "val"},
     ]
     write_rows(tmp_path / "metadata.jsonl", rows)
-    assert (
-        "1 picture of train by its folder is held out by the column `split`, which is not heard: the first is train/0.png, test."
-        in said(opened(tmp_path))
+    (tmp_path / "more.csv").write_text("file_name,split\n2.png,validation\n3.png,train\n")
+    write_rows(tmp_path / "metadata.jsonl", [*rows, {"file_name": "2.png", "split": "train"}])
+    assert names(opened(tmp_path)) == ["3.png"] and names(opened(tmp_path, "val")) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_column_knows_a_file_by_any_of_its_names(tmp_path):
+    write_pictures(tmp_path, *THREE)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "zero.png").hardlink_to(tmp_path / "train" / "0.png")
+    write_rows(
+        tmp_path / "metadata.jsonl",
+        [{"file_name": "all/zero.png", "split": "test"}, *({"file_name": name, "split": "train"} for name in THREE[1:])],
     )
-    write_rows(tmp_path / "metadata.jsonl", [{**row, "split": "fold 7"} for row in rows])
-    assert "The column `split` is not used: fold 7 is no usual name of a split." in said(opened(tmp_path))
+    assert names(opened(tmp_path)) == ["train/1.png"]
+
+
+def test_a_picture_that_a_doubtful_row_may_hold_out_is_not_trained_on(tmp_path):
+    write_pictures(tmp_path, "train/a/0.png", "train/b/0.png", "train/b/1.png", "val/a/2.png")
+    write_rows(
+        tmp_path / "metadata.jsonl",
+        [{"file_name": "0.png", "split": "test"}, *({"file_name": name, "split": "x"} for name in ("train/b/1.png", "val/a/2.png"))],
+    )
+    dataset = opened(tmp_path)
+    assert "1 row fits several pictures and is not used" in said(dataset)
+    sentence = (
+        "2 pictures of train by their folders are perhaps held out by the column `split`, in a row that fits several pictures, and left out"
+    )
+    assert names(dataset) == ["train/b/1.png"] and sentence in said(dataset)
 
 
 # -- values ------------------------------------------------------------------
@@ -296,6 +365,50 @@ def test_tables_that_are_not_used_are_named(tmp_path, name, text, words):
     write_pictures(tmp_path, "0.png", "1.png")
     (tmp_path / name).write_text(text)
     assert any(words in warning for warning in opened(tmp_path, val_share=0).warnings)
+
+
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog "}]
+
+
+def coco(folder, name, annotations, **more):
+    """A file as COCO has it, of pictures 0 to 2 of train/ and 3 of val/, which it names without their folders."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    images = [{"id": 10 + i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(4)]
+    whole = {"info": {}, "licenses": [], "images": images, "annotations": annotations, **more}
+    (folder / "annotations" / name).write_text(json.dumps(whole))
+
+
+def test_captions_and_single_categories_of_coco_are_read(tmp_path):
+    write_pictures(tmp_path, "train/0.png", "train/1.png", "train/2.png", "val/3.png")
+    told = [(10, "a cat"), (11, "one"), (11, "two"), (12, " spaced "), (13, "held out")]
+    coco(tmp_path, "captions.json", [{"id": i, "image_id": image, "caption": text} for i, (image, text) in enumerate(told)])
+    shown = [{"id": i, "image_id": 10 + i, "category_id": kind, "bbox": [0, 0, 1, 1]} for i, kind in enumerate([3, 7, 3, 7])]
+    coco(tmp_path, "instances.json", [*shown, {**shown[0], "id": 9}], categories=CATEGORIES)
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert labels(train) == {"train/0.png": "cat", "train/1.png": "dog", "train/2.png": "cat"} and labels(held) == {"val/3.png": "dog"}
+    assert captions(train) == {"train/0.png": "a cat", "train/1.png": "one", "train/2.png": "spaced"} and train.captions(1) == (
+        "one",
+        "two",
+    )
+    assert captions(held) == {"val/3.png": "held out"}
+
+
+def test_categories_of_which_a_picture_has_several_are_no_labels_and_named(tmp_path):
+    write_pictures(tmp_path, "train/0.png", "train/1.png", "train/2.png", "val/3.png")
+    shown = [{"id": i, "image_id": image, "category_id": kind} for i, (image, kind) in enumerate([(10, 3), (10, 7), (11, 3)])]
+    coco(tmp_path, "instances.json", shown, categories=CATEGORIES)
+    dataset = opened(tmp_path)
+    assert not labels(dataset) and "instances.json is not used: it has neither a column `label`" in said(dataset)
+    coco(tmp_path, "instances.json", [*shown, *({"image_id": 10 + i, "caption": f"no. {i}"} for i in range(4))], categories=CATEGORIES)
+    dataset = opened(tmp_path)
+    assert not labels(dataset) and len(captions(dataset)) == 3 and "that are not used: categories" in said(dataset)
+
+
+@pytest.mark.parametrize("wrong", [[7], [{"caption": "x"}], [{"image_id": [], "caption": "x"}]])
+def test_what_is_no_coco_is_named(tmp_path, wrong):
+    write_pictures(tmp_path, "train/0.png", "val/3.png")
+    coco(tmp_path, "x.json", wrong)
+    assert "x.json is not used: images and annotations are there, but not as COCO has them" in said(opened(tmp_path))
 
 
 def test_columns_that_are_not_used_are_named(tmp_path):

@@ -205,7 +205,7 @@ def test_removed_and_edited_pictures_touch_their_shards_alone(of, pictures, enco
 
 def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pictures, encoded):
     notes = [{"file_name": f"train/{('cats', 'dogs')[i % 2]}/{i:02d}.png", "label": "x", "text": f"no. {i}"} for i in range(COUNT)]
-    metadata = pictures / "metadata.jsonl"
+    metadata = pictures / "train" / "metadata.jsonl"
     metadata.write_text("".join(json.dumps(note) + "\n" for note in notes))
     cache = of()
     before, fingerprint, count = rows(cache), manifests.read(cache).fingerprint, encoded()
@@ -221,7 +221,7 @@ def test_labels_and_captions_that_changed_are_rewritten_without_encoding(of, pic
 
 def test_a_class_of_another_name_is_taken_up_without_encoding(of, pictures, encoded):
     notes = [{"file_name": f"train/{('cats', 'dogs')[i % 2]}/{i:02d}.png", "label": ("a", "b")[i % 2]} for i in range(COUNT)]
-    metadata = pictures / "metadata.jsonl"
+    metadata = pictures / "train" / "metadata.jsonl"
     metadata.write_text("".join(json.dumps(note) + "\n" for note in notes))
     cache, count = of(), encoded()
     metadata.write_text("".join(json.dumps(note | {"label": {"a": "a", "b": "c"}[note["label"]]}) + "\n" for note in notes))
@@ -313,12 +313,43 @@ def test_what_is_encoded_again_is_said(of, capsys, tiny, vqvae_run, pictures):
     assert "train-00001.safetensors is missing" in said and verify_cache(cache, console=Console(quiet=True))["whole"]
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', '{"a": ' * 3000])
+def test_a_damaged_manifest_is_written_again_from_the_shards_and_nothing_is_encoded(of, encoded, monkeypatch, damage):
+    whole = files(of("cache", "flip=true"))
+    (cache := of("cache", "flip=true")).joinpath("latents.json").write_text(damage)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write", lambda *_: pytest.fail("a shard is written"))
+        of("cache", "flip=true")
+    assert files(cache) == whole
+
+
+def test_a_damaged_manifest_of_shards_that_another_plan_made_is_refused_and_they_stay(of, pictures):
+    cache = of()
+    draw_picture(pictures / "train" / "cats" / "00a.png", 77)
+    of()  # brought up to date, so its shards are in an order that a new plan would not make
+    (cache / "latents.json").write_text("{")
+    before = files(cache)
+    with pytest.raises(
+        MismatchError, match=r"latents\.json is damaged, and the shards beside it are not those.*--overwrite encodes all of them again"
+    ):
+        of()
+    assert files(cache) == before
+
+
 def test_the_autoencoder_of_a_finished_cache_is_put_back(of, encoded, quiet):
     cache, count = of(), encoded()
     for damage in (lambda file: file.unlink(), flip_bit):
         damage(cache / "autoencoder.safetensors")
         of()
         assert encoded() == count and verify_cache(cache, console=quiet)["whole"]
+
+
+def test_a_parent_run_that_is_deleted_while_its_pictures_are_encoded_costs_nothing(of, monkeypatch, quiet, vqvae_run, tmp_path):
+    whole, parent = files(of("whole")), shutil.copytree(vqvae_run, tmp_path / "parent")
+    write = writer.write
+    monkeypatch.setattr(writer, "write", lambda *given: (shutil.rmtree(parent, ignore_errors=True), write(*given))[1])
+    cache = of("cache", source=parent)
+    assert not parent.exists() and verify_cache(cache, console=quiet)["whole"] and files(cache) == whole
 
 
 # -- the same pictures -----------------------------------------------------------

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from ldmctl.cli.app import run
+from ldmctl.errors import MismatchError
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.items import read_items
 from ldmctl.storage import weights
 
 GONE = object()
@@ -103,6 +106,15 @@ def test_a_model_whose_header_says_something_else_is_named(trained, tmp_path, ca
     )
 
 
+@pytest.mark.parametrize("value", [0.87, None, [], {"type": "vae"}])
+@pytest.mark.parametrize("name", ["state", "model", "autoencoder"])
+def test_a_file_of_a_kind_that_is_no_word_is_named(trained, tmp_path, capsys, name, value):
+    rewrite(trained / f"{name}.safetensors", "kind", value)
+    made = ["sample", "--run", str(trained), "-n", "1", "--steps", "2", "--out", str(tmp_path / "s"), "--device", "cpu"]
+    continued = [*RESUME, "--config", str(trained / "config.yaml"), "--out", str(trained), "loop.steps=6"]
+    assert "Traceback" not in refused(continued if name == "state" else made, capsys, f"{name}.safetensors")
+
+
 @pytest.mark.parametrize(("path", "value"), [("context", {}), ("context.image_channels", 7), ("config", []), ("config", GONE), ("type", 7)])
 def test_an_autoencoder_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
     rewrite(trained / "autoencoder.safetensors", path, value)
@@ -139,3 +151,41 @@ def test_what_is_nested_ten_thousand_deep_is_damaged_or_no_config(trained, tmp_p
     (tmp_path / "deep.yaml").write_text(f"loop: {deep}")
     assert run(["fit-ae", "--config", str(tmp_path / "deep.yaml")]) == 2
     assert "nested too deeply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "path"), [("model", "denoiser.config.widths"), ("autoencoder", "config.widths")])
+def test_a_header_that_describes_a_network_too_large_for_its_file_is_named_before_memory_is_taken(trained, tmp_path, capsys, name, path):
+    rewrite(trained / f"{name}.safetensors", path, [8000, 8000])
+    words = ["sample", "--run", str(trained), "-n", "1", "--steps", "2", "--out", str(tmp_path / "s"), "--device", "cpu"]
+    assert "numbers: it holds" in refused(words, capsys, f"{name}.safetensors")
+
+
+NESTED = "[" * 3000 + "]" * 3000
+
+
+def test_json_that_is_nested_without_end_is_damaged_or_passed_over(trained, tmp_path, capsys):
+    """RecursionError is no ValueError."""
+    (trained / "metrics.jsonl").write_text(f'{{"step": 1, "loss": {NESTED}}}\n')
+    words = [*RESUME, "--config", str(trained / "config.yaml"), "--out", str(trained), "loop.steps=6"]
+    assert run(words) == 0
+    items = next((tmp_path / "cache").glob("train-*.items.jsonl"))
+    items.write_text("".join(f'{{"stamp": {NESTED}, "text": ""}}\n' for _ in items.read_text().splitlines()))
+    cache = manifests.read(tmp_path / "cache")
+    with pytest.raises(MismatchError, match="is damaged"):
+        read_items(tmp_path / "cache", cache.splits["train"][0])
+    (trained / "run.json").write_text(f'{{"verb": {NESTED}}}')
+    assert "Traceback" not in refused(words, capsys, "run.json is damaged")
+
+
+def test_a_sample_of_another_size_than_its_text_says_is_made_again(trained, tmp_path, capsys):
+    from PIL import Image, PngImagePlugin
+
+    words = ["sample", "--run", str(trained), "-n", "2", "--steps", "2", "--out", str(tmp_path / "s"), "--device", "cpu", "--json"]
+    assert run(words) == 0
+    file = tmp_path / "s" / "000001.png"
+    good, about = file.read_bytes(), PngImagePlugin.PngInfo()
+    with Image.open(file) as image:
+        about.add_text("ldmctl", image.text["ldmctl"])
+        image.resize((16, 48)).save(file, pnginfo=about)
+    capsys.readouterr()
+    assert run(words) == 0 and json.loads(capsys.readouterr().out)["made"] == 1 and file.read_bytes() == good

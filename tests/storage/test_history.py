@@ -96,6 +96,7 @@ def test_a_damaged_history_is_no_reason_to_refuse_a_run():
         (torch.OutOfMemoryError("CUDA out of memory"), 7),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 7),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 7),
         (Stopped("a signal"), 75),
         (ZeroDivisionError(), 1),
         (KeyError("x"), 1),

@@ -200,6 +200,15 @@ def test_a_good_dataset_may_note_its_items_without_opening_them():
     check("dataset", Noted)
 
 
+class Told(Dataset):
+    def captions(self, index):
+        return [f"number {index}", f"the {index}. picture"] if index % 2 else []
+
+
+def test_a_good_dataset_may_have_several_captions():
+    check("dataset", Told)
+
+
 def test_a_good_denoiser_may_show_its_tokens():
     check("denoiser", type("Open", (Denoiser,), showing()))
 
@@ -397,6 +406,15 @@ BROKEN = [
     ("dataset", {"classes": property(lambda self: [self.split], lambda self, names: None)}, "different classes"),
     ("dataset", {"note": lambda self, index: (index // 3, "")}, r"the note of item 0 is \(0, ''\), not \(0, 'number 0'\)"),
     ("dataset", {"note": lambda self, index: self.notes[index]}, "the note of item 0 raises AttributeError"),
+    ("dataset", {"captions": lambda self, index: f"number {index}"}, "captions of item 0 are 'number 0', not a sequence of strings"),
+    ("dataset", {"captions": lambda self, index: [f"number {index}", None]}, "not a sequence of strings"),
+    (
+        "dataset",
+        {"captions": lambda self, index: ["more", f"number {index}"]},
+        "the first of the captions of item 0 is 'more', not its text",
+    ),
+    ("dataset", {"captions": lambda self, index: [f"number {index}"] * 2}, "hold an empty or a repeated one"),
+    ("dataset", {"captions": lambda self, index: self.told[index]}, "captions of item 0 raises AttributeError"),
     ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean()}, "not .B."),
     ("perceptual", {"forward": lambda self, image, target: (image - target).square().mean((1, 2, 3))}, "flows into the target"),
     ("perceptual", {"forward": root}, "at equal pictures is not finite"),

@@ -1,0 +1,51 @@
+"""Rows of a JSON file as COCO has it: images, annotations of them by id, and the names of categories.
+
+Every caption of a picture is kept. A category is a picture's label only where no
+picture of the file has two, and two of them occur: what a picture shows beside
+other things is not its class.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from ldmctl.errors import DataError
+
+from ._names import composed
+
+PARTS = ("images", "annotations")
+
+
+def is_coco(whole: Any) -> bool:
+    """Whether a JSON value has COCO's two lists."""
+    return isinstance(whole, Mapping) and all(isinstance(whole.get(part), list) for part in PARTS)
+
+
+def rows(whole: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """{"file_name", perhaps "text" and "label", or "categories" where there are several} of each picture; what is no COCO is a DataError."""
+    try:
+        return _rows(whole)
+    except (LookupError, TypeError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise DataError(f"{where}: images and annotations are there, but not as COCO has them ({said:.100}).") from None
+
+
+def _rows(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = {each["id"]: composed(str(each["name"])) for each in whole.get("categories") or []}
+    captions: dict[Any, list[Any]] = defaultdict(list)
+    shows: dict[Any, dict[str, None]] = defaultdict(dict)
+    for each in whole["annotations"]:
+        if "caption" in each:
+            captions[each["image_id"]].append(each["caption"])
+        if each.get("category_id") is not None:
+            shows[each["image_id"]][names.get(each["category_id"], str(each["category_id"]))] = None
+    one_each = all(len(found) == 1 for found in shows.values()) and len({name for found in shows.values() for name in found}) > 1
+    out = []
+    for image in whole["images"]:
+        row: dict[str, Any] = {"file_name": image["file_name"]}
+        if captions:
+            row["text"] = captions.get(image["id"], [])
+        if found := list(shows.get(image["id"], ())):
+            row["label" if one_each else "categories"] = found[0] if one_each else found
+        out.append(row)
+    return out
