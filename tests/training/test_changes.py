@@ -173,7 +173,7 @@ def test_best_is_chosen_among_the_coming_ones_when_losses_are_measured_otherwise
     words = ["loop.preview=1"]
     heard(tmp_path, *words, "loop.steps=3")
     said = heard(tmp_path, *words, "loop.steps=6", "losses.pixel_weight=100")
-    assert "so snapshots/best is chosen anew" in said
+    assert "so snapshots/best is chosen among the coming ones" in said
     assert weights.read_header(tmp_path / "snapshots" / "best.safetensors")["step"] > 3
 
 
