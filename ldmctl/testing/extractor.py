@@ -1,5 +1,6 @@
 """What an extractor promises: numbers of each picture alone, the same each time."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def check_extractor(cls: type, /, **options: Any) -> None:
                 label = (image.float().mean((1, 2, 3)) > 127).long()
                 with calling("fit"):
                     model.fit([(image[:8], label[:8]), (image[8:], label[8:])])
+            model.eval()
             trained = [name for name, value in model.named_parameters() if value.requires_grad]
             expect(not trained, f"{few(trained)} would be trained; an extractor is finished when it is fitted")
             with torch.no_grad(), calling("forward"):
@@ -34,13 +36,17 @@ def check_extractor(cls: type, /, **options: Any) -> None:
                 expect_same(model.train()(image[:4]), features, "features differ in training mode")
                 if hasattr(model, "logits"):
                     expect(model.logits(features).shape == (4, len(CLASSES)), "logits are not [B,K] for K classes")
-            check_saved(make, model, lambda each, image=image: each(image[:4]))
+            check_saved(make, model, partial(_features, image=image[:4]))
 
 
 def pictures(channels: int, count: int = 16) -> Tensor:
     """uint8 [B,C,SIZE,SIZE]: noise over a grey that is dark or light."""
     grey = torch.randint(0, 2, (count, 1, 1, 1), generator=seeded(1)) * 120
     return (torch.randint(0, 128, (count, channels, SIZE, SIZE), generator=seeded(2)) + grey).to(torch.uint8)
+
+
+def _features(model: Any, *, image: Tensor) -> Tensor:
+    return model(image)
 
 
 class _Encoder:
