@@ -1,0 +1,124 @@
+"""ldmctl eval-samples"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ldmctl.cli import options
+from ldmctl.config.documents import Raw, read_config
+from ldmctl.config.presets import compose, pictures_of, wished
+from ldmctl.config.schemas.eval_samples import EvalSamples
+
+
+def command(
+    overrides: Annotated[list[str] | None, options.settings("steps=20")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
+    ] = None,
+    samples: Annotated[str | None, typer.Option("--samples", help="A folder of samples, anybody's, instead of the run's.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="A cache, a folder of pictures or a name in configs/data [default: what the run learned from]."),
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="How many samples [default: 5000].")] = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            "--extractor",
+            help="What sees the pictures: fitted, latent, torchvision, inception, ... [default: fitted with labels, else latent]",
+            autocompletion=options.complete_plugin("extractor"),
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 50].")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
+    ] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder for samples, sheets and judgement.json.")] = "judgement",
+    device: options.Device = None,
+    precision: options.Precision = None,
+    offline: options.Offline = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """How good samples are, how varied, whether they are what was asked for, and whether they are copies of training pictures.
+
+    Each number comes with a 95 % interval, and beside the same number of real pictures against real pictures.
+    """
+    keys = {"run": run, "samples": samples, "against": against, "count": count, "extractor": extractor, "steps": steps}
+    flags = options.given(**keys, sampler=sampler, guidance=guidance, machine__device=device, machine__precision=precision)
+    asked = {key: flags.get(key) or wished(EvalSamples, overrides, key) for key in ("run", "against")}
+    settings, source = compose(EvalSamples, overrides=overrides or [], flags=flags, below=pictures_for(**asked))
+    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+
+    def work(console: options.Console) -> dict:
+        from ldmctl.stages.eval_samples import eval_samples
+
+        result = eval_samples(settings, out, console=console)
+        if not json:
+            show(result)
+        return result
+
+    def plan() -> dict:
+        from ldmctl.stages.eval_samples import plan_eval_samples
+
+        return plan_eval_samples(settings, out)
+
+    options.perform(settings, source, manner, work, plan=plan, out=out)
+
+
+def pictures_for(run: Any = None, against: Any = None) -> Raw:
+    """The data, dataset and image of what is compared with: a cache's, else a folder's or a name's prepared as the run's; {} without either."""
+    name = str(run or "runs/ldm")
+    folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
+    cache = str(read_config(folder).get("latents") or "cache") if (folder / "config.yaml").exists() else ""
+    own = pictures_of(cache) if cache else {}
+    if against is None:
+        return own
+    if (Path(str(against)).expanduser() / "latents.json").exists():
+        return pictures_of(against)
+    return {**{key: value for key, value in own.items() if key == "image"}, "data": str(against)}
+
+
+def show(result: dict) -> None:
+    """The numbers as a table on stdout, then the verdict."""
+    table = Table("measure", "value", "95 % interval", "real against real", box=None, title_justify="left")
+    table.title = f"{result['count']:,} {result['of']}, against {result['references']:,} real pictures"
+    for value in result["measures"].values():
+        table.add_row(value["title"], f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}")
+    if asked := result["asked"]:
+        table.add_row(f"seen as asked ({asked['judge']})", f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    if result["classes"]:
+        console.print(by_class(result["classes"]))
+    for sentence in result["verdict"]:
+        console.print(Text(sentence))
+
+
+def by_class(classes: dict) -> Table:
+    """A row for each class."""
+    table = Table("class", "samples", "seen as asked", "Frechet distance", "of real ones", "coverage", box=None)
+    for name, row in classes.items():
+        own = row.get("measures") or {}
+        distance, covered = own.get("frechet_distance"), own.get("coverage")
+        table.add_row(
+            Text(name),
+            f"{row['count']:,}",
+            f"{row['asked']['value']:.1%}" if row["asked"] else "",
+            f"{distance['value']:.4g}" if distance else "too few",
+            f"{distance['real']['value']:.4g}" if distance else "",
+            f"{covered['value']:.3f}" if covered else "",
+        )
+    return table
+
+
+def interval(value: dict) -> str:
+    """`0.91 to 0.94`."""
+    return "none of so few" if value["low"] is None else f"{value['low']:.4g} to {value['high']:.4g}"
