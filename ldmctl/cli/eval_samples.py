@@ -1,5 +1,6 @@
 """ldmctl eval-samples"""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from ldmctl.cli import options
 from ldmctl.config.documents import Raw, read_config
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.eval_samples import EvalSamples
+
+WIDTH = 120  # columns of a table that nobody looks at in a terminal
 
 
 def command(
@@ -94,7 +97,7 @@ def show(result: dict) -> None:
         table.add_row(value["title"], f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}")
     if asked := result["asked"]:
         table.add_row(f"seen as asked ({asked['judge']})", f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     if result["classes"]:
         console.print(by_class(result["classes"]))

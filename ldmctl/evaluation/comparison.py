@@ -33,6 +33,12 @@ class Reference:
         return bandwidth(self.features)
 
 
+def evenly_of(features: Tensor, count: int) -> Tensor:
+    """At most so many of features [M,D]: neighbours are counted among as many references as samples, where two sets of the same
+    distribution have a coverage near 1."""
+    return features if len(features) <= count else features[[place * len(features) // count for place in range(count)]]
+
+
 def compare(features: Tensor, reference: Reference) -> dict[str, Interval]:
     """(value, low, high) of each measure, by name, of features [N,D]; too few of either are a DataError."""
     if min(len(features), len(reference.features)) <= NEAREST:
@@ -40,7 +46,7 @@ def compare(features: Tensor, reference: Reference) -> dict[str, Interval]:
             f"{len(features):,} pictures cannot be compared with {len(reference.features):,}: more than {NEAREST} are needed on each side."
         )
     y = reference.features
-    near = neighbourhood(features, y)
+    near = neighbourhood(features, evenly_of(y, len(features)))
     return {
         "frechet_distance": frechet_interval(features, reference.statistics),
         "kernel_distance": kernel_distance(features, y, polynomial),

@@ -13,10 +13,11 @@ from ldmctl.evaluation.comparison import Interval, Reference, compare
 from ldmctl.evaluation.extraction import Seen
 from ldmctl.evaluation.memorisation import Copies
 from ldmctl.evaluation.metrics import mean_with_interval
-from ldmctl.evaluation.neighbours import NEAREST, share
+from ldmctl.evaluation.neighbours import share
 from ldmctl.evaluation.real import Real
 from ldmctl.training.engine import Engine
 
+ENOUGH = 50  # pictures of a class that distances are taken of
 PLAIN = {
     "frechet_distance": "Frechet distance",
     "kernel_distance": "kernel distance",
@@ -67,7 +68,7 @@ def by_class(samples: Seen, real: Real, classes: Sequence[str], extractor: Any, 
             continue
         right = of_class(own, real.reference, extractor, engine)
         row: dict[str, Any] = {"count": len(own), "asked": values(share(mean_with_interval(right))) if len(right) else None}
-        if min(len(own), len(pool), len(aside)) > NEAREST:
+        if min(len(own), len(pool), len(aside)) >= ENOUGH:
             row["measures"] = measures(own, aside, Reference(pool.features), extractor)
         found[name] = row
     return found
