@@ -57,6 +57,7 @@ def command(
     keys = {"run": run, "samples": samples, "against": against, "count": count, "extractor": extractor, "steps": steps}
     flags = options.given(**keys, sampler=sampler, guidance=guidance, machine__device=device, machine__precision=precision)
     asked = {key: flags.get(key) or wished(EvalSamples, overrides, key) for key in ("run", "against")}
+    flags |= data_of(asked["against"])
     settings, source = compose(EvalSamples, overrides=overrides or [], flags=flags, below=pictures_for(**asked))
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
@@ -77,16 +78,22 @@ def command(
 
 
 def pictures_for(run: Any = None, against: Any = None) -> Raw:
-    """The data, dataset and image of what is compared with: a cache's, else a folder's or a name's prepared as the run's; {} without either."""
+    """The data, dataset and image of the cache that is compared with, else of the run's; {} without either."""
     name = str(run or "runs/ldm")
     folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
     cache = str(read_config(folder).get("latents") or "cache") if (folder / "config.yaml").exists() else ""
     own = pictures_of(cache) if cache else {}
-    if against is None:
-        return own
-    if (Path(str(against)).expanduser() / "latents.json").exists():
-        return pictures_of(against)
-    return {**{key: value for key, value in own.items() if key == "image"}, "data": str(against)}
+    return pictures_of(against) if against is not None and is_cache(against) else own
+
+
+def data_of(against: Any) -> Raw:
+    """The layer of a folder of pictures, or a name; {} of a cache, which says itself what it was made of."""
+    return {} if against is None or is_cache(against) else {"data": str(against)}
+
+
+def is_cache(folder: Any) -> bool:
+    """Whether it is one of latents."""
+    return (Path(str(folder)).expanduser() / "latents.json").exists()
 
 
 def show(result: dict) -> None:
