@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -41,6 +41,9 @@ def command(
         str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
     ] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Judge every snapshot of the run and lengths of its EMA, and name the best.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for samples, sheets and judgement.json.")] = "judgement",
     device: options.Device = None,
     precision: options.Precision = None,
@@ -54,7 +57,15 @@ def command(
 
     Each number comes with a 95 % interval, and beside the same number of real pictures against real pictures.
     """
-    keys = {"run": run, "samples": samples, "against": against, "count": count, "extractor": extractor, "steps": steps}
+    keys = {
+        "run": run,
+        "samples": samples,
+        "against": against,
+        "count": count,
+        "extractor": extractor,
+        "steps": steps,
+        "curve": curve or None,
+    }
     flags = options.given(**keys, sampler=sampler, guidance=guidance, machine__device=device, machine__precision=precision)
     asked = {key: flags.get(key) or wished(EvalSamples, overrides, key) for key in ("run", "against")}
     flags |= data_of(asked["against"])
@@ -98,6 +109,9 @@ def is_cache(folder: Any) -> bool:
 
 def show(result: dict) -> None:
     """The numbers as a table on stdout, then the verdict."""
+    if "curve" in result:
+        Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(of_curve(result))
+        return
     table = Table("measure", "value", "95 % interval", "real against real", box=None, title_justify="left")
     table.title = f"{result['count']:,} {result['of']}, against {result['references']:,} real pictures"
     for value in result["measures"].values():
@@ -110,6 +124,16 @@ def show(result: dict) -> None:
         console.print(by_class(result["classes"]))
     for sentence in result["verdict"]:
         console.print(Text(sentence))
+
+
+def of_curve(result: dict) -> Group:
+    """A row for each snapshot, and the verdict."""
+    table = Table("run", "step", "Frechet distance", "95 % interval", "precision", "recall", box=None)
+    for row in result["curve"]:
+        distance = row["frechet_distance"]
+        shares = [f"{row[name]['value']:.3f}" for name in ("precision", "recall")]
+        table.add_row(row["run"], f"{row['step']:,}", f"{distance['value']:.4g}", interval(distance), *shares)
+    return Group(table, *map(Text, result["verdict"]))
 
 
 def by_class(classes: dict) -> Table:

@@ -1,55 +1,28 @@
 """How good samples are: made by a run, or lying in a folder; against the pictures that the run learned from, or others."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ldmctl.config.documents import write_json
-from ldmctl.config.presets import pictures_of
 from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
-from ldmctl.diffusion.model import Model, open_model
-from ldmctl.errors import ConfigError, MismatchError
-from ldmctl.evaluation import extractors, memorisation, sample_report
-from ldmctl.evaluation.extraction import Seen, chosen, identity, look_at
-from ldmctl.evaluation.extractors import Encoder
-from ldmctl.evaluation.real import Aside, Real, labelled, look_at_real, set_aside
+from ldmctl.diffusion.model import open_model
+from ldmctl.errors import ConfigError
+from ldmctl.evaluation import memorisation, sample_report
+from ldmctl.evaluation.comparison import Interval, compare
+from ldmctl.evaluation.curve import curve
+from ldmctl.evaluation.extraction import Seen, chosen, look_at
+from ldmctl.evaluation.judging import Parts, noting_sizes, open_parts, preparation, samples_of
+from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
-from ldmctl.pictures.batches import Batch, Pictures
-from ldmctl.pictures.introduction import introduce
-from ldmctl.pictures.loading import open_pictures, workers
+from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.sampled import Sampled
 from ldmctl.storage.atomic import write_text
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import config_of, model_file
-from ldmctl.training import engine as engines
-from ldmctl.training.engine import Engine
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What one command judges with."""
-
-    config: EvalSamples
-    engine: Engine
-    model: Model | None
-    splits: dict[str, Pictures]
-    aside: Aside
-    extractor: Any
-    about: dict[str, Any]  # the extractor, as the result names it
-    home: Path  # where features are kept
-    console: Console
-
-    @property
-    def batches(self) -> tuple[int, int]:
-        """Pictures of a batch, processes that decode."""
-        return self.config.batch, workers(self.config.workers, self.splits["train"], self.engine)
+from ldmctl.storage.record import config_of
 
 
 def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> dict[str, Any]:
@@ -65,9 +38,13 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
 
     # Look at the pictures.
     real = look_at_all(parts)
+    if config.curve:
+        scored = {"of": config.run, "extractor": parts.about, **judge_snapshots(parts, real, folder)}
+        write_text(folder / "curve.json", write_json(scored) + "\n")
+        return dict(json.loads(write_json(scored)))
     given, made = samples_of(parts, folder)
     samples = look_at(
-        noting_sizes(chosen(given, list(range(len(given))), *parts.batches, console, "looking at samples"), config, console),
+        noting_sizes(chosen(given, range(len(given)), *parts.batches, console, "looking at samples"), config, console),
         parts.extractor,
         parts.engine,
     )
@@ -99,7 +76,7 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
 
 def plan_eval_samples(config: EvalSamples, out: str | Path) -> dict[str, Any]:
     """What would be compared, and by what; raises as it would in earnest."""
-    parts = open_parts(config, Path(out).expanduser(), Console(quiet=True))
+    parts = open_parts(config, Path(out).expanduser(), Console(quiet=True), learns=False)
     number = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
     return {
         "samples": f"{number:,} of {config.samples or config.run}",
@@ -117,74 +94,6 @@ def few(aside: int, count: int) -> str:
     )
 
 
-# -- parts -----------------------------------------------------------------------
-
-
-def open_parts(config: EvalSamples, folder: Path, console: Console) -> Parts:
-    """Everything before the first expensive second; an extractor that learns has learned."""
-    engine = engines.start(config.machine)
-    model = None
-    if config.samples is None or run_is_there(config.run):
-        model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
-    splits = {split: open_pictures(config, split) for split in ("train", "val")}
-    introduce(splits, console)
-    train = splits["train"]
-    encoder = Encoder(model.codec, model.decoder) if model is not None and fits(model, config) else None
-    has_labels = bool(train.classes) and len(train.classes) > 1
-    chosen_config = extractors.choose(config.extractor, labelled=has_labels, encoder=encoder)
-    context = {"image_channels": config.image.channels, "size": config.image.size, "classes": train.classes, "encoder": encoder}
-    extractor = extractors.build(chosen_config, engine, **context)
-    count = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
-    aside = set_aside(len(train), len(splits["val"]), count, config.references)
-    home = home_of(config, folder)
-    key = preparation(config)
-    if hasattr(extractor, "fit"):
-        learned = identity(train, range(len(train)), {**key, "extractor": chosen_config.model_dump(mode="json")})
-        number = workers(config.workers, train, engine)
-        file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
-        extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), console)
-    title = extractors.title_of(extractor)
-    about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
-    return Parts(config, engine, model, splits, aside, extractor, about, home, console)
-
-
-def run_is_there(run: str) -> bool:
-    """Whether `--run` names a model that can be opened."""
-    try:
-        return model_file(run, verb="fit-diffusion").exists()
-    except MismatchError:
-        return False
-
-
-def fits(model: Model, config: EvalSamples) -> bool:
-    """Whether the model's encoder takes the pictures that are compared."""
-    return int(model.header["image"]["channels"]) == config.image.channels
-
-
-def preparation(config: EvalSamples) -> dict[str, Any]:
-    """All that decides how a picture looks to an extractor."""
-    image = config.image.model_dump(mode="json", exclude={"flip", "crop", "smallest", "max_pixels"})
-    return {"image": image, "dataset": config.dataset.model_dump(mode="json") if config.dataset else None}
-
-
-def cache_of(config: EvalSamples) -> Path | None:
-    """The cache that the pictures are known from: `against`, or the run's; None where there is none any more."""
-    if config.against is not None:
-        cache = Path(config.against).expanduser()
-    else:
-        name = config.run.rpartition("@")[0] if "@" in Path(config.run).name else config.run
-        run = Path(name).expanduser()
-        cache = Path(str(config_of(run).get("latents", ""))).expanduser() if (run / "config.yaml").exists() else Path()
-    return cache if (cache / "latents.json").exists() else None
-
-
-def home_of(config: EvalSamples, folder: Path) -> Path:
-    """Where features are kept: beside the latents of the same pictures, else in the command's own folder."""
-    cache = cache_of(config)
-    same = cache is not None and pictures_of(cache).get("data") == config.data
-    return (cache if cache is not None and same else folder) / "features"
-
-
 def look_at_all(parts: Parts) -> Real:
     """The real pictures through the extractor, or as an earlier command saw them."""
     config, (batch, number) = parts.config, parts.batches
@@ -200,32 +109,23 @@ def look_at_all(parts: Parts) -> Real:
     return look_at_real(parts.splits, parts.aside, parts.extractor, parts.engine, **more)
 
 
-def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
-    """(the samples, how many were made now)."""
-    config, made = parts.config, 0
-    source: str | Path = config.samples or ""
-    if config.samples is None:
-        if parts.model is None:
-            raise ConfigError("There is neither a run nor a folder of samples.")
-        source, made = make_samples(parts.model, config, folder, parts.console)
-    dataset: Any = Sampled(source, parts.splits["train"].classes, count=config.count)
-    if config.samples is not None and len(dataset) < config.count:
-        parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
-    return Pictures(dataset, config.image, split="samples"), made
+def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
+    """What `curve` says of the run's snapshots; each makes the same seeds."""
+    config = parts.config
+    if config.samples is not None:
+        raise ConfigError("curve judges the snapshots of a run; leave samples out.")
 
-
-def noting_sizes(found: Iterator[Batch], config: EvalSamples, console: Console) -> Iterator[Batch]:
-    """The same, with a warning in the end where samples had to be resized."""
-    other: dict[tuple[int, int], None] = {}
-    size = (config.image.size, config.image.size)
-    for batch in found:
-        other |= {facts.size: None for facts in batch.facts if facts.size != size}
-        yield batch
-    if other:
-        some = ", ".join(f"{width}x{height}" for width, height in list(other)[:3])
-        console.warn(
-            f"Samples of {some} pixels were brought to {size[0]}x{size[1]}, as the real pictures are: resizing moves every distance."
+    def score(name: str) -> tuple[int, dict[str, Interval]]:
+        model = open_model(name, parts.engine, tile=config.machine.tile, ae=config.ae)
+        made, _ = make_samples(model, config, folder, parts.console)
+        dataset: Any = Sampled(made, [], count=config.count)
+        pictures = Pictures(dataset, config.image, split="samples")
+        seen = look_at(
+            chosen(pictures, range(len(pictures)), *parts.batches, parts.console, "looking at samples"), parts.extractor, parts.engine
         )
+        return int(model.header.get("step", 0)), compare(seen.features, real.compared)
+
+    return curve(config.run, score, parts.console)
 
 
 # -- copies ----------------------------------------------------------------------

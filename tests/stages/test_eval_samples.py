@@ -247,3 +247,16 @@ def test_missing_weights_end_with_exit_code_4_and_the_ways_out(ldm, tmp_path, ca
     words = ["eval-samples", "--run", str(ldm), "--extractor", "torchvision", "--offline", "--out", str(tmp_path / "out"), "-q"]
     assert run_cli(words) == 4
     assert "take --extractor fitted" in capsys.readouterr().err
+
+
+def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_the_best(judged, fit_diffusion, ldm, tmp_path):
+    words = ["loop.keep.every=2", "loop.keep.averages=2", "loop.preview=2", "loop.save=2"]
+    run = fit_diffusion(tmp_path / "ldm", ldm.parent / "cache", *words)
+    found = judged("count=8", LATENT, "curve=true", run=run)
+    steps = {row["run"].rpartition("@")[2]: row["step"] for row in found["curve"]}
+    assert {"000000002", "000000004", "best", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    assert found["best"] == min(found["curve"], key=lambda row: row["frechet_distance"]["value"])["run"]
+    assert found["verdict"][0].startswith(f"{found['best']} (step ")
+    assert json.loads((tmp_path / "out" / "curve.json").read_text())["best"] == found["best"]
+    with pytest.raises(ConfigError, match="leave samples out"):
+        judged(f"samples={tmp_path}", LATENT, "curve=true", run=run)

@@ -26,5 +26,8 @@ class EvalSamples(Sample, Pictures):
     nearest: bool = Field(
         True, description="find the training picture nearest to each sample, for which every training picture is looked at once"
     )
+    curve: bool = Field(
+        False, description="judge every snapshot of the run, and averages of several lengths where they are stored, by the same seeds"
+    )
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen")
     machine: Coding = Coding()  # type: ignore[assignment]  # one device: samples are many and small
