@@ -82,17 +82,18 @@ def both(queries: Seen, references: Seen, *, others: bool = False) -> tuple[Near
 
 def nearest(plain: Tensor, mirrored: Tensor, references: Tensor, *, others: bool = False) -> Nearest:
     """Of queries [N,D], and the same mirrored, among references [M,D]; Euclidean, and exactly 0 for a copy."""
-    sides = [_nearest(each, references, others=others) for each in (plain, mirrored)]
+    sides = [search(each, references, others=others) for each in (plain, mirrored)]
     distance = torch.stack([each[0] for each in sides])
     best = distance.argmin(0)
     index = torch.stack([each[1] for each in sides])
     return Nearest(distance.amin(0), index.gather(0, best[None])[0], best == 1)
 
 
-def _nearest(queries: Tensor, references: Tensor, *, others: bool) -> tuple[Tensor, Tensor]:
+def search(queries: Tensor, references: Tensor, *, others: bool = False, rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """(distance [N], index [N]) of the nearest reference [M,D] of each query [N,D], which with `others` is not itself."""
     squares, found = references.square().sum(1), []
-    for first in range(0, len(queries), ROWS):
-        part = queries[first : first + ROWS]
+    for first in range(0, len(queries), rows):
+        part = queries[first : first + rows]
         score = torch.addmm(squares, part, references.T, alpha=-2)
         if others:
             own = torch.arange(first, first + len(part))
