@@ -15,6 +15,7 @@ from ldmctl import attribution
 from ldmctl.cli import (
     cache,
     configs,
+    data,
     doctor,
     ema,
     encode_dataset,
@@ -56,6 +57,7 @@ app.command("ema")(ema.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")
+app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.command)
 
