@@ -27,7 +27,8 @@ from ldmctl.evaluation.extraction import chosen, look_at
 from ldmctl.evaluation.frechet import frechet_distance, statistics_of
 from ldmctl.evaluation.kernels import kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import neighbourhood
-from ldmctl.evaluation.real import evenly, labelled
+from ldmctl.evaluation.real import labelled
+from ldmctl.latents.reader import evenly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.png import write_png
 from ldmctl.training.engine import Engine
@@ -62,7 +63,7 @@ def floor(data: Path, weights: Path) -> dict[str, Any]:
             extractor.fit(labelled(pictures, 256, 0, QUIET))
         fitted = time.perf_counter() - began
         most = min(len(pictures), 2 * DRAWS * max(NUMBERS))
-        features = look_at(chosen(pictures, evenly(len(pictures), most), 64, 0, QUIET, name), extractor, ENGINE).features
+        features = look_at(chosen(pictures, evenly(len(pictures), most).tolist(), 64, 0, QUIET, name), extractor, ENGINE).features
         rows = {str(number): draws(features, number) for number in NUMBERS if 2 * number <= len(features)}
         found[name] = {"extractor": extractors.title_of(extractor), "features": features.shape[1], "of": len(features)}
         found[name] |= {"fitting_seconds": round(fitted, 1), "minutes": round((time.perf_counter() - began) / 60, 2), "numbers": rows}
@@ -93,7 +94,7 @@ def speed(data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         made = open_set("mnist", data)
-        for index, row in enumerate(evenly(len(made), 5000)):
+        for index, row in enumerate(evenly(len(made), 5000).tolist()):
             write_png(folder / "samples" / f"{index:06d}.png", made.item(row))
         raw = ["dataset.type=idx", f"dataset.path={data / 'MNIST/raw'}", "image.size=28", "image.channels=1", "workers=0"]
         words = ["eval-samples", "--samples", "samples", "-n", "5000", "--extractor", "fitted", "--device", "cpu", *raw]

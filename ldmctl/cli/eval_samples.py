@@ -1,8 +1,7 @@
 """ldmctl eval-samples"""
 
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -10,9 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ldmctl.cli import options
-from ldmctl.config.documents import Raw, read_config
-from ldmctl.config.presets import compose, pictures_of, wished
-from ldmctl.config.schemas.eval_samples import EvalSamples
+from ldmctl.config.compared import compose_judgement
 
 WIDTH = 120  # columns of a table that nobody looks at in a terminal
 
@@ -67,9 +64,7 @@ def command(
         "curve": curve or None,
     }
     flags = options.given(**keys, sampler=sampler, guidance=guidance, machine__device=device, machine__precision=precision)
-    asked = {key: flags.get(key) or wished(EvalSamples, overrides, key) for key in ("run", "against")}
-    flags |= data_of(asked["against"])
-    settings, source = compose(EvalSamples, overrides=overrides or [], flags=flags, below=pictures_for(**asked))
+    settings, source = compose_judgement(overrides, flags)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
 
     def work(console: options.Console) -> dict:
@@ -86,25 +81,6 @@ def command(
         return plan_eval_samples(settings, out)
 
     options.perform(settings, source, manner, work, plan=plan, out=out)
-
-
-def pictures_for(run: Any = None, against: Any = None) -> Raw:
-    """The data, dataset and image of the cache that is compared with, else of the run's; {} without either."""
-    name = str(run or "runs/ldm")
-    folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
-    cache = str(read_config(folder).get("latents") or "cache") if (folder / "config.yaml").exists() else ""
-    own = pictures_of(cache) if cache else {}
-    return pictures_of(against) if against is not None and is_cache(against) else own
-
-
-def data_of(against: Any) -> Raw:
-    """The layer of a folder of pictures, or a name; {} of a cache, which says itself what it was made of."""
-    return {} if against is None or is_cache(against) else {"data": str(against)}
-
-
-def is_cache(folder: Any) -> bool:
-    """Whether it is one of latents."""
-    return (Path(str(folder)).expanduser() / "latents.json").exists()
 
 
 def show(result: dict) -> None:

@@ -10,6 +10,7 @@ from ldmctl.errors import DataError
 from ldmctl.evaluation.frechet import FeatureStatistics, frechet_interval, statistics_of
 from ldmctl.evaluation.kernels import bandwidth, gaussian, kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import NEAREST, neighbourhood
+from ldmctl.latents.reader import evenly
 
 Interval = tuple[float, float, float]
 DISTANCES = ("frechet_distance", "kernel_distance", "gaussian_kernel_distance")
@@ -36,7 +37,7 @@ class Reference:
 def evenly_of(features: Tensor, count: int) -> Tensor:
     """At most so many of features [M,D]: neighbours are counted among as many references as samples, where two sets of the same
     distribution have a coverage near 1."""
-    return features if len(features) <= count else features[[place * len(features) // count for place in range(count)]]
+    return features[evenly(len(features), count)]
 
 
 def compare(features: Tensor, reference: Reference) -> dict[str, Interval]:

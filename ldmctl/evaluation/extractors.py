@@ -52,7 +52,9 @@ def build(config: Any, engine: Engine, **context: Any) -> Any:
     return registry.build("extractor", config, **context).to(engine.device).eval()
 
 
-def fitted(extractor: Any, file: Path, key: str, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], console: Console) -> None:
+def fitted(
+    extractor: Any, file: Path, key: str, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], *, engine: Engine, console: Console
+) -> None:
     """Fit it, or read from `file` what it learned before under this key; nothing where it does not learn."""
     if not hasattr(extractor, "fit"):
         return
@@ -64,7 +66,8 @@ def fitted(extractor: Any, file: Path, key: str, batches: Callable[[], Iterable[
         weights.load_into(extractor, tensors, file)
         return
     console.say(f"Fitting the extractor {title_of(extractor)} to the labels of the training pictures, once.")
-    extractor.fit(batches())
+    extractor.cpu().fit(batches())  # the same whatever the device
+    extractor.to(engine.device)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         weights.save(file, extractor.state_dict(), {"kind": "extractor", "key": key})

@@ -68,7 +68,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
         learned = identity(train, range(len(train)), {**key, "extractor": chosen_config.model_dump(mode="json")})
         number = workers(config.workers, train, engine)
         file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
-        extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), console)
+        extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
     title = extractors.title_of(extractor)
     about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)

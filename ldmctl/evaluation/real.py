@@ -14,6 +14,7 @@ from ldmctl.console import Console
 from ldmctl.errors import DataError
 from ldmctl.evaluation.comparison import Reference
 from ldmctl.evaluation.extraction import Seen, chosen, identity, keep, look_at, read_kept
+from ldmctl.latents.reader import evenly
 from ldmctl.pictures.batches import Pictures
 from ldmctl.training.engine import Engine
 
@@ -50,16 +51,11 @@ class Real:
 def set_aside(train: int, val: int, count: int, most: int) -> Aside:
     """For so many samples: held-out pictures first, then training pictures that are no references; at most half of all. Evenly over each."""
     wanted = min(count, (train + val) // 2)
-    from_val = evenly(val, min(wanted, val))
-    from_train = evenly(train, wanted - len(from_val))
+    from_val = evenly(val, wanted).tolist()
+    from_train = evenly(train, wanted - len(from_val)).tolist()
     taken = set(from_train)
     rest = [row for row in range(train) if row not in taken]
-    return Aside([rest[place] for place in evenly(len(rest), min(most, len(rest)))], from_train, from_val)
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """So many of range(total), in order and evenly spaced."""
-    return [place * total // count for place in range(count)] if count else []
+    return Aside([rest[place] for place in evenly(len(rest), most).tolist()], from_train, from_val)
 
 
 def look_at_real(

@@ -12,7 +12,7 @@ from ldmctl.pictures.opening import opened
 from ldmctl.pictures.png import read_png_text
 from ldmctl.protocols import Example
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class Sampled:

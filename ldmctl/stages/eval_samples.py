@@ -61,7 +61,9 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
 
     # Say it.
     result = dict(json.loads(write_json(result)))
-    result["verdict"] = [each.sentence for each in judge(result)]
+    judgements = judge(result)
+    result["judgements"] = [each._asdict() for each in judgements]
+    result["verdict"] = [each.sentence for each in judgements]
     if caution := small(len(samples), samples.features.shape[1], parts.about["name"]):
         result["verdict"].insert(0, caution)
     if real.aside.features.shape[0] < len(samples):

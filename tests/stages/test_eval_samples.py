@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ldmctl.cli.app import run as run_cli
-from ldmctl.cli.eval_samples import data_of, pictures_for
+from ldmctl.config.compared import data_of, pictures_for
 from ldmctl.errors import ConfigError, DataError, Stopped
 from ldmctl.pictures.images import to_tensor
 from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
@@ -260,3 +260,14 @@ def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_th
     assert json.loads((tmp_path / "out" / "curve.json").read_text())["best"] == found["best"]
     with pytest.raises(ConfigError, match="leave samples out"):
         judged(f"samples={tmp_path}", LATENT, "curve=true", run=run)
+
+
+def test_python_has_the_verb_too_and_no_sample_folder_is_written_into(ldm, real, tmp_path):
+    from ldmctl import api
+
+    found = api.eval_samples(CPU, run=ldm, count=8, extractor="latent", out=tmp_path / "out")
+    assert found["count"] == 8 and {each["level"] for each in found["judgements"]} <= {"good", "doubtful", "poor", "unknown"}
+    folder = folder_of(real, tmp_path / "samples")
+    for out in (folder, folder / "below"):
+        with pytest.raises(ConfigError, match="Name an --out outside of that folder|name another --out"):
+            api.eval_samples(CPU, run=ldm, samples=folder, extractor="latent", out=out)
