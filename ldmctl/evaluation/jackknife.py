@@ -19,8 +19,8 @@ GROUPS = 10
 
 
 def groups_of(count: int) -> Tensor:
-    """[N]: which group each picture is left out with. In turn, so that each has its share of what follows in order, such as classes."""
-    return torch.arange(count) % min(GROUPS, max(count, 1))
+    """[N]: which group each picture is left out with, by lot: samples may be of ten classes in turn, and a group is not to be one of them."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)) % min(GROUPS, max(count, 1))
 
 
 def interval(value: float, without: Sequence[float]) -> tuple[float, float, float]:

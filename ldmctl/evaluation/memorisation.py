@@ -18,7 +18,7 @@ from torch import Tensor
 from ldmctl.evaluation.extraction import Seen
 
 QUANTILE = 0.01  # of held-out pictures that are as near by chance
-ROWS = 512  # queries of a matrix of distances that is in memory
+ROWS, COLUMNS = 512, 8192  # queries and references of a matrix of distances that is in memory
 
 
 @dataclass(frozen=True)
@@ -71,36 +71,42 @@ def duplicates(samples: Seen, real: Seen) -> Copies:
 
 
 def both(queries: Seen, references: Seen, *, others: bool = False) -> tuple[Nearest, Nearest]:
-    """(in features, in pixels); with `others` of one set among itself, each picture's nearest other one."""
-    pixels, known = (each.small.flatten(1).float() / 255 for each in (queries, references))
-    turned = queries.small.flip(-1).flatten(1).float() / 255
+    """(in features, in pixels from 0 to 1); with `others` of one set among itself, each picture's nearest other one."""
+    pixels, turned, known = (each.flatten(1) for each in (queries.small, queries.small.flip(-1), references.small))
+    levels = nearest(pixels, turned, known, others=others)
     return (
         nearest(queries.features, queries.mirrored, references.features, others=others),
-        nearest(pixels, turned, known, others=others),
+        Nearest(levels.distance / 255, levels.index, levels.mirrored),
     )
 
 
 def nearest(plain: Tensor, mirrored: Tensor, references: Tensor, *, others: bool = False) -> Nearest:
     """Of queries [N,D], and the same mirrored, among references [M,D]; Euclidean, and exactly 0 for a copy."""
-    sides = [search(each, references, others=others) for each in (plain, mirrored)]
-    distance = torch.stack([each[0] for each in sides])
-    best = distance.argmin(0)
-    index = torch.stack([each[1] for each in sides])
-    return Nearest(distance.amin(0), index.gather(0, best[None])[0], best == 1)
+    (straight, first), (turned, second) = (search(each, references, others=others) for each in (plain, mirrored))
+    flipped = turned < straight
+    return Nearest(torch.minimum(straight, turned), torch.where(flipped, second, first), flipped)
 
 
 def search(queries: Tensor, references: Tensor, *, others: bool = False, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """(distance [N], index [N]) of the nearest reference [M,D] of each query [N,D], which with `others` is not itself."""
-    squares, found = references.square().sum(1), []
-    for first in range(0, len(queries), rows):
-        part = queries[first : first + rows]
-        score = torch.addmm(squares, part, references.T, alpha=-2)
-        if others:
-            own = torch.arange(first, first + len(part))
-            score[torch.arange(len(part)), own] = torch.inf
-        found.append(score.argmin(1))
-    index = torch.cat(found)
-    return (queries - references[index]).square().sum(1).sqrt(), index
+    """(distance [N] float32, index [N]) of the nearest reference [M,D] of each query [N,D], which with `others` is not itself.
+
+    Of numbers of any type; only a part of the references is float32 at a time.
+    """
+    best, index = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
+    for start in range(0, len(references), COLUMNS):
+        known = references[start : start + COLUMNS].float()
+        squares = known.square().sum(1)
+        for first in range(0, len(queries), rows):
+            here = slice(first, first + rows)
+            score = torch.addmm(squares, queries[here].float(), known.T, alpha=-2)
+            if others:
+                score[torch.arange(first, first + len(score))[:, None] == torch.arange(start, start + len(known))] = torch.inf
+            least, place = score.min(1)
+            closer = least < best[here]
+            best[here] = torch.where(closer, least, best[here])
+            index[here] = torch.where(closer, place + start, index[here])
+    gaps = (part.float() - references[place].float() for part, place in zip(queries.split(rows), index.split(rows), strict=True))
+    return torch.cat([gap.square().sum(1).sqrt() for gap in gaps]), index
 
 
 def _bounds(ordinary: tuple[Nearest, Nearest]) -> tuple[float, float]:

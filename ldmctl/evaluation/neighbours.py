@@ -90,6 +90,6 @@ def radii_without(features: Tensor, group: Tensor, k: int) -> Tensor:
     found = []
     for part in features.split(ROWS):
         distance = distances(part, features)
-        columns = [distance[:, group != each] for each in range(number)] + [distance]
-        found.append(torch.stack([each.kthvalue(min(k + 1, each.shape[1]), dim=1).values for each in columns], 1))
+        kept = [group != each for each in range(number + 1)]
+        found.append(torch.stack([distance[:, each].kthvalue(min(k + 1, int(each.sum())), dim=1).values for each in kept], 1))
     return torch.cat(found)

@@ -18,6 +18,7 @@ from ldmctl.evaluation.judging import Parts, noting_sizes, open_parts, preparati
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
+from ldmctl.latents.reader import evenly
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.sampled import Sampled
 from ldmctl.storage.atomic import write_text
@@ -52,7 +53,12 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
     # Measure.
     result: dict[str, Any] = {
         "of": f"{config.samples}" if config.samples else f"samples of {parts.model.source if parts.model else config.run}",
-        **{"count": len(samples), "made": made, "references": len(real.reference), "extractor": parts.about},
+        **{
+            "count": len(samples),
+            "made": made,
+            "references": len(real.reference),
+            "extractor": {**parts.about, "features": samples.features.shape[1]},
+        },
         "measures": sample_report.measures(samples, real.aside, real.compared, parts.extractor),
         "asked": sample_report.asked(samples, real, parts.extractor, parts.engine),
         "classes": sample_report.by_class(samples, real, parts.splits["train"].classes, parts.extractor, parts.engine),
@@ -136,7 +142,8 @@ def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
 def look_for_copies(parts: Parts, samples: Seen, real: Real, given: Pictures, folder: Path) -> dict[str, Any]:
     """{"memorisation", "duplicates", "sheets"}: of samples among training pictures and among each other."""
     sheets = []
-    twice = memorisation.duplicates(samples, real.aside) if min(len(samples), len(real.aside)) > 1 else None
+    others = real.reference.take(evenly(len(real.reference), len(samples)))
+    twice = memorisation.duplicates(samples, others) if min(len(samples), len(others)) > 1 else None
     found: dict[str, Any] = {"memorisation": None, "duplicates": None}
     if twice is not None:
         found["duplicates"] = sample_report.copied(twice, of=len(samples), ordinary="real pictures")

@@ -40,6 +40,10 @@ class Clip(nn.Module):
         )
         self.eval()
 
+    def train(self, mode: bool = True) -> Clip:
+        """Stays in evaluation, whatever the module that holds it is told."""
+        return super().train(False)
+
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,D] float32."""
         return self.network(as_colour(image))[0]

@@ -47,6 +47,10 @@ class DinoV2(nn.Module):
             )
         self.network = made(f"DINOv2 ({config.network})", lambda: module.FeatureExtractorDinoV2(config.network, ["dinov2"]))
 
+    def train(self, mode: bool = True) -> DinoV2:
+        """Stays in evaluation, whatever the module that holds it is told."""
+        return super().train(False)
+
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,D] float32."""
         return self.network(as_colour(image))[0]

@@ -42,6 +42,10 @@ class Inception(nn.Module):
         pickled(file, what)
         self.network = made(what, lambda: network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)), file)
 
+    def train(self, mode: bool = True) -> Inception:
+        """Stays in evaluation, whatever the module that holds it is told."""
+        return super().train(False)
+
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,2048] float32."""
         return self.network(as_colour(image))[0]

@@ -55,6 +55,10 @@ class Torchvision(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
 
+    def train(self, mode: bool = True) -> Torchvision:
+        """Stays in evaluation, whatever the module that holds it is told."""
+        return super().train(False)
+
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,D] float32."""
         seen = (in_colour(image.float() / 127.5 - 1) + 1) / 2

@@ -39,8 +39,8 @@ def test_extractors_without_weights_keep_their_promises(name, keys):
 
 
 def test_fitted_learns_the_labels_the_same_way_each_time_and_from_any_batches():
-    image, label = striped(256)
-    one, other = (build("fitted", channels=1, size=28, classes=["standing", "lying"], steps=150, batch=32) for _ in range(2))
+    image, label = striped(128)
+    one, other = (build("fitted", channels=1, size=28, classes=["standing", "lying"], steps=100, batch=16) for _ in range(2))
     one.fit(zip(image.split(100), label.split(100), strict=True))
     other.fit([(image, label)])
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))

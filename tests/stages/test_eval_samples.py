@@ -249,6 +249,7 @@ def test_missing_weights_end_with_exit_code_4_and_the_ways_out(ldm, tmp_path, ca
     assert "take --extractor fitted" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_the_best(judged, fit_diffusion, ldm, tmp_path):
     words = ["loop.keep.every=2", "loop.keep.averages=2", "loop.preview=2", "loop.save=2"]
     run = fit_diffusion(tmp_path / "ldm", ldm.parent / "cache", *words)
@@ -269,5 +270,5 @@ def test_python_has_the_verb_too_and_no_sample_folder_is_written_into(ldm, real,
     assert found["count"] == 8 and {each["level"] for each in found["judgements"]} <= {"good", "doubtful", "poor", "unknown"}
     folder = folder_of(real, tmp_path / "samples")
     for out in (folder, folder / "below"):
-        with pytest.raises(ConfigError, match="Name an --out outside of that folder|name another --out"):
+        with pytest.raises(ConfigError, match=r"[Nn]ame an(other)? --out"):
             api.eval_samples(CPU, run=ldm, samples=folder, extractor="latent", out=out)
