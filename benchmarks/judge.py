@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from ldmctl import registry
 from ldmctl.config.resolve import plugin_config
 from ldmctl.errors import DataError, MismatchError
+from ldmctl.evaluation import frechet
+from ldmctl.evaluation.memorisation import search
 from ldmctl.pictures.images import read
 from ldmctl.pictures.png import read_png_text
 from ldmctl.storage import weights
@@ -101,24 +103,8 @@ class Judge:
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """|m1 - m2|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) of the Gaussians of features [N,F] and [M,F], in float64."""
-    (mean_one, cov_one), (mean_other, cov_other) = gaussian(one), gaussian(other)
-    root = matrix_root(cov_one)
-    cross = torch.linalg.eigvalsh(root @ cov_other @ root).clamp(min=0).sqrt().sum()
-    gap = (mean_one - mean_other).square().sum()
-    return max(0.0, float(gap + cov_one.trace() + cov_other.trace() - 2 * cross))
-
-
-def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean [F], covariance [F,F]) of features [N,F], float64."""
-    values = features.double()
-    return values.mean(0), torch.cov(values.T).reshape(values.shape[1], values.shape[1])
-
-
-def matrix_root(matrix: Tensor) -> Tensor:
-    """The positive root of a symmetric matrix [F,F] without negative eigenvalues but by rounding."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    """Of features [N,F] and [M,F]."""
+    return frechet.frechet_distance(frechet.statistics_of(one), frechet.statistics_of(other))
 
 
 def confident_share(logits: Tensor) -> float:
@@ -139,9 +125,7 @@ def label_histogram(logits: Tensor) -> list[int]:
 
 def nearest_distances(queries: Tensor, references: Tensor, *, chunk: int = 256) -> Tensor:
     """The Euclidean distance [N] of each query [N,D] to its nearest reference [M,D]; a copy has exactly 0."""
-    squares = references.square().sum(1)
-    found = [torch.addmm(squares, part, references.T, alpha=-2).argmin(1) for part in queries.split(chunk)]
-    return (queries - references[torch.cat(found)]).square().sum(1).sqrt()
+    return search(queries, references, rows=chunk)[0]
 
 
 def spread_of(distances: Tensor) -> dict[str, float]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldmctl.attribution import blaming
 from ldmctl.config.base import Config
+from ldmctl.config.compared import compose_judgement
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.eval_lpips import EvalLpips
@@ -234,6 +235,32 @@ def eval_lpips(
     settings, _ = compose(EvalLpips, overrides=overrides or [], flags=flags, below=below)
     refuse_inputs(settings, out)
     return stage(settings, console=console or Console(quiet=True), out=out)
+
+
+@blaming
+def eval_samples(
+    overrides: list[str] | str | None = None,
+    *,
+    run: str | Path | None = None,
+    samples: str | Path | None = None,
+    against: str | Path | None = None,
+    count: int | None = None,
+    extractor: str | None = None,
+    curve: bool = False,
+    out: str | Path = "judgement",
+    device: str | None = None,
+    precision: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Judge samples -> {"count", "extractor", "measures": {"frechet_distance": {"value", "low", "high", "real"}, ...}, "asked", "classes",
+    "memorisation", "duplicates", "sheets", "verdict"}; with `curve` {"curve", "best", "verdict"}."""
+    from ldmctl.stages.eval_samples import eval_samples as stage
+
+    keys = {"run": text(run), "samples": text(samples), "against": text(against), "count": count, "extractor": extractor}
+    flags = {**keys, "curve": curve or None, "machine": {"device": device, "precision": precision}}
+    settings, _ = compose_judgement(overrides, {name: value for name, value in flags.items() if value is not None})
+    refuse_inputs(settings, out)
+    return stage(settings, out, console=console or Console(quiet=True))
 
 
 @blaming

@@ -33,6 +33,7 @@ GROUPS = {
     "perceptual": "ldmctl.perceptuals",
     "conditioner": "ldmctl.conditioners",
     "tracker": "ldmctl.trackers",
+    "extractor": "ldmctl.extractors",
 }
 
 

@@ -100,7 +100,7 @@ def fill(module: nn.Module, file: Path, names: Mapping[str, str], what: str) -> 
             raise MissingError(trouble) from None
         raise MissingError(
             f"{file} does not hold {what} ({one_line(error)[:200]}). "
-            "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config of `perceptual`."
+            "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config."
         ) from None
 
 

@@ -12,7 +12,22 @@ from rich.console import Console
 from rich.text import Text
 
 from ldmctl import attribution
-from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.cli import (
+    cache,
+    configs,
+    data,
+    doctor,
+    ema,
+    encode_dataset,
+    eval_lpips,
+    eval_samples,
+    fit_ae,
+    fit_diffusion,
+    plugins,
+    quickstart,
+    ranks,
+    sample,
+)
 from ldmctl.cli.output import arranged, result
 from ldmctl.endings import DECODER_GONE, file_trouble, is_decoder_gone, is_memory_shortage
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
@@ -29,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Train latent diffusion models from scratch on your own pictures.\n\n"
-    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each starting where the previous one ended; eval-lpips measures. "
+    "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each starting where the previous one ended; eval-lpips and eval-samples measure. "
     "`ldmctl quickstart` shows the whole chain in minutes.",
 )
 app.command("fit-ae")(fit_ae.command)
@@ -37,10 +52,12 @@ app.command("encode-dataset")(encode_dataset.command)
 app.command("fit-diffusion")(fit_diffusion.command)
 app.command("sample")(sample.command)
 app.command("eval-lpips")(eval_lpips.command)
+app.command("eval-samples")(eval_samples.command)
 app.command("ema")(ema.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")
+app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.command)
 

@@ -76,7 +76,7 @@ class Mean:
             raise DataError("There is no picture to measure.")
         if self.count == 1:
             return self.mean, math.nan, math.nan
-        reach = _student_95(self.count - 1) * math.sqrt(self.scatter / (self.count - 1) / self.count)
+        reach = student_95(self.count - 1) * math.sqrt(self.scatter / (self.count - 1) / self.count)
         return self.mean, self.mean - reach, self.mean + reach
 
 
@@ -85,7 +85,7 @@ def _as_saved(image: Tensor) -> Tensor:
     return to_uint8(image).float() / 255
 
 
-def _student_95(freedom: int) -> float:
+def student_95(freedom: int) -> float:
     """Quantile 0.975 of Student's t: a table for 1 to 3, then an expansion (Abramowitz and Stegun 26.7.5), right to 0.3 %."""
     if freedom <= 3:
         return (12.7062, 4.3027, 3.1824)[freedom - 1]

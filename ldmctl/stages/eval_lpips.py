@@ -25,13 +25,13 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import read
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures
+from ldmctl.pictures.sampled import SUFFIXES
 from ldmctl.storage.folder import make_folder
 from ldmctl.storage.record import config_of, model_file
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SMALLEST = {"ssim": 11}  # pixels that a measure's window needs
 
 

@@ -167,9 +167,27 @@ class Tracker:
         self.file.close()
 
 
+class Extractor(nn.Module):
+    class Config(PluginConfig):
+        pass
+
+    def __init__(self, config, *, image_channels, size, classes=(), encoder=None):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def fit(self, batches):
+        self.mean.fill_(sum(image.float().mean() for image, _ in batches))
+
+    def forward(self, image):
+        return image[:, :, ::8, ::8].flatten(1).float() - self.mean
+
+    def logits(self, features):
+        return features[:, :2]
+
+
 GOOD = {
     cls.__name__.lower(): cls
-    for cls in (Autoencoder, Discriminator, Schedule, Denoiser, Sampler, Dataset, Perceptual, Conditioner, Tracker)
+    for cls in (Autoencoder, Discriminator, Schedule, Denoiser, Sampler, Dataset, Perceptual, Conditioner, Tracker, Extractor)
 }
 
 
@@ -426,6 +444,16 @@ BROKEN = [
     ("tracker", {"log": lambda self, step, scalars: scalars.clear()}, "log changes the numbers"),
     ("tracker", {"image": lambda self, step, path: path.unlink()}, "image changes the picture"),
     ("tracker", {"close": lambda self: self.files.close()}, "AttributeError"),
+    ("extractor", {"forward": lambda self, image: image.float()}, r"not \[B,D\]"),
+    ("extractor", {"forward": lambda self, image: Extractor.forward(self, image) - image.float().mean()}, "other pictures of a batch"),
+    ("extractor", {"forward": lambda self, image: image.new_zeros(len(image), 3).float()}, "have the same features"),
+    ("extractor", {"forward": lambda self, image: Extractor.forward(self, image) + self.training}, "training mode"),
+    (
+        "extractor",
+        {"fit": lambda self, batches: setattr(self, "mean", torch.nn.Parameter(torch.ones(())))},
+        "would be trained|cannot assign",
+    ),
+    ("extractor", {"logits": lambda self, features: features[:, :1]}, "not .B,K."),
 ]
 
 

@@ -1,0 +1,140 @@
+"""What `eval-samples` judges with: pictures, samples, an extractor that has learned, and where features are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ldmctl.config.presets import pictures_of
+from ldmctl.config.schemas.eval_samples import EvalSamples
+from ldmctl.console import Console
+from ldmctl.diffusion.making import make_samples
+from ldmctl.diffusion.model import Model, open_model
+from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.evaluation import extractors
+from ldmctl.evaluation.extraction import identity
+from ldmctl.evaluation.extractors import Encoder
+from ldmctl.evaluation.real import Aside, labelled, set_aside
+from ldmctl.pictures.batches import Batch, Pictures
+from ldmctl.pictures.introduction import introduce
+from ldmctl.pictures.loading import open_pictures, workers
+from ldmctl.pictures.sampled import Sampled
+from ldmctl.storage.record import config_of, model_file
+from ldmctl.training import engine as engines
+from ldmctl.training.engine import Engine
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one command judges with."""
+
+    config: EvalSamples
+    engine: Engine
+    model: Model | None
+    splits: dict[str, Pictures]
+    aside: Aside
+    extractor: Any
+    about: dict[str, Any]  # the extractor, as the result names it
+    home: Path  # where features are kept
+    console: Console
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Pictures of a batch, processes that decode."""
+        return self.config.batch, workers(self.config.workers, self.splits["train"], self.engine)
+
+
+def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: bool = True) -> Parts:
+    """Everything before the pictures are looked at; an extractor that learns has learned, unless it is only asked what would be done."""
+    engine = engines.start(config.machine)
+    model = None
+    if config.samples is None or run_is_there(config.run):
+        model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
+    splits = {split: open_pictures(config, split) for split in ("train", "val")}
+    introduce(splits, console)
+    train = splits["train"]
+    encoder = Encoder(model.codec, model.decoder) if model is not None and fits(model, config) else None
+    has_labels = bool(train.classes) and len(train.classes) > 1
+    chosen_config = extractors.choose(config.extractor, labelled=has_labels, encoder=encoder)
+    context = {"image_channels": config.image.channels, "size": config.image.size, "classes": train.classes, "encoder": encoder}
+    extractor = extractors.build(chosen_config, engine, **context)
+    count = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
+    aside = set_aside(len(train), len(splits["val"]), count, config.references)
+    home = home_of(config, folder)
+    key = preparation(config)
+    if learns and hasattr(extractor, "fit"):
+        learned = identity(train, range(len(train)), {**key, "extractor": chosen_config.model_dump(mode="json")})
+        number = workers(config.workers, train, engine)
+        file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
+        extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
+    title = extractors.title_of(extractor)
+    about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
+    return Parts(config, engine, model, splits, aside, extractor, about, home, console)
+
+
+def run_is_there(run: str) -> bool:
+    """Whether `--run` names a model that can be opened."""
+    try:
+        return model_file(run, verb="fit-diffusion").exists()
+    except MismatchError:
+        return False
+
+
+def fits(model: Model, config: EvalSamples) -> bool:
+    """Whether the model's encoder takes the pictures that are compared."""
+    return int(model.header["image"]["channels"]) == config.image.channels
+
+
+def preparation(config: EvalSamples) -> dict[str, Any]:
+    """All that decides how a picture looks to an extractor."""
+    image = config.image.model_dump(mode="json", exclude={"flip", "crop", "smallest", "max_pixels"})
+    return {"image": image, "dataset": config.dataset.model_dump(mode="json") if config.dataset else None}
+
+
+def cache_of(config: EvalSamples) -> Path | None:
+    """The cache that the pictures are known from: `against`, or the run's; None where there is none any more."""
+    if config.against is not None:
+        cache = Path(config.against).expanduser()
+    else:
+        name = config.run.rpartition("@")[0] if "@" in Path(config.run).name else config.run
+        run = Path(name).expanduser()
+        cache = Path(str(config_of(run).get("latents", ""))).expanduser() if (run / "config.yaml").exists() else Path()
+    return cache if (cache / "latents.json").exists() else None
+
+
+def home_of(config: EvalSamples, folder: Path) -> Path:
+    """Where features are kept: beside the latents of the same pictures, else in the command's own folder."""
+    cache = cache_of(config)
+    said = config.dataset.model_dump(mode="json") if config.dataset else None
+    same = cache is not None and pictures_of(cache).get("dataset") == said
+    return (cache if cache is not None and same else folder) / "features"
+
+
+def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
+    """(the samples, how many were made now)."""
+    config, made = parts.config, 0
+    source: str | Path = config.samples or ""
+    if config.samples is None:
+        if parts.model is None:
+            raise ConfigError("There is neither a run nor a folder of samples.")
+        source, made = make_samples(parts.model, config, folder, parts.console)
+    dataset: Any = Sampled(source, parts.splits["train"].classes, count=config.count)
+    if config.samples is not None and len(dataset) < config.count:
+        parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
+    return Pictures(dataset, config.image, split="samples"), made
+
+
+def noting_sizes(found: Iterator[Batch], config: EvalSamples, console: Console) -> Iterator[Batch]:
+    """The same, with a warning in the end where samples had to be resized."""
+    other: dict[tuple[int, int], None] = {}
+    size = (config.image.size, config.image.size)
+    for batch in found:
+        other |= {facts.size: None for facts in batch.facts if facts.size != size}
+        yield batch
+    if other:
+        some = ", ".join(f"{width}x{height}" for width, height in list(other)[:3])
+        console.warn(
+            f"Samples of {some} pixels were brought to {size[0]}x{size[1]}, as the real pictures are: resizing moves every distance."
+        )

@@ -1,0 +1,122 @@
+"""What the numbers of samples mean: a sentence each, by how real pictures compare with other real pictures at the same number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ldmctl.evaluation.comparison import DISTANCES, Interval
+from ldmctl.evaluation.judgement import Judgement
+
+CLOSE = 3.0  # times the distance of real pictures that good samples have at most
+SHORT = 0.1  # that a share may lie below that of real pictures
+RIGHT = 0.05  # the same of how often the judge sees what was asked
+BEGUN, COPYING = 0.02, 0.5  # shares of samples that are copies
+WIDE = 0.5  # of a number: an interval that reaches further says little
+
+
+def judge(found: dict[str, Any]) -> list[Judgement]:
+    """A judgement of each number of what `eval-samples` found."""
+    said = [_measure(name, each) for name, each in found["measures"].items()]
+    said += [_asked(found["asked"])] if found.get("asked") else []
+    said += [_copies(found["memorisation"])] if found.get("memorisation") else []
+    said += [_duplicates(found["duplicates"])] if found.get("duplicates") else []
+    return said
+
+
+def small(count: int, width: int, title: str) -> str:
+    """A sentence where there are fewer samples than features; '' otherwise."""
+    if count > width:
+        return ""
+    return (
+        f"{count:,} samples are fewer than the {width:,} features of {title}: their covariance is singular, and a Frechet distance of so few is "
+        f"mostly their number. Take -n {width * 2:,} or more, or read the kernel distances, which need no covariance."
+    )
+
+
+def _measure(name: str, found: dict[str, Any]) -> Judgement:
+    own, real = _interval(found), _interval(found["real"])
+    words = f"{found['title']} is {_shown(own)}, that of as many real pictures {_shown(real)}"
+    if math.isnan(own[1]):
+        return Judgement(name, "unknown", f"{words}: more samples needed for an interval.")
+    if name in DISTANCES:
+        return _distance(name, own, real, words)
+    if own[2] >= real[0] - SHORT and own[1] < real[0] - SHORT:
+        return Judgement(name, "unknown", f"{words}: more samples needed to tell them apart.")
+    if own[0] >= real[0] - SHORT:
+        return Judgement(name, "good", f"{words}: good.")
+    return Judgement(name, "poor", f"{words}: weak. {MEANING[name]}")
+
+
+def _distance(name: str, own: Interval, real: Interval, words: str) -> Judgement:
+    """Kernel distances of real pictures lie around 0, so the end of their interval is what others are measured by."""
+    floor = real[0] if name == "frechet_distance" else max(abs(real[1]), abs(real[2]))
+    if own[1] <= max(real[2], real[0]):
+        return Judgement(name, "good", f"{words}: good, no difference can be seen at this number of samples.")
+    if own[0] <= CLOSE * floor:
+        return Judgement(name, "good", f"{words}: good, within {CLOSE:g} times of it.")
+    if own[1] <= CLOSE * floor:
+        return Judgement(name, "unknown", f"{words}: more samples needed to say whether it is within {CLOSE:g} times of it.")
+    return Judgement(name, "poor", f"{words}: weak, {own[0] / floor if floor else math.inf:.3g} times as far.")
+
+
+MEANING = {
+    "precision": "Samples lie where no real picture is: look at them, train longer, or raise guidance.",
+    "recall": "Kinds of real pictures are missing among the samples: lower guidance, or train longer.",
+    "density": "Samples lie where real pictures are rare.",
+    "coverage": "Real pictures have no sample near them: lower guidance, or train longer.",
+}
+
+
+def _asked(found: dict[str, Any]) -> Judgement:
+    own, real = _interval(found), _interval(found["real"])
+    words = (
+        f"The judge ({found['judge']}) sees what was asked in {own[0]:.1%} of the samples ({own[1]:.1%} to {own[2]:.1%}), "
+        f"and the right class in {real[0]:.1%} of other real pictures"
+    )
+    if real[0] < 0.8:
+        return Judgement("asked", "unknown", f"{words}: too few to judge samples by. Name a better --extractor.")
+    if own[0] >= real[0] - RIGHT:
+        return Judgement("asked", "good", f"{words}: good.")
+    return Judgement("asked", "poor", f"{words}: weak. Train longer, or raise guidance.")
+
+
+def _copies(found: dict[str, Any]) -> Judgement:
+    share, passes = found["share"], found["passes"]
+    after = f" after {passes:.3g} passes over the {found['of']:,} training pictures" if passes else ""
+    words = (
+        f"{share:.1%} of the samples ({found['low']:.1%} to {found['high']:.1%}) are nearer to a training picture "
+        f"than {1 - found['quantile']:.0%} of {found['ordinary']} are"
+    )
+    if share >= COPYING:
+        return Judgement(
+            "memorisation",
+            "poor",
+            f"{words}: the run repeats its training pictures{after}. Stop earlier (RUN@STEP), take more pictures, or a smaller network.",
+        )
+    if found["low"] > BEGUN:
+        return Judgement(
+            "memorisation",
+            "doubtful",
+            f"{words}: the run has begun to copy{after}. Look at the sheet of closest pairs, and at earlier snapshots.",
+        )
+    if share > BEGUN and found["high"] > 2 * BEGUN:
+        return Judgement("memorisation", "unknown", f"{words}: more samples needed to say whether that is chance.")
+    return Judgement("memorisation", "good", f"{words}: the run does not copy{after}.")
+
+
+def _duplicates(found: dict[str, Any]) -> Judgement:
+    words = f"{found['share']:.1%} of the samples are nearer to another sample than {1 - found['quantile']:.0%} of as many real pictures are to another one"
+    if found["share"] > 5 * BEGUN:
+        return Judgement("duplicates", "poor", f"{words}: the samples repeat themselves.")
+    return Judgement("duplicates", "good", f"{words}: they do not repeat themselves.")
+
+
+def _interval(found: dict[str, Any]) -> Interval:
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    return value, math.nan if low is None else low, math.nan if high is None else high
+
+
+def _shown(found: Interval) -> str:
+    value, low, high = found
+    return f"{value:.4g}" if math.isnan(low) else f"{value:.4g} ({low:.4g} to {high:.4g})"

@@ -1,0 +1,71 @@
+"""Pictures that are nearly the same, mirrored or saved again: by a hash of their gradients, and then by what they show at 16 x 16 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+SIDE = 16  # pixels of what is compared
+BITS = 6  # of 64 in which hashes of the same picture may differ
+APART = 6.0  # of 255 levels, root mean square, that lossy files of one picture differ by at most
+ROWS = 512  # of a matrix of hashes that is in memory
+
+
+class Glance(NamedTuple):
+    """What is kept of one picture."""
+
+    hash: int  # 64 bits
+    mirrored: int  # of the mirrored picture
+    small: np.ndarray  # uint8 [SIDE,SIDE,3]
+
+
+def glance(image: Image.Image) -> Glance:
+    """Of a decoded picture in mode RGB. The hash says of each of 8 x 8 places whether the next one is brighter (dHash)."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+    return Glance(_bits(grey), _bits(grey[:, ::-1]), small)
+
+
+def pairs(glances: list[Glance]) -> Iterator[tuple[int, int]]:
+    """(i, j), i < j, of pictures that are nearly the same."""
+    hashes = np.array([each.hash for each in glances], np.uint64)
+    turned = np.array([each.mirrored for each in glances], np.uint64)
+    for first in range(0, len(glances), ROWS):
+        part = hashes[first : first + ROWS, None]
+        near = (np.bitwise_count(part ^ hashes) <= BITS) | (np.bitwise_count(part ^ turned) <= BITS)
+        near &= np.arange(first, first + len(part))[:, None] < np.arange(len(glances))
+        for i, j in zip(*np.nonzero(near), strict=True):
+            if same(glances[first + i].small, glances[j].small):
+                yield first + int(i), int(j)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two small pictures differ by no more than lossy files do, mirrored or not."""
+    a, b = one.astype(np.float32), other.astype(np.float32)
+    return any(float(np.sqrt(np.mean((a - each) ** 2))) <= APART for each in (b, b[:, ::-1]))
+
+
+def groups(count: int, found: Iterator[tuple[int, int]]) -> list[list[int]]:
+    """Sets of two or more that are nearly the same, each in order."""
+    parent = list(range(count))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for i, j in found:
+        low, high = sorted((root(i), root(j)))
+        parent[high] = low
+    sets: dict[int, list[int]] = {}
+    for index in range(count):
+        sets.setdefault(root(index), []).append(index)
+    return [each for each in sets.values() if len(each) > 1]
+
+
+def _bits(grey: np.ndarray) -> int:
+    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")

@@ -1,0 +1,65 @@
+"""A folder of samples as a data set: every picture below it, ldmctl's or anybody's, with the class that it was asked to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldmctl.errors import DataError
+from ldmctl.pictures.album import KEY
+from ldmctl.pictures.opening import opened
+from ldmctl.pictures.png import read_png_text
+from ldmctl.protocols import Example
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class Sampled:
+    """Pictures by path, without grids that ldmctl made of them. A label is what a PNG's text says, or the name of the folder."""
+
+    def __init__(self, folder: str | Path, classes: Sequence[str], *, count: int | None = None):
+        self.root, self.classes = Path(folder).expanduser(), list(classes)
+        if not self.root.is_dir():
+            raise DataError(f"There is no folder {self.root} of samples.")
+        found = sorted(
+            file for file in self.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file, self.root)
+        )
+        self.files = [file for file in found if not (file.stem == "grid" and "grid" in said_of(file))][:count]
+        self.found = len(found)
+        if not self.files:
+            raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Example:
+        """One sample; DataError when it cannot be opened."""
+        return Example(opened(self.files[index]), self.label(self.files[index]))
+
+    def stamp(self, index: int) -> str:
+        """Path, size and time."""
+        file = self.files[index]
+        stat = file.stat()
+        return f"{file.relative_to(self.root)}:{stat.st_size}:{stat.st_mtime_ns}"
+
+    def label(self, file: Path) -> int:
+        """Index of the class that it was asked to be; -1 where nobody says, or names none of the classes."""
+        name = said_of(file).get("label") if file.suffix.lower() == ".png" else None
+        if name is None:
+            name = file.parent.name if file.parent != self.root else None
+        return self.classes.index(str(name)) if str(name) in self.classes else -1
+
+
+def said_of(file: Path) -> dict[str, object]:
+    """What a PNG's text says of how it was made: ldmctl's, and a plain entry `label`."""
+    texts = read_png_text(file)
+    try:
+        own = json.loads(texts.get(KEY, "{}"))
+    except ValueError:
+        own = {}
+    return {**({"label": texts["label"]} if "label" in texts else {}), **(own if isinstance(own, dict) else {})}
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)

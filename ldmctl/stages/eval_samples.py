@@ -1,0 +1,167 @@
+"""How good samples are: made by a run, or lying in a folder; against the pictures that the run learned from, or others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ldmctl.config.documents import write_json
+from ldmctl.config.schemas.eval_samples import EvalSamples
+from ldmctl.console import Console
+from ldmctl.diffusion.making import make_samples
+from ldmctl.diffusion.model import open_model
+from ldmctl.errors import ConfigError
+from ldmctl.evaluation import memorisation, sample_report
+from ldmctl.evaluation.comparison import Interval, compare
+from ldmctl.evaluation.curve import curve
+from ldmctl.evaluation.extraction import Seen, chosen, look_at
+from ldmctl.evaluation.judging import Parts, noting_sizes, open_parts, preparation, samples_of
+from ldmctl.evaluation.real import Real, look_at_real
+from ldmctl.evaluation.sample_verdict import judge, small
+from ldmctl.evaluation.sheets import write_pairs
+from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.sampled import Sampled
+from ldmctl.storage.atomic import write_text
+from ldmctl.storage.folder import make_folder
+from ldmctl.storage.record import config_of
+
+
+def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> dict[str, Any]:
+    """{"of", "count", "extractor", "measures", "asked", "classes", "memorisation", "duplicates", "verdict", ...}, also written into `out`.
+
+    Samples that a run makes lie in `out` too, and are kept: a command that was stopped goes on, as a Stopped says. With `curve` it is
+    {"curve": [...], "best"} of the run's snapshots.
+    """
+    # Build the parts.
+    folder = Path(out).expanduser()
+    parts = open_parts(config, folder, console)
+    make_folder(folder)
+
+    # Look at the pictures.
+    real = look_at_all(parts)
+    if config.curve:
+        scored = {"of": config.run, "extractor": parts.about, **judge_snapshots(parts, real, folder)}
+        write_text(folder / "curve.json", write_json(scored) + "\n")
+        return dict(json.loads(write_json(scored)))
+    given, made = samples_of(parts, folder)
+    samples = look_at(
+        noting_sizes(chosen(given, range(len(given)), *parts.batches, console, "looking at samples"), config, console),
+        parts.extractor,
+        parts.engine,
+    )
+
+    # Measure.
+    result: dict[str, Any] = {
+        "of": f"{config.samples}" if config.samples else f"samples of {parts.model.source if parts.model else config.run}",
+        **{
+            "count": len(samples),
+            "made": made,
+            "references": len(real.reference),
+            "extractor": {**parts.about, "features": samples.features.shape[1]},
+        },
+        "measures": sample_report.measures(samples, real.aside, real.compared, parts.extractor),
+        "asked": sample_report.asked(samples, real, parts.extractor, parts.engine),
+        "classes": sample_report.by_class(samples, real, parts.splits["train"].classes, parts.extractor, parts.engine),
+    }
+    result |= look_for_copies(parts, samples, real, given, folder)
+
+    # Say it.
+    result = dict(json.loads(write_json(result)))
+    judgements = judge(result)
+    result["judgements"] = [each._asdict() for each in judgements]
+    result["verdict"] = [each.sentence for each in judgements]
+    if caution := small(len(samples), samples.features.shape[1], parts.about["name"]):
+        result["verdict"].insert(0, caution)
+    if real.aside.features.shape[0] < len(samples):
+        result["verdict"].insert(0, few(len(real.aside), len(samples)))
+    write_text(folder / "judgement.json", write_json(result) + "\n")
+    console.say(
+        f"Everything is in {folder}: judgement.json"
+        + (f", {', '.join(Path(each).name for each in result['sheets'])}." if result["sheets"] else ".")
+    )
+    return result
+
+
+def plan_eval_samples(config: EvalSamples, out: str | Path) -> dict[str, Any]:
+    """What would be compared, and by what; raises as it would in earnest."""
+    parts = open_parts(config, Path(out).expanduser(), Console(quiet=True), learns=False)
+    number = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
+    return {
+        "samples": f"{number:,} of {config.samples or config.run}",
+        "against": f"{len(parts.aside.reference):,} references of {len(parts.splits['train']):,} training pictures",
+        "beside": f"{parts.aside.count:,} other real pictures",
+        "extractor": parts.about["name"],
+    }
+
+
+def few(aside: int, count: int) -> str:
+    """What it means that fewer real pictures stand beside the samples."""
+    return (
+        f"Only {aside:,} real pictures could be set aside, so real against real is of {aside:,} and samples are {count:,}. Distances of fewer "
+        f"pictures are larger: take -n {aside:,} to compare at the same number."
+    )
+
+
+def look_at_all(parts: Parts) -> Real:
+    """The real pictures through the extractor, or as an earlier command saw them."""
+    config, (batch, number) = parts.config, parts.batches
+    key = {**preparation(config), "extractor": parts.about["fingerprint"]}
+    more: dict[str, Any] = {
+        "every": config.nearest,
+        "batch": batch,
+        "workers": number,
+        "home": parts.home,
+        "key": key,
+        "console": parts.console,
+    }
+    return look_at_real(parts.splits, parts.aside, parts.extractor, parts.engine, **more)
+
+
+def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
+    """What `curve` says of the run's snapshots; each makes the same seeds."""
+    config = parts.config
+    if config.samples is not None:
+        raise ConfigError("curve judges the snapshots of a run; leave samples out.")
+
+    def score(name: str) -> tuple[int, dict[str, Interval]]:
+        model = open_model(name, parts.engine, tile=config.machine.tile, ae=config.ae)
+        made, _ = make_samples(model, config, folder, parts.console)
+        dataset: Any = Sampled(made, [], count=config.count)
+        pictures = Pictures(dataset, config.image, split="samples")
+        seen = look_at(
+            chosen(pictures, range(len(pictures)), *parts.batches, parts.console, "looking at samples"), parts.extractor, parts.engine
+        )
+        return int(model.header.get("step", 0)), compare(seen.features, real.compared)
+
+    return curve(config.run, score, parts.console)
+
+
+# -- copies ----------------------------------------------------------------------
+
+
+def look_for_copies(parts: Parts, samples: Seen, real: Real, given: Pictures, folder: Path) -> dict[str, Any]:
+    """{"memorisation", "duplicates", "sheets"}: of samples among training pictures and among each other."""
+    sheets = []
+    others = real.reference.take(evenly(len(real.reference), len(samples)))
+    twice = memorisation.duplicates(samples, others) if min(len(samples), len(others)) > 1 else None
+    found: dict[str, Any] = {"memorisation": None, "duplicates": None}
+    if twice is not None:
+        found["duplicates"] = sample_report.copied(twice, of=len(samples), ordinary="real pictures")
+        sheets.append(write_pairs(folder / "alike.png", twice, (given, samples), (given, samples), ("sample", "nearest other sample")))
+    if real.train is not None and len(real.train) > 1:
+        ordinary = "held-out pictures" if real.val is not None else "training pictures to each other"
+        near = memorisation.copies(samples, real.train, real.val)
+        found["memorisation"] = sample_report.copied(near, of=len(real.train), ordinary=ordinary, passes=passes_of(parts, len(real.train)))
+        names = ("sample", "nearest training picture")
+        sheets.append(write_pairs(folder / "closest.png", near, (given, samples), (parts.splits["train"], real.train), names))
+    return {**found, "sheets": [str(sheet) for sheet in sheets]}
+
+
+def passes_of(parts: Parts, count: int) -> float | None:
+    """How often the run has seen each training picture; None where nobody knows."""
+    if parts.model is None or parts.config.samples is not None:
+        return None
+    source = parts.model.source
+    folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
+    batch = config_of(folder).get("loop", {}).get("batch") if (folder / "config.yaml").exists() else None
+    return parts.model.header.get("step", 0) * batch / count if isinstance(batch, int) else None

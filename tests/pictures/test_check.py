@@ -1,0 +1,188 @@
+"""A look into a folder finds what a person would want to know before a week of training."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldmctl.cli.app import run as run_cli
+from ldmctl.console import Console
+from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures.alike import glance, groups, pairs
+from ldmctl.pictures.checking import check_data
+
+
+def blobs(seed, size=(64, 64)):
+    """A picture like no other: soft forms in colours."""
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def as_jpeg(image, quality=70):
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """40 + 10 pictures of two classes, split by folders."""
+    for index in range(50):
+        place = tmp_path / "pictures" / ("train" if index < 40 else "val") / ("cat", "dog")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        blobs(index).save(place / f"{index:02d}.png")
+    return tmp_path / "pictures"
+
+
+def look(folder, *, size=32, channels=3, **options):
+    given = {"out": None, "split": False, "metadata": False, "console": Console(quiet=True), **options}
+    return check_data(str(folder), {"size": size, "channels": channels}, **given)
+
+
+def said(found):
+    return " ".join(found["sentences"])
+
+
+# -- near-duplicates -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image,
+        lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        as_jpeg,
+        lambda image: as_jpeg(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        lambda image: image.resize((48, 48), Image.Resampling.BICUBIC),
+    ],
+    ids=["copy", "flipped", "jpeg", "flipped jpeg", "resized"],
+)
+def test_a_copy_is_found_however_it_was_saved(change):
+    pictures = [blobs(seed) for seed in range(30)]
+    found = list(pairs([glance(each) for each in [*pictures, change(pictures[7])]]))
+    assert found == [(7, 30)]
+
+
+def test_different_pictures_are_no_duplicates():
+    assert not list(pairs([glance(blobs(seed)) for seed in range(600)]))  # more than one block of rows
+
+
+def test_different_flat_pictures_are_no_duplicates_though_their_gradients_are_equal():
+    flat = [Image.new("RGB", (32, 32), (level, 0, 0)) for level in (0, 60, 120)]
+    assert not list(pairs([glance(each) for each in flat]))
+
+
+def test_sets_are_joined_through_their_members():
+    assert groups(6, iter([(0, 3), (3, 5), (1, 2)])) == [[0, 3, 5], [1, 2]]
+
+
+def test_duplicates_across_the_splits_are_leaks(folder):
+    as_jpeg(Image.open(folder / "train" / "cat" / "00.png")).save(folder / "val" / "cat" / "again.png")
+    blobs(1).save(folder / "train" / "dog" / "same.png")
+    found = look(folder)
+    assert found["duplicates"]["sets"] == 2 and found["duplicates"]["leaks"] == 1
+    assert found["duplicates"]["leaked"] == [["train: train/cat/00.png", "val: val/cat/again.png"]]
+    assert "1 set of near-duplicates in train and val at once" in said(found)
+
+
+# -- everything else -------------------------------------------------------------
+
+
+def test_a_sound_folder_has_nothing_to_change(folder):
+    found = look(folder)
+    assert found["splits"] == {"train": 40, "val": 10} and found["sentences"] == []
+    assert found["classes"]["counts"] == {"cat": 20, "dog": 20} and found["modes"] == {"RGB": 50}
+    assert found["sizes"]["shorter_side"] == {"least": 64, "median": 64, "most": 64} and found["captions"] is None
+
+
+def test_broken_small_narrow_and_grey_pictures_are_named(folder):
+    (folder / "train" / "cat" / "torn.png").write_bytes((folder / "train" / "cat" / "00.png").read_bytes()[:300])
+    blobs(100, (20, 64)).save(folder / "train" / "cat" / "narrow.png")
+    blobs(101).convert("L").save(folder / "train" / "dog" / "grey.png")
+    Image.fromarray(np.full((64, 64), 40_000, np.uint16)).save(folder / "train" / "dog" / "deep.png")
+    found = look(folder)
+    assert found["broken"]["count"] == 1 and found["broken"]["first"][0]["name"] == "train/cat/torn.png"
+    assert found["sizes"]["small"]["first"] == ["train/cat/narrow.png"] and found["sizes"]["cropped_away"]["most"] == pytest.approx(44 / 64)
+    assert found["colour"]["grey"] == 2 and {"L", "I;16"} <= set(found["modes"])
+    assert "1 of 54 pictures cannot be read" in said(found) and "image.smallest=32 leaves them out" in said(found)
+
+
+def test_colours_are_those_of_the_pictures(tmp_path):
+    for index, level in enumerate((0, 255)):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        for number in range(4):
+            Image.new("RGB", (16 + number, 16 + number), (level, 51, 51)).save(tmp_path / "pictures" / f"{index}{number}.png")
+    found = look(tmp_path / "pictures", size=16)["colour"]
+    assert found["mean"] == pytest.approx([0.5, 0.2, 0.2], abs=1e-3) and found["deviation"] == pytest.approx([0.5, 0, 0], abs=1e-3)
+
+
+def test_all_grey_pictures_suggest_one_channel_and_uneven_classes_are_named(tmp_path):
+    for index in range(36):
+        place = tmp_path / "pictures" / "train" / ("rare" if index < 2 else "common")
+        place.mkdir(parents=True, exist_ok=True)
+        blobs(index).convert("L").save(place / f"{index}.png")
+    found = said(look(tmp_path / "pictures"))
+    assert "image.channels=1 makes everything faster" in found and "32 of 'common', 2 of 'rare'" in found
+
+
+def test_repeated_and_missing_captions_are_counted(folder):
+    rows = [{"file_name": f"{index:02d}.png", "text": "a dog" if index < 38 else ""} for index in range(1, 40, 2)]
+    (folder / "train" / "dog" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = look(folder)
+    assert found["captions"]["count"] == 19 and found["captions"]["commonest"] == {"text": "a dog", "count": 19}
+    assert "31 pictures have no caption" in said(found)
+
+
+def test_a_folder_of_broken_pictures_is_a_sentence(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="None of the 1 pictures can be read"):
+        look(tmp_path)
+
+
+# -- made to stick ---------------------------------------------------------------
+
+
+def test_the_split_that_is_written_is_the_one_that_is_used_and_leaks_are_gone(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(60):
+        blobs(index).save(folder / f"{index:02d}.png")
+    for index in range(20):
+        as_jpeg(Image.open(folder / f"{index:02d}.png")).save(folder / f"copy-{index}.png")
+    before = look(folder)
+    assert before["duplicates"]["sets"] == 20 and before["duplicates"]["leaks"] > 0
+    found = look(folder, split=True)
+    assert found["written"] == [str(folder / "metadata.jsonl")]
+    after = look(folder)
+    assert after["duplicates"]["sets"] == 20 and after["duplicates"]["leaks"] == 0
+    assert after["splits"]["val"] == before["splits"]["val"] - before["duplicates"]["leaks"] and sum(after["splits"].values()) == 80
+    with pytest.raises(ConfigError, match=r"metadata.jsonl already, which is not replaced"):
+        look(folder, split=True)
+
+
+def test_folders_that_decide_the_split_are_not_overruled(folder):
+    as_jpeg(Image.open(folder / "train" / "cat" / "00.png")).save(folder / "val" / "cat" / "again.png")
+    with pytest.raises(ConfigError, match=r"Move these to the training folder: val/cat/again.png"):
+        look(folder, split=True)
+    assert not (folder / "metadata.jsonl").exists()
+
+
+def test_labels_that_are_written_are_read_again(folder):
+    look(folder, metadata=True)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 50 and rows[0] == {"file_name": "train/cat/00.png", "label": "cat"}
+    assert look(folder)["classes"]["counts"] == {"cat": 20, "dog": 20}
+
+
+def test_the_command_line_says_it_and_writes_a_contact_sheet(folder, tmp_path, capsys):
+    assert run_cli(["data", "check", str(folder), "--size", "32", "-o", str(tmp_path / "look"), "-q"]) == 0
+    text = capsys.readouterr().out
+    assert "train 40, val 10" in text and "2: cat 20, dog 20" in text
+    assert (tmp_path / "look" / "contact.png").exists() and json.loads((tmp_path / "look" / "check.json").read_text())["modes"] == {
+        "RGB": 50
+    }
+    assert run_cli(["data", "check", str(folder), "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 10}

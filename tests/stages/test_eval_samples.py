@@ -1,0 +1,274 @@
+"""Samples are made, or taken from any folder, and judged beside real pictures; what a person may do wrong is a sentence."""
+
+import io
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from PIL import Image
+
+from ldmctl.cli.app import run as run_cli
+from ldmctl.config.compared import data_of, pictures_for
+from ldmctl.errors import ConfigError, DataError, Stopped
+from ldmctl.pictures.images import to_tensor
+from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
+
+CPU = ["machine.device=cpu", "machine.precision=fp32", "steps=2", "batch=16", "workers=0"]
+
+
+@pytest.fixture(scope="module")
+def ldm(tmp_path_factory, fit_diffusion, vae_cache):
+    """A run of fit-diffusion on tiny shapes. Read only, its cache may get features."""
+    cache = tmp_path_factory.mktemp("judged") / "cache"
+    shutil.copytree(vae_cache, cache)
+    return fit_diffusion(cache.parent / "ldm", cache)
+
+
+@pytest.fixture(scope="module")
+def real(tiny, ldm):
+    """uint8 [40,3,16,16]: the training pictures."""
+    from ldmctl.pictures.loading import open_pictures
+
+    pictures = open_pictures(tiny("eval-samples", f"run={ldm}", below=pictures_for(run=str(ldm))), "train")
+    return pictures.batch([(row, None) for row in range(len(pictures))]).image
+
+
+@pytest.fixture
+def judged(tiny, quiet, ldm, tmp_path):
+    """judged("count=8") -> what the stage says; results lie in tmp_path/out."""
+
+    def go(*overrides, run=ldm, against=None, out="out", console=quiet):
+        below = pictures_for(run=str(run), against=against)
+        words = [
+            f"run={run}",
+            *CPU,
+            *([f"against={against}"] if against else []),
+            *(f"data={each}" for each in data_of(against).values()),
+            *overrides,
+        ]
+        return eval_samples(tiny("eval-samples", *words, below=below), tmp_path / out, console=console)
+
+    return go
+
+
+def folder_of(images, folder, *, suffix="png", **options):
+    """The pictures as files of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:03d}.{suffix}", **options)
+    return folder
+
+
+LATENT = "extractor=latent"
+
+
+def test_every_number_has_its_interval_its_extractor_and_real_pictures_beside_it(judged, tmp_path):
+    found = judged("count=16", LATENT)
+    assert found["count"] == found["made"] == 16 and found["references"] == 32, (
+        "eight of the 40 training pictures stand beside the eight held-out ones"
+    )
+    names = ("frechet_distance", "kernel_distance", "gaussian_kernel_distance", "precision", "recall", "density", "coverage")
+    assert tuple(found["measures"]) == names
+    for each in found["measures"].values():
+        assert each["title"].endswith("(latent)") and "FID" not in each["title"]
+        assert each["low"] <= each["value"] <= each["high"] and each["real"]["count"] == 16
+    assert json.loads((tmp_path / "out" / "judgement.json").read_text())["measures"] == found["measures"]
+    assert {"closest.png", "alike.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert len(found["verdict"]) >= 10 and found["memorisation"]["passes"] == pytest.approx(4 * 8 / 40)
+
+
+def test_fewer_samples_than_features_are_said(judged):
+    said = judged("count=16", LATENT)["verdict"]
+    assert said[0].startswith("16 samples are fewer than the 192 features of latent") and "-n 384" in said[0]
+
+
+def test_fewer_real_pictures_than_samples_are_said(judged):
+    said = judged("count=32", LATENT)["verdict"]
+    assert said[0].startswith("Only 24 real pictures could be set aside") and "take -n 24" in said[0]
+
+
+def test_the_training_pictures_as_samples_are_good_and_copies(judged, real, tmp_path):
+    found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT)
+    assert found["memorisation"]["share"] == 1 and found["memorisation"]["features"]["median"] == 0
+    assert any("repeats its training pictures" in each for each in found["verdict"])
+    assert found["measures"]["precision"]["value"] > 0.9
+
+
+def test_copies_are_found_flipped_and_as_jpegs(judged, real, tmp_path):
+    found = judged(f"samples={folder_of(real.flip(-1), tmp_path / 'samples', suffix='jpg', quality=95)}", LATENT)
+    assert found["memorisation"]["share"] > 0.5
+
+
+def test_a_second_command_reads_what_the_first_one_saw(judged, ldm, monkeypatch):
+    first = judged("count=12", LATENT)
+    kept = sorted((ldm.parent / "cache" / "features").iterdir())
+    assert len(kept) >= 2
+    from ldmctl.evaluation import real
+
+    monkeypatch.setattr(real, "look_at", lambda *_: pytest.fail("looked at real pictures again"))
+    again = judged("count=12", LATENT)
+    assert again["made"] == 0 and again["measures"] == first["measures"]
+
+
+def test_fitted_is_the_judge_where_there_are_labels_and_sees_what_was_asked(judged):
+    found = judged("count=16", "extractor.steps=40", "extractor.type=fitted", "extractor.batch=16")
+    assert found["asked"]["judge"] == "fitted" and found["asked"]["count"] == 16 and 0 <= found["asked"]["value"] <= 1
+    assert sum(each["count"] for each in found["classes"].values()) == 16
+
+
+def test_file_order_batch_and_workers_change_nothing(judged, real, tmp_path):
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    real = (real.int() + torch.randint(-20, 20, real.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 255).to(torch.uint8)
+    one = judged(f"samples={folder_of(real, tmp_path / 'a')}", LATENT, out="one")
+    other = judged(f"samples={folder_of(real[order], tmp_path / 'b')}", LATENT, "batch=7", "workers=1", out="other")
+    for name, each in one["measures"].items():
+        assert other["measures"][name]["value"] == pytest.approx(each["value"], rel=1e-4, abs=1e-5), name
+
+
+def test_interrupted_sampling_goes_on(judged, tmp_path, monkeypatch):
+    from ldmctl.diffusion import making
+
+    class Once(making.Signals):
+        def __enter__(self):
+            super().__enter__()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return self
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "Signals", Once)
+        with pytest.raises(Stopped, match="Stopped after 16 of 24 samples"):
+            judged("count=24", LATENT)
+    found = judged("count=24", LATENT)
+    assert found["made"] == 8 and found["count"] == 24
+    assert judged("count=24", LATENT, "steps=3")["made"] == 24, "other settings are other samples"
+
+
+# -- any folder ----------------------------------------------------------------
+
+
+def test_a_folder_with_other_files_is_judged_by_its_pictures(judged, real, tmp_path):
+    folder = folder_of(real, tmp_path / "samples")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.txt.png.part").write_bytes(b"\x89PNG")
+    (folder / ".hidden.png").write_bytes(b"no")
+    assert judged(f"samples={folder}", LATENT)["count"] == 40
+
+
+def grey_16(image):
+    return Image.fromarray((image.float().mean(0) * 257).to(torch.int32).numpy().astype("uint16"))
+
+
+def with_alpha(image):
+    """All opaque: the same picture."""
+    found = Image.fromarray(image.permute(1, 2, 0).numpy()).convert("RGBA")
+    file = io.BytesIO()
+    found.save(file, "PNG")
+    assert torch.equal(to_tensor(Image.open(file))[:3], image)
+    return found
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [grey_16, lambda image: Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"), with_alpha],
+    ids=["16-bit grey", "grey", "RGBA"],
+)
+def test_other_modes_are_brought_to_that_of_the_real_pictures(judged, real, tmp_path, convert):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for index, image in enumerate(real):
+        convert(image).save(folder / f"{index}.png")
+    found = judged(f"samples={folder}", LATENT)
+    assert found["count"] == 40 and found["measures"]["frechet_distance"]["value"] >= 0
+
+
+def test_samples_of_another_size_are_resized_with_a_warning(judged, real, tmp_path, capsys):
+    from ldmctl.console import Console
+
+    folder = folder_of(real.repeat_interleave(2, 2).repeat_interleave(2, 3), tmp_path / "samples")
+    assert judged(f"samples={folder}", LATENT, console=Console(quiet=True))["count"] == 40
+    assert "Samples of 32x32 pixels were brought to 16x16" in capsys.readouterr().err
+
+
+def test_a_folder_of_real_pictures_may_stand_for_the_cache(judged, real, tmp_path):
+    against = folder_of(real.flip(-1), tmp_path / "others")
+    found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT, against=str(against))
+    assert found["references"] <= 40 and (tmp_path / "out" / "features").is_dir()
+
+
+def test_an_empty_folder_and_a_missing_one_are_sentences(judged, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no pictures"):
+        judged(f"samples={tmp_path / 'empty'}", LATENT)
+    with pytest.raises(DataError, match="There is no folder"):
+        judged(f"samples={tmp_path / 'nowhere'}", LATENT)
+
+
+def test_labels_are_read_from_folders_and_pngs(real, tmp_path):
+    from ldmctl.pictures.png import write_png
+    from ldmctl.pictures.sampled import Sampled
+
+    folder_of(real[:2], tmp_path / "red circle")
+    write_png(tmp_path / "a.png", real[0], {"label": "blue square"})
+    write_png(tmp_path / "b.png", real[0], {"ldmctl": json.dumps({"label": "red circle", "seed": 3})})
+    write_png(tmp_path / "grid.png", real[0], {"ldmctl": json.dumps({"grid": [1]})})
+    dataset = Sampled(tmp_path, ["red circle", "blue square"])
+    assert [file.name for file in dataset.files] == ["a.png", "b.png", "000.png", "001.png"]
+    assert [dataset[index].label for index in range(4)] == [1, 0, 0, 0]
+
+
+def test_without_labels_and_without_a_run_the_extractors_are_named(judged, real, tmp_path, quiet, tiny):
+    config = tiny("eval-samples", f"samples={folder_of(real, tmp_path / 'a')}", f"run={tmp_path / 'none'}", f"data={tmp_path / 'a'}", *CPU)
+    with pytest.raises(ConfigError, match="Name one with --extractor: torchvision"):
+        eval_samples(config, tmp_path / "out", console=quiet)
+
+
+def test_the_plan_says_what_would_be_compared(tiny, ldm, tmp_path):
+    config = tiny("eval-samples", f"run={ldm}", *CPU, LATENT, below=pictures_for(run=str(ldm)))
+    plan = plan_eval_samples(config, tmp_path / "out")
+    assert plan["samples"].startswith("5,000 of") and plan["extractor"] == "latent" and not (tmp_path / "out").exists()
+
+
+def test_the_command_line_prints_a_table_and_one_json_object(ldm, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["eval-samples", "--run", str(ldm), "-n", "12", "--extractor", "latent", "--steps", "2", "--device", "cpu"]
+    assert run_cli([*words, "-q"]) == 0
+    said = capsys.readouterr().out
+    assert "Frechet distance (latent)" in said and "real against real" in said and "training picture" in said
+    assert run_cli([*words, "-q", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 12
+
+
+def test_missing_weights_end_with_exit_code_4_and_the_ways_out(ldm, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torchvision", exc_type=ImportError)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    words = ["eval-samples", "--run", str(ldm), "--extractor", "torchvision", "--offline", "--out", str(tmp_path / "out"), "-q"]
+    assert run_cli(words) == 4
+    assert "take --extractor fitted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_the_best(judged, fit_diffusion, ldm, tmp_path):
+    words = ["loop.keep.every=2", "loop.keep.averages=2", "loop.preview=2", "loop.save=2"]
+    run = fit_diffusion(tmp_path / "ldm", ldm.parent / "cache", *words)
+    found = judged("count=8", LATENT, "curve=true", run=run)
+    steps = {row["run"].rpartition("@")[2]: row["step"] for row in found["curve"]}
+    assert {"000000002", "000000004", "best", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    assert found["best"] == min(found["curve"], key=lambda row: row["frechet_distance"]["value"])["run"]
+    assert found["verdict"][0].startswith(f"{found['best']} (step ")
+    assert json.loads((tmp_path / "out" / "curve.json").read_text())["best"] == found["best"]
+    with pytest.raises(ConfigError, match="leave samples out"):
+        judged(f"samples={tmp_path}", LATENT, "curve=true", run=run)
+
+
+def test_python_has_the_verb_too_and_no_sample_folder_is_written_into(ldm, real, tmp_path):
+    from ldmctl import api
+
+    found = api.eval_samples(CPU, run=ldm, count=8, extractor="latent", out=tmp_path / "out")
+    assert found["count"] == 8 and {each["level"] for each in found["judgements"]} <= {"good", "doubtful", "poor", "unknown"}
+    folder = folder_of(real, tmp_path / "samples")
+    for out in (folder, folder / "below"):
+        with pytest.raises(ConfigError, match=r"[Nn]ame an(other)? --out"):
+            api.eval_samples(CPU, run=ldm, samples=folder, extractor="latent", out=out)
