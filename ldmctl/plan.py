@@ -231,10 +231,10 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     choose_labels(config, header, [config.seed])  # refuses labels and guidance that this model does not know
     sampler = registry.build("sampler", config.sampler)
     each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
-    calls = config.count * each * (1 if config.guidance in (0, 1) else 2)
+    calls = each and config.count * each * (1 if config.guidance in (0, 1) else 2)
     size = header["image"]["size"]
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
         "pictures": f"{config.count} of {size} x {size}",
-        "forwards": f"{calls:,}",
+        "forwards": f"{calls:,}" if calls else "as many as the pictures need",
     }

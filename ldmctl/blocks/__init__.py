@@ -11,6 +11,7 @@ from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock, run_block
 from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
+from ldmctl.blocks.solvers import fresh_noise, level_integrals, log_level_integrals, phi_2
 from ldmctl.blocks.transformer import (
     RotaryAttention,
     SwiGLU,
@@ -49,15 +50,19 @@ __all__ = [
     "channels_order",
     "check_channels",
     "fill",
+    "fresh_noise",
     "gated_width",
     "group_norm",
     "in_colour",
     "inverse_length",
     "join_maps",
     "k_means",
+    "level_integrals",
+    "log_level_integrals",
     "modulated_norm",
     "nearest_codes",
     "patchify",
+    "phi_2",
     "refuse_tokens",
     "rotate",
     "run_block",
