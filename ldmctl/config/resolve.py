@@ -60,14 +60,16 @@ def merge(layers: Sequence[Raw]) -> Raw:
 
 
 def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
-    """The same layer with `slot: name` written as `slot: {type: name}`."""
+    """The same layer with `slot: name` written as `slot: {type: name}`, and so for a section that has a `type`."""
     out = dict(raw)
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
-        if slot_of(field) is not None and isinstance(raw[name], str):
+        section = section_of(field)
+        typed = slot_of(field) is not None or (section is not None and "type" in section.model_fields)
+        if typed and isinstance(raw[name], str):
             out[name] = {"type": raw[name]}
-        elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
+        elif section is not None and isinstance(raw[name], dict):
             out[name] = spell_out(section, raw[name])
     return out
 

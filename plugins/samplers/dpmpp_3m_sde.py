@@ -1,6 +1,7 @@
 """DPM-Solver++ (3M) for the stochastic equation: the clean latent goes on in ln(sigma) as a parabola through the last three.
 
-The exponential integrator of arXiv:2211.01095 to third order, as k-diffusion has it, with noise replaced in each step.
+The exponential integrator of arXiv:2211.01095 to third order, as k-diffusion has it, with noise replaced in each step. A step that is more
+than twice as long as the last one begins anew, of first order: so far out a parabola says nothing.
 """
 
 import math
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from ldmctl.blocks import phi_2
 from ldmctl.config import PluginConfig
+
+LONGER = 2.0  # times the last step, in ln(sigma)
 
 
 class DPMpp3MSDE:
@@ -40,7 +43,7 @@ class DPMpp3MSDE:
             whole = (1 + self.eta) * h
             second = phi_2(whole)
             x = clean + (x - clean) * math.exp(-whole)
-            if known:
+            if known and h <= LONGER * known[0][1]:
                 before, h_before = known[0]
                 slope = (clean - before) * (h / h_before)  # the change of the clean latent in a step like this one
                 if len(known) > 1:
