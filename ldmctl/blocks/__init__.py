@@ -3,6 +3,7 @@
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.conditions import join_maps, refuse_tokens
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
@@ -27,6 +28,7 @@ from ldmctl.blocks.transformer import (
 
 __all__ = [
     "Attention",
+    "BetaTable",
     "Clusters",
     "Codebook",
     "Decoder",
