@@ -17,6 +17,7 @@ from ldmctl.blocks import phi_2
 from ldmctl.config import PluginConfig
 
 CLOSE = 10  # how much nearer to clean than the last level above 0 it stops: what comes then is no second look's to judge
+FAR = 10  # high / low of a step that is never taken whole: the second look from its end may see nothing of what lies between
 
 
 class Adaptive:
@@ -43,8 +44,9 @@ class Adaptive:
         *reached, end = sigmas
         for sigma, sigma_next in pairwise([*reached, end if end > 0 else reached[-1] / CLOSE]):
             found, open_ = x, torch.ones(len(x), dtype=torch.bool, device=x.device)
+            parts = max(1, math.ceil(math.log(sigma / sigma_next, FAR) - 1e-9))
             for halving in range(self.halvings + 1):
-                between = torch.logspace(math.log2(sigma), math.log2(sigma_next), 2**halving + 1, base=2, dtype=torch.float64)
+                between = torch.logspace(math.log2(sigma), math.log2(sigma_next), parts * 2**halving + 1, base=2, dtype=torch.float64)
                 walked, error = x, x.new_zeros(len(x))
                 for high, low in pairwise(between):
                     walked, off = self._step(denoise, walked, high, low)

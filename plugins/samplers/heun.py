@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmctl.blocks import phi_2
 from ldmctl.config import PluginConfig
 
-FAR = 20  # high / low of a step that is too long for the mean of two slopes
+FAR = 11  # high / low of a step that is too long for the mean of two slopes
 
 
 class Heun:
