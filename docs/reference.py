@@ -20,7 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from ldmctl import protocols, registry
 from ldmctl.config import presets
-from ldmctl.config.base import section_of, slot_of
+from ldmctl.config.base import PluginConfig, section_of, slot_of
 from ldmctl.config.differences import free_keys
 from ldmctl.config.schemas.verbs import VERBS
 
@@ -80,7 +80,7 @@ def key_rows(schema: type[BaseModel], prefix: str, free: set[str] | None, leave_
     properties = schema.model_json_schema().get("properties", {})
     rows = []
     for name, field in schema.model_fields.items():
-        if name in leave_out or name == "type":
+        if name in leave_out or (name == "type" and issubclass(schema, PluginConfig)):
             continue
         path = f"{prefix}{name}"
         if (slot := slot_of(field)) is not None:

@@ -3,6 +3,7 @@
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.conditions import join_maps, refuse_tokens
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
@@ -11,6 +12,7 @@ from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock, run_block
 from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
+from ldmctl.blocks.solvers import fresh_noise, level_integrals, log_level_integrals, phi_2
 from ldmctl.blocks.transformer import (
     RotaryAttention,
     SwiGLU,
@@ -26,6 +28,7 @@ from ldmctl.blocks.transformer import (
 
 __all__ = [
     "Attention",
+    "BetaTable",
     "Clusters",
     "Codebook",
     "Decoder",
@@ -49,15 +52,19 @@ __all__ = [
     "channels_order",
     "check_channels",
     "fill",
+    "fresh_noise",
     "gated_width",
     "group_norm",
     "in_colour",
     "inverse_length",
     "join_maps",
     "k_means",
+    "level_integrals",
+    "log_level_integrals",
     "modulated_norm",
     "nearest_codes",
     "patchify",
+    "phi_2",
     "refuse_tokens",
     "rotate",
     "run_block",

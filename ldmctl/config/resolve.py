@@ -60,17 +60,21 @@ def merge(layers: Sequence[Raw]) -> Raw:
 
 
 def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
-    """The same layer with `slot: name` written as `slot: {type: name}`, each plugin by the one name that it has in a config."""
+    """The same layer with `slot: name` written as `slot: {type: name}`, each plugin by the one name that it has in a config; so for a
+    section that has a `type`."""
     out = dict(raw)
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
-        if (slot := slot_of(field)) is not None and isinstance(raw[name], str | dict):
-            given = {"type": raw[name]} if isinstance(raw[name], str) else dict(raw[name])
+        section, given = section_of(field), raw[name]
+        if (slot := slot_of(field)) is not None and isinstance(given, str | dict):
+            given = {"type": given} if isinstance(given, str) else dict(given)
             if isinstance(given.get("type"), str):
                 given["type"] = registry.plain(slot.kind, given["type"])
             out[name] = given
-        elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
+        elif section is not None and "type" in section.model_fields and isinstance(given, str):
+            out[name] = {"type": given}
+        elif section is not None and isinstance(given, dict):
             out[name] = spell_out(section, raw[name])
     return out
 

@@ -30,7 +30,8 @@ def draw_times(schedule: Schedule, u: Tensor) -> Tensor:
     u = u if u.device.type == "mps" else u.double()
     if steps := _steps(schedule):
         return ((u * steps).floor() + 1).clamp(max=steps) / steps
-    return u.clamp(EDGE, 1 - EDGE)
+    u = u.clamp(EDGE, 1 - EDGE)
+    return schedule.training_time(u).clamp(EDGE, 1 - EDGE) if hasattr(schedule, "training_time") else u
 
 
 def timestep(schedule: Schedule, t: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ldmctl.attribution import expect_shape
+from ldmctl.config.levels import Spacing
 from ldmctl.diffusion.denoise import Denoise, Noise
 from ldmctl.diffusion.network import Network, check_condition
 from ldmctl.diffusion.process import Prediction
-from ldmctl.diffusion.spacing import Spacing, levels, start
+from ldmctl.diffusion.spacing import levels, start
 from ldmctl.training.engine import Engine
 
 
@@ -48,7 +49,7 @@ def sample_latents(
     guidance: float,
     steps: int,
     batch: int,
-    spacing: Spacing = "trailing",
+    spacing: Spacing | str = "trailing",
 ) -> Tensor:
     """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed; labels are class indices, -1 for none.
 

@@ -1,51 +1,65 @@
 """Where a sampler stops on the way from noise to data: times, and levels sigma / alpha."""
 
-from typing import Literal, get_args
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ldmctl.attribution import expect_shape
+from ldmctl.config.levels import Spacing, spacing_of
+from ldmctl.diffusion.spacing_rules import GRID, levels_by, positive, times_by
 from ldmctl.errors import ConfigError
 from ldmctl.protocols import Schedule
 
-Spacing = Literal["trailing", "leading", "linspace"]
 CEILING = 1e4  # the level that stands for pure noise, where alpha is 0 and sigma / alpha infinite
-GRID = 1000  # steps that continuous time is thought to have, where a spacing needs to know
+NOISE = 80.0  # the level at which spacings by level begin where the schedule's own is infinite, as in arXiv:2206.00364
+BY_LEVEL = ("karras", "exponential", "log-snr", "table")
+ON_THE_GRID = ("trailing", "leading", "linspace")  # which visit steps of the schedule, each once
 
 
-def levels(schedule: Schedule, steps: int, spacing: Spacing = "trailing") -> tuple[Tensor, Tensor]:
+def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[float] = "trailing") -> tuple[Tensor, Tensor]:
     """(times [S], levels sigma / alpha [S+1]), float64, both falling; the last level is 0.
 
-    The spacings are those of arXiv:2305.08891, table 2, as in diffusers: `trailing` starts at pure noise (t = 1),
-    `linspace` too and ends at the first step, `leading` starts below. A single step always starts at t = 1.
+    Of the spacings by time, those of arXiv:2305.08891, table 2, are as in diffusers: `trailing` starts at pure noise (t = 1),
+    `linspace` too and ends at the first step, `leading` starts below. A single step always starts at t = 1. What cannot be
+    spaced so is a ConfigError.
     """
-    total = _steps(schedule)
-    if steps < 1 or (total and steps > total):
+    spacing, total = spacing_of(spacing), _steps(schedule)
+    if steps < 1 or (total and steps > total and spacing.type in ON_THE_GRID):
         raise ConfigError(f"steps={steps} cannot be taken: ask for 1 to {total or 'some thousands'} with this schedule.")
-    times = _times(steps, spacing, total) if steps > 1 else torch.ones(1, dtype=torch.float64)
-    alpha, sigma = schedule.marginal(times)
-    for value in (alpha, sigma):
-        expect_shape(value, tuple(times.shape), schedule, "marginal")
-    sigmas = torch.cat([(sigma / alpha).clamp(max=CEILING), times.new_zeros(1)])
+    if spacing.type in BY_LEVEL:
+        sigmas = levels_by(spacing, steps, *_ends(schedule, spacing, steps))
+        times = torch.cat([time_of(schedule, level) for level in sigmas.tolist()])
+    else:
+        times = times_by(spacing, steps, total)
+        sigmas = _levels_at(schedule, times)
+    sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
     if not (sigmas.diff() < 0).all():
         raise ConfigError(f"steps={steps} cannot be taken: the first levels are too close to pure noise to differ. Take fewer.")
     return times, sigmas
 
 
-def _times(steps: int, spacing: Spacing, total: int | None) -> Tensor:
-    grid = total or max(GRID, steps)
-    whole = torch.round if total else torch.clone  # half to even, as numpy does
-    index = torch.arange(steps, dtype=torch.float64)
-    if spacing == "trailing":
-        return whole(grid - index * (grid / steps)) / grid
-    if spacing == "leading":
-        stride = grid // steps if total else grid / steps
-        return (index.flip(0) * stride + 1) / grid
-    if spacing == "linspace":
-        return (whole(torch.from_numpy(np.linspace(0, grid - 1, steps)).flip(0)) + 1) / grid
-    raise ConfigError(f"spacing={spacing!r} is none of {', '.join(get_args(Spacing))}.")
+def _levels_at(schedule: Schedule, times: Tensor) -> Tensor:
+    alpha, sigma = schedule.marginal(times)
+    for value in (alpha, sigma):
+        expect_shape(value, tuple(times.shape), schedule, "marginal")
+    return (sigma / alpha).clamp(max=CEILING)
+
+
+def _ends(schedule: Schedule, spacing: Spacing, steps: int) -> tuple[float, float]:
+    """The first and the last level above 0 of a spacing by level; a ConfigError where the schedule does not reach so high."""
+    first = 1 / (_steps(schedule) or GRID)
+    bottom, top = _levels_at(schedule, torch.tensor([first, 1.0], dtype=torch.float64)).tolist()
+    table = positive(spacing.table or ())
+    highest = table[0] if table else spacing.highest or (NOISE if top >= CEILING else top)
+    lowest = table[-1] if table else spacing.lowest or bottom
+    if highest > top * 1.001:
+        raise ConfigError(
+            f"A first level of {highest:g} is beyond this schedule, which ends at {top:g}. The levels seem to be of another one."
+        )
+    if highest <= lowest and steps > 1 and len(table) != 1:
+        raise ConfigError(f"The levels cannot fall from {highest:g} to {lowest:g}: choose spacing.highest above spacing.lowest.")
+    return highest, lowest
 
 
 def time_of(schedule: Schedule, level: float) -> Tensor:

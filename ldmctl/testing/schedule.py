@@ -34,6 +34,14 @@ def check_schedule(cls: type, /, **options: Any) -> None:
         with calling("timestep"):
             told = schedule.timestep(t)
         expect(told.shape == t.shape and (told.diff() > 0).all(), "timestep does not rise with t")
+    if hasattr(schedule, "training_time"):
+        u = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+        with calling("training_time"):
+            trained = schedule.training_time(u)
+        expect(
+            trained.shape == u.shape and (trained >= 0).all() and (trained <= 1).all() and (trained.diff() >= 0).all(),
+            "training_time does not rise with u within [0, 1]",
+        )
     times, sigmas = levels(schedule, 20)
     found = torch.cat([time_of(schedule, level.item()) for level in sigmas[:-1]])
     expect_same(found, times, "times cannot be found back from their levels", tolerance=1e-6)

@@ -4,13 +4,13 @@ With `eta` 0 all of it is the noise that was just found, which is Euler's step a
 dx/dsigma = (x - clean) / sigma. With `eta` above 0 a part of it is drawn afresh.
 """
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
 from pydantic import Field
 from torch import Tensor
 
+from ldmctl.blocks import fresh_noise
 from ldmctl.config import PluginConfig
 
 
@@ -34,8 +34,7 @@ class DDIM:
         for sigma, sigma_next in pairwise(sigmas):
             clean = denoise(x, sigma)
             high, low = sigma.item(), sigma_next.item()
-            fresh = self.eta * low * math.sqrt(1 - (low / high) ** 2)  # eq. 16
-            found = math.sqrt(low**2 - fresh**2)
+            found, fresh = fresh_noise(high, low, self.eta)  # eq. 16
             x = clean + (x - clean) * (found / high)
             if fresh > 0:
                 x = x + noise(sigma, sigma_next) * fresh

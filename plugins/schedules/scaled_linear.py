@@ -6,8 +6,8 @@ of alpha-bar at t = i/T. In between, its logarithm is interpolated.
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
+from ldmctl.blocks import BetaTable
 from ldmctl.config import PluginConfig
 
 
@@ -18,23 +18,11 @@ class ScaledLinear:
         beta_start: float = Field(0.00085, gt=0, lt=1, description="variance of the first step")
         beta_end: float = Field(0.012, gt=0, lt=1, description="variance of the last step")
         timesteps: int = Field(1000, ge=2, description="how many steps, T")
+        zero_terminal: bool = Field(
+            False, description="whether the last step is made pure noise, which a prediction of v, x0 or flow can learn (arXiv:2305.08891)"
+        )
 
     def __init__(self, config: Config):
-        self.timesteps = config.timesteps
         betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.timesteps, dtype=torch.float64) ** 2
-        self.log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # [T+1], at t = i/T
-        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # the same, where and as it was asked for
-
-    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha [B] and sigma [B] at t [B], with alpha^2 + sigma^2 = 1."""
-        if (where := (t.device, t.dtype)) not in self._tables:
-            self._tables[where] = self.log_alpha_bar.to(t)  # once: a copy to a device waits for it
-        table = self._tables[where]
-        place = t * self.timesteps
-        below = place.long().clamp(0, self.timesteps - 1)
-        log_alpha_bar = torch.lerp(table[below], table[below + 1], place - below)
-        return torch.exp(log_alpha_bar / 2), torch.sqrt(-torch.expm1(log_alpha_bar))
-
-    def timestep(self, t: Tensor) -> Tensor:
-        """The step, counted from 0, as the network is told: T t - 1."""
-        return t * self.timesteps - 1
+        self.table = BetaTable(betas, zero_terminal=config.zero_terminal)
+        self.timesteps, self.marginal, self.timestep = config.timesteps, self.table.marginal, self.table.timestep

@@ -140,7 +140,7 @@ def test_data_named_beside_a_config_that_spells_out_another_set_are_taken(tmp_pa
 
 def test_a_key_of_the_environment_that_another_verb_has_is_left_to_it(monkeypatch):
     monkeypatch.setenv("LDMCTL_OVERRIDES", "loop.steps=2 spacing=linspace")
-    assert compose(Sample)[0].spacing == "linspace"
+    assert compose(Sample)[0].spacing.type == "linspace"
     assert compose(FitAE)[0].loop.steps == 2
 
 

@@ -143,7 +143,7 @@ def test_more_steps_than_betas_are_refused():
     with pytest.raises(ConfigError, match="Take fewer"):
         levels(made("flow"), 20_000)
     with pytest.raises(ConfigError, match="trailing, leading, linspace"):
-        levels(made("flow"), 10, "karras")
+        levels(made("flow"), 10, "kerras")
 
 
 @pytest.mark.parametrize("name", ["cosine", "flow"])

@@ -1,10 +1,11 @@
 """The keys of `ldmctl sample`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
+from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.shared import Coding
 
 
@@ -28,7 +29,7 @@ class Sample(Config):
     seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
     steps: PositiveInt = Field(50, description="steps of the sampler per picture; most evaluate the network once in each")
-    spacing: Literal["trailing", "leading", "linspace"] = Field("trailing", description="which of the schedule's times are visited")
+    spacing: Spacing = Spacing()
     label: list[str] | None = Field(
         None,
         description="classes, taken in turn: a name, class:NAME, index:N counted from 0 (plain N where no class has a number for its name), "
@@ -37,6 +38,11 @@ class Sample(Config):
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Decoding = Decoding()
+
+    @field_validator("spacing", mode="before", json_schema_input_type=str | list[float] | Spacing)
+    @classmethod
+    def _named_or_spelled_out(cls, spacing: Any) -> Any:
+        return spacing
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)
     @classmethod
