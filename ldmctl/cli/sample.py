@@ -29,6 +29,10 @@ def command(
         list[str] | None, typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, or `none`; give it again for several.")
     ] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="A class for guidance to go away from, in place of no class.")] = None,
+    autoguide: Annotated[
+        str | None, typer.Option("--autoguide", help="A weaker run of fit-diffusion, or a snapshot of this one, to go away from.")
+    ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
     overwrite: Annotated[
         bool,
@@ -53,6 +57,8 @@ def command(
         sampler=sampler,
         label=label or None,
         guidance=guidance,
+        negative=negative,
+        autoguide=autoguide,
         machine__device=device,
         machine__devices=devices,
         machine__precision=precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from ldmctl import registry
 from ldmctl.attribution import expect_shape, foreign_plugins
 from ldmctl.config.presets import compose
-from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.labels import choose_labels
+from ldmctl.config.schemas.sample import Guiding, Sample
+from ldmctl.diffusion.autoguidance import Weaker, load_weaker
+from ldmctl.diffusion.guidance import refuse_method
+from ldmctl.diffusion.labels import choose_labels, negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DivergedError
@@ -45,6 +47,7 @@ class Model:
     codec: Codec
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
+    others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
 
     def __repr__(self) -> str:
         return f"Model({self.source}, {len(self.classes)} classes, {self.engine.device})"
@@ -65,10 +68,22 @@ class Model:
         sampler: str | Mapping[str, Any] | None = None,
         spacing: str | None = None,
         batch: int | None = None,
+        guiding: Mapping[str, Any] | None = None,
+        negative: str | None = None,
+        autoguide: str | Path | None = None,
     ) -> Samples:
         """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
         many = label if label is None or isinstance(label, str) else list(label)
-        keys = {"count": count, "seed": seed, "label": many, "guidance": guidance, "steps": steps, "spacing": spacing, "batch": batch}
+        keys: dict[str, Any] = {
+            "count": count,
+            "seed": seed,
+            "label": many,
+            "guidance": guidance,
+            "steps": steps,
+            "spacing": spacing,
+            "batch": batch,
+        }
+        keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
         return self.samples(config)
@@ -90,7 +105,9 @@ class Model:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
+        refuse_method(config.guiding.method, self.header["prediction"])
         rows, side = rows_of(config.batch), int(self.header["image"]["size"])
+        weaker = self.weaker(config)
         with even_threads():
             latent = sample_latents(
                 self.network,
@@ -105,6 +122,9 @@ class Model:
                 steps=config.steps,
                 batch=rows,
                 spacing=config.spacing,
+                guiding=config.guiding,
+                negative=negative_label(config, self.header),
+                weaker=weaker.network if weaker else None,
             )
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
             picture = self.codec.decode(padded, (side, side))
@@ -133,6 +153,7 @@ class Model:
 
     def settings(self, config: Sample) -> dict[str, Any]:
         """What pictures of one command share and a PNG's text says: model, decoder, precision and keys."""
+        refuse_method(config.guiding.method, self.header["prediction"])
         found = {
             "model": self.fingerprint,
             "autoencoder": self.decoder,
@@ -148,8 +169,22 @@ class Model:
         )
         if third := foreign_plugins(parts):
             found["plugins"] = third  # another version of them makes other pictures
+        if config.guiding != Guiding():
+            found["guiding"] = config.guiding.model_dump(mode="json")
+        if config.negative is not None:
+            found["negative"] = config.negative
+        if (weaker := self.weaker(config)) is not None:
+            found |= {"autoguide": config.autoguide, "weaker": weaker.fingerprint}
         tiled = self.tile is not None and int(self.header["image"]["size"]) > self.tile
         return found | ({"tile": self.tile} if tiled else {})
+
+    def weaker(self, config: Sample) -> Weaker | None:
+        """The model that guidance goes away from, loaded once; a MismatchError for one that speaks of other latents."""
+        if config.autoguide is None:
+            return None
+        if config.autoguide not in self.others:
+            self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.engine)
+        return self.others[config.autoguide]
 
     def name_of(self, label: int) -> str | None:
         """The name of a class index; None for -1."""

@@ -16,7 +16,13 @@ from ldmctl.config.documents import read_config
 from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.storage.assets import data_places
 
-INPUTS = {"latents": "the cache", "run": "the run", "init": "the weights to start from,", "ae": "the autoencoder"}  # by key
+INPUTS = {
+    "latents": "the cache",
+    "run": "the run",
+    "init": "the weights to start from,",
+    "ae": "the autoencoder",
+    "autoguide": "the weaker run",
+}  # by key
 TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
 LINKED = ("samples", "snapshots", "averages", "checkup")  # folders in a run folder that somebody may have put elsewhere
 FAR = 4  # steps back: pictures, autoencoder, cache, denoiser

@@ -1,8 +1,8 @@
 """The keys of `ldmctl sample`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Coding
@@ -14,6 +14,38 @@ class Decoding(Coding):
     devices: PositiveInt = Field(
         1, description="processes on this machine, one device each, which share the pictures", json_schema_extra=Free
     )
+
+
+class Guiding(Config):
+    """How guidance is applied, where it is neither 0 nor 1."""
+
+    method: Literal["plain", "apg", "zero-star"] = Field(
+        "plain",
+        description="apg: what only saturates is left out (arXiv:2410.02416); zero-star: for models that predict flow, the weaker "
+        "velocity is first scaled to fit (arXiv:2503.18886)",
+    )
+    interval: tuple[NonNegativeFloat, PositiveFloat] | None = Field(
+        None, description="noise levels sigma / alpha between which guidance works, (low, high]; it is 1 at others (arXiv:2404.07724)"
+    )
+    rescale: float = Field(
+        0.0, ge=0, le=1, description="share by which the guided clean estimate gets the deviation of the plain one (arXiv:2305.08891)"
+    )
+    eta: float = Field(0.0, ge=0, description="apg: share that is kept of what points along the estimate; 1 is plain guidance")
+    norm: PositiveFloat | None = Field(None, description="apg: the largest length of a picture's update, over all its latent's numbers")
+    momentum: float = Field(0.0, gt=-1, lt=1, description="apg: share of the update before that is added; the paper's are negative")
+    zero_steps: NonNegativeInt = Field(0, description="zero-star: first steps that stand still")
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.method != "apg" and (given := [key for key in ("eta", "norm", "momentum") if getattr(self, key)]):
+            raise ValueError(f"guiding.{given[0]} belongs to guiding.method=apg, and the method is {self.method}")
+        if self.method != "zero-star" and self.zero_steps:
+            raise ValueError(f"guiding.zero_steps belongs to guiding.method=zero-star, and the method is {self.method}")
+        if self.method == "apg" and self.rescale:
+            raise ValueError("apg bounds the update itself (guiding.norm); guiding.rescale would shrink it a second time: leave one away")
+        if self.interval is not None and self.interval[0] >= self.interval[1]:
+            raise ValueError(f"guiding.interval goes from a low to a higher level, not from {self.interval[0]:g} to {self.interval[1]:g}")
+        return self
 
 
 class Sample(Config):
@@ -35,8 +67,26 @@ class Sample(Config):
         "or `none` for no class; null: drawn as in the data",
     )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
+    guiding: Guiding = Guiding()
+    negative: str | None = Field(None, description="a class to go away from, where guidance otherwise goes away from no class")
+    autoguide: str | None = Field(
+        None, description="run folder of fit-diffusion, or a snapshot, of a weaker model to go away from (arXiv:2406.02507)"
+    )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Decoding = Decoding()
+
+    @model_validator(mode="after")
+    def _guidance_has_an_effect(self) -> Self:
+        asked = {"autoguide": self.autoguide, "negative": self.negative, "guiding": self.guiding != Guiding() or None}
+        if self.autoguide is not None and 0 < self.guidance < 1:
+            raise ValueError(f"guidance={self.guidance:g} goes towards the weaker model of autoguide: take more than 1")
+        if self.guidance in (0, 1) and (named := [key for key, value in asked.items() if value is not None]):
+            raise ValueError(f"{named[0]} does nothing at guidance={self.guidance:g}: take another, such as guidance=2, or leave it away")
+        if self.guiding.zero_steps >= self.steps:
+            raise ValueError(f"guiding.zero_steps={self.guiding.zero_steps} leaves none of steps={self.steps} to move in")
+        if self.autoguide is not None and self.negative is not None:
+            raise ValueError("autoguide and negative both say what to go away from: leave one away")
+        return self
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)
     @classmethod
