@@ -7,6 +7,7 @@ import typer
 from ldmctl.cli import options
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.errors import ConfigError
 
 
 def command(
@@ -33,6 +34,24 @@ def command(
     autoguide: Annotated[
         str | None, typer.Option("--autoguide", help="A weaker run of fit-diffusion, or a snapshot of this one, to go away from.")
     ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="A picture to start from, or a folder of them, taken in turn.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How much of --from may change: 0 nothing, 1 all [default: 0.6, with a mask 1].")
+    ] = None,
+    variations: Annotated[
+        str | None, typer.Option("--variations", help="Variations of this picture: --from it with --strength 0.75, a seed each.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="A picture that is white where --from is painted anew.")] = None,
+    outpaint: Annotated[
+        str | None, typer.Option("--outpaint", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Pixels around the picture of --from to paint.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="Another size than the model was trained on, where it allows one.")
+    ] = None,
+    interpolate: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--interpolate", metavar="SEED_A SEED_B", help="Pictures from the noise of one seed to that of another."),
+    ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
     overwrite: Annotated[
         bool,
@@ -48,6 +67,10 @@ def command(
     verbose: options.Verbose = False,
 ) -> None:
     """Make pictures: one PNG per seed and a grid of them all."""
+    if variations is not None:
+        if start is not None:
+            raise ConfigError("--variations is --from with another --strength: leave one of them away.")
+        start, strength = variations, 0.75 if strength is None else strength
     flags = options.given(
         run=run,
         ae=ae,
@@ -59,6 +82,12 @@ def command(
         guidance=guidance,
         negative=negative,
         autoguide=autoguide,
+        start=start,
+        strength=strength,
+        mask=mask,
+        outpaint=outpaint,
+        size=size,
+        interpolate=list(interpolate) if interpolate else None,
         machine__device=device,
         machine__devices=devices,
         machine__precision=precision,

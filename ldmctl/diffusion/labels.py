@@ -39,7 +39,8 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
     if config.guidance == 0:
         return [-1] * len(seeds)
     if not asked:
-        return labels_as_in_data(seeds, header["label_counts"])
+        drawn = seeds if config.interpolate is None else config.interpolate[:1] * len(seeds)
+        return labels_as_in_data(drawn, header["label_counts"])
     return [asked[index % len(asked)] for index in range(len(seeds))]
 
 

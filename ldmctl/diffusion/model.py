@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from ldmctl import registry
-from ldmctl.attribution import expect_shape, foreign_plugins
+from ldmctl.attribution import expect_shape
 from ldmctl.config.presets import compose
-from ldmctl.config.schemas.sample import Guiding, Sample
+from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
+from ldmctl.diffusion.beginning import edit_of, put_back, refuse_size, shape_of, sides_of
 from ldmctl.diffusion.guidance import refuse_method
 from ldmctl.diffusion.labels import choose_labels, negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
+from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
+from ldmctl.pictures.canvas import Canvas, open_canvas
 from ldmctl.pictures.images import to_uint8
 from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
@@ -48,6 +51,7 @@ class Model:
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
     others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
+    canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
 
     def __repr__(self) -> str:
         return f"Model({self.source}, {len(self.classes)} classes, {self.engine.device})"
@@ -71,6 +75,13 @@ class Model:
         guiding: Mapping[str, Any] | None = None,
         negative: str | None = None,
         autoguide: str | Path | None = None,
+        start: Any = None,
+        strength: float | None = None,
+        mask: Any = None,
+        outpaint: Sequence[int] | None = None,
+        painting: Mapping[str, Any] | None = None,
+        size: Sequence[int] | None = None,
+        interpolate: Sequence[int] | None = None,
     ) -> Samples:
         """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
         many = label if label is None or isinstance(label, str) else list(label)
@@ -84,38 +95,45 @@ class Model:
             "batch": batch,
         }
         keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
+        keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
+        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate)}
+        keys |= {"start": written(start), "mask": written(mask)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
-        return self.samples(config)
+        canvas = None if start is None else open_canvas(start, mask, self.header["image"], size=config.size, margins=config.outpaint)
+        return self.samples(config, canvas)
 
-    def samples(self, config: Sample) -> Samples:
+    def samples(self, config: Sample, canvas: Canvas | None = None) -> Samples:
         """The pictures that a validated config asks for; a DivergedError if some are not finite."""
         seeds = list(range(config.seed, config.seed + config.count))
         labels = choose_labels(config, self.header, seeds)
+        refuse_size(config, self.header, self.codec, self.network)
         images = []
         for first in range(0, len(seeds), config.batch):
             rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows])
+            made, bad = self.make(config, seeds[rows], labels[rows], canvas)
             self.refuse(bad, config)
             images.append(made)
         return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
 
     @torch.no_grad()
-    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int], canvas: Canvas | None = None) -> tuple[Tensor, list[int]]:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
         refuse_method(config.guiding.method, self.header["prediction"])
-        rows, side = rows_of(config.batch), int(self.header["image"]["size"])
-        weaker = self.weaker(config)
+        rows, sides = rows_of(config.batch), sides_of(config, self.header)
+        shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
+        canvas = canvas or self.canvas(config)
         with even_threads():
+            filled = [*seeds, *[seeds[-1]] * (rows - len(seeds))]
             latent = sample_latents(
                 self.network,
                 self.schedule,
                 registry.build("sampler", config.sampler),
                 self.engine,
                 prediction=self.header["prediction"],
-                shape=tuple(self.header["latent"]),
+                shape=shape,
                 seeds=seeds,
                 labels=labels,
                 guidance=config.guidance,
@@ -125,11 +143,12 @@ class Model:
                 guiding=config.guiding,
                 negative=negative_label(config, self.header),
                 weaker=weaker.network if weaker else None,
+                edit=edit_of(config, canvas, self.codec, filled, shape),
             )
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
-            picture = self.codec.decode(padded, (side, side))
-            expect_shape(picture, (rows, int(self.header["image"]["channels"]), side, side), self.codec.autoencoder, "decode")
-            picture = picture[: len(seeds)]
+            picture = self.codec.decode(padded, sides)
+            expect_shape(picture, (rows, int(self.header["image"]["channels"]), *sides), self.codec.autoencoder, "decode")
+            picture = put_back(picture[: len(seeds)], config, canvas, seeds, self.codec.autoencoder.factor)
         sound = (latent.isfinite().flatten(1).all(1) & picture.isfinite().flatten(1).all(1)).tolist()
         return to_uint8(picture).cpu(), [seed for seed, whole in zip(seeds, sound, strict=True) if not whole]
 
@@ -152,31 +171,16 @@ class Model:
         )
 
     def settings(self, config: Sample) -> dict[str, Any]:
-        """What pictures of one command share and a PNG's text says: model, decoder, precision and keys."""
-        refuse_method(config.guiding.method, self.header["prediction"])
-        found = {
-            "model": self.fingerprint,
-            "autoencoder": self.decoder,
-            "precision": str(self.engine.dtype).removeprefix("torch."),
-            **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
-        }
-        parts = (
-            self.network.denoiser,
-            self.network.conditioner,
-            self.schedule,
-            self.codec.autoencoder,
-            registry.build("sampler", config.sampler),
-        )
-        if third := foreign_plugins(parts):
-            found["plugins"] = third  # another version of them makes other pictures
-        if config.guiding != Guiding():
-            found["guiding"] = config.guiding.model_dump(mode="json")
-        if config.negative is not None:
-            found["negative"] = config.negative
-        if (weaker := self.weaker(config)) is not None:
-            found |= {"autoguide": config.autoguide, "weaker": weaker.fingerprint}
-        tiled = self.tile is not None and int(self.header["image"]["size"]) > self.tile
-        return found | ({"tile": self.tile} if tiled else {})
+        """What pictures of one command share and a PNG's text says; a ConfigError or DataError where the keys do not fit this model."""
+        return settings_of(self, config)
+
+    def canvas(self, config: Sample) -> Canvas | None:
+        """The pictures that a config starts from, opened once; what does not fit is a DataError."""
+        key = (config.start, config.mask, config.size, config.outpaint)
+        if config.start is not None and key not in self.canvases:
+            image = self.header["image"]
+            self.canvases[key] = open_canvas(config.start, config.mask, image, size=config.size, margins=config.outpaint)
+        return self.canvases.get(key)
 
     def weaker(self, config: Sample) -> Weaker | None:
         """The model that guidance goes away from, loaded once; a MismatchError for one that speaks of other latents."""
@@ -197,6 +201,11 @@ def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = N
     network, header, fingerprint = load_network(source, engine)
     codec, decoder = load_codec(source, header, engine, tile=tile, ae=ae)
     return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile)
+
+
+def written(given: Any) -> str | None:
+    """How a config names a picture or a mask; one in memory has no name of its own."""
+    return None if given is None else str(given) if isinstance(given, str | Path) else "(in memory)"
 
 
 def not_finite(module: torch.nn.Module) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
+from ldmctl.diffusion.beginning import caveat
 from ldmctl.diffusion.labels import choose_labels, unused_labels
 from ldmctl.diffusion.model import open_model
 from ldmctl.errors import MismatchError, Stopped
@@ -39,11 +40,14 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if engine.leads and (ignored := unused_labels(config, model.header)):
         console.warn(ignored)
 
+    settings = model.settings(config)
+    if engine.leads and (unusual := caveat(config, model.header)):
+        console.warn(unusual)
+
     # Find what is still to be made.
     folder = Path(out).expanduser()
     fresh = not folder.exists()
     make_folder(folder)
-    settings = model.settings(config)
     names = [model.name_of(label) for label in labels]
     texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
     found = engines.on_all(engine, lambda: look_around(folder, texts, overwrite=overwrite))

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Coding
+
+Side = Annotated[int, Field(ge=4, le=4096)]
 
 
 class Decoding(Coding):
@@ -48,6 +50,20 @@ class Guiding(Config):
         return self
 
 
+class Painting(Config):
+    """How the masked part of a picture is painted."""
+
+    method: Literal["pigdm", "repaint", "blend"] = Field(
+        "pigdm",
+        description="pigdm: what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each "
+        "step is taken several times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
+    )
+    repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
+    feather: NonNegativeInt | None = Field(
+        None, description="pixels around the mask over which what was painted fades into the picture; null: one cell of the latents"
+    )
+
+
 class Sample(Config):
     """ldmctl sample: pictures from a trained denoiser."""
 
@@ -72,8 +88,61 @@ class Sample(Config):
     autoguide: str | None = Field(
         None, description="run folder of fit-diffusion, or a snapshot, of a weaker model to go away from (arXiv:2406.02507)"
     )
+    start: str | None = Field(None, description="a picture to start from, or a folder of them, taken in turn by seed (--from)")
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the time to start at, and so how much may change: 0 returns the picture through the autoencoder, 1 is a fresh sample; "
+        "null: 0.6, with a mask 1",
+    )
+    mask: str | None = Field(None, description="a picture that is white where `start` is painted anew, of its size or of the model's")
+    outpaint: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None = Field(
+        None, description="pixels left, above, right and below of `start` that are painted; the picture gets the rest of the size"
+    )
+    painting: Painting = Painting()
+    size: tuple[Side, Side] | None = Field(
+        None, description="width and height of the pictures, pixels (WxH); null: as the model was trained"
+    )
+    interpolate: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
+        None, description="two seeds: the pictures go from the noise of one to that of the other"
+    )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Decoding = Decoding()
+
+    @property
+    def level(self) -> float:
+        """The time to start at: `strength`, or its default."""
+        paints = self.mask is not None or self.outpaint is not None
+        return self.strength if self.strength is not None else 1.0 if paints or self.start is None else 0.6
+
+    @field_validator("size", "outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @classmethod
+    def _in_words(cls, given: Any, info: ValidationInfo) -> Any:
+        return given.lower().split("x" if info.field_name == "size" else ",") if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _edits_a_picture(self) -> Self:
+        if self.start is None and (named := [key for key in ("mask", "outpaint", "strength") if getattr(self, key) is not None]):
+            raise ValueError(f"{named[0]} needs a picture to start from: --from IMAGE (start=IMAGE)")
+        if self.mask is None and self.outpaint is None and self.painting != Painting():
+            raise ValueError("painting needs a part to paint: --mask MASK, or --outpaint LEFT,TOP,RIGHT,BOTTOM")
+        if self.painting.method == "repaint" and self.sampler.type != "ddpm":
+            raise ValueError(
+                "painting.method=repaint goes up and down between the levels of its steps, which no other sampler than ddpm allows: "
+                "take sampler=ddpm, or painting.method=pigdm, which works with all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_from_one_seed_to_another(self) -> Self:
+        if self.interpolate is not None and self.count < 2:
+            raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
+        if self.interpolate is not None and self.seed != 0:
+            raise ValueError("interpolate names its seeds itself: leave seed away")
+        if self.interpolate is not None and len(self.label or []) > 1:
+            raise ValueError("interpolate goes between seeds of one label: name one")
+        return self
 
     @model_validator(mode="after")
     def _guidance_has_an_effect(self) -> Self:
