@@ -45,6 +45,14 @@ def command(
     outpaint: Annotated[
         str | None, typer.Option("--outpaint", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Pixels around the picture of --from to paint.")
     ] = None,
+    guide: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guide",
+            help="colour, perceptual, classifier, ...: what pictures should be like; its keys are guide.KEY=VALUE.",
+            autocompletion=options.complete_plugin("guide"),
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option("--size", metavar="WxH", help="Another size than the model was trained on, where it allows one.")
     ] = None,
@@ -86,6 +94,7 @@ def command(
         strength=strength,
         mask=mask,
         outpaint=outpaint,
+        guide=guide if guide and len(guide) > 1 else {"type": guide[0]} if guide else None,
         size=size,
         interpolate=list(interpolate) if interpolate else None,
         machine__device=device,

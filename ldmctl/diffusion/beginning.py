@@ -1,13 +1,14 @@
 """From the keys of a command to what a batch begins with: its size, pictures as latents, noise between two seeds, corrections."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.editing import Correction, Edit, slerp
+from ldmctl.diffusion.editing import Correction, Edit, Look, slerp
+from ldmctl.diffusion.guides import Guides
 from ldmctl.diffusion.inpainting import Blend, Pigdm, Repaint, free_cells
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError, DataError
@@ -65,15 +66,27 @@ def latents_of(codec: Codec, images: Tensor) -> Tensor:
     return codec.whiten(mode(moments).float())
 
 
-def edit_of(config: Sample, canvas: Canvas | None, codec: Codec, seeds: Sequence[int], shape: tuple[int, int, int]) -> Edit:
+class Given(NamedTuple):
+    """What a batch is begun with or held to that is no key of a config: opened, built, or in memory from the start."""
+
+    canvas: Canvas | None = None
+    guides: Sequence[Any] = ()
+    watch: Callable[[Look], None] | None = None
+
+
+def edit_of(config: Sample, given: Given, codec: Codec, seeds: Sequence[int], header: dict[str, Any]) -> Edit:
     """What a batch of these seeds begins with; seeds may come several times."""
+    canvas, shape, sides = given.canvas, shape_of(config, header, codec), sides_of(config, header)
     first = None if config.interpolate is None else between(config, seeds, shape, codec)
     stream = config.interpolate[0] if config.interpolate else None
+    edit = Edit(first=first, stream=stream, watch=given.watch)
+    if given.guides:
+        edit = edit._replace(corrections=[Guides(given.guides, lambda latent: codec.picture_of(latent, sides))])
     if canvas is None:
-        return Edit(first=first, stream=stream)
+        return edit
     images = torch.stack([canvas.picture(seed) for seed in seeds])
     latent = latents_of(codec, images) if config.level < 1 else None
-    edit = Edit(latent, config.level, first, stream)
+    edit = edit._replace(latent=latent, strength=config.level)
     if canvas.free is None:
         return edit
     free = free_cells(canvas.free, codec.autoencoder.factor).to(codec.engine.device)
@@ -83,10 +96,12 @@ def edit_of(config: Sample, canvas: Canvas | None, codec: Codec, seeds: Sequence
             "and those beside the mask are painted too. Take a smaller mask."
         )
     known = latents_of(codec, filled(to_float(images), canvas.free))
+    corrections: list[Correction] = []
+    if given.guides:
+        corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), free))
     if config.painting.method == "repaint":
-        return edit._replace(repaint=Repaint(known, free, config.painting.repeats))
-    corrections: list[Correction] = [METHODS[config.painting.method](known, free)]
-    return edit._replace(corrections=corrections)
+        return edit._replace(corrections=corrections, repaint=Repaint(known, free, config.painting.repeats))
+    return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, free)])
 
 
 def between(config: Sample, seeds: Sequence[int], shape: tuple[int, int, int], codec: Codec) -> Tensor:

@@ -17,7 +17,16 @@ from ldmctl.protocols import Schedule
 
 Correction = Callable[[Tensor, Tensor, float], Tensor]  # x with a graph, its clean estimate [B,c,h,w], sigma -> what to add to that
 FIRST = 1e-5  # the earliest time of a schedule in continuous time
-LOUD = 20.0  # sigma / alpha above which a network's slope says nothing of the picture: that is a 400th of the variance of x
+LOUD = 30.0  # sigma / alpha above which networks say more of the slope than there can be, and x holds a thousandth of the picture
+
+
+class Look(NamedTuple):
+    """One evaluation of a sampler, as it is seen from outside."""
+
+    number: int  # of the evaluation, from 0
+    sigma: float  # sigma / alpha
+    x: Tensor  # [B,c,h,w], noisy, at that level
+    clean: Tensor  # [B,c,h,w], what the sampler is told is clean
 
 
 class Edit(NamedTuple):
@@ -29,6 +38,7 @@ class Edit(NamedTuple):
     stream: int | None = None  # the seed whose noise all rows take in their steps; None: each its own
     corrections: Sequence[Correction] = ()
     repaint: Any = None  # takes the steps in place of the sampler
+    watch: Callable[[Look], None] | None = None  # is shown each evaluation, and changes nothing
 
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """x [B,c,h,w] at the level sigma: as wide as noised latents of deviation 1 are there, or the pictures with noise."""
@@ -54,6 +64,20 @@ class Corrected:
             clean = self.denoise(x, sigma)
             changes = [correct(x, clean, float(sigma)) for correct in self.corrections]
         return torch.stack([clean.detach(), *changes]).sum(0) if changes else clean.detach()
+
+
+class Watched:
+    """`denoise(x, sigma)`, and somebody is shown copies of what goes in and out."""
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor | float], Tensor], watch: Callable[[Look], None]):
+        self.denoise, self.watch, self.number = denoise, watch, 0
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """The estimate of clean [B,c,h,w]."""
+        clean = self.denoise(x, sigma)
+        self.watch(Look(self.number, float(sigma), x.detach().clone(), clean.detach().clone()))
+        self.number += 1
+        return clean
 
 
 def pulled(x: Tensor, clean: Tensor, sigma: float, direction: Tensor) -> Tensor:

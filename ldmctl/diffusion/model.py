@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,10 @@ from ldmctl.attribution import expect_shape
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
-from ldmctl.diffusion.beginning import edit_of, put_back, refuse_size, shape_of, sides_of
+from ldmctl.diffusion.beginning import Given, edit_of, put_back, refuse_size, shape_of, sides_of
+from ldmctl.diffusion.editing import Look
 from ldmctl.diffusion.guidance import refuse_method
+from ldmctl.diffusion.guides import build_guides
 from ldmctl.diffusion.labels import choose_labels, negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.recorded import settings_of
@@ -51,6 +53,7 @@ class Model:
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
     others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
+    built: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)  # guides, by their configs
     canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
 
     def __repr__(self) -> str:
@@ -82,6 +85,8 @@ class Model:
         painting: Mapping[str, Any] | None = None,
         size: Sequence[int] | None = None,
         interpolate: Sequence[int] | None = None,
+        guides: Sequence[Any] | None = None,
+        callback: Callable[[Look], None] | None = None,
     ) -> Samples:
         """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
         many = label if label is None or isinstance(label, str) else list(label)
@@ -97,13 +102,15 @@ class Model:
         keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
         keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
         keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate)}
+        keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
         keys |= {"start": written(start), "mask": written(mask)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
         canvas = None if start is None else open_canvas(start, mask, self.header["image"], size=config.size, margins=config.outpaint)
-        return self.samples(config, canvas)
+        in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
+        return self.samples(config, Given(canvas, [*self.guides(config), *in_memory], callback))
 
-    def samples(self, config: Sample, canvas: Canvas | None = None) -> Samples:
+    def samples(self, config: Sample, given: Given | None = None) -> Samples:
         """The pictures that a validated config asks for; a DivergedError if some are not finite."""
         seeds = list(range(config.seed, config.seed + config.count))
         labels = choose_labels(config, self.header, seeds)
@@ -111,20 +118,20 @@ class Model:
         images = []
         for first in range(0, len(seeds), config.batch):
             rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows], canvas)
+            made, bad = self.make(config, seeds[rows], labels[rows], given)
             self.refuse(bad, config)
             images.append(made)
         return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
 
     @torch.no_grad()
-    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int], canvas: Canvas | None = None) -> tuple[Tensor, list[int]]:
+    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int], given: Given | None = None) -> tuple[Tensor, list[int]]:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
         refuse_method(config.guiding.method, self.header["prediction"])
         rows, sides = rows_of(config.batch), sides_of(config, self.header)
         shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
-        canvas = canvas or self.canvas(config)
+        given = given or self.given(config)
         with even_threads():
             filled = [*seeds, *[seeds[-1]] * (rows - len(seeds))]
             latent = sample_latents(
@@ -143,12 +150,12 @@ class Model:
                 guiding=config.guiding,
                 negative=negative_label(config, self.header),
                 weaker=weaker.network if weaker else None,
-                edit=edit_of(config, canvas, self.codec, filled, shape),
+                edit=edit_of(config, given, self.codec, filled, self.header),
             )
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
             picture = self.codec.decode(padded, sides)
             expect_shape(picture, (rows, int(self.header["image"]["channels"]), *sides), self.codec.autoencoder, "decode")
-            picture = put_back(picture[: len(seeds)], config, canvas, seeds, self.codec.autoencoder.factor)
+            picture = put_back(picture[: len(seeds)], config, given.canvas, seeds, self.codec.autoencoder.factor)
         sound = (latent.isfinite().flatten(1).all(1) & picture.isfinite().flatten(1).all(1)).tolist()
         return to_uint8(picture).cpu(), [seed for seed, whole in zip(seeds, sound, strict=True) if not whole]
 
@@ -173,6 +180,18 @@ class Model:
     def settings(self, config: Sample) -> dict[str, Any]:
         """What pictures of one command share and a PNG's text says; a ConfigError or DataError where the keys do not fit this model."""
         return settings_of(self, config)
+
+    def given(self, config: Sample) -> Given:
+        """The pictures and guides that a config names, opened and built once."""
+        return Given(self.canvas(config), self.guides(config))
+
+    def guides(self, config: Sample) -> list[Any]:
+        """The guides of a config, on the device."""
+        key = (repr(config.guide), *(registry.load("guide", each.type) for each in config.guide))
+        if key not in self.built:
+            channels = int(self.header["image"]["channels"])
+            self.built[key] = build_guides(config.guide, image_channels=channels, device=self.engine.device)
+        return self.built[key]
 
     def canvas(self, config: Sample) -> Canvas | None:
         """The pictures that a config starts from, opened once; what does not fit is a DataError."""

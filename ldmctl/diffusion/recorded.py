@@ -29,6 +29,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
         model.schedule,
         model.codec.autoencoder,
         registry.build("sampler", config.sampler),
+        *model.guides(config),
     )
     if third := foreign_plugins(parts):
         found["plugins"] = third  # another version of them makes other pictures
@@ -43,6 +44,10 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     if (painted := {"mask": config.mask, "outpaint": config.outpaint}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
         found |= {"painted": digest(config.mask)} if config.mask else {}
+    if config.guide:
+        found["guide"] = [guide.model_dump(mode="json") for guide in config.guide]
+        stamps = [getattr(guide, "stamp", None) for guide in model.guides(config)]
+        found |= {"guided_by": stamps} if any(stamps) else {}
     if config.size is not None:
         found["size"] = list(config.size)
     if config.interpolate is not None:

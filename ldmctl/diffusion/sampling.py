@@ -10,7 +10,7 @@ from torch import Tensor
 from ldmctl.attribution import expect_shape
 from ldmctl.config.schemas.sample import Guiding
 from ldmctl.diffusion.denoise import Denoise, Noise
-from ldmctl.diffusion.editing import FROM_NOISE, Corrected, Edit, levels_below
+from ldmctl.diffusion.editing import FROM_NOISE, Corrected, Edit, Watched, levels_below
 from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.network import Network, check_condition
 from ldmctl.diffusion.process import Prediction
@@ -83,6 +83,8 @@ def sample_latents(
     )
     if edit.corrections:
         denoise = Corrected(denoise, edit.corrections)
+    if edit.watch is not None:
+        denoise = Watched(denoise, edit.watch)
     with engine.autocast():
         latent = (edit.repaint or sampler)(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)
     expect_shape(latent, (len(filled), *shape), sampler, "the call")

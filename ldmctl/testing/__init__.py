@@ -14,6 +14,7 @@ from ldmctl.testing.conditioner import check_conditioner
 from ldmctl.testing.dataset import check_dataset
 from ldmctl.testing.denoiser import check_denoiser
 from ldmctl.testing.discriminator import check_discriminator
+from ldmctl.testing.guide import check_guide
 from ldmctl.testing.perceptual import check_perceptual
 from ldmctl.testing.sampler import check_sampler
 from ldmctl.testing.schedule import check_schedule
@@ -27,6 +28,7 @@ __all__ = [
     "check_dataset",
     "check_denoiser",
     "check_discriminator",
+    "check_guide",
     "check_perceptual",
     "check_sampler",
     "check_schedule",

@@ -8,6 +8,7 @@ from ldmctl.testing.conditioner import check_conditioner
 from ldmctl.testing.dataset import check_dataset
 from ldmctl.testing.denoiser import check_denoiser
 from ldmctl.testing.discriminator import check_discriminator
+from ldmctl.testing.guide import check_guide
 from ldmctl.testing.perceptual import check_perceptual
 from ldmctl.testing.promises import Check
 from ldmctl.testing.sampler import check_sampler
@@ -23,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "dataset": check_dataset,
     "perceptual": check_perceptual,
     "conditioner": check_conditioner,
+    "guide": check_guide,
     "tracker": check_tracker,
 }
 

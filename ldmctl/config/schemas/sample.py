@@ -101,6 +101,9 @@ class Sample(Config):
         None, description="pixels left, above, right and below of `start` that are painted; the picture gets the rest of the size"
     )
     painting: Painting = Painting()
+    guide: Annotated[tuple[PluginConfig, ...], Slot("guide", many=True)] = Field(
+        (), description="what pictures should be like, by losses that correct each step: a guide, or a list of several"
+    )
     size: tuple[Side, Side] | None = Field(
         None, description="width and height of the pictures, pixels (WxH); null: as the model was trained"
     )
