@@ -60,6 +60,9 @@ def command(
         tuple[int, int] | None,
         typer.Option("--interpolate", metavar="SEED_A SEED_B", help="Pictures from the noise of one seed to that of another."),
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Also show how the first pictures come about: trace.png, trace.gif, trace.webp.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
     overwrite: Annotated[
         bool,
@@ -96,6 +99,7 @@ def command(
         outpaint=outpaint,
         guide=guide if guide and len(guide) > 1 else {"type": guide[0]} if guide else None,
         size=size,
+        trace=8 if trace else None,
         interpolate=list(interpolate) if interpolate else None,
         machine__device=device,
         machine__devices=devices,

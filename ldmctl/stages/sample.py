@@ -15,6 +15,7 @@ from ldmctl.console import Console
 from ldmctl.diffusion.beginning import caveat
 from ldmctl.diffusion.labels import choose_labels, unused_labels
 from ldmctl.diffusion.model import open_model
+from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
 from ldmctl.errors import MismatchError, Stopped
 from ldmctl.pictures.album import KEY, Found, look, remove
 from ldmctl.pictures.images import read
@@ -50,6 +51,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     make_folder(folder)
     names = [model.name_of(label) for label in labels]
     texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
+    if config.trace:
+        refuse_foreign_trace(folder)
     found = engines.on_all(engine, lambda: look_around(folder, texts, overwrite=overwrite))
     if isinstance(found, MismatchError):
         raise found
@@ -88,6 +91,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if engine.leads:
         shown = torch.stack([read(folder / f"{seed:06d}.png", channels=int(model.header["image"]["channels"])) for seed in seeds[:GRID]])
         write_png(folder / "grid.png", grid(shown), {KEY: describe({"grid": seeds[:GRID], **settings})})
+        if config.trace:
+            write_trace(model, config, seeds, labels, folder, describe({"trace": seeds[:SHOWN], **settings}))
     engine.barrier()
     console.say(f"{len(seeds)} pictures are in {folder} ({len(missing)} made now), all together in {folder / 'grid.png'}.")
     return {

@@ -110,6 +110,9 @@ class Sample(Config):
     interpolate: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
         None, description="two seeds: the pictures go from the noise of one to that of the other"
     )
+    trace: NonNegativeInt = Field(
+        0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
+    )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Decoding = Decoding()
 
