@@ -84,8 +84,10 @@ def key_rows(schema: type[BaseModel], prefix: str, free: set[str] | None, leave_
             continue
         path = f"{prefix}{name}"
         if (slot := slot_of(field)) is not None:
-            values = f"a plugin: [{slot.kind}](plugins/{slot.kind}.md)" + ("" if needed(field) else " or null")
-            default = slot.default or ("required" if field.is_required() else "null")
+            values = f"{'plugins' if slot.many else 'a plugin'}: [{slot.kind}](plugins/{slot.kind}.md)" + (
+                "" if slot.many or needed(field) else " or null"
+            )
+            default = slot.default or ("required" if field.is_required() else "[]" if slot.many else "null")
             meaning = field.description or promise_of(slot.kind)
         else:
             values = values_of(properties.get(name, {}))

@@ -32,6 +32,7 @@ GROUPS = {
     "dataset": "ldmctl.datasets",
     "perceptual": "ldmctl.perceptuals",
     "conditioner": "ldmctl.conditioners",
+    "guide": "ldmctl.guides",
     "tracker": "ldmctl.trackers",
     "extractor": "ldmctl.extractors",
 }

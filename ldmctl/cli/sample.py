@@ -7,6 +7,7 @@ import typer
 from ldmctl.cli import options
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.errors import ConfigError
 
 
 def command(
@@ -29,6 +30,39 @@ def command(
         list[str] | None, typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, or `none`; give it again for several.")
     ] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="A class for guidance to go away from, in place of no class.")] = None,
+    autoguide: Annotated[
+        str | None, typer.Option("--autoguide", help="A weaker run of fit-diffusion, or a snapshot of this one, to go away from.")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="A picture to start from, or a folder of them, taken in turn.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How much of --from may change: 0 nothing, 1 all [default: 0.6, with a mask 1].")
+    ] = None,
+    variations: Annotated[
+        str | None, typer.Option("--variations", help="Variations of this picture: --from it with --strength 0.75, a seed each.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="A picture that is white where --from is painted anew.")] = None,
+    outpaint: Annotated[
+        str | None, typer.Option("--outpaint", metavar="LEFT,TOP,RIGHT,BOTTOM", help="Pixels around the picture of --from to paint.")
+    ] = None,
+    guide: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guide",
+            help="colour, perceptual, classifier, ...: what pictures should be like; its keys are guide.KEY=VALUE.",
+            autocompletion=options.complete_plugin("guide"),
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="Another size than the model was trained on, where it allows one.")
+    ] = None,
+    interpolate: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--interpolate", metavar="SEED_A SEED_B", help="Pictures from the noise of one seed to that of another."),
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Also show how the first pictures come about: trace.png, trace.gif, trace.webp.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
     overwrite: Annotated[
         bool,
@@ -44,6 +78,10 @@ def command(
     verbose: options.Verbose = False,
 ) -> None:
     """Make pictures: one PNG per seed and a grid of them all."""
+    if variations is not None:
+        if start is not None:
+            raise ConfigError("--variations is --from with another --strength: leave one of them away.")
+        start, strength = variations, 0.75 if strength is None else strength
     flags = options.given(
         run=run,
         ae=ae,
@@ -53,6 +91,16 @@ def command(
         sampler=sampler,
         label=label or None,
         guidance=guidance,
+        negative=negative,
+        autoguide=autoguide,
+        start=start,
+        strength=strength,
+        mask=mask,
+        outpaint=outpaint,
+        guide=guide if guide and len(guide) > 1 else {"type": guide[0]} if guide else None,
+        size=size,
+        trace=8 if trace else None,
+        interpolate=list(interpolate) if interpolate else None,
         machine__device=device,
         machine__devices=devices,
         machine__precision=precision,

@@ -40,9 +40,10 @@ class PluginConfig(Config):
 class Slot:
     """Marks a field filled by a plugin of this kind: `Annotated[PluginConfig, Slot("sampler", default="ddim")]`."""
 
-    def __init__(self, kind: str, default: str | None = None):
+    def __init__(self, kind: str, default: str | None = None, *, many: bool = False):
         self.kind = kind
         self.default = default
+        self.many = many  # a tuple of them; one alone may be written as it is
 
 
 # json_schema_extra of a key that may change when a run is resumed

@@ -128,11 +128,12 @@ def _slot(field: Any, slot: Slot, plugins: dict[str, Raw], *, named_below: bool)
     variants = [keys if name in unnamed else {**keys, "required": ["type"]} for name, keys in plugins.items()]
     optional = type(None) in get_args(field.annotation)
     default = slot.default if field.is_required() else getattr(field.default, "type", None)
+    several = [{"type": "array", "items": {"anyOf": [{"enum": list(plugins)}, *variants]}}] if slot.many else []
     said = field.description or f"{with_article(slot.kind)}: its name, or `type` and its keys"
     return {
         "description": said,
         **({} if default is None and not optional else {"default": default}),
-        "anyOf": [{"enum": list(plugins)}, *variants, *([{"type": "null"}] if optional else [])],
+        "anyOf": [{"enum": list(plugins)}, *variants, *several, *([{"type": "null"}] if optional else [])],
     }
 
 

@@ -7,7 +7,7 @@ their own `Config` checks their keys together with all the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError, create_model
 
@@ -66,12 +66,11 @@ def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
-        section, given = section_of(field), raw[name]
-        if (slot := slot_of(field)) is not None and isinstance(given, str | dict):
-            given = {"type": given} if isinstance(given, str) else dict(given)
-            if isinstance(given.get("type"), str):
-                given["type"] = registry.plain(slot.kind, given["type"])
-            out[name] = given
+        section, slot, given = section_of(field), slot_of(field), raw[name]
+        if slot is not None and slot.many and isinstance(given, list):
+            out[name] = [_plugin_spelled_out(slot, each) for each in given]
+        elif slot is not None:
+            out[name] = _plugin_spelled_out(slot, given)
         elif section is not None and "type" in section.model_fields and isinstance(given, str):
             out[name] = {"type": given}
         elif section is not None and isinstance(given, dict):
@@ -79,11 +78,24 @@ def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
     return out
 
 
+def _plugin_spelled_out(slot: Slot, given: Any) -> Any:
+    """`name` or `{type: name, ...}` as the second, with the one name that the plugin has in a config; anything else as it is."""
+    if not isinstance(given, str | dict):
+        return given
+    written = {"type": given} if isinstance(given, str) else dict(given)
+    if isinstance(written.get("type"), str):
+        written["type"] = registry.plain(slot.kind, written["type"])
+    return written
+
+
 def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
     """The schema with each slot narrowed to the Config of the plugin it names. Fills in the names of default plugins."""
     narrowed: dict[str, Any] = {}
     for name, field in schema.model_fields.items():
-        if (slot := slot_of(field)) is not None:
+        if (slot := slot_of(field)) is not None and slot.many:
+            if name in raw and raw[name] is not None:
+                narrowed[name] = (_several(slot, name, raw, at), ...)
+        elif slot is not None:
             if (plugin := _plugin_of(slot, name, raw, at)) is not None:
                 narrowed[name] = (plugin.Config, ...)  # type: ignore[attr-defined]
         elif (section := section_of(field)) is not None and isinstance(raw.get(name, {}), dict):
@@ -93,6 +105,15 @@ def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
                 raw[name] = inner
                 narrowed[name] = (concrete, ...)
     return create_model(schema.__name__, __base__=schema, **narrowed) if narrowed else schema
+
+
+def _several(slot: Slot, name: str, raw: Raw, at: str) -> Any:
+    """The type of a tuple of plugins' configs; one alone becomes a list of one."""
+    raw[name] = given = raw[name] if isinstance(raw[name], list) else [raw[name]]
+    layers = [{f"{name}.{place}": each} for place, each in enumerate(given)]
+    plugins = [_plugin_of(slot, f"{name}.{place}", layer, at) for place, layer in enumerate(layers)]
+    configs = tuple(PluginConfig if plugin is None else plugin.Config for plugin in plugins)  # type: ignore[attr-defined]
+    return tuple[configs] if configs else tuple[()]  # type: ignore[valid-type]
 
 
 def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
@@ -121,8 +142,12 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
         return (f"{path}: " if path else "") + f"{said[:1].lower()}{said[1:]}{got}"
     owner: Any = schema
     for key in item["loc"][:-1]:
+        if isinstance(key, int):  # one of several plugins
+            owner = get_args(owner)[key]
+            continue
         field = owner.model_fields.get(key)
-        owner = field.annotation if field is not None and slot_of(field) else section_of(field) if field is not None else None
+        several = field is not None and get_origin(field.annotation) is tuple
+        owner = None if field is None else field.annotation if several or slot_of(field) else section_of(field)
         if owner is None:
             return f"{path}: unknown key."
     keys = [key for key in owner.model_fields if key != "type"]

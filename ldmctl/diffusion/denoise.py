@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ldmctl.attribution import expect_shape
+from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
 from ldmctl.diffusion.spacing import CEILING, time_of
 from ldmctl.errors import ConfigError, PluginError
 from ldmctl.protocols import Condition, Schedule
+
+Ask = Callable[[Tensor, Tensor, Condition | None], Tensor]  # a network
 
 
 def clean_from(prediction: Prediction, x_t: Tensor, output: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
@@ -37,51 +40,67 @@ def clean_from(prediction: Prediction, x_t: Tensor, output: Tensor, alpha: Tenso
 class Denoise:
     """`denoise(x, sigma) -> clean`: one network under one schedule, as samplers see it.
 
-    Guidance (arXiv:2207.12598) is 1 for the plain condition, 0 for none; any other
-    value asks the network both at once and goes that far from none to condition.
-    The network runs in the caller's autocast.
+    Guidance (ldmctl.diffusion.guidance) is 1 for the plain condition, 0 for none; any other value asks the network both at
+    once and goes that far from none to condition. With a network `weaker`, of the same prediction, that one takes the
+    place of none. The network runs in the caller's autocast.
     """
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor, Condition | None], Tensor],
+        network: Ask,
         schedule: Schedule,
         prediction: Prediction,
         *,
         condition: Condition | None = None,
         null: Condition | None = None,
-        guidance: float = 1.0,
+        guidance: float | Guidance = 1.0,
+        weaker: Ask | None = None,
     ):
         if prediction not in get_args(Prediction):
             raise _unknown(prediction)
-        self.network, self.schedule, self.prediction, self.guidance = network, schedule, prediction, guidance
-        self.both = guidance not in (0, 1)
-        if (guidance != 1 and null is None) or (self.both and condition is None):
-            raise ConfigError(f"guidance={guidance:g} needs a model trained with conditions, and this one has none: leave guidance at 1.")
-        self.condition = null if guidance == 0 else condition
-        if condition is not None and null is not None and self.both:
-            self.condition = joined(condition, null)
+        self.network, self.schedule, self.prediction, self.weaker = network, schedule, prediction, weaker
+        self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+        weight = self.guidance.weight
+        if weaker is None and ((weight != 1 and null is None) or (weight not in (0, 1) and condition is None)):
+            raise ConfigError(f"guidance={weight:g} needs a model trained with conditions, and this one has none: leave guidance at 1.")
+        self.condition = null if weight == 0 else condition
+        self.null = null
+        paired = weight not in (0, 1) and weaker is None and condition is not None and null is not None
+        self.both = joined(condition, null) if paired and condition is not None and null is not None else None
         self._known: dict[float, tuple[float, float, float]] = {}
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
-        timestep_value, scale, alpha = self._place(float(sigma))
+        level = float(sigma)
+        timestep_value, scale, alpha = self._place(level)
         x_t = x * scale
-        output = self._output(x_t, timestep_value)
-        if getattr(output, "shape", None) != x.shape:
-            expect_shape(output, tuple(x.shape), self.network, "forward")
-        output = output.to(x.dtype)
-        return clean_from(self.prediction, x_t, output, alpha, scale * float(sigma))
 
-    def _output(self, x_t: Tensor, timestep_value: float) -> Tensor:
-        if not self.both:
-            return self.network(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), self.condition)
-        both = torch.cat([x_t, x_t])
-        output = self.network(both, both.new_full((len(both),), timestep_value, dtype=torch.float32), self.condition)
-        if getattr(output, "shape", None) != both.shape:
-            expect_shape(output, tuple(both.shape), self.network, "forward")
-        with_condition, without = output.to(x_t.dtype).chunk(2)
-        return without + self.guidance * (with_condition - without)
+        def clean(output: Tensor) -> Tensor:
+            return clean_from(self.prediction, x_t, output, alpha, scale * level)
+
+        if level > self.guidance.still:
+            return clean(torch.zeros_like(x_t))
+        if self.guidance.at(level) in (0, 1):
+            return clean(self._ask(self.network, x_t, timestep_value, self.condition))
+        better, weaker = self._pair(x_t, timestep_value)
+        if self.guidance.method == "apg":
+            return self.guidance.projected(clean(better), clean(weaker))
+        guided = clean(self.guidance.outputs(better, weaker))
+        return self.guidance.rescaled(guided, clean(better)) if self.guidance.rescale else guided
+
+    def _pair(self, x_t: Tensor, timestep_value: float) -> tuple[Tensor, Tensor]:
+        """What is said with the condition, and what to go away from."""
+        if self.weaker is not None:
+            better = self._ask(self.network, x_t, timestep_value, self.condition)
+            return better, self._ask(self.weaker, x_t, timestep_value, self.null)
+        better, weaker = self._ask(self.network, torch.cat([x_t, x_t]), timestep_value, self.both).chunk(2)
+        return better, weaker
+
+    def _ask(self, network: Ask, x_t: Tensor, timestep_value: float, condition: Condition | None) -> Tensor:
+        output = network(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), condition)
+        if getattr(output, "shape", None) != x_t.shape:
+            expect_shape(output, tuple(x_t.shape), network, "forward")
+        return output.to(x_t.dtype)
 
     def _place(self, level: float) -> tuple[float, float, float]:
         """(timestep, x_t / x, alpha) of a level, remembered; the last two differ in pure noise only, where alpha is 0."""

@@ -22,7 +22,7 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
     if header["conditioner"] is None:
         if config.label not in NO_LABEL:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
-        if config.guidance != 1:
+        if config.guidance != 1 and config.autoguide is None:
             raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
         return [-1] * len(seeds)
     if config.label is not None and not config.label:
@@ -31,7 +31,7 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
     if not header.get("conditional", True):  # older models do not say
         refuse_conditions(config, asked)
         return [-1] * len(seeds)
-    if config.guidance != 1:
+    if config.guidance != 1 and negative_label(config, header) < 0 and config.autoguide is None:
         refuse_no_label(header, f"guidance={config.guidance:g}")
     if asked and min(asked) < 0:
         refuse_no_label(header, "label=none")
@@ -39,8 +39,20 @@ def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) 
     if config.guidance == 0:
         return [-1] * len(seeds)
     if not asked:
-        return labels_as_in_data(seeds, header["label_counts"])
+        drawn = seeds if config.interpolate is None else config.interpolate[:1] * len(seeds)
+        return labels_as_in_data(drawn, header["label_counts"])
     return [asked[index % len(asked)] for index in range(len(seeds))]
+
+
+def negative_label(config: Sample, header: dict[str, Any]) -> int:
+    """The class index to go away from, -1 for no class; a ConfigError for one that the model does not know."""
+    if config.negative is None:
+        return -1
+    if header["conditioner"] is None or not header.get("conditional", True):
+        raise ConfigError(f"negative={config.negative} needs a model trained with labels, and this one never saw any. Leave it away.")
+    found = class_index(config.negative, header["classes"])
+    refuse_untrained(header, [found])
+    return found
 
 
 def unused_labels(config: Sample, header: dict[str, Any]) -> str:
@@ -52,7 +64,7 @@ def unused_labels(config: Sample, header: dict[str, Any]) -> str:
 
 def refuse_conditions(config: Sample, asked: Sequence[int]) -> None:
     """A ConfigError if labels or guidance are asked of a model that has never seen a label."""
-    wanted = f"guidance={config.guidance:g}" if config.guidance not in (0, 1) else ""
+    wanted = f"guidance={config.guidance:g}" if config.guidance not in (0, 1) and config.autoguide is None else ""
     if any(label >= 0 for label in asked):
         wanted = f"label={(config.label or [''])[next(index for index, label in enumerate(asked) if label >= 0)]}"
     if wanted:

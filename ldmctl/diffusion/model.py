@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from ldmctl import registry
-from ldmctl.attribution import expect_shape, foreign_plugins
+from ldmctl.attribution import expect_shape
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.labels import choose_labels
+from ldmctl.diffusion.autoguidance import Weaker, load_weaker
+from ldmctl.diffusion.beginning import Given, edit_of, put_back, refuse_size, shape_of, sides_of
+from ldmctl.diffusion.editing import Look
+from ldmctl.diffusion.guidance import refuse_method
+from ldmctl.diffusion.guides import build_guides
+from ldmctl.diffusion.labels import choose_labels, negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
+from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
+from ldmctl.pictures.canvas import Canvas, open_canvas
 from ldmctl.pictures.images import to_uint8
 from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
@@ -45,6 +52,9 @@ class Model:
     codec: Codec
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
+    others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
+    built: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)  # guides, by their configs
+    canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
 
     def __repr__(self) -> str:
         return f"Model({self.source}, {len(self.classes)} classes, {self.engine.device})"
@@ -65,51 +75,87 @@ class Model:
         sampler: str | Mapping[str, Any] | None = None,
         spacing: str | None = None,
         batch: int | None = None,
+        guiding: Mapping[str, Any] | None = None,
+        negative: str | None = None,
+        autoguide: str | Path | None = None,
+        start: Any = None,
+        strength: float | None = None,
+        mask: Any = None,
+        outpaint: Sequence[int] | None = None,
+        painting: Mapping[str, Any] | None = None,
+        size: Sequence[int] | None = None,
+        interpolate: Sequence[int] | None = None,
+        guides: Sequence[Any] | None = None,
+        callback: Callable[[Look], None] | None = None,
     ) -> Samples:
         """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
         many = label if label is None or isinstance(label, str) else list(label)
-        keys = {"count": count, "seed": seed, "label": many, "guidance": guidance, "steps": steps, "spacing": spacing, "batch": batch}
+        keys: dict[str, Any] = {
+            "count": count,
+            "seed": seed,
+            "label": many,
+            "guidance": guidance,
+            "steps": steps,
+            "spacing": spacing,
+            "batch": batch,
+        }
+        keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
+        keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
+        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate)}
+        keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
+        keys |= {"start": written(start), "mask": written(mask)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
-        return self.samples(config)
+        canvas = None if start is None else open_canvas(start, mask, self.header["image"], size=config.size, margins=config.outpaint)
+        in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
+        return self.samples(config, Given(canvas, [*self.guides(config), *in_memory], callback))
 
-    def samples(self, config: Sample) -> Samples:
+    def samples(self, config: Sample, given: Given | None = None) -> Samples:
         """The pictures that a validated config asks for; a DivergedError if some are not finite."""
         seeds = list(range(config.seed, config.seed + config.count))
         labels = choose_labels(config, self.header, seeds)
+        refuse_size(config, self.header, self.codec, self.network)
         images = []
         for first in range(0, len(seeds), config.batch):
             rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows])
+            made, bad = self.make(config, seeds[rows], labels[rows], given)
             self.refuse(bad, config)
             images.append(made)
         return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
 
     @torch.no_grad()
-    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int], given: Given | None = None) -> tuple[Tensor, list[int]]:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
-        rows, side = rows_of(config.batch), int(self.header["image"]["size"])
+        refuse_method(config.guiding.method, self.header["prediction"])
+        rows, sides = rows_of(config.batch), sides_of(config, self.header)
+        shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
+        given = given or self.given(config)
         with even_threads():
+            filled = [*seeds, *[seeds[-1]] * (rows - len(seeds))]
             latent = sample_latents(
                 self.network,
                 self.schedule,
                 registry.build("sampler", config.sampler),
                 self.engine,
                 prediction=self.header["prediction"],
-                shape=tuple(self.header["latent"]),
+                shape=shape,
                 seeds=seeds,
                 labels=labels,
                 guidance=config.guidance,
                 steps=config.steps,
                 batch=rows,
                 spacing=config.spacing,
+                guiding=config.guiding,
+                negative=negative_label(config, self.header),
+                weaker=weaker.network if weaker else None,
+                edit=edit_of(config, given, self.codec, filled, self.header),
             )
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
-            picture = self.codec.decode(padded, (side, side))
-            expect_shape(picture, (rows, int(self.header["image"]["channels"]), side, side), self.codec.autoencoder, "decode")
-            picture = picture[: len(seeds)]
+            picture = self.codec.decode(padded, sides)
+            expect_shape(picture, (rows, int(self.header["image"]["channels"]), *sides), self.codec.autoencoder, "decode")
+            picture = put_back(picture[: len(seeds)], config, given.canvas, seeds, self.codec.autoencoder.factor)
         sound = (latent.isfinite().flatten(1).all(1) & picture.isfinite().flatten(1).all(1)).tolist()
         return to_uint8(picture).cpu(), [seed for seed, whole in zip(seeds, sound, strict=True) if not whole]
 
@@ -132,24 +178,36 @@ class Model:
         )
 
     def settings(self, config: Sample) -> dict[str, Any]:
-        """What pictures of one command share and a PNG's text says: model, decoder, precision and keys."""
-        found = {
-            "model": self.fingerprint,
-            "autoencoder": self.decoder,
-            "precision": str(self.engine.dtype).removeprefix("torch."),
-            **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
-        }
-        parts = (
-            self.network.denoiser,
-            self.network.conditioner,
-            self.schedule,
-            self.codec.autoencoder,
-            registry.build("sampler", config.sampler),
-        )
-        if third := foreign_plugins(parts):
-            found["plugins"] = third  # another version of them makes other pictures
-        tiled = self.tile is not None and int(self.header["image"]["size"]) > self.tile
-        return found | ({"tile": self.tile} if tiled else {})
+        """What pictures of one command share and a PNG's text says; a ConfigError or DataError where the keys do not fit this model."""
+        return settings_of(self, config)
+
+    def given(self, config: Sample) -> Given:
+        """The pictures and guides that a config names, opened and built once."""
+        return Given(self.canvas(config), self.guides(config))
+
+    def guides(self, config: Sample) -> list[Any]:
+        """The guides of a config, on the device."""
+        key = (repr(config.guide), *(registry.load("guide", each.type) for each in config.guide))
+        if key not in self.built:
+            channels = int(self.header["image"]["channels"])
+            self.built[key] = build_guides(config.guide, image_channels=channels, device=self.engine.device)
+        return self.built[key]
+
+    def canvas(self, config: Sample) -> Canvas | None:
+        """The pictures that a config starts from, opened once; what does not fit is a DataError."""
+        key = (config.start, config.mask, config.size, config.outpaint)
+        if config.start is not None and key not in self.canvases:
+            image = self.header["image"]
+            self.canvases[key] = open_canvas(config.start, config.mask, image, size=config.size, margins=config.outpaint)
+        return self.canvases.get(key)
+
+    def weaker(self, config: Sample) -> Weaker | None:
+        """The model that guidance goes away from, loaded once; a MismatchError for one that speaks of other latents."""
+        if config.autoguide is None:
+            return None
+        if config.autoguide not in self.others:
+            self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.engine)
+        return self.others[config.autoguide]
 
     def name_of(self, label: int) -> str | None:
         """The name of a class index; None for -1."""
@@ -162,6 +220,11 @@ def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = N
     network, header, fingerprint = load_network(source, engine)
     codec, decoder = load_codec(source, header, engine, tile=tile, ae=ae)
     return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile)
+
+
+def written(given: Any) -> str | None:
+    """How a config names a picture or a mask; one in memory has no name of its own."""
+    return None if given is None else str(given) if isinstance(given, str | Path) else "(in memory)"
 
 
 def not_finite(module: torch.nn.Module) -> str:

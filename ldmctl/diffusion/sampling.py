@@ -1,6 +1,6 @@
 """Latents out of noise, a fixed number at a time, so that a picture depends on its seed and not on its neighbours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,10 +9,13 @@ from torch import Tensor
 
 from ldmctl.attribution import expect_shape
 from ldmctl.config.levels import Spacing
+from ldmctl.config.schemas.sample import Guiding
 from ldmctl.diffusion.denoise import Denoise, Noise
+from ldmctl.diffusion.editing import FROM_NOISE, Corrected, Edit, Watched, levels_below
+from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.network import Network, check_condition
 from ldmctl.diffusion.process import Prediction
-from ldmctl.diffusion.spacing import levels, start
+from ldmctl.protocols import Condition
 from ldmctl.training.engine import Engine
 
 
@@ -50,22 +53,57 @@ def sample_latents(
     steps: int,
     batch: int,
     spacing: Spacing | str = "trailing",
+    guiding: Guiding | None = None,
+    negative: int = -1,
+    weaker: Network | None = None,
+    edit: Edit = FROM_NOISE,
 ) -> Tensor:
     """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed; labels are class indices, -1 for none.
 
-    At most `batch` of them; fewer are padded to exactly `batch`.
+    At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from the class `negative`, or from
+    what a network `weaker` says of the same labels. An `edit` has `batch` rows.
     """
     filled = [*range(len(seeds)), *[len(seeds) - 1] * (batch - len(seeds))]
-    noise = Noise([seeds[row] for row in filled], shape, engine.device)
-    condition = null = None
-    if network.conditioner is not None:
-        condition = network.condition(torch.tensor([labels[row] for row in filled], device=engine.device))
-        null = network.conditioner.null(len(filled))  # type: ignore[operator]
-        check_condition(condition, network.conditioner, len(filled), "encode")
-        check_condition(null, network.conditioner, len(filled), "null")
-    denoise = Denoise(network.denoiser, schedule, prediction, condition=condition, null=null, guidance=guidance)
-    _, sigmas = levels(schedule, steps, spacing)
+    noise = Noise([seeds[row] if edit.stream is None else edit.stream for row in filled], shape, engine.device)
+    asked = [labels[row] for row in filled]
+    condition = condition_of(network, asked, engine)
+    null = null_of(network, len(asked)) if negative < 0 else condition_of(network, [negative] * len(asked), engine)
+    if edit.latent is not None and edit.strength == 0:
+        return edit.latent[: len(seeds)].float()
+    sigmas = levels_below(schedule, steps, spacing, edit.strength)
+    still = sigmas[guiding.zero_steps].item() if guiding and guiding.zero_steps else float("inf")
+    denoise: Callable[[Tensor, Tensor | float], Tensor] = Denoise(
+        network.denoiser,
+        schedule,
+        prediction,
+        condition=condition,
+        null=null if weaker is None else condition_of(weaker, asked, engine),
+        guidance=Guidance(guidance, guiding, still=still),
+        weaker=weaker.denoiser if weaker else None,
+    )
+    if edit.corrections:
+        denoise = Corrected(denoise, edit.corrections)
+    if edit.watch is not None:
+        denoise = Watched(denoise, edit.watch)
     with engine.autocast():
-        latent = sampler(denoise, start(noise.first(), sigmas), sigmas, noise)
+        latent = (edit.repaint or sampler)(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)
     expect_shape(latent, (len(filled), *shape), sampler, "the call")
     return latent[: len(seeds)].float()
+
+
+def condition_of(network: Network, labels: Sequence[int], engine: Engine) -> Condition | None:
+    """What a network hears of these class indices, -1 for none; None without a conditioner."""
+    if network.conditioner is None:
+        return None
+    condition = network.condition(torch.tensor(labels, device=engine.device))
+    check_condition(condition, network.conditioner, len(labels), "encode")
+    return condition
+
+
+def null_of(network: Network, count: int) -> Condition | None:
+    """The null condition of `count` pictures; None without a conditioner."""
+    if network.conditioner is None:
+        return None
+    null: Condition = network.conditioner.null(count)
+    check_condition(null, network.conditioner, count, "null")
+    return null

@@ -113,13 +113,17 @@ class Codec:
     @torch.no_grad()
     def decode(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
         """Latents of the denoiser -> pictures [B,C,*size] float32 in [-1, 1]."""
+        return self.picture_of(latent, size).clamp(-1, 1)
+
+    def picture_of(self, latent: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same with gradients, and not yet clamped to [-1, 1]."""
         if self.image_channels is not None:
             latent, size = careful.latents(latent, self.autoencoder.channels, self.engine.device), careful.sides(size)
         with self.engine.autocast():
             image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
         sides = (side * self.autoencoder.factor for side in latent.shape[2:])
         expect_shape(image, (len(latent), None, *sides), self.autoencoder, "decode")
-        return crop_to(image.float(), size).clamp(-1, 1)
+        return crop_to(image.float(), size)
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class Codec:
             most = min(most, max(CPU_PIXELS // pixels, 1))
         if len(x) > most:
             return torch.cat([self._run(network, part, scale) for part in x.split(most)])
-        if self.side is None:
+        if self.side is None or (x.requires_grad and torch.is_grad_enabled()):  # gradients go through a picture as a whole
             return network(x)
         cells = (x.shape[-2] // scale, x.shape[-1] // scale)
         return tiled(network, x, cells=cells, side=self.side, halo=min(HALO, self.side // 4))

@@ -31,14 +31,14 @@ class Found(NamedTuple):
     others: list[Path]  # pictures that ldmctl made of another model, with other settings, or of another label under the same seed
 
 
-def look(folder: Path, texts: Mapping[int, str], *, side: int, overwrite: bool) -> Found:
-    """What of the pictures `texts`, by seed, of `side` pixels, a folder lacks.
+def look(folder: Path, texts: Mapping[int, str], *, sides: tuple[int, int], overwrite: bool) -> Found:
+    """What of the pictures `texts`, by seed, of `sides` (height, width) in pixels, a folder lacks.
 
     A MismatchError names a file there that ldmctl did not make and that would be replaced; without `overwrite` also pictures with which
     these would mix, or that they would replace.
     """
     files = {seed: folder / f"{seed:06d}.png" for seed in texts}
-    missing = [seed for seed, text in texts.items() if overwrite or read_png_text(files[seed], side=side).get(KEY) != text]
+    missing = [seed for seed, text in texts.items() if overwrite or read_png_text(files[seed], sides=sides).get(KEY) != text]
     in_the_way = [files[seed] for seed in missing if is_foreign(files[seed])]
     if os.path.lexists(folder / "grid.png") and not is_own_grid(folder):
         in_the_way.append(folder / "grid.png")

@@ -74,11 +74,11 @@ def _runs(process: int) -> bool:
     return True
 
 
-def read_png_text(path: str | Path, *, side: int | None = None) -> dict[str, str]:
-    """The text entries of a PNG that decodes to its end; none for anything else, and for one that is not `side` pixels high and wide."""
+def read_png_text(path: str | Path, *, sides: tuple[int, int] | None = None) -> dict[str, str]:
+    """The text entries of a PNG that decodes to its end; none for anything else, and for one of other `sides`, (height, width)."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if side is not None and image.size != (side, side):
+            if sides is not None and image.size != sides[::-1]:
                 return {}
             return {key: str(value) for key, value in image.text.items()}  # type: ignore[attr-defined]
     except BROKEN:

@@ -12,8 +12,10 @@ import torch
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
+from ldmctl.diffusion.beginning import caveat, sides_of
 from ldmctl.diffusion.labels import choose_labels, unused_labels
 from ldmctl.diffusion.model import open_model
+from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
 from ldmctl.errors import MismatchError, Stopped
 from ldmctl.pictures.album import KEY, Found, look, remove
 from ldmctl.pictures.images import read
@@ -39,14 +41,20 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if engine.leads and (ignored := unused_labels(config, model.header)):
         console.warn(ignored)
 
+    settings = model.settings(config)
+    if engine.leads and (unusual := caveat(config, model.header)):
+        console.warn(unusual)
+
     # Find what is still to be made.
     folder = Path(out).expanduser()
     fresh = not folder.exists()
     make_folder(folder)
-    settings = model.settings(config)
     names = [model.name_of(label) for label in labels]
     texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
-    found = engines.on_all(engine, lambda: look_around(folder, texts, side=int(model.header["image"]["size"]), overwrite=overwrite))
+    if config.trace:
+        refuse_foreign_trace(folder)
+    sides = sides_of(config, model.header)
+    found = engines.on_all(engine, lambda: look_around(folder, texts, sides=sides, overwrite=overwrite))
     if isinstance(found, MismatchError):
         raise found
     missing, others = found
@@ -84,6 +92,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if engine.leads:
         shown = torch.stack([read(folder / f"{seed:06d}.png", channels=int(model.header["image"]["channels"])) for seed in seeds[:GRID]])
         write_png(folder / "grid.png", grid(shown), {KEY: describe({"grid": seeds[:GRID], **settings})})
+        if config.trace:
+            write_trace(model, config, seeds, labels, folder, describe({"trace": seeds[:SHOWN], **settings}))
     engine.barrier()
     console.say(f"{len(seeds)} pictures are in {folder} ({len(missing)} made now), all together in {folder / 'grid.png'}.")
     return {
@@ -96,11 +106,11 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     }
 
 
-def look_around(folder: Path, texts: dict[int, str], *, side: int, overwrite: bool) -> Found | MismatchError:
+def look_around(folder: Path, texts: dict[int, str], *, sides: tuple[int, int], overwrite: bool) -> Found | MismatchError:
     """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted."""
     sweep(folder)
     try:
-        return look(folder, texts, side=side, overwrite=overwrite)
+        return look(folder, texts, sides=sides, overwrite=overwrite)
     except MismatchError as error:
         return error
 

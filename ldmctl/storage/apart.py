@@ -16,7 +16,13 @@ from ldmctl.config.documents import read_config
 from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.storage.assets import data_places
 
-INPUTS = {"latents": "the cache", "run": "the run", "init": "the weights to start from,", "ae": "the autoencoder"}  # by key
+INPUTS = {
+    "latents": "the cache",
+    "run": "the run",
+    "init": "the weights to start from,",
+    "ae": "the autoencoder",
+    "autoguide": "the weaker run",
+}  # by key
 TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
 LINKED = ("samples", "snapshots", "averages", "checkup")  # folders in a run folder that somebody may have put elsewhere
 FAR = 4  # steps back: pictures, autoencoder, cache, denoiser
@@ -106,6 +112,8 @@ def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
     for key in ("samples", "against"):
         if isinstance(value := config.get(key), str):
             yield Read(f"the folder {value}{far}" + ("" if far else f" ({key})"), folder_of(value), pictures=True, far=bool(far))
+    if isinstance(start := config.get("start"), str) and Path(start).expanduser().is_dir():
+        yield Read(f"the folder of pictures {start}{far}" + ("" if far else " (start)"), Path(start).expanduser(), pictures=True)
     yield from (Read(f"the folder {folder} (pairs)", Path(folder).expanduser(), pictures=True) for folder in pairs)
     for folder in _pictures(config.get("dataset")):
         yield Read(f"the folder of pictures {folder}{far}" + ("" if far else " (data)"), folder, pictures=True, far=bool(far))

@@ -15,6 +15,7 @@ from ldmctl.testing.dataset import check_dataset
 from ldmctl.testing.denoiser import check_denoiser
 from ldmctl.testing.discriminator import check_discriminator
 from ldmctl.testing.extractor import check_extractor
+from ldmctl.testing.guide import check_guide
 from ldmctl.testing.perceptual import check_perceptual
 from ldmctl.testing.sampler import check_sampler
 from ldmctl.testing.schedule import check_schedule
@@ -29,6 +30,7 @@ __all__ = [
     "check_denoiser",
     "check_discriminator",
     "check_extractor",
+    "check_guide",
     "check_perceptual",
     "check_sampler",
     "check_schedule",

@@ -9,6 +9,7 @@ from ldmctl.testing.dataset import check_dataset
 from ldmctl.testing.denoiser import check_denoiser
 from ldmctl.testing.discriminator import check_discriminator
 from ldmctl.testing.extractor import check_extractor
+from ldmctl.testing.guide import check_guide
 from ldmctl.testing.perceptual import check_perceptual
 from ldmctl.testing.promises import Check
 from ldmctl.testing.sampler import check_sampler
@@ -24,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "dataset": check_dataset,
     "perceptual": check_perceptual,
     "conditioner": check_conditioner,
+    "guide": check_guide,
     "tracker": check_tracker,
     "extractor": check_extractor,
 }

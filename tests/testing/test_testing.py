@@ -151,6 +151,16 @@ class Conditioner(nn.Module):
         return self.encode([-1] * count)
 
 
+class Guide:
+    Config = Plain
+
+    def __init__(self, config, *, image_channels, **context):
+        pass
+
+    def loss(self, image):
+        return image.square().mean((1, 2, 3))
+
+
 class Tracker:
     Config = Plain
 
@@ -187,7 +197,7 @@ class Extractor(nn.Module):
 
 GOOD = {
     cls.__name__.lower(): cls
-    for cls in (Autoencoder, Discriminator, Schedule, Denoiser, Sampler, Dataset, Perceptual, Conditioner, Tracker, Extractor)
+    for cls in (Autoencoder, Discriminator, Schedule, Denoiser, Sampler, Dataset, Perceptual, Conditioner, Guide, Tracker, Extractor)
 }
 
 
@@ -441,6 +451,11 @@ BROKEN = [
     ("conditioner", {"token_dim": 8, "encode": lambda self, given: Condition(vector=torch.zeros(3, 6))}, "no tokens, and 8 was announced"),
     ("conditioner", {"encode": lambda self, given: Condition(vector=self.table.weight[:1].expand(3, 6))}, "null says the same"),
     ("conditioner", {"null": lambda self, count: Condition()}, "null gave no vector"),
+    ("guide", {"loss": lambda self, image: image.square().mean()}, r"not \[B\]"),
+    ("guide", {"loss": lambda self, image: image.square().mean((1, 2, 3)) * float("nan")}, "loss is not finite"),
+    ("guide", {"loss": lambda self, image: image.detach().square().mean((1, 2, 3))}, "no gradient reaches the picture"),
+    ("guide", {"loss": lambda self, image: (image - image.mean(0)).square().mean((1, 2, 3))}, "depends on the other pictures"),
+    ("guide", {"loss": lambda self, image: image.square().mean((1, 2, 3)) + torch.rand(1)}, "two values for the same pictures"),
     ("tracker", {"log": lambda self, step, scalars: scalars.clear()}, "log changes the numbers"),
     ("tracker", {"image": lambda self, step, path: path.unlink()}, "image changes the picture"),
     ("tracker", {"close": lambda self: self.files.close()}, "AttributeError"),

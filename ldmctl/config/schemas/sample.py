@@ -1,12 +1,14 @@
 """The keys of `ldmctl sample`."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.shared import Coding
+
+Side = Annotated[int, Field(ge=4, le=4096)]
 
 
 class Decoding(Coding):
@@ -14,6 +16,52 @@ class Decoding(Coding):
 
     devices: PositiveInt = Field(
         1, description="processes on this machine, one device each, which share the pictures", json_schema_extra=Free
+    )
+
+
+class Guiding(Config):
+    """How guidance is applied, where it is neither 0 nor 1."""
+
+    method: Literal["plain", "apg", "zero-star"] = Field(
+        "plain",
+        description="apg: what only saturates is left out (arXiv:2410.02416); zero-star: for models that predict flow, the weaker "
+        "velocity is first scaled to fit (arXiv:2503.18886)",
+    )
+    interval: tuple[NonNegativeFloat, PositiveFloat] | None = Field(
+        None, description="noise levels sigma / alpha between which guidance works, (low, high]; it is 1 at others (arXiv:2404.07724)"
+    )
+    rescale: float = Field(
+        0.0, ge=0, le=1, description="share by which the guided clean estimate gets the deviation of the plain one (arXiv:2305.08891)"
+    )
+    eta: float = Field(0.0, ge=0, description="apg: share that is kept of what points along the estimate; 1 is plain guidance")
+    norm: PositiveFloat | None = Field(None, description="apg: the largest length of a picture's update, over all its latent's numbers")
+    momentum: float = Field(0.0, gt=-1, lt=1, description="apg: share of the update before that is added; the paper's are negative")
+    zero_steps: NonNegativeInt = Field(0, description="zero-star: first steps that stand still")
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.method != "apg" and (given := [key for key in ("eta", "norm", "momentum") if getattr(self, key)]):
+            raise ValueError(f"guiding.{given[0]} belongs to guiding.method=apg, and the method is {self.method}")
+        if self.method != "zero-star" and self.zero_steps:
+            raise ValueError(f"guiding.zero_steps belongs to guiding.method=zero-star, and the method is {self.method}")
+        if self.method == "apg" and self.rescale:
+            raise ValueError("apg bounds the update itself (guiding.norm); guiding.rescale would shrink it a second time: leave one away")
+        if self.interval is not None and self.interval[0] >= self.interval[1]:
+            raise ValueError(f"guiding.interval goes from a low to a higher level, not from {self.interval[0]:g} to {self.interval[1]:g}")
+        return self
+
+
+class Painting(Config):
+    """How the masked part of a picture is painted."""
+
+    method: Literal["pigdm", "repaint", "blend"] = Field(
+        "pigdm",
+        description="pigdm: what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each "
+        "step is taken several times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
+    )
+    repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
+    feather: NonNegativeInt | None = Field(
+        None, description="pixels around the mask over which what was painted fades into the picture; null: one cell of the latents"
     )
 
 
@@ -36,6 +84,36 @@ class Sample(Config):
         "or `none` for no class; null: drawn as in the data",
     )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
+    guiding: Guiding = Guiding()
+    negative: str | None = Field(None, description="a class to go away from, where guidance otherwise goes away from no class")
+    autoguide: str | None = Field(
+        None, description="run folder of fit-diffusion, or a snapshot, of a weaker model to go away from (arXiv:2406.02507)"
+    )
+    start: str | None = Field(None, description="a picture to start from, or a folder of them, taken in turn by seed (--from)")
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the time to start at, and so how much may change: 0 returns the picture through the autoencoder, 1 is a fresh sample; "
+        "null: 0.6, with a mask 1",
+    )
+    mask: str | None = Field(None, description="a picture that is white where `start` is painted anew, of its size or of the model's")
+    outpaint: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None = Field(
+        None, description="pixels left, above, right and below of `start` that are painted; the picture gets the rest of the size"
+    )
+    painting: Painting = Painting()
+    guide: Annotated[tuple[PluginConfig, ...], Slot("guide", many=True)] = Field(
+        (), description="what pictures should be like, by losses that correct each step: a guide, or a list of several"
+    )
+    size: tuple[Side, Side] | None = Field(
+        None, description="width and height of the pictures, pixels (WxH); null: as the model was trained"
+    )
+    interpolate: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
+        None, description="two seeds: the pictures go from the noise of one to that of the other"
+    )
+    trace: NonNegativeInt = Field(
+        0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
+    )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     machine: Decoding = Decoding()
 
@@ -43,6 +121,53 @@ class Sample(Config):
     @classmethod
     def _named_or_spelled_out(cls, spacing: Any) -> Any:
         return spacing
+
+    @property
+    def level(self) -> float:
+        """The time to start at: `strength`, or its default."""
+        paints = self.mask is not None or self.outpaint is not None
+        return self.strength if self.strength is not None else 1.0 if paints or self.start is None else 0.6
+
+    @field_validator("size", "outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @classmethod
+    def _in_words(cls, given: Any, info: ValidationInfo) -> Any:
+        return given.lower().split("x" if info.field_name == "size" else ",") if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _edits_a_picture(self) -> Self:
+        if self.start is None and (named := [key for key in ("mask", "outpaint", "strength") if getattr(self, key) is not None]):
+            raise ValueError(f"{named[0]} needs a picture to start from: --from IMAGE (start=IMAGE)")
+        if self.mask is None and self.outpaint is None and self.painting != Painting():
+            raise ValueError("painting needs a part to paint: --mask MASK, or --outpaint LEFT,TOP,RIGHT,BOTTOM")
+        if self.painting.method == "repaint" and self.sampler.type != "ddpm":
+            raise ValueError(
+                "painting.method=repaint goes up and down between the levels of its steps, which no other sampler than ddpm allows: "
+                "take sampler=ddpm, or painting.method=pigdm, which works with all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_from_one_seed_to_another(self) -> Self:
+        if self.interpolate is not None and self.count < 2:
+            raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
+        if self.interpolate is not None and self.seed != 0:
+            raise ValueError("interpolate names its seeds itself: leave seed away")
+        if self.interpolate is not None and len(self.label or []) > 1:
+            raise ValueError("interpolate goes between seeds of one label: name one")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_an_effect(self) -> Self:
+        asked = {"autoguide": self.autoguide, "negative": self.negative, "guiding": self.guiding != Guiding() or None}
+        if self.autoguide is not None and 0 < self.guidance < 1:
+            raise ValueError(f"guidance={self.guidance:g} goes towards the weaker model of autoguide: take more than 1")
+        if self.guidance in (0, 1) and (named := [key for key, value in asked.items() if value is not None]):
+            raise ValueError(f"{named[0]} does nothing at guidance={self.guidance:g}: take another, such as guidance=2, or leave it away")
+        if self.guiding.zero_steps >= self.steps:
+            raise ValueError(f"guiding.zero_steps={self.guiding.zero_steps} leaves none of steps={self.steps} to move in")
+        if self.autoguide is not None and self.negative is not None:
+            raise ValueError("autoguide and negative both say what to go away from: leave one away")
+        return self
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)
     @classmethod

@@ -1,0 +1,76 @@
+"""Guides: losses on the decoded picture that correct the clean estimate at each step, with any sampler (arXiv:2209.14687).
+
+A guide says how likely what is wanted is of a picture, exp(-loss). The network's clean estimate D is a mean, with the
+covariance C left around it: the correction is -C times the loss's gradient, through decoder and denoiser. Taken as it
+is, that overshoots wherever the loss is steeper than C is wide, so it is divided by 1 + the loss's own curvature
+along it, by Gauss and Newton's estimate: exact for Gaussian data and a squared error, and at no scale beyond loss 0.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmctl import registry
+from ldmctl.attribution import expect
+from ldmctl.config.resolve import plugin_config
+from ldmctl.diffusion.editing import pulled
+from ldmctl.errors import ConfigError
+
+DIMS = (1, 2, 3)
+
+
+def context_of(image_channels: int) -> dict[str, Any]:
+    """What a guide is made with beside its config."""
+
+    def perceptual(by: Any) -> Any:
+        named = plugin_config("perceptual", {"type": by} if isinstance(by, str) else by)
+        return registry.build("perceptual", named, image_channels=image_channels)
+
+    return {"image_channels": image_channels, "perceptual": perceptual}
+
+
+def build_guides(configs: Sequence[Any], *, image_channels: int, device: torch.device) -> list[Any]:
+    """The guides of these configs, on the device."""
+    guides = []
+    for config in configs:
+        guide = registry.build("guide", config, **context_of(image_channels))
+        guides.append(guide.to(device) if isinstance(guide, torch.nn.Module) else guide)
+    return guides
+
+
+class Guides:
+    """A correction by the sum of their losses; in memory a guide may also be a function."""
+
+    def __init__(self, guides: Sequence[Any], decode: Callable[[Tensor], Tensor], free: Tensor | None = None):
+        self.guides, self.decode = guides, decode
+        self.free = free  # [1,1,h,w], 1 where something may change; None: everywhere
+
+    def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
+        """The change of the clean estimate [B,c,h,w]."""
+        latent = clean.detach().requires_grad_()
+        image = self.decode(latent)
+        if not bool(image.isfinite().all()):  # the network's fault, which is said when all is decoded
+            return torch.zeros_like(latent)
+        if not image.requires_grad:
+            raise ConfigError("This model's decoder lets no gradient through to its latents, so no guide can work on them.")
+        loss = torch.stack([loss_of(guide, image, sigma) for guide in self.guides]).sum(0)
+        (slope,) = torch.autograd.grad(loss.sum(), latent, allow_unused=True, materialize_grads=True)
+        for guide in self.guides if not bool(slope.isfinite().all()) else []:
+            expect(len(self.guides) > 1, guide, f"the gradient of loss is not finite at sigma / alpha = {sigma:.3g}")
+            expect(False, self, f"the gradient of a guide's loss is not finite at sigma / alpha = {sigma:.3g}")
+        change = pulled(x, clean, sigma, slope)
+        change = change if self.free is None else change * self.free
+        bend = (slope * change).sum(DIMS, keepdim=True) / (2 * loss.view(-1, 1, 1, 1))
+        return -change / (1 + torch.where(loss.view(-1, 1, 1, 1) > 0, bend, 0.0).clamp(min=0))
+
+
+def loss_of(guide: Any, image: Tensor, sigma: float) -> Tensor:
+    """What a guide says of pictures [B,C,H,W], float32 [B]; a PluginError that names it for what is no loss."""
+    said = getattr(guide, "loss", guide)(image)
+    shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
+    expect(shape == [len(image)], guide, f"loss gave {shape} for pictures {list(image.shape)}, not [{len(image)}]")
+    expect(bool(said.isfinite().all()), guide, f"loss is not finite at sigma / alpha = {sigma:.3g}: {said.detach().tolist()[:4]}")
+    expect(said.requires_grad, guide, "no gradient leads from its loss to the picture")
+    return said.float()

@@ -1,0 +1,87 @@
+"""Inpainting with a network that was never trained for it: what is known corrects the clean estimate at each step.
+
+Putting the known part back (`blend`) lets the rest learn too little of it. What the known part says of the rest is the
+covariance that the network still leaves between them, which its slope holds (arXiv:2305.04391): `Pigdm`. RePaint
+(arXiv:2201.09865) goes back up and down again instead, and so must take the steps itself.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ldmctl.diffusion.editing import LOUD, pulled
+
+
+def free_cells(free: Tensor, factor: int) -> Tensor:
+    """Pixels that may change, bool [H,W] -> cells of the latent that may, float [1,1,h,w] of 0 and 1.
+
+    A cell with one free pixel is free; so are those beside it, since an encoder looks past the edge of a cell, unless a cell is a pixel.
+    """
+    cells = free.float()[None, None]
+    down, right = -free.shape[0] % factor, -free.shape[1] % factor
+    cells = F.max_pool2d(F.pad(cells, (0, right, 0, down), mode="replicate"), factor)
+    return cells if factor == 1 else F.max_pool2d(cells, 3, stride=1, padding=1)
+
+
+class Blend:
+    """The known part in place of its estimate, and nothing else."""
+
+    def __init__(self, known: Tensor, free: Tensor):
+        self.known, self.kept = known, 1 - free
+
+    def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
+        """known [B,c,h,w] - clean where it is kept."""
+        return self.kept * (self.known - clean.detach())
+
+
+class Pigdm(Blend):
+    """Blend, and in the free part what the known part says of it.
+
+    The covariance C that is left, times the error of the known part, is one backward. Pseudoinverse guidance divides it by a
+    guess of the known part's variance; here it is as long as brings the known part closest to what is known, in each
+    picture: exact where one number is known, or the known ones are left equally uncertain.
+    """
+
+    def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
+        """The change of the clean estimate [B,c,h,w]."""
+        error = super().__call__(x, clean, sigma)
+        if sigma > LOUD:  # nothing is known yet, also not what belongs together
+            return error
+        change = pulled(x, clean, sigma, error)
+        reached = self.kept * change
+        dims = (1, 2, 3)
+        length = (error * reached).sum(dims, keepdim=True) / (reached * reached).sum(dims, keepdim=True).clamp(min=1e-20)
+        return error + (1 - self.kept) * change * length.clamp(min=0)
+
+
+class Repaint:
+    """DDPM's steps, each taken `repeats` times, with the known part noised to the level that a step ends at."""
+
+    def __init__(self, known: Tensor, free: Tensor, repeats: int):
+        self.known, self.free, self.repeats = known, free, repeats
+
+    def __call__(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        sigmas: Tensor,
+        noise: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """As a sampler: the clean latent [B,c,h,w] at the end of `sigmas` from x at their start."""
+        for sigma, sigma_next in pairwise(sigmas):
+            high, low = sigma.item(), sigma_next.item()
+            turns = self.repeats if low > 0 else 1
+            for turn in range(turns):
+                clean = denoise(x, sigma)
+                x_next, known = clean + (x - clean) * (low / high) ** 2, self.known
+                if low > 0:
+                    x_next = x_next + noise(sigma, sigma_next) * (low * math.sqrt(1 - (low / high) ** 2))
+                    known = known + noise(sigma, sigma_next) * low
+                x_next = torch.where(self.free > 0, x_next, known)
+                again = turn + 1 < turns
+                x = x_next + noise(sigma, sigma_next) * math.sqrt(high**2 - low**2) if again else x_next
+        return x

@@ -1,0 +1,108 @@
+"""How samples come about: noisy latents and clean estimates at some of the steps, as a strip, a GIF and an animated WebP.
+
+The pictures are made once more and watched, so that those that were asked for are what they are without it.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.beginning import sides_of
+from ldmctl.diffusion.editing import Look
+from ldmctl.errors import MismatchError
+from ldmctl.pictures.album import KEY, is_foreign
+from ldmctl.pictures.images import to_uint8
+from ldmctl.pictures.png import GAP, grid, write_png
+
+SHOWN = 4  # pictures that are followed at most
+SIDE = 64  # pixels, the least that a picture is shown with
+FRAMES = 60  # of an animation at most
+MOMENT, REST = 90, 1500  # milliseconds of a frame, and of the last one
+FILES = ("trace.png", "trace.gif", "trace.webp")
+WIDE = 3.0  # deviations of a latent from black to white
+
+
+class Moment(NamedTuple):
+    """What is shown of one evaluation."""
+
+    words: str
+    latent: Tensor  # uint8 [B,C,H,W], the channels beside each other
+    picture: Tensor  # uint8 [B,C,H,W]
+
+
+def refuse_foreign_trace(folder: Path) -> None:
+    """A MismatchError if a file that a trace would replace is none of ldmctl's."""
+    own = (folder / FILES[0]).exists() and not is_foreign(folder / FILES[0])
+    for name in FILES:
+        if os.path.lexists(folder / name) and not own:
+            raise MismatchError(f"{folder / name} is there already and no trace of ldmctl's, so it is not replaced. Name another --out.")
+
+
+def write_trace(model: Any, config: Sample, seeds: Sequence[int], labels: Sequence[int], folder: Path, text: str) -> list[str]:
+    """trace.png with `config.trace` columns, trace.gif and trace.webp of the first seeds in a folder -> their paths."""
+    looks: list[Look] = []
+    count = min(SHOWN, config.batch, len(seeds))
+    made, _ = model.make(config, seeds[:count], labels[:count], model.given(config)._replace(watch=looks.append))
+    every = spread(len(looks), FRAMES)
+    moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *spread(len(looks), config.trace)}}
+    last = Moment("the sample", moments[len(looks) - 1].latent if looks else magnified(made), magnified(made))
+    shown = [*(moments[number] for number in spread(len(looks), config.trace)), last]
+    write_png(folder / FILES[0], torch.cat([column(each) for each in shown], dim=2), {KEY: text})
+    frames = [Image.fromarray(column(each).permute(1, 2, 0).numpy()) for each in [*(moments[number] for number in every), last]]
+    for name, options in ((FILES[1], {"comment": text.encode()}), (FILES[2], {"lossless": True, "minimize_size": True})):
+        animate(folder / name, frames, **options)
+    return [str(folder / name) for name in FILES]
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """The numbers of at most `wanted` of `count` evaluations, the first and the last among them."""
+    if count <= wanted:
+        return list(range(count))
+    return sorted({round(place * (count - 1) / max(wanted - 1, 1)) for place in range(wanted)})
+
+
+def moment_of(model: Any, config: Sample, look: Look, count: int) -> Moment:
+    """An evaluation as it is shown: its level, the deviation of x, the channels of x, and what is clean, decoded."""
+    x = look.x[:count].float().cpu()
+    words = f"sigma {look.sigma:.3g}\nsd {x.std().item():.3g}"
+    picture = to_uint8(model.codec.decode(look.clean[:count], sides_of(config, model.header))).cpu()
+    grey = to_uint8((x / math.sqrt(1 + look.sigma**2)) / WIDE)
+    tiles = torch.stack([grid(channels[:, None]) for channels in grey]).expand(-1, 3, -1, -1)
+    shown = magnified(picture)
+    return Moment(words, F.interpolate(tiles.float(), shown.shape[2:], mode="nearest").to(torch.uint8), shown)
+
+
+def magnified(picture: Tensor) -> Tensor:
+    """uint8 [B,C,H,W] -> [B,3,H,W], a whole number of times larger until its short side has SIDE pixels; alpha is left out."""
+    times = max(1, math.ceil(SIDE / min(picture.shape[2:])))
+    colour = picture[:, :3].expand(-1, 3, -1, -1)
+    return colour.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+def column(moment: Moment) -> Tensor:
+    """uint8 [3,H,W]: the words, and under them the latent and the picture of each sample."""
+    pairs = torch.stack([moment.latent, moment.picture], dim=1).flatten(0, 1)
+    stack = F.pad(grid(pairs, columns=1), (GAP, GAP, GAP, GAP), value=255)
+    paper = Image.new("RGB", (stack.shape[2], 28), "white")
+    ImageDraw.Draw(paper).multiline_text((GAP, GAP), moment.words, fill="black", font=ImageFont.load_default(10), spacing=1)
+    words = torch.frombuffer(bytearray(paper.tobytes()), dtype=torch.uint8).view(28, -1, 3).permute(2, 0, 1)
+    return torch.cat([words, stack], dim=1)
+
+
+def animate(path: Path, frames: Sequence[Image.Image], **options: Any) -> None:
+    """Write an animation, all or nothing, that starts over for ever."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    times = [MOMENT] * (len(frames) - 1) + [REST]
+    try:
+        frames[0].save(partial, path.suffix[1:].upper(), save_all=True, append_images=frames[1:], duration=times, loop=0, **options)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""Pictures to begin samples with, prepared as a run's own data is, and what of them may be painted."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image as Pillow
+from torch import Tensor
+
+from ldmctl.config.schemas.shared import Image
+from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures.images import FILTER, load, opened, pad_to, prepare, size_of, to_tensor
+
+HALF = 128  # grey from which a mask is white
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Pictures taken in turn, each on a sheet of `size` with margins that are free, and a mask of the sheet."""
+
+    pictures: Sequence[Any]  # files, or pictures in memory
+    image: Image
+    size: tuple[int, int]  # width and height of the sheet
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, top, right, bottom
+    free: Tensor | None = None  # bool [H,W], what is painted; None: nothing is kept as it is
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Width and height of the picture on the sheet."""
+        left, top, right, bottom = self.margins
+        return self.size[0] - left - right, self.size[1] - top - bottom
+
+    def picture(self, seed: int) -> Tensor:
+        """uint8 [C,H,W], the picture for a seed; the nearest of its pixels in the margins."""
+        given = self.pictures[seed % len(self.pictures)]
+        inner = fitted(opened(given) if isinstance(given, Path) else given, self.inner, self.image)
+        left, top, right, bottom = self.margins
+        return F.pad(inner[None].float(), (left, right, top, bottom), mode="replicate")[0].to(torch.uint8)
+
+
+def open_canvas(
+    start: Any, mask: Any, image: Mapping[str, Any], *, size: tuple[int, int] | None = None, margins: Sequence[int] | None = None
+) -> Canvas:
+    """The canvas of a picture, a folder or a list of them, and of a mask, files or in memory.
+
+    `image` says how the run's own pictures were prepared. What cannot be read, and a mask that does not fit, is a DataError.
+    """
+    settings = Image.model_validate(image).model_copy(update={"crop": "center"})
+    pictures = listed(start)
+    sheet = size or (settings.size, settings.size)
+    canvas = Canvas(pictures, settings, sheet, tuple(margins or (0, 0, 0, 0)))  # type: ignore[arg-type]
+    if min(canvas.inner) < 2:
+        raise ConfigError(f"outpaint={','.join(map(str, canvas.margins))} leaves no room for the picture on {sheet[0]}x{sheet[1]} pixels.")
+    free = torch.ones(sheet[1], sheet[0], dtype=torch.bool)
+    left, top = canvas.margins[:2]
+    inner = free[top : top + canvas.inner[1], left : left + canvas.inner[0]]
+    if mask is not None:
+        whole, given = mask_of(mask, canvas)
+        (free if whole else inner)[:] = given
+    else:
+        inner[:] = False
+    if mask is None and margins is None:
+        return canvas
+    if not free.any():
+        raise DataError(f"{named(mask)} is black everywhere, so there is nothing to paint: white is what is painted.")
+    if free.all():
+        raise DataError(f"{named(mask)} is white everywhere, so nothing of the picture is kept. Leave it away, or paint some of it black.")
+    return Canvas(pictures, settings, sheet, canvas.margins, free)
+
+
+def listed(start: Any) -> list[Any]:
+    """The pictures that a path, or what is in memory, stands for; all are looked at, by their headers. A DataError names one that is none."""
+    if isinstance(start, str | Path):
+        path = Path(start).expanduser()
+        if not path.exists():
+            raise DataError(f"There is no picture or folder {path} to start from.")
+        known = Pillow.registered_extensions()
+        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
+        if not files:
+            raise DataError(f"The folder {path} holds no picture to start from.")
+        for file in files:
+            with opened(file):
+                pass
+        return files
+    many = list(start) if isinstance(start, list | tuple) or (isinstance(start, Tensor | np.ndarray) and start.ndim == 4) else [start]
+    return [Path(each).expanduser() if isinstance(each, str) else each for each in many]
+
+
+def fitted(picture: Any, size: tuple[int, int], settings: Image) -> Tensor:
+    """uint8 [C,H,W] of `size` = (width, height): as large as covers it, the middle of it."""
+    width, height = size
+    if width == height:
+        return prepare(picture, settings.model_copy(update={"size": width}))
+    image = load(
+        picture,
+        channels=settings.channels,
+        background=settings.background,
+        enough=max(size),
+        profile=settings.profile,
+        max_pixels=settings.max_pixels,
+    )
+    scale = max(width / image.width, height / image.height)
+    image = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))), FILTER)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return to_tensor(image.crop((left, top, left + width, top + height)))
+
+
+def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
+    """(whether it is of the whole sheet, bool [H,W]): white is True. It has the size of the sheet or of the pictures as they are stored."""
+    given = opened(mask) if isinstance(mask, str | Path) else mask
+    if isinstance(given, Tensor | np.ndarray):
+        array = torch.as_tensor(given)
+        array = array.to(torch.uint8) * 255 if array.dtype == torch.bool else array
+        given = array[None] if array.ndim == 2 else array
+    grey = load(given, channels=1, background="black", profile="keep")
+    if grey.size == canvas.size:
+        return True, to_tensor(grey)[0] >= HALF
+    sizes = {upright(each) for each in canvas.pictures}
+    if sizes != {grey.size}:
+        stored = " or ".join(sorted(f"{width}x{height}" for width, height in sizes)[:3])
+        raise DataError(
+            f"{named(mask)} is {grey.size[0]}x{grey.size[1]} pixels, the picture {stored}. A mask has the size of the picture it lies on, "
+            f"or {canvas.size[0]}x{canvas.size[1]}, which is what the model makes."
+        )
+    as_data = canvas.image.model_copy(update={"channels": 1, "profile": "keep"})
+    return False, fitted(grey, canvas.inner, as_data)[0] >= HALF
+
+
+def upright(picture: Any) -> tuple[int, int]:
+    """(width, height) of a picture as it is seen."""
+    image = opened(picture) if isinstance(picture, Path) else picture
+    width, height = size_of(image)
+    turned = isinstance(image, Pillow.Image) and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def named(mask: Any) -> str:
+    """The mask in a sentence."""
+    return f"The mask {mask}" if isinstance(mask, str | Path) else "The mask"
+
+
+def digest(given: Any) -> str:
+    """SHA-256 of pictures or a mask, of their files or of what is in memory: another one makes other samples."""
+    found = hashlib.sha256()
+    for each in listed(given):
+        if isinstance(each, Path):
+            found.update(hashlib.sha256(each.read_bytes()).digest())
+        else:
+            array = np.ascontiguousarray(np.asarray(each.cpu() if isinstance(each, Tensor) else each))
+            found.update(repr((array.shape, str(array.dtype))).encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def filled(image: Tensor, free: Tensor) -> Tensor:
+    """[B,C,H,W] whose free pixels (bool [H,W]) continue what is around them, so that an encoder sees nothing of what was there."""
+    kept = (~free).to(image)[None, None]
+    levels = [(image * kept, kept.expand(len(image), 1, -1, -1))]
+    while min(levels[-1][0].shape[-2:]) > 1:
+        levels.append(tuple(F.avg_pool2d(pad_to(each, 2), 2) for each in levels[-1]))  # type: ignore[arg-type]
+    picture = torch.zeros_like(levels[-1][0])
+    for colours, weight in reversed(levels):
+        around = F.interpolate(picture, size=colours.shape[-2:], mode="bilinear", align_corners=False)
+        picture = torch.where(weight > 0, colours / weight.clamp(min=1e-6), around)
+    return torch.where(free, picture, image)
+
+
+def feathered(free: Tensor, pixels: int) -> Tensor:
+    """How much of what was made is seen, float [1,1,H,W]: 1 where it is free, falling to 0 over so many pixels around it."""
+    grown = [free.float()[None, None]]
+    for _ in range(pixels):
+        grown.append(F.max_pool2d(grown[-1], 3, stride=1, padding=1))
+    return torch.stack(grown).mean(0)

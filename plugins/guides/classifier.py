@@ -1,0 +1,84 @@
+"""Towards a class of a classifier, such as one that was trained on the same pictures (arXiv:2105.05233, section 4)."""
+
+import hashlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from ldmctl.config import PluginConfig
+from ldmctl.errors import ConfigError, DataError, MissingError, did_you_mean, one_line
+from ldmctl.storage.assets import find_weights
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+class Classifier(nn.Module):
+    """Minus the logarithm of the class's probability, by a network of torchvision whose weights are in a file. Scale 1 is Bayes' rule."""
+
+    class Config(PluginConfig):
+        file: str = Field(description="weights under torchvision's names, .safetensors or .pth")
+        network: str = Field("resnet18", description="a classifier of torchvision.models; how many classes it has is read from the file")
+        label: NonNegativeInt = Field(description="the class, by its index in the network's output")
+        side: PositiveInt | None = Field(None, description="pixels that pictures are resized to; null: as they are")
+        normalise: bool = Field(True, description="by ImageNet's mean and deviation, as torchvision's own weights want it; false: [-1, 1]")
+        scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+
+    def __init__(self, config: Config, *, image_channels: int, **context: object):
+        super().__init__()
+        state = weights_of(config.file)
+        classes = len(next((value for value in reversed(state.values()) if value.ndim > 0), ()))
+        if config.label >= classes:
+            raise ConfigError(f"guide.label={config.label} is beyond the {classes} classes of {config.file}, counted from 0.")
+        self.network = built(config.network, classes, state, config.file)
+        self.config = config
+        self.stamp = hashlib.sha256(find_weights(config.file, given=config.file).read_bytes()).hexdigest()
+        self.stamp = hashlib.sha256(find_weights(config.file, given=config.file).read_bytes()).hexdigest()
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def loss(self, image: Tensor) -> Tensor:
+        """image [B,C,H,W] in [-1, 1] -> [B], 0 where the network is certain."""
+        x = image[:, :3].float()
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        if self.config.normalise:
+            x = ((x + 1) / 2 - self.mean) / self.deviation
+        if self.config.side is not None:
+            x = F.interpolate(x, (self.config.side, self.config.side), mode="bilinear", antialias=True)
+        wanted = torch.full((len(x),), self.config.label, device=x.device)
+        return self.config.scale * F.cross_entropy(self.network(x).float(), wanted, reduction="none")
+
+
+def weights_of(file: str) -> dict[str, Tensor]:
+    """The tensors of a file of weights."""
+    path = find_weights(file, given=file)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise DataError(f"guide.file={file} cannot be read as weights: {one_line(error)[:200]}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"guide.file={file} holds no weights by name: save network.state_dict().")
+    return state
+
+
+def built(name: str, classes: int, state: dict[str, Tensor], file: str) -> nn.Module:
+    """The network of torchvision with these weights."""
+    try:
+        from torchvision import models
+    except ImportError:
+        raise MissingError("The guide 'classifier' needs torchvision: pip install torchvision.") from None
+    if name not in (known := models.list_models(module=models)):
+        raise ConfigError(f"torchvision.models has no network {name!r}.{did_you_mean(name, known)}")
+    network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(f"guide.file={file} holds no weights of {name}: {one_line(error)[:200]}") from None
+    return network

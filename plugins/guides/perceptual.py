@@ -1,0 +1,51 @@
+"""Towards a picture, by any perceptual distance: like it, but not the same pixels."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from ldmctl.config import PluginConfig
+from ldmctl.errors import DataError
+from ldmctl.pictures.images import read, to_float
+
+UNIT = 0.02  # a distance that counts 1 at scale 1
+
+
+class Perceptual(nn.Module):
+    """The distance to one picture, which is cut to the samples' shape. A distance of 0.02 counts 1 at scale 1."""
+
+    class Config(PluginConfig):
+        image: str = Field(description="the picture to be like, a file")
+        by: str | dict[str, Any] = Field("lpips", description="the perceptual distance: its name, or `type` and its keys")
+        scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+
+    def __init__(self, config: Config, *, image_channels: int, perceptual: Callable[[Any], nn.Module]):
+        super().__init__()
+        self.distance = perceptual(config.by).requires_grad_(False).eval()
+        self.scale = config.scale
+        try:
+            target = read(config.image, channels=image_channels)
+        except DataError as error:
+            raise DataError(f"guide.image: {error}") from None
+        self.stamp = hashlib.sha256(target.numpy().tobytes()).hexdigest()
+        self.stamp = hashlib.sha256(target.numpy().tobytes()).hexdigest()
+        self.register_buffer("target", to_float(target)[None], persistent=False)
+        self.target: Tensor
+
+    def loss(self, image: Tensor) -> Tensor:
+        """image [B,C,H,W] in [-1, 1] -> [B], 0 where it is the picture."""
+        like = covering(self.target, image.shape[2], image.shape[3])
+        return self.scale / UNIT * self.distance(image, like.expand(len(image), -1, -1, -1))
+
+
+def covering(picture: Tensor, height: int, width: int) -> Tensor:
+    """[1,C,H,W] as large as covers height and width, and the middle of it."""
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    sides = [max(side, round(there * scale)) for side, there in zip((height, width), picture.shape[2:], strict=True)]
+    large = F.interpolate(picture, sides, mode="bicubic", antialias=True).clamp(-1, 1)
+    top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+    return large[:, :, top : top + height, left : left + width]

@@ -1,0 +1,79 @@
+"""A trace shows how samples come about, and changes nothing of them."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from ldmctl import api
+from ldmctl.diffusion.trace import spread
+from ldmctl.errors import MismatchError
+from ldmctl.pictures.png import read_png_text
+from ldmctl.stages.sample import sample as stage
+
+
+@pytest.fixture(scope="module")
+def ldm(tmp_path_factory, fit_diffusion, vae_cache):
+    """A run folder of fit-diffusion. Read only."""
+    return fit_diffusion(tmp_path_factory.mktemp("traced") / "ldm", vae_cache, "loop.lr=1e-2", "loop.ema=0", "loop.steps=8")
+
+
+@pytest.fixture
+def sample(ldm, tiny, quiet, tmp_path):
+    """sample("trace=4", out="a") -> {name: bytes} of the pictures."""
+
+    def go(*overrides, out="samples", **options):
+        words = [f"run={ldm}", "steps=6", "batch=4", "count=5", "machine.device=cpu", "machine.precision=fp32", *overrides]
+        stage(tiny("sample", *words), tmp_path / out, console=quiet, **options)
+        return {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()}
+
+    return go
+
+
+def test_a_trace_lies_beside_samples_that_are_the_same_without_it(sample, tmp_path):
+    plain, traced = sample(out="plain"), sample("trace=3", out="traced")
+    assert set(traced) - set(plain) == {"trace.png", "trace.gif", "trace.webp"}
+    assert {name: traced[name] for name in plain} == plain
+    with Image.open(tmp_path / "traced" / "trace.png") as strip:
+        assert strip.size == (4 * 68, 28 + 8 * 66 + 2), "three evaluations and the sample; four pictures, each over its latent"
+    for name in ("trace.gif", "trace.webp"):
+        with Image.open(tmp_path / "traced" / name) as film:
+            assert film.n_frames == 7 and film.size == (68, 28 + 8 * 66 + 2), "six evaluations and the sample"
+    assert json.loads(read_png_text(tmp_path / "traced" / "trace.png")["ldmctl"])["trace"] == [0, 1, 2, 3]
+
+
+def test_the_last_picture_of_a_trace_is_the_sample(sample, tmp_path):
+    sample("trace=2", "count=1")
+    with Image.open(tmp_path / "samples" / "trace.png") as strip, Image.open(tmp_path / "samples" / "000000.png") as picture:
+        last = strip.crop((2 * 68 + 2, 28 + 2 + 66, 3 * 68 - 2, 28 + 2 + 66 + 64))
+        assert last.tobytes() == picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST).tobytes()
+
+
+def test_a_file_of_that_name_that_is_no_trace_is_not_replaced(sample, tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "trace.gif").write_bytes(b"mine")
+    with pytest.raises(MismatchError, match=r"trace\.gif is there already and no trace of ldmctl's"):
+        sample("trace=2")
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["trace.gif"]
+    sample("trace=2", out="other")
+    assert sample("trace=2", "seed=1", out="other")
+
+
+def test_evaluations_are_spread_from_the_first_to_the_last():
+    assert spread(50, 8) == [0, 7, 14, 21, 28, 35, 42, 49]
+    assert spread(3, 8) == [0, 1, 2] and spread(9, 1) == [0]
+
+
+def test_a_callback_sees_each_evaluation_and_changes_nothing(ldm):
+    model, seen = api.load(ldm, device="cpu", precision="fp32"), []
+
+    def spoil(look):
+        seen.append((look.number, look.sigma, tuple(look.x.shape)))
+        look.x.zero_()
+        look.clean.zero_()
+
+    keys = {"count": 2, "steps": 3, "batch": 2}
+    assert torch.equal(model.sample(**keys, callback=spoil).images, model.sample(**keys).images)
+    assert [number for number, _, _ in seen] == [0, 1, 2] and seen[0][1] > seen[1][1] > seen[2][1]
+    assert seen[0][2] == (2, *model.header["latent"])
