@@ -45,9 +45,10 @@ def ldmctl(*words: str, cwd: Path, **environment: str) -> tuple[dict[str, Any], 
     return json.loads(done.stdout), time.perf_counter() - began
 
 
-def keep(name: str, found: dict[str, Any], machine: dict[str, Any]) -> None:
+def keep(name: str, found: dict[str, Any], machine: dict[str, Any], *, show: bool = True) -> None:
     """Write results/NAME.json and show it."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, "machine": machine, **found}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)
+    if show:
+        print(text)

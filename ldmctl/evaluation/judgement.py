@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ldmctl.evaluation.metrics import Mean
-from ldmctl.evaluation.reconstruction import Evaluation
+from ldmctl.evaluation.scores import Evaluation
 
 Level = Literal["good", "doubtful", "poor", "unknown"]
 
 LONGER = ["more loop.steps"]
+SHOWN = "what its curves show, below"  # instead, where they show a cause
 WIDER = ["more autoencoder.channels", "more values in autoencoder.levels"]
 NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
 FINER = ["an entry less in autoencoder.widths"]
@@ -29,9 +30,10 @@ class Judgement(NamedTuple):
 
 
 def _ways(found: Evaluation, *ways: str) -> str:
-    """Of phrases around one dotted key each, those whose key would change something."""
+    """Of phrases around one dotted key each, those whose key would change something; more steps only of a run that shows no other cause."""
     keys = [next(word for word in way.split() if "." in word) for way in ways]
-    return _listed([way for way, key in zip(ways, keys, strict=True) if _counts(found, key)] or LONGER, "or")
+    useful = [way for way, key in zip(ways, keys, strict=True) if _counts(found, key) and not (found.causes and way in LONGER)]
+    return _listed(useful or ([SHOWN] if found.causes else LONGER), "or")
 
 
 def _counts(found: Evaluation, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldmctl.evaluation.bounds import CODES, LARGEST, RATE, REACH
 from ldmctl.evaluation.judgement import LONGER, LOOSER, NARROWER, TIGHTER, WIDER, Judgement, _ways
-from ldmctl.evaluation.reconstruction import Evaluation
+from ldmctl.evaluation.scores import Evaluation
 
 
 def judge_rate(found: Evaluation) -> Judgement | None:

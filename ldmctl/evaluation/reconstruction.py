@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,13 +12,14 @@ from torch import Tensor
 
 from ldmctl import registry
 from ldmctl.attribution import expect_shape
-from ldmctl.config.documents import write_json
 from ldmctl.console import Console
 from ldmctl.errors import DataError, MissingError
+from ldmctl.evaluation.frechet import FeatureStatistics, frechet_distance
 from ldmctl.evaluation.metrics import Mean, psnr, ssim
 from ldmctl.evaluation.sameness import Sameness, look_at
+from ldmctl.evaluation.scores import Codes, Evaluation
 from ldmctl.latents.codec import Codec
-from ldmctl.latents.statistics import LatentFacts, LatentStatistics
+from ldmctl.latents.statistics import LatentStatistics
 from ldmctl.latents.usage import CodeUsage
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import crop_to, pad_to, to_float, to_uint8
@@ -29,53 +28,6 @@ from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
 WINDOW = 11  # pixels that SSIM looks through
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Which codes of a codebook a split uses."""
-
-    size: int
-    used: int
-    reachable: float  # how many of them could be expected in so few places
-    entropy: float  # bits per code
-    perplexity: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `examine` found. Measures are means over pictures by name: psnr, ssim and the perceptual distances by their titles."""
-
-    split: str
-    count: int  # pictures measured
-    of: int  # pictures in the split
-    size: tuple[int, int]  # H, W of a picture
-    image_channels: int
-    measures: dict[str, Mean]
-    distances: list[str]  # which of the measures are distances: lower is closer
-    baseline: dict[str, Mean]  # of pictures shrunk to h x w; empty where a latent is as large as its picture
-    gains: dict[str, Mean]  # picture by picture, by how much reconstructions are closer than the baseline
-    latent: LatentFacts
-    bits_per_pixel: float | None = None  # what a latent costs to send; None when the autoencoder does not say
-    used_bits_per_pixel: float | None = None  # of codes, by how often each is used
-    codes: Codes | None = None
-    keys: frozenset[str] = frozenset()  # of the autoencoder's Config: what can be changed about it
-    losses: frozenset[str] | None = None  # which of perceptual and adversarial it was trained with; None where nobody knows
-    notes: list[str] = field(default_factory=list)  # sentences on what could not be measured
-    alike: str = ""  # what is wrong with the pictures where they do not differ
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None where there is no number: {"split", "count", "psnr": {"mean", "low", "high"}, ...}."""
-        out: dict[str, Any] = {"split": self.split, "count": self.count, **_intervals(self.measures)}
-        out |= {"bits_per_pixel": self.bits_per_pixel}
-        if self.codes is not None:
-            out |= {"used_bits_per_pixel": self.used_bits_per_pixel}
-            out |= {"codes_used": self.codes.used, "code_count": self.codes.size, "codes_perplexity": self.codes.perplexity}
-        out["latent"] = asdict(self.latent)
-        out["baseline"] = None
-        if self.baseline:
-            out["baseline"] = {"size": self.latent.shape[1:], **_intervals(self.baseline), "gain": _intervals(self.gains)}
-        return dict(json.loads(write_json(out)))
 
 
 @torch.no_grad()
@@ -103,6 +55,8 @@ def evaluate(
     total = min(count or len(chosen), len(chosen))
     means: dict[str, dict[str, Mean]] = {"made": {}, "baseline": {}, "gain": {}}
     latents, codes, bits, done = LatentStatistics(), code_usage(autoencoder), Mean(), 0
+    embedded = {name: each for name, each in distances.items() if hasattr(each, "embed")}
+    features: dict[str, dict[str, FeatureStatistics]] = {name: {} for name in embedded}
     measures, notes, same = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1], Sameness()
 
     with (console or Console(quiet=True)).bar(f"examining {split}", total) as bar:
@@ -123,6 +77,11 @@ def evaluate(
                     name: (found["baseline"][name] - value) if name in distances else value - found["baseline"][name]
                     for name, value in found["made"].items()
                 }
+            sets = {"real": image, "made": made, **({} if small is None else {"baseline": small})}
+            for name, each in embedded.items():
+                for kind, seen in sets.items():
+                    with engine.autocast():
+                        features[name].setdefault(kind, FeatureStatistics()).add(each.embed(seen))
             for kind, values in found.items():
                 for name, value in values.items():
                     means[kind].setdefault(name, Mean()).add(value)
@@ -157,11 +116,18 @@ def evaluate(
         bits_per_pixel=None if sent is None else sent / pixels,
         used_bits_per_pixel=per_picture * codes.entropy / pixels if codes else None,
         codes=Codes(codes.size, codes.used, codes.reachable, codes.entropy, codes.perplexity) if codes else None,
+        frechet={name: frechet_of(sets) for name, sets in features.items() if measured > 1},
         keys=frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"},
         losses=losses,
         notes=notes,
         alike=same.sentence,
     )
+
+
+def frechet_of(sets: Mapping[str, FeatureStatistics]) -> tuple[float, float | None]:
+    """The Frechet distances of reconstructions and of the baseline to the pictures, in the features of a perceptual network."""
+    made = frechet_distance(sets["made"], sets["real"])
+    return made, frechet_distance(sets["baseline"], sets["real"]) if "baseline" in sets else None
 
 
 def held_out(pictures: Mapping[str, Pictures]) -> tuple[str, Pictures]:
@@ -229,7 +195,3 @@ def code_usage(autoencoder: Any) -> CodeUsage | None:
     """A census for an autoencoder that has countable codes, else None."""
     size = getattr(autoencoder, "code_count", None)
     return CodeUsage(int(size)) if size and hasattr(autoencoder, "codes") else None
-
-
-def _intervals(means: Mapping[str, Mean]) -> dict[str, dict[str, float]]:
-    return {name: dict(zip(("mean", "low", "high"), mean.interval(), strict=True)) for name, mean in means.items()}

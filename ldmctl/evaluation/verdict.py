@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from ldmctl.evaluation.bounds import CLOSER, FEW, GAIN, PSNR, SSIM
 from ldmctl.evaluation.judgement import FINER, LONGER, WIDER, Judgement, _behind, _counts, _interval, _listed, _ratio, _ways
 from ldmctl.evaluation.latent_verdict import judge_channels, judge_codes, judge_extremes, judge_rate
-from ldmctl.evaluation.reconstruction import Evaluation
+from ldmctl.evaluation.scores import Evaluation
 
 
 def verdict(found: Evaluation) -> list[str]:
     """What was measured, a sentence for each number, and one for all of them; the keys that they name are those of fit-ae."""
     judged = judge(found)
-    return [where(found), *found.notes, *(each.sentence for each in judged), conclusion(judged)]
+    return [where(found), *found.notes, *(each.sentence for each in judged), *found.causes, conclusion(judged)]
 
 
 def judge(found: Evaluation) -> list[Judgement]:
@@ -118,7 +118,7 @@ def judge_distance(found: Evaluation, name: str) -> Judgement:
     if ratio <= CLOSER:
         return Judgement(title, "good", f"{text}: likely good enough.")
     louder = "more losses.perceptual_weight" if _counts(found, "losses.perceptual_weight") else "perceptual=lpips"
-    way = _listed([louder, *LONGER], "or")
+    way = _listed([louder, *([] if found.causes else LONGER)], "or")
     if ratio < 1:
         return Judgement(title, "doubtful", f"{text}, where half would be convincing; try {way}.")
     return Judgement(title, "poor", f"{text}, so it looks no better than they do; try {way}.")

@@ -5,7 +5,9 @@ on the picture meet at the reconstruction, where the adversarial one is balanced
 against the others, and go through the decoder in one backward.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 from ldmctl.config import origins
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
+from ldmctl.evaluation.causes import causes
 from ldmctl.evaluation.figures import write_pictures
+from ldmctl.evaluation.phases import before_and_after
 from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
@@ -132,7 +136,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                         console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
                     if parts.adversary.starts_after(step) and engine.leads:
                         with training.aside(), parts.model.averaged() as averaged:
-                            run.update(before_discriminator=before_discriminator(averaged, config, val, perceptual, engine, at_once))
+                            was = before_discriminator(averaged, config, val, perceptual, engine, at_once, step + 1)
+                        run.update(before_discriminator=was)
 
                 # Report now and then.
                 if training.validates(step):
@@ -147,14 +152,13 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                     watchman.look(step)
 
         # Judge it, save and say where.
-        published = publish(training, JUDGED_BY)
+        publish(training, JUDGED_BY)
         telling.at_the_end()
         if engine.leads and (bad := sum('"left_out"' not in row for row in run.bad())):
             console.warn(f"{bad:,} unreadable pictures, others took their place: {run.folder / 'bad_images.jsonl'} names them.")
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}
         console.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
-        console.say(f"It is {said(published)}.")
         return {**result, **training.last_validation, **judged}
 
 
@@ -190,6 +194,10 @@ def conclude(
         sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
         found = evaluate(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
         write_pictures(run.folder / "samples", codec, pictures, engine)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    published = f"The published weights are {said(run.record['published'])}."
+    notes = [published, *before_and_after(run.record.get("before_discriminator"), found), *found.notes]
+    found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config)])
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
         console.say(line)
@@ -198,13 +206,14 @@ def conclude(
 
 
 def before_discriminator(
-    averaged: nn.Module, config: FitAE, val: Pictures, perceptual: Any, engine: Engine, at_once: int
+    averaged: nn.Module, config: FitAE, val: Pictures, perceptual: Any, engine: Engine, at_once: int, step: int
 ) -> dict[str, Any] | None:
     """What the averaged weights are worth before the discriminator's first step, as `conclude` measures it; None without held-out pictures."""
     if not len(val):
         return None
     codec = Codec(averaged, engine, at_once=at_once)
-    return evaluate(codec, {"val": val}, perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers).as_dict()
+    found = evaluate(codec, {"val": val}, perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers)
+    return {"step": step, **found.as_dict()}
 
 
 def watched(perceptual: Any) -> list[str]:

@@ -142,7 +142,7 @@ def fit_diffusion(
         # Save and say where.
         published = publish(training, JUDGED_BY)
         console.say(f"The denoiser is in {run.folder / 'model.safetensors'}, samples of fixed seeds in {run.folder / 'samples'}.")
-        console.say(f"It is {said(published)}.")
+        console.say(f"Its weights are {said(published)}.")
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 

@@ -35,6 +35,6 @@ def publish(training: Training, judged_by: str) -> dict[str, Any]:
 
 
 def said(published: dict[str, Any]) -> str:
-    """`that of the last step, 2,000: ...`"""
-    which = "the best one" if published["which"] == "best" else "the last one"
+    """`the last ones, of step 2,000 (why)`"""
+    which = "the best ones" if published["which"] == "best" else "the last ones"
     return f"{which}, of step {published['step']:,} ({published['why']})"

@@ -82,6 +82,11 @@ class Features(nn.Module):
         terms = [(made - true).square().sum(1).mean((1, 2)) for made, true in zip(self._features(image), targets, strict=True)]
         return torch.stack(terms).mean(0)
 
+    @torch.no_grad()
+    def embed(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] in [-1, 1] -> [B,D] float32: the unit-length features of the last of `layers`, averaged over positions."""
+        return self._features(image)[-1].mean((2, 3))
+
     def _features(self, picture: Tensor) -> list[Tensor]:
         """Of each layer, in the order of `layers`, float32 and of unit length over channels."""
         found: dict[str, Tensor] = {}

@@ -83,6 +83,15 @@ class LPIPS(nn.Module):
             return self.measure(x, y, dtype, sloped=False)[0]
 
     @torch.no_grad()
+    def embed(self, image: Tensor) -> Tensor:
+        """[B,C,H,W] in [-1, 1] -> [B,512] float32: the unit-length features of the last stage, averaged over positions."""
+        with torch.autocast(image.device.type, enabled=False):
+            x = ((in_colour(image) - self.shift) / self.scale).to(memory_format=channels_order(image.device))
+            for layers in self._layers(torch.float32):
+                x = _stage(x, layers).maps[-1]
+            return (x * inverse_length(x)).mean((2, 3))
+
+    @torch.no_grad()
     def measure(self, x: Tensor, y: Tensor, dtype: torch.dtype, *, sloped: bool) -> tuple[Tensor, Tensor | None]:
         """x, y [B,3,H,W] as the tower sees them -> distances [B] and the gradient [B,3,H,W] of each with respect to its x, float32."""
         stages = self._layers(dtype)

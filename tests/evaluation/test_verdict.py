@@ -22,7 +22,8 @@ from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.figures import LOUDER, compared, latents_shown, write_pictures
 from ldmctl.evaluation.metrics import Mean, psnr
-from ldmctl.evaluation.reconstruction import Codes, Evaluation, evaluate, shrunk, title_of
+from ldmctl.evaluation.reconstruction import evaluate, shrunk, title_of
+from ldmctl.evaluation.scores import Codes, Evaluation
 from ldmctl.evaluation.verdict import judge, verdict
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.statistics import LatentFacts, LatentStatistics, Spread

@@ -135,6 +135,12 @@ class FitAE(Pictures):
     def _shares_name_each_loss(self) -> Self:
         if self.losses.shares is None:
             return self
+        weights = {"losses.pixel_weight": self.losses.pixel_weight, "losses.perceptual_weight": self.losses.perceptual_weight}
+        weights |= {"adversarial.weight": self.adversarial.weight}
+        usual = {f"losses.{name}_weight": Losses.model_fields[f"{name}_weight"].default for name in ("pixel", "perceptual")}
+        usual |= {"adversarial.weight": Adversarial.model_fields["weight"].default}
+        if named := [name for name, weight in weights.items() if weight != usual[name]]:
+            raise ValueError(f"losses.shares takes the place of {named[0]}, which has no effect: leave it away, or take losses.shares=null")
         there = {"perceptual": self.perceptual, "adversarial": self.discriminator}
         if missing := [name for name, slot in there.items() if slot is not None and name not in self.losses.shares]:
             raise ValueError(f"losses.shares says nothing of {' and '.join(missing)}: give each loss its share, 0 to leave it out")

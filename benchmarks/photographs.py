@@ -1,0 +1,106 @@
+"""What the adversarial phase does to a first stage, in every cell of sets x models x losses x learning rates x seeds.
+
+LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
+    python benchmarks/photographs.py FOLDER [--sets clothing emoji] [--models vae vqvae] [--losses weight shares none] \
+        [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--unguarded] [--table]
+
+A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
+weight 1, `shares` at {pixel: 0.5, perceptual: 0.4, adversarial: 0.1}, `none` not at all. It is measured on all held-out pictures where the
+discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With --unguarded the discriminator is
+heard however little it knows, and nothing watches, as it was before; such cells stand beside the others. Cells that FOLDER has are not
+trained again, so that the table can be made in several sittings; --table prints it without training any.
+"""
+
+import argparse
+import json
+import os
+from itertools import product
+from pathlib import Path
+
+from machine import RESULTS, describe, keep, ldmctl
+
+SETS = {"clothing": ("clothing", []), "emoji": ("noto-emoji", [])}
+MODELS = {
+    "vae": "autoencoder={type: vae, channels: 4, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
+    "vqvae": "autoencoder={type: vqvae, channels: 4, codebook_size: 1024, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
+}
+LOSSES = {
+    "weight": ["perceptual=features"],
+    "shares": ["perceptual=features", "losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"],
+    "none": ["perceptual=null"],
+}
+UNGUARDED = ["adversarial.advantage=0", "adversarial.balance_growth=null", "loop.watch.bound=null", "loop.publish=last"]
+COMMON = ["image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "loop.batch=16", "loop.warmup=100", "loop.report=50"]
+FEATURES = "features-squeezenet1_0"
+HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done |"
+
+
+def cell(folder: Path, given: argparse.Namespace, name: str, words: list[str], data: str) -> dict:
+    """What one run was worth, kept beside it."""
+    kept = folder / name / "cell.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    half = given.steps // 2
+    often = [f"loop.steps={given.steps}", f"loop.preview={half}", f"loop.save={half}", f"loop.keep.every={half}"]
+    _, seconds = ldmctl("fit-ae", "--data", data, "--out", name, *COMMON, *words, *often, "-q", cwd=folder)
+    scores = {}
+    for when, run in (("before", f"{name}@{half}"), ("end", name)):
+        found, _ = ldmctl("eval-lpips", "--run", run, "perceptual=features", "-q", cwd=folder)
+        frechet = found["frechet"][FEATURES]
+        scores[when] = {"psnr": found["psnr"]["mean"], "ssim": found["ssim"]["mean"], "features": found[FEATURES]["mean"]}
+        scores[when]["frechet"] = frechet["made"]
+        scores["shrunk"] = {key: found["baseline"][named]["mean"] for key, named in (("psnr", "psnr"), ("features", FEATURES))}
+        scores["shrunk"]["frechet"] = frechet["baseline"]
+    record = json.loads((folder / name / "run.json").read_text())
+    found = {"minutes": round(seconds / 60, 2), **scores, "events": record.get("watch", []), "published": record["published"]}
+    kept.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def row(key: tuple, found: dict) -> str:
+    """A line of the table."""
+    before, end, shrunk = found["before"], found["end"], found["shrunk"]
+    done = ", ".join(f"{each['what']} after {each['step']:,}" for each in found["events"]) or "-"
+    if found["published"]["which"] == "best":
+        done += f"; published step {found['published']['step']:,}"
+    numbers = [f"{before['psnr']:.2f}", f"{end['psnr']:.2f}", f"{before['features']:.3f}", f"{end['features']:.3f}"]
+    numbers += [f"{before['frechet']:.4f}", f"{end['frechet']:.4f}", f"{shrunk['psnr']:.2f}"]
+    return f"| {' | '.join(map(str, [*key, *numbers, done]))} |"
+
+
+def main() -> None:
+    """All cells that were asked for, then every cell that the folder has."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    for name, choices in (("sets", SETS), ("models", MODELS), ("losses", LOSSES)):
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
+    parser.add_argument("--rates", nargs="+", default=["1e-4", "5e-4", "1e-3"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--unguarded", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    kept = RESULTS / "photographs.json"
+    if given.table:
+        cells = json.loads(kept.read_text())["cells"]
+        print("\n".join([HEAD, f"|{'---|' * 14}", *(row(tuple(each["cell"]), each) for each in cells)]))
+        return
+    machine, folder = describe(), given.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    place = Path(os.environ.get("LDMCTL_DATA", "data"))
+    asked = product(given.seeds, given.rates, given.losses, given.models, given.sets)
+    for seed, rate, losses, model, pictures in asked:
+        guarded = "no" if given.unguarded else "yes"
+        name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{guarded}-{given.steps}"
+        data, own = SETS[pictures]
+        words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *(UNGUARDED if given.unguarded else [])]
+        found = cell(folder, given, name, words, str((place / data).absolute()))
+        key = (pictures, model, losses, rate, seed, guarded)
+        (folder / name / "cell.json").write_text(json.dumps({"cell": key, "steps": given.steps, **found}, indent=1))
+        print(row(key, found), flush=True)
+        cells = [json.loads(file.read_text()) for file in sorted(folder.glob("*/cell.json"))]
+        keep("photographs", {"cells": [each for each in cells if "cell" in each]}, machine, show=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What the discriminator changed: the same numbers before its first step and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmctl.evaluation.scores import Evaluation
+
+
+def before_and_after(before: Mapping[str, Any] | None, found: Evaluation) -> list[str]:
+    """A sentence, or none without a discriminator; `before` is `Evaluation.as_dict` at its start, with the step."""
+    if not before or before.get("split") != found.split:
+        return []
+    after = found.as_dict()
+    names = [name for name in ("psnr", "ssim", *found.distances) if name in before and name in after]
+    words = [f"{title(name)} from {before[name]['mean']:.4g} to {after[name]['mean']:.4g}" for name in names]
+    for name, values in after.get("frechet", {}).items():
+        if (earlier := before.get("frechet", {}).get(name)) is not None:
+            words.append(f"the Frechet distance of reconstructions in {name} from {earlier['made']:.4g} to {values['made']:.4g}")
+    return [f"From the discriminator's first step ({before['step'] + 1:,}) to the end: {', '.join(words)}."] if words else []
+
+
+def title(name: str) -> str:
+    """PSNR, SSIM and LPIPS are written in capitals, other distances by their own titles."""
+    return name.upper() if name in ("psnr", "ssim", "lpips") else name

@@ -1,0 +1,76 @@
+"""A verdict reads what the curves of a run show, and names the cause and its key before it says "more steps"."""
+
+import pytest
+
+from ldmctl.evaluation.causes import causes
+from ldmctl.evaluation.phases import before_and_after
+
+
+def course(**curves):
+    """Reports of a run, one for each hundred steps; a name has _ for - and / where reports have those."""
+    length = len(next(iter(curves.values())))
+    return [
+        {"step": 100 * (place + 1)} | {name.replace("__", "/"): values[place] for name, values in curves.items()} for place in range(length)
+    ]
+
+
+@pytest.fixture
+def found(tiny):
+    """found(rows, words) -> what causes are about."""
+
+    def look(rows, *words):
+        return [cause.about for cause in causes(rows, tiny("fit-ae", *words))]
+
+    return look
+
+
+WELL = {
+    "val__loss": [1, 0.8, 0.6, 0.5, 0.45, 0.44, 0.43, 0.43],
+    "latent_max": [5.0] * 8,
+    "codes_used": [400, 480, 500, 505, 505, 506, 505, 505],
+}
+
+
+def test_a_run_that_was_well_has_none(found):
+    assert found(course(**WELL, pixel_share=[0.6] * 8, perceptual_share=[0.4] * 8, discriminator__advantage=[0.3] * 8)) == []
+
+
+def test_losses_that_rise_name_the_learning_rate_and_their_numbers(tiny):
+    (cause,) = causes(course(val__loss=[1, 0.5, 0.4, 0.5, 0.6, 0.9]), tiny("fit-ae"))
+    assert cause.sentence == (
+        "The validation loss was lowest at step 300 (0.4) and is 0.9 at the end: it learns too fast or too long; "
+        "try a smaller loop.lr, or loop.decay=cosine."
+    )
+
+
+def test_losses_that_rise_with_the_discriminator_name_it_too(tiny):
+    rows = course(val__loss=[1, 0.5, 0.4, 0.5, 0.6, 0.9], adversarial_weight=[0, 0, 0, 0.1, 0.1, 0.1])
+    (cause,) = causes(rows, tiny("fit-ae"))
+    assert cause.about == "rising losses"
+    assert cause.sentence.endswith("it has risen since the discriminator is heard; try a smaller loop.lr or a smaller adversarial.weight.")
+
+
+@pytest.mark.parametrize(
+    ("curves", "words", "about"),
+    [
+        ({"discriminator__advantage": [0.5, 0.2, 0.02, 0.0, 0.01, -0.01, 0.0, 0.01]}, [], "the discriminator"),
+        ({"pixel_share": [0.04] * 8, "lpips_share": [0.96] * 8}, [], "the losses"),
+        ({"latent_max": [5, 8, 10, 15, 16, 20, 30, 51]}, [], "the latent"),
+        ({"codes_used": [300, 500, 512, 400, 300, 250, 200, 200]}, [], "the codes"),
+    ],
+)
+def test_other_causes_are_found_by_their_curves(found, curves, words, about):
+    assert found(course(**curves), *words) == [about]
+
+
+def test_shares_that_were_asked_for_are_no_cause(found):
+    rows = course(pixel_share=[0.04] * 8, lpips_share=[0.96] * 8)
+    assert found(rows, "losses.shares={pixel: 0.04, perceptual: 0.96}") == []
+
+
+def test_what_is_not_finite_or_not_there_is_passed_over(found):
+    assert found([]) == [] and found(course(val__loss=[float("nan")] * 8, codes_used=[None] * 8)) == []
+
+
+def test_without_a_discriminator_nothing_is_said_of_one():
+    assert before_and_after(None, None) == []
