@@ -3,13 +3,26 @@
 import pytest
 import torch
 from torch import nn
+from two_ranks import together
 
 from ldmctl.config.schemas.fit_ae import Losses
 from ldmctl.errors import ConfigError
 from ldmctl.losses.objective import judged_loss
 from ldmctl.losses.shares import Shares
+from ldmctl.storage import weights
 
 GOALS = {"pixel": 0.5, "perceptual": 0.4, "adversarial": 0.1}
+RUN = [
+    "losses.shares={pixel: 0.6, adversarial: 0.4}",
+    "discriminator={type: patchgan, widths: [8]}",
+    "adversarial.loss=vanilla",
+    "adversarial.start=1",
+    "adversarial.warmup=1",
+    "adversarial.ramp=2",
+    "loop.steps=6",
+    "loop.lr=1e-4",
+    "loop.clip=null",
+]
 SCALES = {"pixel": 1.0, "perceptual": 100.0, "adversarial": 0.01}
 
 
@@ -137,3 +150,23 @@ def test_with_shares_a_validation_is_judged_by_relative_changes():
 def test_shares_that_cannot_be_meant_are_refused(tiny, words, said):
     with pytest.raises(ConfigError, match=said):
         tiny("fit-ae", *words)
+
+
+def learned(run):
+    return {name: value for name, value in weights.load(run / "state.safetensors")[0].items() if not name.startswith("meter.")}
+
+
+def test_a_run_with_shares_that_is_resumed_has_the_bits_of_an_undisturbed_one(tmp_path, fit_ae):
+    whole = learned(fit_ae(tmp_path / "whole", *RUN))
+    parts = learned(fit_ae(fit_ae(tmp_path / "parts", *RUN, "loop.steps=4"), *RUN))
+    assert (whole["shares.norms"][[0, 2]] > 0).all() and all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+def test_two_ranks_share_as_one_does(tmp_path, fit_ae):
+    alone = learned(fit_ae(tmp_path / "alone", *RUN))
+    codes, said = together("fit-ae", tmp_path / "both", *RUN)
+    assert codes == [0, 0], said
+    both = learned(tmp_path / "both")
+    torch.testing.assert_close(both["shares.norms"], alone["shares.norms"], rtol=1e-3, atol=0)
+    for name in (name for name in alone if name.startswith("autoencoder.weights.")):
+        torch.testing.assert_close(both[name], alone[name], atol=2e-5, rtol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
