@@ -80,6 +80,7 @@ class Shares(nn.Module):
         found, self._sums = torch.stack(self._sums).sum(0), []
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(found)
+            found = found / dist.get_world_size() ** 2  # each rank's loss is the mean over its own part
         measured = found.sqrt()
         averaged = torch.exp(torch.lerp(measured.clamp_min(TINY).log(), self.norms.clamp_min(TINY).log(), SMOOTHING))
         renewed = torch.where(self.norms > 0, averaged, measured)

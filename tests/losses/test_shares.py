@@ -162,9 +162,9 @@ def test_a_run_with_shares_that_is_resumed_has_the_bits_of_an_undisturbed_one(tm
     assert (whole["shares.norms"][[0, 2]] > 0).all() and all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
-def test_two_ranks_share_as_one_does(tmp_path, fit_ae):
-    alone = learned(fit_ae(tmp_path / "alone", *RUN))
-    codes, said = together("fit-ae", tmp_path / "both", *RUN)
+def test_two_ranks_share_as_one_does(tmp_path, fit_ae, vqvae_words):  # a VAE's noise is another on each rank
+    alone = learned(fit_ae(tmp_path / "alone", *vqvae_words, *RUN))
+    codes, said = together("fit-ae", tmp_path / "both", *vqvae_words, *RUN)
     assert codes == [0, 0], said
     both = learned(tmp_path / "both")
     torch.testing.assert_close(both["shares.norms"], alone["shares.norms"], rtol=1e-3, atol=0)
