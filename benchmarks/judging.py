@@ -28,6 +28,7 @@ from ldmctl.evaluation.frechet import frechet_distance, statistics_of
 from ldmctl.evaluation.kernels import kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import neighbourhood
 from ldmctl.evaluation.real import labelled
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.latents.reader import evenly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.png import write_png
@@ -65,7 +66,7 @@ def floor(data: Path, weights: Path) -> dict[str, Any]:
         most = min(len(pictures), 2 * DRAWS * max(NUMBERS))
         features = look_at(chosen(pictures, evenly(len(pictures), most).tolist(), 64, 0, QUIET, name), extractor, ENGINE).features
         rows = {str(number): draws(features, number) for number in NUMBERS if 2 * number <= len(features)}
-        found[name] = {"extractor": extractors.title_of(extractor), "features": features.shape[1], "of": len(features)}
+        found[name] = {"extractor": title_of(extractor, "extractor"), "features": features.shape[1], "of": len(features)}
         found[name] |= {"fitting_seconds": round(fitted, 1), "minutes": round((time.perf_counter() - began) / 60, 2), "numbers": rows}
     return found
 
@@ -162,9 +163,19 @@ def copying(data: Path, steps: int) -> dict[str, Any]:
         image = ["image.size=28", "image.channels=1"]
         began = time.perf_counter()
         run = lambda *words: command(*words, cwd=folder)
-        run("fit-ae", "--config", "mnist", "--data", "digits", *image, "loop.steps=600", "--device", "cpu")
+        run("fit-ae", "--config", "mnist", "--data", "digits", *image, "loop.steps=400", "--device", "cpu")
         run("encode-dataset", "--device", "cpu")
-        run("fit-diffusion", "--config", "mnist", f"loop.steps={steps}", "loop.ema=0.99", "conditioner=null", "--device", "cpu")
+        run(
+            "fit-diffusion",
+            "--config",
+            "mnist",
+            f"loop.steps={steps}",
+            "loop.batch=32",
+            "loop.ema=0.99",
+            "conditioner=null",
+            "--device",
+            "cpu",
+        )
         told = run("eval-samples", "-n", str(SAMPLES), "--steps", "20", "--extractor", "latent", "--device", "cpu")
         minutes = round((time.perf_counter() - began) / 60, 1)
         return {

@@ -17,6 +17,7 @@ from ldmctl.evaluation import extractors
 from ldmctl.evaluation.extraction import identity
 from ldmctl.evaluation.extractors import Encoder
 from ldmctl.evaluation.real import Aside, labelled, set_aside
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import open_pictures, workers
@@ -69,7 +70,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
         number = workers(config.workers, train, engine)
         file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
         extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
-    title = extractors.title_of(extractor)
+    title = title_of(extractor, "extractor")
     about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)
 
