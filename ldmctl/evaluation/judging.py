@@ -14,6 +14,7 @@ from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.evaluation import extractors
+from ldmctl.evaluation.comparison import refuse_few
 from ldmctl.evaluation.extraction import identity
 from ldmctl.evaluation.extractors import Encoder
 from ldmctl.evaluation.real import Aside, labelled, set_aside
@@ -63,6 +64,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     extractor = extractors.build(chosen_config, engine, **context)
     count = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
     aside = set_aside(len(train), len(splits["val"]), count, config.references)
+    refuse_few(min(count, aside.count), len(aside.reference))
     home = home_of(config, folder)
     key = preparation(config)
     if learns and hasattr(extractor, "fit"):
