@@ -2,7 +2,7 @@
 
 python benchmarks/judging.py floor DATA WEIGHTS     # MNIST and Fashion-MNIST by `fitted`, clothing by torchvision's SqueezeNet
 python benchmarks/judging.py speed DATA             # 5,000 samples against 10,000 references at 28x28, as a user would, and torch-fidelity
-python benchmarks/judging.py copying DATA           # 64 digits learned by heart
+python benchmarks/judging.py copying                # 64 pictures learned by heart
 
 DATA is a folder with MNIST/raw, FashionMNIST/raw and clothing. Each part is kept in results/judging_PART.json.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from machine import describe, keep
 from process import command
 from torch import Tensor
@@ -28,6 +29,7 @@ from ldmctl.evaluation.frechet import frechet_distance, statistics_of
 from ldmctl.evaluation.kernels import kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import neighbourhood
 from ldmctl.evaluation.real import labelled
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.latents.reader import evenly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.png import write_png
@@ -65,7 +67,7 @@ def floor(data: Path, weights: Path) -> dict[str, Any]:
         most = min(len(pictures), 2 * DRAWS * max(NUMBERS))
         features = look_at(chosen(pictures, evenly(len(pictures), most).tolist(), 64, 0, QUIET, name), extractor, ENGINE).features
         rows = {str(number): draws(features, number) for number in NUMBERS if 2 * number <= len(features)}
-        found[name] = {"extractor": extractors.title_of(extractor), "features": features.shape[1], "of": len(features)}
+        found[name] = {"extractor": title_of(extractor, "extractor"), "features": features.shape[1], "of": len(features)}
         found[name] |= {"fitting_seconds": round(fitted, 1), "minutes": round((time.perf_counter() - began) / 60, 2), "numbers": rows}
     return found
 
@@ -152,41 +154,41 @@ def timed_value(make: Any) -> tuple[float, float]:
     return value, round(time.perf_counter() - began, 2)
 
 
-def copying(data: Path, steps: int) -> dict[str, Any]:
-    """A chain on 64 digits, long enough to learn them by heart; 500 others are held out."""
+def copying(steps: int) -> dict[str, Any]:
+    """A chain on 64 small pictures, long enough to learn them by heart, and one that only began; 200 others are held out."""
     with tempfile.TemporaryDirectory() as place:
-        folder, digits = Path(place), open_set("mnist", data)
-        for split, rows in {"train": range(COPIED), "val": range(COPIED, COPIED + 500)}.items():
-            for row in rows:
-                write_png(folder / "digits" / split / f"{row:05d}.png", digits.item(row))
-        image = ["image.size=28", "image.channels=1"]
-        began = time.perf_counter()
-        run = lambda *words: command(*words, cwd=folder)
-        run("fit-ae", "--config", "mnist", "--data", "digits", *image, "loop.steps=600", "--device", "cpu")
-        run("encode-dataset", "--device", "cpu")
-        run("fit-diffusion", "--config", "mnist", f"loop.steps={steps}", "loop.ema=0.99", "conditioner=null", "--device", "cpu")
-        told = run("eval-samples", "-n", str(SAMPLES), "--steps", "20", "--extractor", "latent", "--device", "cpu")
-        minutes = round((time.perf_counter() - began) / 60, 1)
-        return {
-            "steps": steps,
-            "pictures": COPIED,
-            "minutes": minutes,
-            "memorisation": told["memorisation"],
-            "verdict": told["verdict"][-2:],
-        }
+        folder = Path(place)
+        for split, count, seed in (("train", COPIED, 0), ("val", 200, 1)):
+            small = torch.randint(0, 256, (count, 3, 3, 3), generator=torch.Generator().manual_seed(seed)).float()
+            large = F.interpolate(small, (8, 8), mode="bicubic", align_corners=False).round().clamp(0, 255).to(torch.uint8)
+            for row, picture in enumerate(large):
+                write_png(folder / "pictures" / split / f"{row:03d}.png", picture)
+        run = lambda *words: command(*words, "--device", "cpu", cwd=folder)
+        run("fit-ae", "--data", "pictures", "image.size=8", "autoencoder=identity", "perceptual=null", "discriminator=null", "loop.steps=2")
+        run("encode-dataset")
+        found: dict[str, Any] = {"pictures": COPIED}
+        for number in (10, steps):
+            out, network = f"ldm-{number}", ["denoiser.widths=[32,64]", "denoiser.norm_groups=8", "denoiser.attention=[false,false]"]
+            recipe = ["conditioner=null", "loop.batch=64", "loop.lr=3e-3", "loop.ema=0.95", "loop.warmup=5", "loop.decay=cosine"]
+            run("fit-diffusion", "--out", out, *network, *recipe, f"loop.steps={number}")
+            told = run(
+                "eval-samples", "--run", out, "-n", str(SAMPLES), "--steps", "25", "--extractor", "latent", "--out", f"judged-{number}"
+            )
+            found[str(number)] = {"memorisation": told["memorisation"], "verdict": told["verdict"][-2]}
+        return found
 
 
 def main() -> None:
     """One part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["floor", "speed", "copying"])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("weights", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=2000, help="of the denoiser of `copying`")
+    parser.add_argument("--steps", type=int, default=1500, help="of the denoiser of `copying`")
     given = parser.parse_args()
     machine = describe()
     data = given.data.absolute()
-    found = {"floor": lambda: floor(data, given.weights), "speed": lambda: speed(data), "copying": lambda: copying(data, given.steps)}[
+    found = {"floor": lambda: floor(data, given.weights), "speed": lambda: speed(data), "copying": lambda: copying(given.steps)}[
         given.part
     ]()
     keep(f"judging_{given.part}", found, machine)

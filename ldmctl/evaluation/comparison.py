@@ -40,12 +40,15 @@ def evenly_of(features: Tensor, count: int) -> Tensor:
     return features[evenly(len(features), count)]
 
 
+def refuse_few(count: int, references: int) -> None:
+    """A DataError for fewer pictures than neighbours can be counted among."""
+    if min(count, references) <= NEAREST:
+        raise DataError(f"{count:,} pictures cannot be compared with {references:,}: more than {NEAREST} are needed on each side.")
+
+
 def compare(features: Tensor, reference: Reference) -> dict[str, Interval]:
     """(value, low, high) of each measure, by name, of features [N,D]; too few of either are a DataError."""
-    if min(len(features), len(reference.features)) <= NEAREST:
-        raise DataError(
-            f"{len(features):,} pictures cannot be compared with {len(reference.features):,}: more than {NEAREST} are needed on each side."
-        )
+    refuse_few(len(features), len(reference.features))
     y = reference.features
     near = neighbourhood(features, evenly_of(y, len(features)))
     return {

@@ -15,6 +15,7 @@ from ldmctl.config.base import PluginConfig
 from ldmctl.config.resolve import plugin_config
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.latents.codec import Codec
 from ldmctl.pictures.images import to_float
 from ldmctl.storage import weights
@@ -65,7 +66,7 @@ def fitted(
     if header.get("key") == key:
         weights.load_into(extractor, tensors, file)
         return
-    console.say(f"Fitting the extractor {title_of(extractor)} to the labels of the training pictures, once.")
+    console.say(f"Fitting the extractor {title_of(extractor, 'extractor')} to the labels of the training pictures, once.")
     extractor.cpu().fit(batches())  # the same whatever the device
     extractor.to(engine.device)
     try:
@@ -73,13 +74,6 @@ def fitted(
         weights.save(file, extractor.state_dict(), {"kind": "extractor", "key": key})
     except OSError as error:
         console.warn(f"What it learned could not be kept in {file.parent} ({error.strerror}).")
-
-
-def title_of(extractor: Any) -> str:
-    """What stands beside every number."""
-    target = f"{type(extractor).__module__}:{type(extractor).__qualname__}"
-    registered = [plugin.name for plugin in registry.plugins("extractor") if plugin.target == target]
-    return str(getattr(extractor, "title", None) or (registered or [type(extractor).__name__])[0])
 
 
 def fingerprint(extractor: Any, config: Any) -> str:

@@ -14,9 +14,11 @@ from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.evaluation import extractors
+from ldmctl.evaluation.comparison import refuse_few
 from ldmctl.evaluation.extraction import identity
 from ldmctl.evaluation.extractors import Encoder
 from ldmctl.evaluation.real import Aside, labelled, set_aside
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import open_pictures, workers
@@ -62,6 +64,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     extractor = extractors.build(chosen_config, engine, **context)
     count = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
     aside = set_aside(len(train), len(splits["val"]), count, config.references)
+    refuse_few(min(count, aside.count), len(aside.reference))
     home = home_of(config, folder)
     key = preparation(config)
     if learns and hasattr(extractor, "fit"):
@@ -69,7 +72,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
         number = workers(config.workers, train, engine)
         file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
         extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
-    title = extractors.title_of(extractor)
+    title = title_of(extractor, "extractor")
     about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)
 

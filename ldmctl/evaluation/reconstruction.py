@@ -138,11 +138,11 @@ def held_out(pictures: Mapping[str, Pictures]) -> tuple[str, Pictures]:
     raise DataError(f"There are no pictures to examine: the {' and the '.join(pictures)} split is empty.")
 
 
-def title_of(perceptual: Any) -> str:
-    """What reports call a perceptual distance: its title, else the name it is registered under, in lower case as result keys are."""
-    target = f"{type(perceptual).__module__}:{type(perceptual).__qualname__}"
-    registered = [plugin.name for plugin in registry.plugins("perceptual") if plugin.target == target]
-    return str(getattr(perceptual, "title", None) or (registered or [type(perceptual).__name__])[0]).lower()
+def title_of(plugin: Any, kind: str = "perceptual") -> str:
+    """What reports call a perceptual distance, or another kind: its title, else the name it is registered under, in lower case as result keys are."""
+    target = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
+    registered = [each.name for each in registry.plugins(kind) if each.target == target]
+    return str(getattr(plugin, "title", None) or (registered or [type(plugin).__name__])[0]).lower()
 
 
 def measure(made: Tensor, image: Tensor, measures: list[str], distances: Mapping[str, Any], engine: Engine) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ldmctl.evaluation.memorisation import Copies
 from ldmctl.evaluation.metrics import mean_with_interval
 from ldmctl.evaluation.neighbours import share
 from ldmctl.evaluation.real import Real
+from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.training.engine import Engine
 
 ENOUGH = 50  # pictures of a class that distances are taken of
@@ -30,7 +31,7 @@ def measures(samples: Seen, aside: Seen, reference: Reference, extractor: Any) -
     own, real = compare(samples.features, reference), compare(aside.features, reference)
     names = PLAIN | {"frechet_distance": getattr(extractor, "frechet", PLAIN["frechet_distance"])}
     names |= {"kernel_distance": getattr(extractor, "kernel", PLAIN["kernel_distance"])}
-    title = extractors.title_of(extractor)
+    title = title_of(extractor, "extractor")
     return {
         name: {"title": f"{names.get(name, name)} ({title})", **values(own[name]), "real": {**values(real[name]), "count": len(aside)}}
         for name in own
@@ -44,9 +45,8 @@ def asked(samples: Seen, real: Real, extractor: Any, engine: Engine) -> dict[str
     if not all(len(each) for each in right):
         return None
     own, others = (share(mean_with_interval(each)) for each in right)
-    judge = (
-        extractors.title_of(extractor) if hasattr(extractor, "logits") else f"the nearest references in {extractors.title_of(extractor)}"
-    )
+    title = title_of(extractor, "extractor")
+    judge = title if hasattr(extractor, "logits") else f"the nearest references in {title}"
     return {"judge": judge, "count": len(right[0]), **values(own), "real": {**values(others), "count": len(right[1])}}
 
 

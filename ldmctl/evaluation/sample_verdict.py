@@ -12,7 +12,7 @@ CLOSE = 3.0  # times the distance of real pictures that good samples have at mos
 SHORT = 0.1  # that a share may lie below that of real pictures
 RIGHT = 0.05  # the same of how often the judge sees what was asked
 BEGUN, COPYING = 0.02, 0.5  # shares of samples that are copies
-WIDE = 0.5  # of a number: an interval that reaches further says little
+WIDE = 0.5  # of a Frechet distance: an interval that reaches further on both sides says little
 
 
 def judge(found: dict[str, Any]) -> list[Judgement]:
@@ -29,7 +29,7 @@ def small(count: int, width: int, title: str) -> str:
     if count > width:
         return ""
     return (
-        f"{count:,} samples are fewer than the {width:,} features of {title}: their covariance is singular, and a Frechet distance of so few is "
+        f"{count:,} samples are not more than the {width:,} features of {title}: their covariance is singular, and a Frechet distance of so few is "
         f"mostly their number. Take -n {width * 2:,} or more, or read the kernel distances, which need no covariance."
     )
 
@@ -51,6 +51,8 @@ def _measure(name: str, found: dict[str, Any]) -> Judgement:
 def _distance(name: str, own: Interval, real: Interval, words: str) -> Judgement:
     """Kernel distances of real pictures lie around 0, so the end of their interval is what others are measured by."""
     floor = real[0] if name == "frechet_distance" else max(abs(real[1]), abs(real[2]))
+    if name == "frechet_distance" and own[2] - own[0] > WIDE * own[0]:
+        return Judgement(name, "unknown", f"{words}: more samples needed, the interval is about as wide as the number.")
     if own[1] <= max(real[2], real[0]):
         return Judgement(name, "good", f"{words}: good, no difference can be seen at this number of samples.")
     if own[0] <= CLOSE * floor:

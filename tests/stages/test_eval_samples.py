@@ -82,7 +82,7 @@ def test_every_number_has_its_interval_its_extractor_and_real_pictures_beside_it
 
 def test_fewer_samples_than_features_are_said(judged):
     said = judged("count=16", LATENT)["verdict"]
-    assert said[0].startswith("16 samples are fewer than the 192 features of latent") and "-n 384" in said[0]
+    assert said[0].startswith("16 samples are not more than the 192 features of latent") and "-n 384" in said[0]
 
 
 def test_fewer_real_pictures_than_samples_are_said(judged):
