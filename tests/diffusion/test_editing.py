@@ -276,5 +276,6 @@ def test_another_size_is_made_where_the_network_allows_it(sampled, sample, tmp_p
     sample("size=24x12", "batch=4", out="wide")
     with Image.open(tmp_path / "wide" / "000000.png") as image:
         assert image.size == (24, 12)
-    with pytest.raises(ConfigError, match="size"):
-        compose(Sample, overrides=["size=24"])
+    for words, said in ((["size=24"], "write WIDTHxHEIGHT"), (["start=a.png", "outpaint=1,2"], "write LEFT,TOP,RIGHT,BOTTOM")):
+        with pytest.raises(ConfigError, match=said):
+            compose(Sample, overrides=words)

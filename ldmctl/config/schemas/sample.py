@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.schemas.shared import Coding
@@ -122,10 +122,23 @@ class Sample(Config):
         paints = self.mask is not None or self.outpaint is not None
         return self.strength if self.strength is not None else 1.0 if paints or self.start is None else 0.6
 
-    @field_validator("size", "outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @field_validator("size", mode="before", json_schema_input_type=str | list[int] | None)
     @classmethod
-    def _in_words(cls, given: Any, info: ValidationInfo) -> Any:
-        return given.lower().split("x" if info.field_name == "size" else ",") if isinstance(given, str) else given
+    def _width_by_height(cls, size: Any) -> Any:
+        if size is None or isinstance(size, list | tuple):
+            return size
+        if len(sides := str(size).lower().split("x")) != 2:
+            raise ValueError("write WIDTHxHEIGHT, such as 64x32")
+        return sides
+
+    @field_validator("outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @classmethod
+    def _four_margins(cls, outpaint: Any) -> Any:
+        if outpaint is None or isinstance(outpaint, list | tuple):
+            return outpaint
+        if len(margins := str(outpaint).split(",")) != 4:
+            raise ValueError("write LEFT,TOP,RIGHT,BOTTOM, such as 8,0,8,0")
+        return margins
 
     @model_validator(mode="after")
     def _edits_a_picture(self) -> Self:
