@@ -88,7 +88,12 @@ class Model:
         guides: Sequence[Any] | None = None,
         callback: Callable[[Look], None] | None = None,
     ) -> Samples:
-        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
+        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
+
+        `start` (--from) and `mask` are files, or pictures in memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or
+        True, where it is painted. `guides` are names, {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses
+        [B], or objects with such a `loss`. `callback` is shown a `Look` of each evaluation.
+        """
         many = label if label is None or isinstance(label, str) else list(label)
         keys: dict[str, Any] = {
             "count": count,

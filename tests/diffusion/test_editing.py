@@ -185,6 +185,12 @@ def test_pixels_outside_a_mask_and_its_feather_are_bit_equal(sample, tmp_path, w
         assert not changed.any()
 
 
+def test_a_painted_picture_depends_on_its_seed_and_not_on_its_neighbours(sampled, tmp_path):
+    keys = {"start": picture(tmp_path / "a.png"), "mask": mask(tmp_path / "m.png", (4, 4, 8, 8)), "batch": 4}
+    whole = sampled(**keys, count=4)
+    assert torch.equal(sampled(**keys, count=1, seed=2), whole[2:3]) and torch.equal(sampled(**keys, count=2, seed=2), whole[2:])
+
+
 def test_without_a_feather_all_that_is_not_masked_is_bit_equal(sampled, tmp_path):
     start, hole = picture(tmp_path / "a.png"), mask(tmp_path / "m.png", (4, 4, 8, 8))
     made = sampled(start=start, mask=hole, painting={"feather": 0})
