@@ -110,7 +110,7 @@ def between(config: Sample, seeds: Sequence[int], shape: tuple[int, int, int], c
 
     assert config.interpolate is not None
     one, other = Noise(config.interpolate, shape).first()
-    shares = [(seed - config.seed) / (config.count - 1) for seed in seeds]
+    shares = [seed / ((config.between or config.count) - 1) for seed in seeds]
     return torch.stack([slerp(one, other, share) for share in shares]).to(codec.engine.device)
 
 

@@ -85,6 +85,7 @@ class Model:
         painting: Mapping[str, Any] | None = None,
         size: Sequence[int] | None = None,
         interpolate: Sequence[int] | None = None,
+        between: int | None = None,
         guides: Sequence[Any] | None = None,
         callback: Callable[[Look], None] | None = None,
     ) -> Samples:
@@ -106,7 +107,7 @@ class Model:
         }
         keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
         keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
-        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate)}
+        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate), "between": between}
         keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
         keys |= {"start": written(start), "mask": written(mask)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler

@@ -77,8 +77,7 @@ def test_all_steps_are_spent_below_the_time_that_strength_names(name, spacing):
     for steps in (1, 7, 50):
         sigmas = levels_below(schedule(name), steps, spacing, 0.6)
         assert len(sigmas) == steps + 1 and (sigmas.diff() < 0).all() and sigmas[-1] == 0
-        if spacing == "trailing":
-            assert math.isclose(sigmas[0].item(), (sigma / alpha).item(), rel_tol=1e-9)
+        assert math.isclose(sigmas[0].item(), (sigma / alpha).item(), rel_tol=1e-9)
     assert torch.equal(levels_below(schedule(name), 7, spacing, 1.0), levels(schedule(name), 7, spacing)[1])
 
 
@@ -268,6 +267,7 @@ def test_interpolation_ends_at_the_pictures_of_its_seeds(sampled):
     ends = [sampled(seed=seed, count=1, batch=8)[0] for seed in (3, 8)]
     assert torch.equal(row[0], ends[0]) and torch.equal(row[-1], ends[1])
     assert len({each.numpy().tobytes() for each in row}) == 5
+    assert torch.equal(sampled(interpolate=(3, 8), between=5, count=2, batch=8), row[:2]), "a part of the way"
 
 
 def test_interpolation_keeps_one_label_though_none_is_named(model):

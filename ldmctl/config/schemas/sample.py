@@ -110,6 +110,9 @@ class Sample(Config):
     interpolate: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
         None, description="two seeds: the pictures go from the noise of one to that of the other"
     )
+    between: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="how many pictures make the whole way of interpolate, of which `count` are made; null: as many"
+    )
     trace: NonNegativeInt = Field(
         0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
     )
@@ -155,7 +158,9 @@ class Sample(Config):
 
     @model_validator(mode="after")
     def _goes_from_one_seed_to_another(self) -> Self:
-        if self.interpolate is not None and self.count < 2:
+        if self.interpolate is None and self.between is not None:
+            raise ValueError("between counts the pictures of interpolate, which is not asked for")
+        if self.interpolate is not None and self.between is None and self.count < 2:
             raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
         if self.interpolate is not None and self.seed != 0:
             raise ValueError("interpolate names its seeds itself: leave seed away")
