@@ -240,9 +240,12 @@ def plan_sample(config: Sample) -> dict[str, Any]:
         calls = 0
     elif config.painting.method == "repaint":
         calls += config.count * (config.painting.repeats - 1) * (config.steps - 1) * both
+    paints = (config.mask or config.outpaint) and config.painting.method == "pigdm"
+    backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
     height, width = sides_of(config, header)
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
         "pictures": f"{config.count} of {width} x {height}",
         "forwards": f"{calls:,}" if each or not config.level else "as many as the pictures need",
+        **({"backwards": f"{config.count * each * backwards:,}"} if backwards and each else {}),
     }

@@ -82,6 +82,10 @@ def command(
         if start is not None:
             raise ConfigError("--variations is --from with another --strength: leave one of them away.")
         start, strength = variations, 0.75 if strength is None else strength
+    if guide and len(guide) > 1 and any(word.startswith("guide.") for word in overrides or []):
+        raise ConfigError(
+            "guide.KEY=VALUE is a key of one guide. Give several as a list: 'guide=[{type: colour, colour: red}, {type: ...}]'."
+        )
     flags = options.given(
         run=run,
         ae=ae,

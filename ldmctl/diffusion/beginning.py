@@ -89,19 +89,19 @@ def edit_of(config: Sample, given: Given, codec: Codec, seeds: Sequence[int], he
     edit = edit._replace(latent=latent, strength=config.level)
     if canvas.free is None:
         return edit
-    free = free_cells(canvas.free, codec.autoencoder.factor).to(codec.engine.device)
-    if bool(free.all()):
+    cells = free_cells(canvas.free, codec.autoencoder.factor).to(codec.engine.device)
+    if bool(cells.free.all()):
         raise DataError(
             f"The mask leaves nothing of the picture to hold on to: a cell of this autoencoder's latents is {codec.autoencoder.factor} pixels, "
-            "and those beside the mask are painted too. Take a smaller mask."
+            "and each has some that are white. Take a smaller mask."
         )
     known = latents_of(codec, filled(to_float(images), canvas.free))
     corrections: list[Correction] = []
     if given.guides:
-        corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), free))
+        corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), cells.grown))
     if config.painting.method == "repaint":
-        return edit._replace(corrections=corrections, repaint=Repaint(known, free, config.painting.repeats))
-    return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, free)])
+        return edit._replace(corrections=corrections, repaint=Repaint(known, cells, config.painting.repeats))
+    return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, cells)])
 
 
 def between(config: Sample, seeds: Sequence[int], shape: tuple[int, int, int], codec: Codec) -> Tensor:
@@ -110,7 +110,7 @@ def between(config: Sample, seeds: Sequence[int], shape: tuple[int, int, int], c
 
     assert config.interpolate is not None
     one, other = Noise(config.interpolate, shape).first()
-    shares = [(seed - config.seed) / (config.count - 1) for seed in seeds]
+    shares = [seed / ((config.between or config.count) - 1) for seed in seeds]
     return torch.stack([slerp(one, other, share) for share in shares]).to(codec.engine.device)
 
 

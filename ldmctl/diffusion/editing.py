@@ -96,7 +96,7 @@ def levels_below(schedule: Schedule, steps: int, spacing: Spacing | str, strengt
         return sigmas
     total = getattr(schedule, "timesteps", None)
     first = 1 / total if total else FIRST
-    times = first + (times - first) * (max(strength, first) - first) / (1 - first)
+    times = first + (times - first) * (max(strength, first) - first) / (times[0] - first)
     times = times if strength > first else times[:1]
     alpha, sigma = schedule.marginal(times)
     sigmas = torch.cat([(sigma / alpha).clamp(max=CEILING), times.new_zeros(1)])

@@ -57,13 +57,18 @@ class Guides:
             raise ConfigError("This model's decoder lets no gradient through to its latents, so no guide can work on them.")
         loss = torch.stack([loss_of(guide, image, sigma) for guide in self.guides]).sum(0)
         (slope,) = torch.autograd.grad(loss.sum(), latent, allow_unused=True, materialize_grads=True)
-        for guide in self.guides if not bool(slope.isfinite().all()) else []:
-            expect(len(self.guides) > 1, guide, f"the gradient of loss is not finite at sigma / alpha = {sigma:.3g}")
-            expect(False, self, f"the gradient of a guide's loss is not finite at sigma / alpha = {sigma:.3g}")
+        if not bool(slope.isfinite().all()):
+            self.blame(latent, sigma)
         change = pulled(x, clean, sigma, slope)
         change = change if self.free is None else change * self.free
         bend = (slope * change).sum(DIMS, keepdim=True) / (2 * loss.view(-1, 1, 1, 1))
         return -change / (1 + torch.where(loss.view(-1, 1, 1, 1) > 0, bend, 0.0).clamp(min=0))
+
+    def blame(self, latent: Tensor, sigma: float) -> None:
+        """A PluginError that names the guide whose loss has no finite gradient."""
+        for guide in self.guides:
+            (slope,) = torch.autograd.grad(loss_of(guide, self.decode(latent), sigma).sum(), latent)
+            expect(bool(slope.isfinite().all()), guide, f"the gradient of loss is not finite at sigma / alpha = {sigma:.3g}")
 
 
 def loss_of(guide: Any, image: Tensor, sigma: float) -> Tensor:

@@ -8,6 +8,7 @@ covariance that the network still leaves between them, which its slope holds (ar
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,27 +16,44 @@ from torch import Tensor
 
 from ldmctl.diffusion.editing import LOUD, pulled
 
+EARLY = 0.1  # sigma / alpha above which cells beside the free ones are held, too; held to the end they fit a little better still
 
-def free_cells(free: Tensor, factor: int) -> Tensor:
-    """Pixels that may change, bool [H,W] -> cells of the latent that may, float [1,1,h,w] of 0 and 1.
 
-    A cell with one free pixel is free; so are those beside it, since an encoder looks past the edge of a cell, unless a cell is a pixel.
+class Cells(NamedTuple):
+    """Which cells of the latent may change, float [1,1,h,w] of 0 and 1."""
+
+    free: Tensor  # those with a free pixel
+    grown: Tensor  # and those beside them
+
+    def at(self, sigma: float) -> Tensor:
+        """The cells that are free at a level. Those beside the mask are known but for detail, so only detail is left to them."""
+        return self.free if sigma > EARLY else self.grown
+
+    def to(self, device: torch.device) -> "Cells":
+        """The same, on a device."""
+        return Cells(self.free.to(device), self.grown.to(device))
+
+
+def free_cells(free: Tensor, factor: int) -> Cells:
+    """Of pixels that may change, bool [H,W]. A cell with one free pixel is free.
+
+    An encoder looks past the edge of a cell, so those beside it are free in the end, unless a cell is a pixel.
     """
     cells = free.float()[None, None]
     down, right = -free.shape[0] % factor, -free.shape[1] % factor
     cells = F.max_pool2d(F.pad(cells, (0, right, 0, down), mode="replicate"), factor)
-    return cells if factor == 1 else F.max_pool2d(cells, 3, stride=1, padding=1)
+    return Cells(cells, cells if factor == 1 else F.max_pool2d(cells, 3, stride=1, padding=1))
 
 
 class Blend:
     """The known part in place of its estimate, and nothing else."""
 
-    def __init__(self, known: Tensor, free: Tensor):
-        self.known, self.kept = known, 1 - free
+    def __init__(self, known: Tensor, cells: Cells):
+        self.known, self.cells = known, cells
 
     def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
         """known [B,c,h,w] - clean where it is kept."""
-        return self.kept * (self.known - clean.detach())
+        return (1 - self.cells.at(sigma)) * (self.known - clean.detach())
 
 
 class Pigdm(Blend):
@@ -52,17 +70,18 @@ class Pigdm(Blend):
         if sigma > LOUD:  # nothing is known yet, also not what belongs together
             return error
         change = pulled(x, clean, sigma, error)
-        reached = self.kept * change
+        free = self.cells.at(sigma)
+        reached = (1 - free) * change
         dims = (1, 2, 3)
         length = (error * reached).sum(dims, keepdim=True) / (reached * reached).sum(dims, keepdim=True).clamp(min=1e-20)
-        return error + (1 - self.kept) * change * length.clamp(min=0)
+        return error + free * change * length.clamp(min=0)
 
 
 class Repaint:
     """DDPM's steps, each taken `repeats` times, with the known part noised to the level that a step ends at."""
 
-    def __init__(self, known: Tensor, free: Tensor, repeats: int):
-        self.known, self.free, self.repeats = known, free, repeats
+    def __init__(self, known: Tensor, cells: Cells, repeats: int):
+        self.known, self.cells, self.repeats = known, cells, repeats
 
     def __call__(
         self,
@@ -81,7 +100,7 @@ class Repaint:
                 if low > 0:
                     x_next = x_next + noise(sigma, sigma_next) * (low * math.sqrt(1 - (low / high) ** 2))
                     known = known + noise(sigma, sigma_next) * low
-                x_next = torch.where(self.free > 0, x_next, known)
+                x_next = torch.where(self.cells.at(low) > 0, x_next, known)
                 again = turn + 1 < turns
                 x = x_next + noise(sigma, sigma_next) * math.sqrt(high**2 - low**2) if again else x_next
         return x

@@ -85,10 +85,16 @@ class Model:
         painting: Mapping[str, Any] | None = None,
         size: Sequence[int] | None = None,
         interpolate: Sequence[int] | None = None,
+        between: int | None = None,
         guides: Sequence[Any] | None = None,
         callback: Callable[[Look], None] | None = None,
     ) -> Samples:
-        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
+        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
+
+        `start` (--from) and `mask` are files, or pictures in memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or
+        True, where it is painted. `guides` are names, {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses
+        [B], or objects with such a `loss`. `callback` is shown a `Look` of each evaluation.
+        """
         many = label if label is None or isinstance(label, str) else list(label)
         keys: dict[str, Any] = {
             "count": count,
@@ -101,7 +107,7 @@ class Model:
         }
         keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
         keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
-        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate)}
+        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate), "between": between}
         keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
         keys |= {"start": written(start), "mask": written(mask)}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler

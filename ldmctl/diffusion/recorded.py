@@ -51,6 +51,6 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     if config.size is not None:
         found["size"] = list(config.size)
     if config.interpolate is not None:
-        found |= {"interpolate": list(config.interpolate), "count": config.count}
+        found |= {"interpolate": list(config.interpolate), "between": config.between or config.count}
     tiled = model.tile is not None and max(sides_of(config, model.header)) > model.tile
     return found | ({"tile": model.tile} if tiled else {})

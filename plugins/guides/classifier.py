@@ -61,8 +61,10 @@ def weights_of(file: str) -> dict[str, Tensor]:
 
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes torch raise
-        raise DataError(f"guide.file={file} cannot be read as weights: {one_line(error)[:200]}") from None
+    except Exception:  # whatever a damaged file makes torch raise, in sentences about its own arguments
+        raise DataError(
+            f"guide.file={file} cannot be read as weights: save network.state_dict(), by torch.save or as .safetensors."
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"guide.file={file} holds no weights by name: save network.state_dict().")
     return state

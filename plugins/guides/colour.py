@@ -4,6 +4,7 @@ from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 
 from ldmctl.config import PluginConfig
+from ldmctl.errors import ConfigError
 from ldmctl.pictures.images import rgb
 
 UNIT = 0.1  # of the range -1 to 1: how far off a mean colour may be at scale 1
@@ -19,6 +20,15 @@ class Colour:
             (0.0, 0.0, 1.0, 1.0), description="left, top, right and bottom of the part that is meant, as shares of the picture"
         )
         scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+
+        @field_validator("colour")
+        @classmethod
+        def _is_a_colour(cls, colour: str) -> str:
+            try:
+                rgb(colour)
+            except ConfigError:
+                raise ValueError("not a colour; write a name such as red, or #rrggbb") from None
+            return colour
 
         @field_validator("region")
         @classmethod

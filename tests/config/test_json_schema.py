@@ -98,7 +98,7 @@ def test_the_defaults_of_every_plugin_fit(kind):
     assert registry.plugins(kind)
     for plugin in registry.plugins(kind):
         model, schema = plugin.load().Config, plugin_schema(plugin)
-        needed = {name: 0 if field.annotation is int else "somewhere" for name, field in model.model_fields.items() if field.is_required()}
+        needed = {name: 0 if field.annotation is int else "red" for name, field in model.model_fields.items() if field.is_required()}
         jsonschema.validate(model(**{**needed, "type": plugin.name}).model_dump(mode="json"), schema, jsonschema.Draft202012Validator)
 
 

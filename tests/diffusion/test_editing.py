@@ -77,8 +77,7 @@ def test_all_steps_are_spent_below_the_time_that_strength_names(name, spacing):
     for steps in (1, 7, 50):
         sigmas = levels_below(schedule(name), steps, spacing, 0.6)
         assert len(sigmas) == steps + 1 and (sigmas.diff() < 0).all() and sigmas[-1] == 0
-        if spacing == "trailing":
-            assert math.isclose(sigmas[0].item(), (sigma / alpha).item(), rel_tol=1e-9)
+        assert math.isclose(sigmas[0].item(), (sigma / alpha).item(), rel_tol=1e-9)
     assert torch.equal(levels_below(schedule(name), 7, spacing, 1.0), levels(schedule(name), 7, spacing)[1])
 
 
@@ -185,6 +184,12 @@ def test_pixels_outside_a_mask_and_its_feather_are_bit_equal(sample, tmp_path, w
         assert not changed.any()
 
 
+def test_a_painted_picture_depends_on_its_seed_and_not_on_its_neighbours(sampled, tmp_path):
+    keys = {"start": picture(tmp_path / "a.png"), "mask": mask(tmp_path / "m.png", (4, 4, 8, 8)), "batch": 4}
+    whole = sampled(**keys, count=4)
+    assert torch.equal(sampled(**keys, count=1, seed=2), whole[2:3]) and torch.equal(sampled(**keys, count=2, seed=2), whole[2:])
+
+
 def test_without_a_feather_all_that_is_not_masked_is_bit_equal(sampled, tmp_path):
     start, hole = picture(tmp_path / "a.png"), mask(tmp_path / "m.png", (4, 4, 8, 8))
     made = sampled(start=start, mask=hole, painting={"feather": 0})
@@ -262,6 +267,7 @@ def test_interpolation_ends_at_the_pictures_of_its_seeds(sampled):
     ends = [sampled(seed=seed, count=1, batch=8)[0] for seed in (3, 8)]
     assert torch.equal(row[0], ends[0]) and torch.equal(row[-1], ends[1])
     assert len({each.numpy().tobytes() for each in row}) == 5
+    assert torch.equal(sampled(interpolate=(3, 8), between=5, count=2, batch=8), row[:2]), "a part of the way"
 
 
 def test_interpolation_keeps_one_label_though_none_is_named(model):
@@ -276,5 +282,6 @@ def test_another_size_is_made_where_the_network_allows_it(sampled, sample, tmp_p
     sample("size=24x12", "batch=4", out="wide")
     with Image.open(tmp_path / "wide" / "000000.png") as image:
         assert image.size == (24, 12)
-    with pytest.raises(ConfigError, match="size"):
-        compose(Sample, overrides=["size=24"])
+    for words, said in ((["size=24"], "write WIDTHxHEIGHT"), (["start=a.png", "outpaint=1,2"], "write LEFT,TOP,RIGHT,BOTTOM")):
+        with pytest.raises(ConfigError, match=said):
+            compose(Sample, overrides=words)

@@ -9,11 +9,11 @@ from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.sample import Painting
 from ldmctl.diffusion.beginning import METHODS
 from ldmctl.diffusion.editing import Corrected
-from ldmctl.diffusion.inpainting import Repaint, free_cells
+from ldmctl.diffusion.inpainting import Cells, Repaint, free_cells
 
 # Two numbers of deviation 1 that go together, the first known to be 1.5: the second is 1.350 +- 0.436.
 COVARIANCE = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
-KNOWN, FREE = torch.tensor([1.5, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
+KNOWN, FREE = torch.tensor([1.5, 0.0]).view(1, 2, 1, 1), Cells(*[torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)] * 2)
 COUNT = 20_000
 
 
@@ -85,7 +85,7 @@ def test_of_many_known_numbers_each_says_its_part():
         generator = torch.Generator().manual_seed(draw)
         whole = torch.linalg.cholesky(covariance) @ torch.randn(16, generator=generator)
         for method in errors:
-            correct = METHODS[method](whole.view(1, 16, 1, 1), free.view(1, 16, 1, 1))
+            correct = METHODS[method](whole.view(1, 16, 1, 1), Cells(free.view(1, 16, 1, 1), free.view(1, 16, 1, 1)))
             denoise = Corrected(lambda x, sigma: ideal(x, sigma, covariance), [correct])
             made = sampler("ddim")(denoise, 80 * torch.randn(500, 16, 1, 1, generator=generator), levels(40), None)
             errors[method] += (made[:, hidden, 0, 0].mean(0) - gain @ whole[known]).square().mean().item() / 12
@@ -96,21 +96,25 @@ def test_of_many_known_numbers_each_says_its_part():
 # -- masks in the latent ------------------------------------------------------------------------------
 
 
-def test_one_free_pixel_frees_its_cell_and_the_cells_beside_it():
+def test_one_free_pixel_frees_its_cell_and_in_the_end_the_cells_beside_it():
     for row, column in ((8, 8), (15, 15), (11, 9)):
         free = torch.zeros(32, 40, dtype=torch.bool)
         free[row, column] = True
-        cells = free_cells(free, 8)[0, 0]
-        assert cells.shape == (4, 5) and cells.sum() == 9 and cells[:3, :3].all()
+        cells = free_cells(free, 8)
+        assert cells.free.shape == (1, 1, 4, 5) and cells.free.sum() == 1 and cells.free[0, 0, 1, 1] == 1
+        assert cells.grown.sum() == 9 and cells.grown[0, 0, :3, :3].all()
+        assert torch.equal(cells.at(80.0), cells.free) and torch.equal(cells.at(0.05), cells.grown)
 
 
 def test_a_cell_of_one_pixel_frees_no_other():
     free = torch.zeros(4, 4, dtype=torch.bool)
     free[1, 2] = True
-    assert torch.equal(free_cells(free, 1)[0, 0] > 0, free)
+    assert torch.equal(free_cells(free, 1).grown[0, 0] > 0, free)
 
 
 def test_sides_that_are_no_multiple_of_a_cell_are_padded_as_pictures_are():
     free = torch.zeros(9, 9, dtype=torch.bool)
     free[8, 8] = True
-    assert torch.equal(free_cells(free, 4)[0, 0], torch.tensor([[0.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
+    cells = free_cells(free, 4)
+    assert torch.equal(cells.free[0, 0], torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 1]]))
+    assert torch.equal(cells.grown[0, 0], torch.tensor([[0.0, 0, 0], [0, 1, 1], [0, 1, 1]]))

@@ -129,8 +129,9 @@ def check_config(verb, values):
     flags = {"dataset": {"type": "shapes"}} if "dataset" in schema.model_fields else {}
     if (ae := values.get("ae")) and verb == "fit-ae" and ae != "lfq":
         flags["autoencoder"] = ae
-    if values.get("sampler"):
-        flags["sampler"] = values["sampler"]
+    flags |= {key: values[key] for key in ("sampler", "guidance", "start", "mask", "outpaint") if values.get(key) is not None}
+    if values.get("guide"):
+        flags["guide"] = {"type": values["guide"][0]}
     compose(schema, config=config if config in names(verb) else None, overrides=overrides, flags=flags)
     assert config is None or config in names(verb) or config.endswith(".yaml")
     data = values.get("data")

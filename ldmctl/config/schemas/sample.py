@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.levels import Spacing
@@ -111,6 +111,9 @@ class Sample(Config):
     interpolate: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
         None, description="two seeds: the pictures go from the noise of one to that of the other"
     )
+    between: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="how many pictures make the whole way of interpolate, of which `count` are made; null: as many"
+    )
     trace: NonNegativeInt = Field(
         0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
     )
@@ -128,10 +131,23 @@ class Sample(Config):
         paints = self.mask is not None or self.outpaint is not None
         return self.strength if self.strength is not None else 1.0 if paints or self.start is None else 0.6
 
-    @field_validator("size", "outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @field_validator("size", mode="before", json_schema_input_type=str | list[int] | None)
     @classmethod
-    def _in_words(cls, given: Any, info: ValidationInfo) -> Any:
-        return given.lower().split("x" if info.field_name == "size" else ",") if isinstance(given, str) else given
+    def _width_by_height(cls, size: Any) -> Any:
+        if size is None or isinstance(size, list | tuple):
+            return size
+        if len(sides := str(size).lower().split("x")) != 2:
+            raise ValueError("write WIDTHxHEIGHT, such as 64x32")
+        return sides
+
+    @field_validator("outpaint", mode="before", json_schema_input_type=str | list[int] | None)
+    @classmethod
+    def _four_margins(cls, outpaint: Any) -> Any:
+        if outpaint is None or isinstance(outpaint, list | tuple):
+            return outpaint
+        if len(margins := str(outpaint).split(",")) != 4:
+            raise ValueError("write LEFT,TOP,RIGHT,BOTTOM, such as 8,0,8,0")
+        return margins
 
     @model_validator(mode="after")
     def _edits_a_picture(self) -> Self:
@@ -148,7 +164,9 @@ class Sample(Config):
 
     @model_validator(mode="after")
     def _goes_from_one_seed_to_another(self) -> Self:
-        if self.interpolate is not None and self.count < 2:
+        if self.interpolate is None and self.between is not None:
+            raise ValueError("between counts the pictures of interpolate, which is not asked for")
+        if self.interpolate is not None and self.between is None and self.count < 2:
             raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
         if self.interpolate is not None and self.seed != 0:
             raise ValueError("interpolate names its seeds itself: leave seed away")

@@ -30,7 +30,7 @@ def levels(steps, low=0.02, high=80.0):
     return torch.cat([(high ** (1 / 7) + share * (low ** (1 / 7) - high ** (1 / 7))) ** 7, share.new_zeros(1)])
 
 
-def guided(loss, sampler="ddim", steps=150):
+def guided(loss, sampler="ddim", steps=100):
     """(means [2], deviations [2]) of Gaussian data that a loss guides."""
     generator = torch.Generator().manual_seed(0)
     half = torch.randn(COUNT // 2, 2, 1, 1, generator=generator) * math.sqrt(1 + 80**2)

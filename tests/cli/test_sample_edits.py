@@ -1,0 +1,92 @@
+"""What a person sees who starts samples from pictures, masks, guides and other models: a sentence, the exit code, and nothing lost."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldmctl.cli.app import run
+
+
+@pytest.fixture(scope="module")
+def ldm(tmp_path_factory, fit_diffusion, vae_cache):
+    """A run folder of fit-diffusion. Read only."""
+    return fit_diffusion(tmp_path_factory.mktemp("edits") / "ldm", vae_cache, "loop.steps=2")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a picture, masks and a text, in which commands are given."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("a.png")
+    for name, box, size in (
+        ("half", (8, 0, 16, 16), (16, 16)),
+        ("black", (0, 0, 0, 0), (16, 16)),
+        ("white", (0, 0, 16, 16), (16, 16)),
+        ("other", (0, 0, 4, 4), (20, 20)),
+    ):
+        mask = Image.new("L", size)
+        mask.paste(255, box)
+        mask.save(f"{name}.png")
+    (tmp_path / "text.png").write_text("no picture")
+    return tmp_path
+
+
+def sample(ldm, words):
+    few = ["--steps", "2", "-n", "2", "--device", "cpu", "--precision", "fp32", "--quiet", "batch=2"]
+    return run(["sample", "--run", str(ldm), *few, *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--from a.png --mask other.png", 3, "other.png is 20x20 pixels, the picture 16x16"),
+        ("--from a.png --mask black.png", 3, "black everywhere"),
+        ("--from a.png --mask white.png", 3, "white everywhere"),
+        ("--from text.png", 3, "text.png cannot be read as a picture"),
+        ("--from a.png --strength 1.2", 2, "less than or equal to 1 (got 1.2)"),
+        ("--from a.png --strength nan", 2, "a finite number"),
+        ("--mask half.png", 2, "needs a picture to start from: --from IMAGE"),
+        ("--guide colour", 2, "guide.0.colour: is missing"),
+        ("--guide colour --guide perceptual guide.scale=3", 2, "Give several as a list"),
+        ("--guide nobody", 4, "No guide is called 'nobody'"),
+        ("--guidance 2 --negative nothing", 2, "There is no label 'nothing'"),
+        ("--autoguide RUN", 2, "autoguide does nothing at guidance=1"),
+        ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere"),
+        ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
+        ("--variations a.png --from a.png", 2, "leave one of them away"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_code_and_nothing_is_overwritten(ldm, place, capsys, words, code, said):
+    (place / "out").mkdir()
+    (place / "out" / "000000.png").write_bytes(b"mine")
+    assert sample(ldm, f"{words} --out out") == code
+    assert said in capsys.readouterr().err
+    assert [file.read_bytes() for file in (place / "out").iterdir()] == [b"mine"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--from a.png --strength 0.5",
+        "--variations a.png",
+        "--from a.png --mask half.png",
+        "--from a.png --outpaint 2,2,2,2",
+        "--guide colour guide.colour=red guide.scale=3",
+        "--interpolate 1 2",
+        "--size 24x12 batch=4",
+        "--guidance 2 guiding.interval=[0.1,4]",
+        "--trace",
+    ],
+)
+def test_every_way_in_makes_pictures_and_finds_them_made_the_next_time(ldm, place, words):
+    assert sample(ldm, words) == 0
+    files = {file: file.stat().st_mtime_ns for file in (place / "samples").glob("0*.png")}
+    assert len(files) == 2
+    assert sample(ldm, words) == 0
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):
+    assert sample(ldm, "--from a.png --mask half.png --guidance 2 --dry-run") == 0
+    said = capsys.readouterr().out
+    assert "# forwards: 8\n" in said and "# backwards: 4\n" in said
