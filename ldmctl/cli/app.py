@@ -12,7 +12,21 @@ from rich.console import Console
 from rich.text import Text
 
 from ldmctl import attribution
-from ldmctl.cli import cache, configs, doctor, ema, encode_dataset, eval_lpips, fit_ae, fit_diffusion, plugins, quickstart, ranks, sample
+from ldmctl.cli import (
+    cache,
+    configs,
+    doctor,
+    ema,
+    encode_dataset,
+    eval_lpips,
+    fit_ae,
+    fit_diffusion,
+    plugins,
+    quickstart,
+    ranks,
+    sample,
+    spacing,
+)
 from ldmctl.cli.output import arranged, result
 from ldmctl.endings import file_trouble, is_memory_shortage
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
@@ -38,6 +52,7 @@ app.command("fit-diffusion")(fit_diffusion.command)
 app.command("sample")(sample.command)
 app.command("eval-lpips")(eval_lpips.command)
 app.command("ema")(ema.command)
+app.command("spacing")(spacing.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")
