@@ -30,17 +30,24 @@ def path_costs(denoise: Denoise, clean: Tensor, grid: Tensor, random: torch.Gene
         found = denoise(x, high)
         x = found + (x - found) * (low / high)
         said.append(found.flatten(1).to("cpu", torch.float64))
-    estimates = torch.stack(said[::-1])  # [M,B,D], rising as the grid
+    off = torch.stack([_long_steps(estimates, grid) for estimates in torch.stack(said[::-1], 1)]).mean(0)
+    arriving = grid / (1 + grid**2).sqrt()  # the rest of the way shrinks it by that, for latents of deviation 1
+    return torch.where(_downwards(off), off * arriving[:, None], torch.inf)
+
+
+def _long_steps(estimates: Tensor, grid: Tensor) -> Tensor:
+    """How far, root mean square and over t, a step from s to t that holds on to estimates[s] ends from many short ones, [M,M] at [t,s].
+
+    Both are integrals of an estimate over 1 / level; the norm of their difference follows from inner products.
+    """
     inverse = 1 / grid
-    pieces = estimates[1:] * (inverse[:-1] - inverse[1:])[:, None, None]  # of the integral of D d(1/level), each level's from above
-    below = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])  # from the lowest level up to each
-    costs = torch.full((len(grid), len(grid)), torch.inf, dtype=torch.float64)
-    for place in range(1, len(grid)):
-        lower = slice(0, place)
-        held = estimates[place] * (inverse[lower] - inverse[place])[:, None, None]
-        off = (below[place] - below[lower] - held).square().mean(2).sqrt().mean(1) * grid[lower]
-        costs[lower, place] = off / (1 + grid[lower] ** 2).sqrt()  # which the rest of the way shrinks it by, for latents of deviation 1
-    return costs
+    pieces = estimates[1:] * (inverse[:-1] - inverse[1:])[:, None]
+    walked = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])  # the integral from the lowest level up to each
+    squares, mixed, held = walked @ walked.T, walked @ estimates.T, estimates.square().sum(1)
+    own, width = squares.diagonal(), inverse[:, None] - inverse[None]
+    gap = own[:, None] + own[None] - 2 * squares  # |walked[s] - walked[t]|^2
+    along = mixed.diagonal()[None] - mixed  # its inner product with estimates[s]
+    return ((gap - 2 * width * along + width**2 * held[None]).clamp(min=0) / estimates.shape[1]).sqrt()
 
 
 def bound_costs(denoise: Denoise, clean: Tensor, grid: Tensor, random: torch.Generator) -> Tensor:
@@ -65,8 +72,12 @@ def integrated(distances: Tensor, grid: Tensor) -> Tensor:
     pieces = (integrand[1:] + integrand[:-1]) / 2 * grid.log().diff()[:, None]
     upto = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])  # from the lowest level up to each
     costs = upto.diagonal()[None] - upto
-    downwards = torch.ones_like(costs).triu(1) > 0
-    return torch.where(downwards, costs, torch.inf)
+    return torch.where(_downwards(costs), costs, torch.inf)
+
+
+def _downwards(costs: Tensor) -> Tensor:
+    """Which [t,s] are steps down the rising grid."""
+    return torch.ones_like(costs).triu(1) > 0
 
 
 def cheapest_way(costs: Tensor, steps: int) -> list[int]:

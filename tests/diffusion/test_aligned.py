@@ -40,7 +40,7 @@ def test_the_bound_is_taken_along_one_noising_path_of_each_latent():
 def test_the_path_costs_what_one_long_step_errs_by():
     """A Gaussian's x(t) is x(s) sqrt((c^2 + t^2) / (c^2 + s^2)), and Euler's step is a factor, too."""
     levels = grid(300)
-    found = path_costs(ideal, some_latents(), levels, torch.Generator().manual_seed(1))
+    found = path_costs(ideal, some_latents()[:12], levels, torch.Generator().manual_seed(1))
     for low, high in ((0, 299), (100, 200), (50, 290)):
         t, s = levels[low].item(), levels[high].item()
         gain = DEVIATION**2 / (DEVIATION**2 + s**2)
@@ -77,7 +77,7 @@ def test_the_cheapest_way_is_the_cheapest_of_all_ways(steps):
 def test_samplers_err_less_at_the_levels_found_than_at_even_ones():
     """Of the samples themselves: the deviation of what Euler's method makes of a Gaussian in eight steps from 10 to the lowest level."""
     levels = grid(120)
-    costs = path_costs(ideal, some_latents()[:16], levels, torch.Generator().manual_seed(1))
+    costs = path_costs(ideal, some_latents()[:12], levels, torch.Generator().manual_seed(1))
     way = [levels[place].item() for place in cheapest_way(costs, 8)]
 
     def deviation(stops):

@@ -10,6 +10,7 @@ from ldmctl.diffusion.process import draw_times, noised, target
 from ldmctl.diffusion.weighting import positions
 from ldmctl.errors import ConfigError
 from ldmctl.latents.codec import Codec
+from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
@@ -72,9 +73,8 @@ def test_both_are_drawn_for_the_global_batch_from_seed_and_step(draw):
         assert torch.equal(part.x, whole.x[rows]) and torch.equal(part.target, whole.target[rows])
 
 
+@pytest.mark.slow
 def test_a_run_with_both_trains_and_goes_on_as_if_it_had_not_stopped(tmp_path, fit_diffusion, vae_cache):
-    from ldmctl.storage import weights
-
     words = ["noise.offset=0.1", "noise.perturbation=0.1", "loop.decay=constant"]
     whole = fit_diffusion(tmp_path / "whole", vae_cache, *words, "loop.steps=4")
     fit_diffusion(tmp_path / "parts", vae_cache, *words, "loop.steps=2")
