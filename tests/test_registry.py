@@ -156,7 +156,11 @@ def test_an_unknown_name_gives_the_nearest_and_the_list():
     with pytest.raises(PluginError) as caught:
         registry.load("sampler", "dimm")
     said = str(caught.value)
-    assert "No sampler is called 'dimm'. Did you mean 'ddim'?" in said and "Installed: ddim, ddpm" in said and "ldmctl plugins list" in said
+    assert (
+        "No sampler is called 'dimm'. Did you mean 'ddim'?" in said
+        and "Installed: adaptive, ddim, ddpm" in said
+        and "ldmctl plugins list" in said
+    )
 
 
 def test_a_kind_is_known_in_singular_and_plural():

@@ -27,6 +27,7 @@ from ldmctl.cli import (
     quickstart,
     ranks,
     sample,
+    spacing,
 )
 from ldmctl.cli.output import arranged, result
 from ldmctl.endings import DECODER_GONE, file_trouble, is_decoder_gone, is_memory_shortage
@@ -54,6 +55,7 @@ app.command("sample")(sample.command)
 app.command("eval-lpips")(eval_lpips.command)
 app.command("eval-samples")(eval_samples.command)
 app.command("ema")(ema.command)
+app.command("spacing")(spacing.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")

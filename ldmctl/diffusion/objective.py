@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion, TrainingNoise
 from ldmctl.diffusion.process import draw_times, noised, target, timestep
 from ldmctl.diffusion.weighting import binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.latents.codec import Codec
@@ -57,15 +57,23 @@ def draw(
     random = generator(device, *key)
     t = draw_times(schedule, positions(config.times, count, random, device)) if times is None else on(times, device)
     dropped = torch.rand(count, generator=random, device=device) < config.drop
-    clean, noise = [], []
+    clean, noise, more = [], [], []
     for start in range(read.start, read.stop, CHUNK):
         random = generator(device, *key, start)
         clean.append(codec.draw(stored[start - read.start : start - read.start + CHUNK], random))
-        noise.append(torch.randn(clean[-1].shape, generator=random, device=device))
+        e = torch.randn(clean[-1].shape, generator=random, device=device)
+        if config.noise.offset:
+            e = e + config.noise.offset * torch.randn(
+                (*e.shape[:2], 1, 1), generator=generator(device, *key, start, "offset"), device=device
+            )
+        noise.append(e)
+        if config.noise.perturbation:
+            more.append(torch.randn(e.shape, generator=generator(device, *key, start, "perturbation"), device=device))
     mine = slice(rows.start - read.start, rows.stop - read.start)
     x, e, t = codec.whiten(torch.cat(clean)[mine]), torch.cat(noise)[mine], t[rows]
+    seen = e + config.noise.perturbation * torch.cat(more)[mine] if more else e
     return Drawn(
-        noised(schedule, x, e, t),
+        noised(schedule, x, seen, t),
         timestep(schedule, t),
         target(config.prediction, schedule, x, e, t),
         labels[mine],
@@ -110,7 +118,8 @@ def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, sch
     count = len(rows)
     if not count:
         return {}
-    still = config.model_copy(update={"drop": 1.0 if config.drop == 1 else 0.0})  # with what was learned: all conditions, or none ever
+    drop = 1.0 if config.drop == 1 else 0.0  # with what was learned: all conditions, or none ever
+    still = config.model_copy(update={"drop": drop, "noise": TrainingNoise()})
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
         items = rows[first : first + CHUNK]

@@ -28,7 +28,7 @@ def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[flo
     if steps < 1 or (total and steps > total and spacing.type in ON_THE_GRID):
         raise ConfigError(f"steps={steps} cannot be taken: ask for 1 to {total or 'some thousands'} with this schedule.")
     if spacing.type in BY_LEVEL:
-        sigmas = levels_by(spacing, steps, *_ends(schedule, spacing, steps))
+        sigmas = levels_by(spacing, steps, *_ends_of(schedule, spacing, steps))
         times = torch.cat([time_of(schedule, level) for level in sigmas.tolist()])
     else:
         times = times_by(spacing, steps, total)
@@ -46,18 +46,23 @@ def _levels_at(schedule: Schedule, times: Tensor) -> Tensor:
     return (sigma / alpha).clamp(max=CEILING)
 
 
-def _ends(schedule: Schedule, spacing: Spacing, steps: int) -> tuple[float, float]:
-    """The first and the last level above 0 of a spacing by level; a ConfigError where the schedule does not reach so high."""
+def ends(schedule: Schedule, *, highest: float | None = None, lowest: float | None = None) -> tuple[float, float]:
+    """The first level and the last one above 0, as asked or the schedule's own; a ConfigError where it does not reach so high."""
     first = 1 / (_steps(schedule) or GRID)
     bottom, top = _levels_at(schedule, torch.tensor([first, 1.0], dtype=torch.float64)).tolist()
-    table = positive(spacing.table or ())
-    highest = table[0] if table else spacing.highest or (NOISE if top >= CEILING else top)
-    lowest = table[-1] if table else spacing.lowest or bottom
-    if highest > top * 1.001:
+    if highest is not None and highest > top * 1.001:
         raise ConfigError(
             f"A first level of {highest:g} is beyond this schedule, which ends at {top:g}. The levels seem to be of another one."
         )
-    if highest <= lowest and steps > 1 and len(table) != 1:
+    return highest or (NOISE if top >= CEILING else top), lowest or bottom
+
+
+def _ends_of(schedule: Schedule, spacing: Spacing, steps: int) -> tuple[float, float]:
+    if spacing.type == "table":
+        table = positive(spacing.table or ())
+        return ends(schedule, highest=table[0], lowest=table[-1])
+    highest, lowest = ends(schedule, highest=spacing.highest, lowest=spacing.lowest)
+    if highest <= lowest and steps > 1:
         raise ConfigError(f"The levels cannot fall from {highest:g} to {lowest:g}: choose spacing.highest above spacing.lowest.")
     return highest, lowest
 

@@ -26,7 +26,7 @@ class Plain(PluginConfig):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """install("ldmctl-heun", "1.0", sampler={"heun": "Heun"}, source="class Heun: ...") -> the folder of the package."""
+    """install("ldmctl-ralston", "1.0", sampler={"ralston": "Ralston"}, source="class Ralston: ...") -> the folder of the package."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])

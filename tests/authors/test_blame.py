@@ -14,7 +14,7 @@ from ldmctl.errors import PluginError
 from ldmctl_plugins.samplers.ddim import DDIM
 
 SAMPLER = """
-class Heun:
+class Ralston:
     Config = Plain
     def __init__(self, config):
         {made}
@@ -56,22 +56,22 @@ def fit_ae_words(out, *more):
     ],
 )
 def test_an_exception_of_a_plugin_names_it_with_its_package_and_line(install, said, sample_words, made, called, raised):
-    site = install("ldmctl-heun", "1.4", sampler={"heun": "Heun"}, source=SAMPLER.format(made=made, called=called))
-    code, _, err = said(*sample_words, "--sampler", "heun")
-    assert code == 4 and "The sampler 'heun' from ldmctl-heun 1.4 raised " in err and raised in err
-    assert f"{site / 'ldmctl_heun.py'}, line " in err and "Traceback" not in err and "bug" not in err
-    code, _, err = said(*sample_words, "--sampler", "heun", "-v")
+    site = install("ldmctl-ralston", "1.4", sampler={"ralston": "Ralston"}, source=SAMPLER.format(made=made, called=called))
+    code, _, err = said(*sample_words, "--sampler", "ralston")
+    assert code == 4 and "The sampler 'ralston' from ldmctl-ralston 1.4 raised " in err and raised in err
+    assert f"{site / 'ldmctl_ralston.py'}, line " in err and "Traceback" not in err and "bug" not in err
+    code, _, err = said(*sample_words, "--sampler", "ralston", "-v")
     assert code == 4 and "Traceback" in err and "in __call__" in err + ("in __call__" if made != "pass" else "")
 
 
 def test_what_has_other_arguments_than_its_kind_is_named_though_none_of_its_lines_ran(install, said, sample_words):
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source="class Heun:\n    Config = Plain\n    def __init__(self): pass\n")
-    code, _, err = said(*sample_words, "--sampler", "heun")
-    assert code == 4 and "The sampler 'heun' from ldmctl-heun 1.0 raised TypeError" in err and "ldmctl_heun.py, line " in err
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source="class Ralston:\n    Config = Plain\n    def __init__(self): pass\n")
+    code, _, err = said(*sample_words, "--sampler", "ralston")
+    assert code == 4 and "The sampler 'ralston' from ldmctl-ralston 1.0 raised TypeError" in err and "ldmctl_ralston.py, line " in err
     source = SAMPLER.format(made="pass", called=STEP).replace("sigmas, noise", "sigmas").replace("sigmas[0]", "sigmas")
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source=source)
-    code, _, err = said(*sample_words, "--sampler", "heun")
-    assert code == 4 and "The sampler 'heun' from ldmctl-heun 1.0 raised TypeError" in err
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source=source)
+    code, _, err = said(*sample_words, "--sampler", "ralston")
+    assert code == 4 and "The sampler 'ralston' from ldmctl-ralston 1.0 raised TypeError" in err
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -111,9 +111,9 @@ def test_sentences_of_a_plugin_for_the_person_pass_as_they_are(install, said, tm
     ],
 )
 def test_no_memory_no_disk_and_ctrl_c_are_no_plugins_fault(install, said, sample_words, called, code):
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source=SAMPLER.format(made="pass", called=called))
-    ended, _, err = said(*sample_words, "--sampler", "heun")
-    assert ended == code and "ldmctl-heun" not in err
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source=SAMPLER.format(made="pass", called=called))
+    ended, _, err = said(*sample_words, "--sampler", "ralston")
+    assert ended == code and "ldmctl-ralston" not in err
 
 
 def test_a_bug_of_a_plugin_that_comes_with_ldmctl_is_ours(said, sample_words, monkeypatch):
@@ -132,24 +132,24 @@ def test_a_built_in_network_under_a_foreign_sampler_is_still_ours(install, said,
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(UNet, "forward", broken)
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source=SAMPLER.format(made="pass", called=STEP))
-    code, _, err = said(*sample_words, "--sampler", "heun")
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source=SAMPLER.format(made="pass", called=STEP))
+    code, _, err = said(*sample_words, "--sampler", "ralston")
     assert code == 1 and "This is a bug in ldmctl" in err
 
 
 def test_python_gets_the_sentence_as_an_exception_with_its_cause(install, ldm_run, tmp_path):
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source=SAMPLER.format(made="pass", called="raise ValueError('bad order')"))
-    with pytest.raises(PluginError, match=r"The sampler .heun. from ldmctl-heun 1\.0 raised ValueError: bad order") as caught:
-        api.sample(run=ldm_run, count=1, steps=1, sampler="heun", out=tmp_path / "out", device="cpu", precision="fp32")
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source=SAMPLER.format(made="pass", called="raise ValueError('bad order')"))
+    with pytest.raises(PluginError, match=r"The sampler .ralston. from ldmctl-ralston 1\.0 raised ValueError: bad order") as caught:
+        api.sample(run=ldm_run, count=1, steps=1, sampler="ralston", out=tmp_path / "out", device="cpu", precision="fp32")
     assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_of_two_plugins_in_one_module_the_one_whose_method_ran_is_named(install, said, sample_words):
-    source = SAMPLER.format(made="pass", called="return helper()") + SAMPLER.format(made="pass", called=STEP).replace("Heun", "Other")
-    install("two", sampler={"other": "Other", "heun": "Heun"}, source=source + "\ndef helper():\n    raise ValueError('deep')\n")
+    source = SAMPLER.format(made="pass", called="return helper()") + SAMPLER.format(made="pass", called=STEP).replace("Ralston", "Other")
+    install("two", sampler={"other": "Other", "ralston": "Ralston"}, source=source + "\ndef helper():\n    raise ValueError('deep')\n")
     run(["plugins", "show", "sampler", "other"])  # both are loaded
-    code, _, err = said(*sample_words, "--sampler", "heun")
-    assert code == 4 and "The sampler 'heun' from two 1.0 raised ValueError: deep" in err and "in helper" in err
+    code, _, err = said(*sample_words, "--sampler", "ralston")
+    assert code == 4 and "The sampler 'ralston' from two 1.0 raised ValueError: deep" in err and "in helper" in err
 
 
 TRACKER = """
@@ -179,11 +179,11 @@ CHATTY = "print('imported')\n" + SAMPLER.format(made="print('made')", called="pr
 
 
 def test_what_a_plugin_prints_is_not_in_the_json(install, said, sample_words):
-    install("ldmctl-heun", sampler={"heun": "Heun"}, source=CHATTY)
-    code, out, err = said(*sample_words, "--sampler", "heun", "--json")
+    install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source=CHATTY)
+    code, out, err = said(*sample_words, "--sampler", "ralston", "--json")
     assert code == 0 and json.loads(out)["count"] == 2 and out.count("\n") == 1
     assert all(word in err for word in ("imported", "made", "called"))
-    _, out, _ = said("plugins", "show", "sampler", "heun", "--json")
+    _, out, _ = said("plugins", "show", "sampler", "ralston", "--json")
     assert json.loads(out)["kind"] == "sampler"
 
 

@@ -86,12 +86,14 @@ def test_a_class_whose_config_is_none_is_shown_by_doctor(install, said, config):
 
 
 def test_a_new_plugin_never_takes_the_package_of_another(install, tmp_path):
-    install("ldmctl-heun", sampler={"heun": "Mine"}, source=SAMPLER)
-    for name in ("heun", "Heun"):
-        with pytest.raises(ConfigError, match=r"ldmctl-heun is installed already, with a sampler 'heun'.*such as [hH]eun-schedule"):
+    install("ldmctl-ralston", sampler={"ralston": "Mine"}, source=SAMPLER)
+    for name in ("ralston", "Ralston"):
+        with pytest.raises(
+            ConfigError, match=r"ldmctl-ralston is installed already, with a sampler 'ralston'.*such as [rR]alston-schedule"
+        ):
             write_package(tmp_path / "here", "schedule", name)
     assert not (tmp_path / "here").exists()
-    assert write_package(tmp_path / "here", "schedule", "heun-schedule")
+    assert write_package(tmp_path / "here", "schedule", "ralston-schedule")
 
 
 def test_a_name_of_another_kind_is_said(install):

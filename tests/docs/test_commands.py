@@ -34,6 +34,7 @@ OVERRIDES = {  # over presets and under what a command itself says
     "preview.count": 2,
     "preview.steps": 2,
     "steps": 2,
+    "grid": 12,
     "workers": 0,
     "machine.device": "cpu",
     "machine.precision": "fp32",

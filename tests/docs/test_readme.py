@@ -15,7 +15,7 @@ from ldmctl.errors import LdmctlError
 
 PAGES = pages()
 README = PAGES["README.md"]
-PLACEHOLDERS = {"...": "1", "$HEAD:29500": "host:1"}
+PLACEHOLDERS = {"spacing=runs/ldm/spacing.json": "spacing=trailing", "...": "1", "$HEAD:29500": "host:1"}
 OUTER = {"--nproc-per-node", "--logdir"}  # options of other programs
 COMMENTS = re.compile(r"<!-- .*? -->", re.S)
 

@@ -56,6 +56,23 @@ class Weighting(Config):
     )
 
 
+class TrainingNoise(Config):
+    """What is done to the noise that latents are trained with."""
+
+    offset: float = Field(
+        0.0,
+        ge=0,
+        description="deviation of what is added to the noise of each latent and channel as a whole, so that very dark and very bright pictures "
+        "are learned; 0: none, 0.1 is usual",
+    )
+    perturbation: float = Field(
+        0.0,
+        ge=0,
+        description="deviation of more noise in what the network sees and not in what it should say, which makes it bear its own errors "
+        "(arXiv:2301.11706); 0: none, 0.1 is usual",
+    )
+
+
 class FitDiffusion(Config):
     """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
 
@@ -66,6 +83,7 @@ class FitDiffusion(Config):
     prediction: Literal["eps", "x0", "v", "flow"] = Field("x0", description="what the network predicts")
     times: Times = Field(Times(), json_schema_extra=Noted)
     weighting: Weighting = Field(Weighting(), json_schema_extra=Noted)
+    noise: TrainingNoise = Field(TrainingNoise(), json_schema_extra=Noted)
     conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
         None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
     )

@@ -1,0 +1,54 @@
+"""Samplers end where diffusers' schedulers end, from the same noise with the same network, where the formulas are the same."""
+
+import pytest
+import torch
+
+from ldmctl import registry
+from ldmctl.diffusion.denoise import Denoise
+from ldmctl.diffusion.spacing import levels, start
+
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SAID = {"eps": "epsilon", "v": "v_prediction"}
+SAME = [
+    ("euler", {}, "EulerDiscreteScheduler", {}),
+    ("heun", {}, "HeunDiscreteScheduler", {}),
+    ("euler-ancestral", {}, "EulerAncestralDiscreteScheduler", {}),
+    ("dpmpp-2m", {}, "DPMSolverMultistepScheduler", {"solver_order": 2, "final_sigmas_type": "zero"}),
+    ("dpmpp-2m-sde", {}, "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"}),
+    ("unipc", {}, "UniPCMultistepScheduler", {"final_sigmas_type": "zero"}),
+    ("unipc", {"order": 3}, "UniPCMultistepScheduler", {"solver_order": 3, "final_sigmas_type": "zero"}),
+    ("unipc", {"corrected": False}, "UniPCMultistepScheduler", {"disable_corrector": list(range(50)), "final_sigmas_type": "zero"}),
+]
+
+
+def made(kind, name, **options):
+    plugin = registry.load(kind, name)
+    return plugin(plugin.Config(type=name, **options))
+
+
+def network(x, told, condition=None):
+    """Fixed, smooth, depends on everything it is given, and is nobody's ideal."""
+    scale = torch.as_tensor(told, dtype=x.dtype).reshape(-1, 1, 1, 1) / 1000
+    return 0.8 * x + 0.3 * torch.sin(x.roll(1, -1) + 3 * scale) - 0.1 * scale
+
+
+@pytest.mark.parametrize("steps", [8, 20])
+@pytest.mark.parametrize("prediction", SAID)
+@pytest.mark.parametrize(("name", "options", "kind", "theirs"), SAME, ids=str)
+def test_a_sampler_ends_where_the_scheduler_ends(name, options, kind, theirs, prediction, steps):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, kind)(**BETAS, prediction_type=SAID[prediction], timestep_spacing="trailing", **theirs)
+    scheduler.set_timesteps(steps)
+    first = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = torch.Generator().manual_seed(1)
+    more = {"generator": draws} if kind in ("EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler") else {}
+    x = first * scheduler.init_noise_sigma
+    for k in scheduler.timesteps:
+        x = scheduler.step(network(scheduler.scale_model_input(x, k), k), k, x, **more).prev_sample
+    schedule, draws = made("schedule", "scaled-linear"), torch.Generator().manual_seed(1)
+    _, sigmas = levels(schedule, steps)
+    drawn = torch.float32 if kind == "DPMSolverMultistepScheduler" else torch.float64  # as theirs draws it
+    noise = lambda sigma, sigma_next: torch.randn(first.shape, generator=draws, dtype=drawn)
+    begun = start(first, sigmas) if scheduler.init_noise_sigma == 1 else first * scheduler.init_noise_sigma
+    ours = made("sampler", name, **options)(Denoise(network, schedule, prediction), begun, sigmas, noise)
+    torch.testing.assert_close(ours, x.double(), atol=2e-4 * x.abs().max().item(), rtol=1e-3)
