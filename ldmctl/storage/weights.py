@@ -48,6 +48,15 @@ def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[st
         raise MismatchError(why_not_read(path, error)) from None
 
 
+def names(path: Path) -> list[str]:
+    """What its tensors are called."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return list(file.keys())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise MismatchError(why_not_read(path, error)) from None
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header alone."""
     try:

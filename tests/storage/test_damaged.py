@@ -56,7 +56,7 @@ RESUME = ["fit-diffusion", "-q"]
     ("path", "value"),
     [
         ("scalars", 7), ("scalars", []), ("scalars", GONE), ("scalars.step", None), ("scalars.step", -1), ("scalars.step", GONE), ("scalars.steps", "x"),
-        ("scalars.kept", []), ("scalars.kept.best", ""), ("scalars.bad_in_a_row", None),
+        ("scalars.kept", []), ("scalars.kept.best", ""), ("scalars.bad_in_a_row", None), ("scalars.seen", "many"), ("scalars.seen", None),
     ],
 )  # fmt: skip
 def test_a_state_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
@@ -134,6 +134,7 @@ def test_an_autoencoder_whose_header_says_something_else_is_named(trained, tmp_p
         ("statistics.mean", [1.0]),
         ("statistics.mean", []),
         ("splits", []),
+        ("latent", [3, 0, 8]),
     ],
 )
 def test_a_manifest_that_says_something_else_is_named(trained, tmp_path, capsys, path, value):
