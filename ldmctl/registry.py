@@ -132,14 +132,6 @@ def word_for(plugin: Plugin) -> str:
     return f"{plugin.distribution}:{plugin.name}" if others and not plugin.built_in else plugin.name
 
 
-def plain(kind: str, name: str) -> str:
-    """`ddim` of `ldmctl:ddim`: the word for a plugin that is named with its package; what is not found stays as it is."""
-    try:
-        return word_for(find(kind, name)) if ":" in name else name
-    except PluginError:
-        return name
-
-
 def find(kind: str, name: str, *, recorded: str = "") -> Plugin:
     """The one plugin of that name, or a PluginError that says what to do.
 
