@@ -94,7 +94,8 @@ def test_a_state_with_a_tensor_of_another_shape_or_name_is_named(trained, tmp_pa
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("denoiser.context", []), ("denoiser.context", {"channels": 3, "nonsense": 1}), ("denoiser.context.map_channels", [0]), ("denoiser.context.channels", -3), ("denoiser.config", []), ("denoiser.type", 7), ("denoiser", GONE),
+        ("denoiser.context", []), ("denoiser.context", {"channels": 3, "nonsense": 1}), ("denoiser.context.map_channels", [0]),
+        ("denoiser.context.channels", -3), ("denoiser.config", []), ("denoiser.type", 7), ("denoiser", GONE),
         ("denoiser.config.type", 7), ("schedule", None), ("prediction", "?"), ("latent", [3, 0, 8]), ("latent", 3), ("statistics.mean", [0.0]),
         ("statistics.deviation", [0.0, 1.0, 1.0]), ("statistics", GONE), ("classes", {}), ("label_counts", ["a"]), ("image.size", 0), ("image", GONE),
         ("autoencoder", {}),
