@@ -5,7 +5,8 @@ groups below. Listing reads metadata and imports nothing; `load` imports one
 module. So a plugin that cannot be imported fails only where it is used.
 Notebooks and tests may `register` a class that no distribution advertises.
 
-This is the only file that knows the `entrypoints` package.
+This is the only file that knows the `entrypoints` package. It is longer than a page because what a name means, who offers it
+and how it is loaded are one question.
 """
 
 import re
@@ -130,6 +131,14 @@ def word_for(plugin: Plugin) -> str:
     """What a config calls it: its name, `distribution:name` where the name alone means another or is doubtful."""
     others = [each for each in plugins(plugin.kind) if each.name == plugin.name and each != plugin]
     return f"{plugin.distribution}:{plugin.name}" if others and not plugin.built_in else plugin.name
+
+
+def plain(kind: str, name: str) -> str:
+    """`ddim` of `ldmctl:ddim`: the word for a plugin that is named with its package; what is not found stays as it is."""
+    try:
+        return word_for(find(kind, name)) if ":" in name else name
+    except PluginError:
+        return name
 
 
 def find(kind: str, name: str, *, recorded: str = "") -> Plugin:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from ldmctl import registry
 from ldmctl.config.base import Config, PluginConfig, Slot, section_of, slot_of
 from ldmctl.config.documents import Raw
-from ldmctl.errors import ConfigError, PluginError, did_you_mean, with_article
+from ldmctl.errors import ConfigError, did_you_mean, with_article
 
 Schema = TypeVar("Schema", bound=Config)
 
@@ -68,19 +68,11 @@ def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
         if (slot := slot_of(field)) is not None and isinstance(raw[name], str | dict):
             given = {"type": raw[name]} if isinstance(raw[name], str) else dict(raw[name])
             if isinstance(given.get("type"), str):
-                given["type"] = plain(slot.kind, given["type"])
+                given["type"] = registry.plain(slot.kind, given["type"])
             out[name] = given
         elif (section := section_of(field)) is not None and isinstance(raw[name], dict):
             out[name] = spell_out(section, raw[name])
     return out
-
-
-def plain(kind: str, name: str) -> str:
-    """`ddim` of `ldmctl:ddim`: the word for a plugin that is named with its package; what is not found stays as it is."""
-    try:
-        return registry.word_for(registry.find(kind, name)) if ":" in name else name
-    except PluginError:
-        return name
 
 
 def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ldmctl import registry
-from ldmctl.config.resolve import plain
 from ldmctl.errors import ConfigError, PluginError, PluginWarning
 from ldmctl.template.package import write_package
 
@@ -123,6 +122,6 @@ def test_a_plugin_named_with_its_package_is_the_same_plugin(install, said, sampl
     assert said(*words, "loop.steps=3", "schedule=flow", "denoiser.type=ldmctl:unet")[0] == 0
     assert "ldmctl:" not in (tmp_path / "ldm" / "config.yaml").read_text()
     install("foreign", "3.1", sampler={"still": "Mine"}, source=SAMPLER)
-    assert plain("sampler", "foreign:still") == "still" and plain("sampler", "nowhere:still") == "nowhere:still"
+    assert registry.plain("sampler", "foreign:still") == "still" and registry.plain("sampler", "nowhere:still") == "nowhere:still"
     install("foreign", "3.1", sampler={"ddim": "Mine"}, source=SAMPLER)
-    assert plain("sampler", "Foreign:ddim") == "foreign:ddim" and plain("sampler", "ldmctl:ddim") == "ddim"
+    assert registry.plain("sampler", "Foreign:ddim") == "foreign:ddim" and registry.plain("sampler", "ldmctl:ddim") == "ddim"
