@@ -125,9 +125,10 @@ def placeless(value: Any) -> Any:
     return {placeless(key): placeless(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def table(file: Path) -> str:
-    """The counts over all seeds as the three tables of docs/numbers.md."""
+def table(file: Path, seed: int | None = None) -> str:
+    """The counts of a seed, or over all of them, as the three tables of docs/numbers.md."""
     kinds = json.loads(file.read_text())["kinds"]
+    kinds = {name: each for name, each in kinds.items() if seed is None or name.endswith(f", seed {seed}")}
     return "\n\n".join(
         "\n".join(rows_of({name: each for name, each in kinds.items() if name.partition(",")[0] in part})) for part in TABLES
     )
@@ -158,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=KINDS, default="mutations")
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=None, help="1 by default; of --table, all")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=None, help="stop after so long")
     parser.add_argument("--again", type=int, default=None, metavar="NUMBER", help="run one trial, say all and leave its folder")
@@ -167,8 +168,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="show what was counted so far")
     asked = parser.parse_args()
     if asked.table:
-        print(table(asked.file))
+        print(table(asked.file, asked.seed))
         return
+    asked.seed = 1 if asked.seed is None else asked.seed
     work = asked.work or Path(tempfile.mkdtemp(prefix="ldmctl-faults-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     faults_child.warm()
     if asked.again is not None:

@@ -35,6 +35,7 @@ HARMLESS = (
     "'gcc'",
     "pickle.find_class ('collections', 'OrderedDict')",
     "torch_shm",
+    "ldmctl.cli.launcher",  # the ranks of machine.devices
 )
 
 

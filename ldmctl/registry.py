@@ -5,7 +5,8 @@ groups below. Listing reads metadata and imports nothing; `load` imports one
 module. So a plugin that cannot be imported fails only where it is used.
 Notebooks and tests may `register` a class that no distribution advertises.
 
-This is the only file that knows the `entrypoints` package.
+This is the only file that knows the `entrypoints` package. It is longer than a page because what a name means, who offers it
+and how it is loaded are one question.
 """
 
 import re

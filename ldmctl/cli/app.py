@@ -87,7 +87,9 @@ def run(words: list[str] | None = None) -> int:
     if not (words and words[0] in ranks.SHARED) and not ranks.alone(" ".join(["ldmctl", *words[:1]])):
         return 0
     with arranged(words):
-        return answer(words)
+        code = answer(words)
+    ranks.depart(code)
+    return code
 
 
 def answer(words: list[str]) -> int:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Any
 
 from ldmctl.cli.following import follow
 from ldmctl.errors import LdmctlError
@@ -106,6 +107,14 @@ def arrive() -> None:
         _write(".pid", str(os.getpid()))
         if LAUNCHER in os.environ:
             follow(int(os.environ[LAUNCHER]))
+
+
+def depart(code: int) -> None:
+    """Leave the process group, whose threads may otherwise abort a process that ends; after a failure NCCL would wait for what never comes."""
+    group: Any = sys.modules.get("torch.distributed")
+    if group is not None and group.is_available() and group.is_initialized() and (not code or group.get_backend() == "gloo"):
+        with suppress(RuntimeError):
+            group.destroy_process_group()
 
 
 def leave(sentence: str, code: int) -> bool:

@@ -31,6 +31,8 @@ def shard_fault(folder: Path, shard: Shard) -> str:
     if fault := file_fault(folder / shard.file, shard.sha256) or file_fault(folder / shard.items_file, shard.items_sha256):
         return fault
     try:
+        if not {"moments", "codes"} & set(weights.names(folder / shard.file)):
+            return f"{folder / shard.file} is damaged: it holds neither moments nor codes."
         read_items(folder, shard)
     except MismatchError as error:
         return str(error).removesuffix(AGAIN).strip()

@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, InstanceOf, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, InstanceOf, PositiveInt, ValidationError, field_validator, model_validator
 
 from ldmctl.config.differences import flatten
 from ldmctl.errors import MismatchError
@@ -73,8 +73,8 @@ class Statistics(Loose):
 class Codes(Loose):
     """Of a cache that holds codes in place of moments: which ones, and how many of them its training split uses."""
 
-    shape: tuple[int, ...] = Field(description="of one item")
-    size: int = Field(description="how many codes there are")
+    shape: tuple[PositiveInt, ...] = Field(description="of one item")
+    size: PositiveInt = Field(description="how many codes there are")
     used: int = Field(description="how many of them occur")
     perplexity: float = Field(description="as many codes, each as frequent as the others, would carry as much")
 
@@ -90,8 +90,8 @@ class Manifest(Loose):
     """latents.json."""
 
     format: int
-    moments: tuple[int, int, int] = Field(description="shape of one item's, stored or looked up")
-    latent: tuple[int, int, int]
+    moments: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="shape of one item's, stored or looked up")
+    latent: tuple[PositiveInt, PositiveInt, PositiveInt]
     dtype: Literal["float16", "float32", "uint8", "uint16", "int32"] = Field(description="of what is stored")
     codes: Codes | None = Field(None, description="None: moments are stored")
     flipped: bool

@@ -101,6 +101,7 @@ class Scalars(Loose):
     steps: PositiveInt
     kept: Kept
     bad_in_a_row: NonNegativeInt
+    seen: NonNegativeInt = 0  # a state from before it was counted has none
 
 
 class State(Loose):

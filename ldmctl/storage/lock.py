@@ -2,6 +2,7 @@
 
 import errno
 import os
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,7 @@ def _take(folder: Path) -> IO[str]:
             raise MismatchError(
                 f"Another ldmctl command{f' (process {holder})' if holder else ''} is writing to {folder}. Wait for it, or name another --out."
             ) from None
+    _keep_from_forks(lock)
     try:
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -39,6 +41,13 @@ def _take(folder: Path) -> IO[str]:
         lock.close()
         raise
     return lock
+
+
+def _keep_from_forks(lock: IO[str]) -> None:
+    """A forked process, such as one that decodes pictures, lets go of the lock: it may outlive by seconds the one that took it."""
+    if hasattr(os, "register_at_fork"):
+        reference = weakref.ref(lock)
+        os.register_at_fork(after_in_child=lambda: None if (held := reference()) is None else held.close())
 
 
 def _lock(lock: IO[str]) -> None:

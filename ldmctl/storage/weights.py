@@ -20,7 +20,7 @@ from ldmctl import registry
 from ldmctl.config.provenance import how_to_get
 from ldmctl.config.resolve import plugin_config
 from ldmctl.endings import why_not_read
-from ldmctl.errors import MismatchError, PluginError, PluginWarning
+from ldmctl.errors import MismatchError, PluginError, PluginWarning, one_line
 from ldmctl.storage.atomic import replacing, write_text  # noqa: F401  (the second one is here for those who write weights and texts)
 
 FORMAT = 1
@@ -44,6 +44,15 @@ def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[st
         with safetensors.safe_open(str(path), framework="pt", device=device) as file:
             header = _header(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise MismatchError(why_not_read(path, error)) from None
+
+
+def names(path: Path) -> list[str]:
+    """What its tensors are called."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return list(file.keys())
     except (OSError, safetensors.SafetensorError) as error:
         raise MismatchError(why_not_read(path, error)) from None
 
@@ -81,11 +90,16 @@ def rebuild(description: Mapping[str, Any]) -> Any:
 
 
 def refuse_oversized(description: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A MismatchError if the header describes a network of far more numbers than the file holds: before memory is taken for it."""
+    """A MismatchError if the header describes what is no network, or one of far more numbers than the file holds: before memory is taken for it."""
     if not str(description.get("distribution", "")).startswith("ldmctl "):
         return  # a constructor of others may read files
-    with torch.device("meta"):
-        described = sum(value.numel() for value in rebuild(description).state_dict().values())
+    try:
+        with torch.device("meta"):
+            described = sum(value.numel() for value in rebuild(description).state_dict().values())
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise MismatchError(
+            f"{path} is damaged: its header describes what is no {description['kind']} ({one_line(error)[:160]})."
+        ) from None
     held = sum(value.numel() for value in tensors.values())
     if described > 2 * held + SPARE:
         raise MismatchError(f"{path} does not fit the network that its header describes, of {described:,} numbers: it holds {held:,}.")

@@ -197,7 +197,9 @@ class Learner:
         for index, parameter in enumerate(self.parameters):
             slots = {key: laid_out(value, parameter).to(self.engine.device) for key, value in _below(part, f"optimizer.{index}.").items()}
             if slots and self.optimizer:
-                if slots.keys() != SLOTS or slots["step"].numel() != 1 or slots["exp_avg"].shape != parameter.shape:
+                means = [value for key, value in slots.items() if key != "step"]
+                alike = all((value.shape, value.dtype) == (parameter.shape, parameter.dtype) for value in means)
+                if slots.keys() != SLOTS or slots["step"].numel() != 1 or not slots["step"].is_floating_point() or not alike:
                     raise MismatchError(f"The saved state of {prefix} is damaged: AdamW's averages of parameter {index} are not whole.")
                 self.optimizer.state[parameter] = slots
 

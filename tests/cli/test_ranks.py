@@ -2,7 +2,11 @@
 
 import fcntl
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -219,3 +223,24 @@ def test_a_rank_without_last_words_is_told_by_its_signal(tmp_path, monkeypatch, 
     ended = ranks.last_words(tmp_path, 2, 1, [])
     assert f"Rank 1 of 2 was ended by {number.name}." in str(ended) and ended.exit_code == 128 + number
     assert ("Machines that run out of memory do that." in str(ended)) == why
+
+
+@pytest.mark.slow
+def test_a_rank_leaves_its_group_before_it_ends(tmp_path):
+    """Threads of gloo that are still there when a process ends abort it, with exit code 134."""
+    script = (
+        "import sys; import torch.distributed as dist; from ldmctl.cli import app; from ldmctl.training import engine\n"
+        "from ldmctl.config.schemas.shared import Compute\n"
+        "app.app = lambda **_: engine.start(Compute(device='cpu')) and 0\n"
+        "code = app.run(['fit-ae']); assert not dist.is_initialized(); sys.exit(code)"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script], env=os.environ | shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        said = rank.communicate(timeout=100)[1]
+        assert rank.returncode == 0, said

@@ -313,6 +313,20 @@ def test_what_is_encoded_again_is_said(of, capsys, tiny, vqvae_run, pictures):
     assert "train-00001.safetensors is missing" in said and verify_cache(cache, console=Console(quiet=True))["whole"]
 
 
+def test_a_shard_without_moments_is_encoded_again_though_its_hash_is_right(of, encoded, quiet):
+    from ldmctl.storage import weights
+
+    cache = of("cache", "dtype=float32")
+    file, count = cache / "train-00001.safetensors", encoded()
+    tensors, header = weights.load(file)
+    weights.save(file, {"other": tensors.pop("moments"), **tensors}, header)
+    manifest = json.loads((cache / "latents.json").read_text())
+    manifest["splits"]["train"][1]["sha256"] = weights.file_sha256(file)
+    (cache / "latents.json").write_text(json.dumps(manifest))
+    of("cache", "dtype=float32")
+    assert encoded() == count + 4 and verify_cache(cache, console=quiet)["whole"]
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', '{"a": ' * 3000])
 def test_a_damaged_manifest_is_written_again_from_the_shards_and_nothing_is_encoded(of, encoded, monkeypatch, damage):
     whole = files(of("cache", "flip=true"))

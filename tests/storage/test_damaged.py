@@ -12,7 +12,7 @@ from ldmctl.latents import manifest as manifests
 from ldmctl.latents.items import read_items
 from ldmctl.storage import weights
 
-GONE = object()
+GONE, INTEGERS = object(), "of the same shape"
 
 
 def changed(values, path, value):
@@ -56,7 +56,7 @@ RESUME = ["fit-diffusion", "-q"]
     ("path", "value"),
     [
         ("scalars", 7), ("scalars", []), ("scalars", GONE), ("scalars.step", None), ("scalars.step", -1), ("scalars.step", GONE), ("scalars.steps", "x"),
-        ("scalars.kept", []), ("scalars.kept.best", ""), ("scalars.bad_in_a_row", None),
+        ("scalars.kept", []), ("scalars.kept.best", ""), ("scalars.bad_in_a_row", None), ("scalars.seen", "many"), ("scalars.seen", None),
     ],
 )  # fmt: skip
 def test_a_state_whose_header_says_something_else_is_named(trained, tmp_path, capsys, path, value):
@@ -80,18 +80,22 @@ def test_a_state_that_lacks_a_tensor_is_named(trained, tmp_path, capsys, name):
     [
         ("diffusion.optimizer.0.step", torch.zeros(2)),
         ("diffusion.optimizer.0.exp_avg", torch.zeros(3, 1, 4)),
+        ("diffusion.optimizer.0.exp_avg_sq", torch.zeros(3, 1, 4)),
+        ("diffusion.optimizer.0.exp_avg", INTEGERS),
+        ("diffusion.optimizer.0.step", torch.zeros((), dtype=torch.int32)),
         ("diffusion.average.other", torch.zeros(1)),
     ],
 )
 def test_a_state_with_a_tensor_of_another_shape_or_name_is_named(trained, tmp_path, capsys, name, value):
-    rewrite(trained / "state.safetensors", tensors=lambda held: {**held, name: value})
+    rewrite(trained / "state.safetensors", tensors=lambda held: {**held, name: held[name].int() if value is INTEGERS else value})
     assert "Traceback" not in resume(trained, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("denoiser.context", []), ("denoiser.context", {"channels": 3, "nonsense": 1}), ("denoiser.config", []), ("denoiser.type", 7), ("denoiser", GONE),
+        ("denoiser.context", []), ("denoiser.context", {"channels": 3, "nonsense": 1}), ("denoiser.context.map_channels", [0]),
+        ("denoiser.context.channels", -3), ("denoiser.config", []), ("denoiser.type", 7), ("denoiser", GONE),
         ("denoiser.config.type", 7), ("schedule", None), ("prediction", "?"), ("latent", [3, 0, 8]), ("latent", 3), ("statistics.mean", [0.0]),
         ("statistics.deviation", [0.0, 1.0, 1.0]), ("statistics", GONE), ("classes", {}), ("label_counts", ["a"]), ("image.size", 0), ("image", GONE),
         ("autoencoder", {}),
@@ -134,6 +138,7 @@ def test_an_autoencoder_whose_header_says_something_else_is_named(trained, tmp_p
         ("statistics.mean", [1.0]),
         ("statistics.mean", []),
         ("splits", []),
+        ("latent", [3, 0, 8]),
     ],
 )
 def test_a_manifest_that_says_something_else_is_named(trained, tmp_path, capsys, path, value):

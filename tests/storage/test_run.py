@@ -1,6 +1,8 @@
 """One run folder has one writer, belongs to one config, and is never half written."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import torch
 
 from ldmctl.errors import ConfigError, DivergedError, MismatchError, Stopped
 from ldmctl.storage import weights
+from ldmctl.storage.lock import _take
 from ldmctl.storage.record import config_of, model_file
 from ldmctl.storage.run import open_run
 from ldmctl.training import state as states
@@ -50,6 +53,22 @@ def test_the_lock_ends_with_the_process_that_held_it(tmp_path, tiny):
             open_run(tmp_path, tiny("fit-ae"))
         other.kill()
     open_run(tmp_path, tiny("fit-ae")).close("finished")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_that_outlives_the_command_holds_no_lock(tmp_path):
+    script = (
+        "import os, sys, time; from pathlib import Path; from ldmctl.storage.lock import _take\n"
+        "lock = _take(Path(sys.argv[1])); ready, begun = os.pipe(); child = os.fork()\n"
+        "if child: os.read(ready, 1); print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "os.close(1); os.write(begun, b'x'); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        _take(tmp_path).close()
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_other_ranks_hold_no_lock_and_write_nothing(tmp_path, tiny):
