@@ -70,8 +70,8 @@ def test_whatever_a_network_predicts_the_sample_is_the_same(name, prediction):
     x = start(Noise([1], (1, 16, 16)).first(), sigmas)
     ours = made("sampler", "ddim")(Denoise(ideal_network(schedule, prediction), schedule, prediction), x, sigmas, noise=None)
     exact = made("sampler", "ddim")(ideal_denoise, x.double(), sigmas, noise=None)
-    # pure noise tells an eps-network nothing, so its first step aims at the mean of latents, 0
-    tolerance = 0.02 if prediction == "eps" and sigmas[0] == CEILING else 1e-4
+    # pure noise tells an eps-network nothing, so its first step aims at the mean of latents, 0; sigmoid's first step is the longest
+    tolerance = {"sigmoid": 0.02}.get(name, 0.01) if prediction == "eps" and sigmas[0] == CEILING else 1e-4
     torch.testing.assert_close(ours.double(), exact, atol=tolerance, rtol=0)
 
 

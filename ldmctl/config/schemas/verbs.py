@@ -9,5 +9,6 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.schemas.spacing import FindSpacing
 
-SCHEMAS: tuple[type[Config], ...] = (FitAE, EncodeDataset, FitDiffusion, Sample, EvalLpips, EvalSamples, FindSpacing)
-VERBS: dict[str, type[Config]] = {schema.verb: schema for schema in SCHEMAS}
+VERBS: dict[str, type[Config]] = {
+    schema.verb: schema for schema in (FitAE, EncodeDataset, FitDiffusion, Sample, EvalLpips, EvalSamples, FindSpacing)
+}
