@@ -15,10 +15,10 @@ from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_network, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
+from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import MissingError
 from ldmctl.latents.codec import load_autoencoder, load_codec
 from ldmctl.latents.fit import check_cache
@@ -228,13 +228,13 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     source = model_file(config.run, verb="fit-diffusion")
     network, header, _ = load_network(source, HOST)
     load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
-    choose_labels(config, header, [config.seed])  # refuses labels and guidance that this model does not know
+    count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
     sampler = registry.build("sampler", config.sampler)
     each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
-    calls = config.count * each * (1 if config.guidance in (0, 1) else 2)
+    calls = count * each * (1 if config.guidance in (0, 1) else 2)
     size = header["image"]["size"]
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
-        "pictures": f"{config.count} of {size} x {size}",
+        "pictures": f"{count} of {size} x {size}",
         "forwards": f"{calls:,}",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,12 @@ from ldmctl import registry
 from ldmctl.attribution import expect_shape, foreign_plugins
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.labels import choose_labels
+from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
-from ldmctl.errors import DivergedError
+from ldmctl.diffusion.wanted import wanted
+from ldmctl.diffusion.watching import Watch, watched
+from ldmctl.errors import ConfigError, DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.images import to_uint8
 from ldmctl.storage.record import model_file
@@ -27,7 +29,7 @@ from ldmctl.training.engine import Engine
 class Samples(NamedTuple):
     """Pictures with what they are of. `images / 127.5 - 1` has them in [-1, 1]."""
 
-    images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files
+    images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files; or the latents, where these were asked for
     labels: list[str | None]  # None is no class
     seeds: list[int]
 
@@ -59,43 +61,64 @@ class Model:
         count: int | None = None,
         *,
         seed: int | None = None,
+        seeds: str | Sequence[int] | None = None,
+        each: int | None = None,
         label: str | Sequence[str] | None = None,
         guidance: float | None = None,
         steps: int | None = None,
         sampler: str | Mapping[str, Any] | None = None,
         spacing: str | None = None,
         batch: int | None = None,
+        output: Literal["images", "latents"] = "images",
+        callback: Watch | None = None,
     ) -> Samples:
-        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}."""
+        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
+
+        With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes. `callback(evaluation, sigma,
+        x, clean)` is called after each evaluation of each batch: x [n,c,h,w] at the level sigma, and the clean latent that is found in it.
+        """
         many = label if label is None or isinstance(label, str) else list(label)
-        keys = {"count": count, "seed": seed, "label": many, "guidance": guidance, "steps": steps, "spacing": spacing, "batch": batch}
+        some = seeds if seeds is None or isinstance(seeds, str) else [int(each) for each in seeds]
+        keys: dict[str, Any] = {"seeds": some, "each": each}
+        keys |= {"count": count, "seed": seed, "label": many, "guidance": guidance, "steps": steps, "spacing": spacing, "batch": batch}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
-        return self.samples(config)
+        return self.samples(config, output=output, callback=callback)
 
-    def samples(self, config: Sample) -> Samples:
+    def samples(self, config: Sample, *, output: Literal["images", "latents"] = "images", callback: Watch | None = None) -> Samples:
         """The pictures that a validated config asks for; a DivergedError if some are not finite."""
-        seeds = list(range(config.seed, config.seed + config.count))
-        labels = choose_labels(config, self.header, seeds)
+        if output not in ("images", "latents"):
+            raise ConfigError(f"output={output!r} is neither images nor latents.")
+        asked = wanted(config, self.header)
+        seeds, labels = list(asked.seeds), [asked.label(place) for place in range(len(asked))]
         images = []
         for first in range(0, len(seeds), config.batch):
             rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows])
+            made, bad = self.make(config, seeds[rows], labels[rows], output=output, callback=callback)
             self.refuse(bad, config)
             images.append(made)
         return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
 
     @torch.no_grad()
-    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
+    def make(
+        self,
+        config: Sample,
+        seeds: Sequence[int],
+        labels: Sequence[int],
+        *,
+        output: Literal["images", "latents"] = "images",
+        callback: Watch | None = None,
+    ) -> tuple[Tensor, list[int]]:
+        """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, or their latents, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
+        sampler = registry.build("sampler", config.sampler)
         rows, side = rows_of(config.batch), int(self.header["image"]["size"])
         with even_threads():
             latent = sample_latents(
                 self.network,
                 self.schedule,
-                registry.build("sampler", config.sampler),
+                watched(sampler, callback, len(seeds)) if callback else sampler,
                 self.engine,
                 prediction=self.header["prediction"],
                 shape=tuple(self.header["latent"]),
@@ -106,6 +129,9 @@ class Model:
                 batch=rows,
                 spacing=config.spacing,
             )
+            if output == "latents":
+                whole = latent.isfinite().flatten(1).all(1).tolist()
+                return latent.cpu(), [seed for seed, sound in zip(seeds, whole, strict=True) if not sound]
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
             picture = self.codec.decode(padded, (side, side))
             expect_shape(picture, (rows, int(self.header["image"]["channels"]), side, side), self.codec.autoencoder, "decode")
@@ -137,7 +163,7 @@ class Model:
             "model": self.fingerprint,
             "autoencoder": self.decoder,
             "precision": str(self.engine.dtype).removeprefix("torch."),
-            **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
+            **travelling(config),
         }
         parts = (
             self.network.denoiser,
