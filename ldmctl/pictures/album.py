@@ -32,6 +32,11 @@ class Found(NamedTuple):
     others: list[Path]  # pictures that ldmctl made of another model, with other settings, or of another label under the same seed
 
 
+def is_shelved(count: int) -> bool:
+    """Whether the pictures of a command that makes so many go onto shelves."""
+    return count > SHELF
+
+
 def file_of(folder: Path, seed: int, *, shelved: bool) -> Path:
     """Where the picture of a seed lies, in the folder itself or on its shelf; where there is none yet, on the shelf if it is `shelved`."""
     flat = folder / f"{seed:06d}.png"
@@ -50,17 +55,15 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, overwrite
     settings = shared(text_of(0))
     missing, in_the_way, foreign, others = [], None, 0, {}
     for position, seed in enumerate(seeds):
-        file, text = file_of(folder, seed, shelved=len(seeds) > SHELF), text_of(position)
+        file = file_of(folder, seed, shelved=is_shelved(len(seeds)))
         said = said_by(file)
-        if said.whole and said.text == text:
-            if overwrite:
-                missing.append(position)
-            continue
-        missing.append(position)
+        belongs = said.text is not None and said.text == text_of(position)
+        if overwrite or not (belongs and said.whole):
+            missing.append(position)
         if said.text is None and is_foreign(file):
             in_the_way, foreign = in_the_way or file, foreign + 1
-        elif said.text is not None and (apart := _apart(said.text, settings) or "of another label" * (said.text != text)):
-            others[file] = apart
+        elif said.text is not None and not belongs:
+            others[file] = _apart(said.text, settings) or "of another label"
     for name, is_own in {"grid.png": is_own_grid, "samples.npz": is_own_npz}.items():
         if os.path.lexists(folder / name) and not is_own(folder / name):
             in_the_way, foreign = in_the_way or folder / name, foreign + 1

@@ -19,7 +19,7 @@ from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.wanted import Wanted, shares, wanted
 from ldmctl.errors import MismatchError, Stopped
-from ldmctl.pictures.album import SHELF, Found, differing, file_of, look, remove, shared
+from ldmctl.pictures.album import Found, differing, file_of, is_shelved, look, remove, shared
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
 from ldmctl.pictures.png import write_png
@@ -61,7 +61,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         console.say(f"--overwrite deletes {len(others)} pictures of another model, other settings or other labels in {folder}.")
 
     # Make it, a batch at a time on each rank.
-    there, done, shelved = len(asked) - len(missing), 0, len(asked) > SHELF
+    there, done, shelved = len(asked) - len(missing), 0, is_shelved(len(asked))
     began = time.monotonic()
     with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar, Writing() as files:
         while done < len(missing):
