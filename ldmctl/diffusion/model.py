@@ -18,7 +18,6 @@ from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.diffusion.wanted import wanted
-from ldmctl.diffusion.watching import Watch, watched
 from ldmctl.errors import ConfigError, DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.images import to_uint8
@@ -70,12 +69,10 @@ class Model:
         spacing: str | None = None,
         batch: int | None = None,
         output: Literal["images", "latents"] = "images",
-        callback: Watch | None = None,
     ) -> Samples:
         """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
 
-        With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes. `callback(evaluation, sigma,
-        x, clean)` is called after each evaluation of each batch: x [n,c,h,w] at the level sigma, and the clean latent that is found in it.
+        With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes.
         """
         many = label if label is None or isinstance(label, str) else list(label)
         some = seeds if seeds is None or isinstance(seeds, str) else [int(each) for each in seeds]
@@ -83,9 +80,9 @@ class Model:
         keys |= {"count": count, "seed": seed, "label": many, "guidance": guidance, "steps": steps, "spacing": spacing, "batch": batch}
         kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
         config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
-        return self.samples(config, output=output, callback=callback)
+        return self.samples(config, output=output)
 
-    def samples(self, config: Sample, *, output: Literal["images", "latents"] = "images", callback: Watch | None = None) -> Samples:
+    def samples(self, config: Sample, *, output: Literal["images", "latents"] = "images") -> Samples:
         """The pictures that a validated config asks for; a DivergedError if some are not finite."""
         if output not in ("images", "latents"):
             raise ConfigError(f"output={output!r} is neither images nor latents.")
@@ -94,7 +91,7 @@ class Model:
         images = []
         for first in range(0, len(seeds), config.batch):
             rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows], output=output, callback=callback)
+            made, bad = self.make(config, seeds[rows], labels[rows], output=output)
             self.refuse(bad, config)
             images.append(made)
         return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
@@ -107,18 +104,16 @@ class Model:
         labels: Sequence[int],
         *,
         output: Literal["images", "latents"] = "images",
-        callback: Watch | None = None,
     ) -> tuple[Tensor, list[int]]:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, or their latents, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
-        sampler = registry.build("sampler", config.sampler)
         rows, side = rows_of(config.batch), int(self.header["image"]["size"])
         with even_threads():
             latent = sample_latents(
                 self.network,
                 self.schedule,
-                watched(sampler, callback, len(seeds)) if callback else sampler,
+                registry.build("sampler", config.sampler),
                 self.engine,
                 prediction=self.header["prediction"],
                 shape=tuple(self.header["latent"]),

@@ -18,7 +18,7 @@ from ldmctl.errors import DataError, MismatchError
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
-from ldmctl.pictures.png_text import SIGNATURE, made_by, said_by
+from ldmctl.pictures.png_text import KEY, SIGNATURE, made_by, said_by
 
 OF_ONE = ("seed", "label")  # what the text says of one picture, beside what all of a command share
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
@@ -56,7 +56,7 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, overwrite
     missing, in_the_way, foreign, others = [], None, 0, {}
     for position, seed in enumerate(seeds):
         file = file_of(folder, seed, shelved=is_shelved(len(seeds)))
-        said = said_by(file)
+        said = said_by(file, KEY)
         belongs = said.text is not None and said.text == text_of(position)
         if overwrite or not (belongs and said.whole):
             missing.append(position)

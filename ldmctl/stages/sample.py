@@ -19,11 +19,10 @@ from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.wanted import Wanted, shares, wanted
 from ldmctl.errors import MismatchError, Stopped
-from ldmctl.pictures.album import Found, differing, file_of, is_shelved, look, remove, shared
+from ldmctl.pictures.album import KEY, Found, differing, file_of, is_shelved, look, remove, shared
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
 from ldmctl.pictures.png import write_png
-from ldmctl.pictures.png_text import KEY
 from ldmctl.pictures.recorded import ORIGIN, SUMS, Recorded, likeness, sums_of
 from ldmctl.pictures.sheet import places, sheet
 from ldmctl.pictures.writing import Writing
@@ -102,7 +101,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     rate = ""
     if missing:
         answer |= {"images_per_second": round(len(missing) / seconds, 3), "evaluations": calls[0]}
-        rate = f", {len(missing) / seconds:.3g} images/s, {calls[0]} evaluations for each"
+        rate = f", {len(missing) / seconds:.3g} images/s, {calls[0]} evaluation{'s' * (calls[0] != 1)} for each"
     if config.npz:
         answer["npz"] = str(folder / "samples.npz")
     if again is not None:
@@ -130,7 +129,7 @@ def look_around(folder: Path, asked: Wanted, said: Callable[[int], str], *, over
 
 def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, settings: dict[str, Any]) -> None:
     """Write the grid of the first pictures and, if wanted, one file of all."""
-    channels, side = (int(model.header["image"][key]) for key in ("channels", "size"))
+    channels = int(model.header["image"]["channels"])
 
     def picture(place: int) -> Tensor:
         return read(file_of(folder, asked.seeds[place], shelved=True), channels=channels)
@@ -142,7 +141,9 @@ def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, sett
     write_png(folder / "grid.png", sheet(len(asked), rows, picture), text)
     if config.npz:
         everything = map(picture, range(len(asked)))
-        write_npz(folder / "samples.npz", everything, (len(asked), side, side, channels), describe({"npz": len(asked), **settings}))
+        write_npz(
+            folder / "samples.npz", everything, (len(asked), *picture(0).shape[1:], channels), describe({"npz": len(asked), **settings})
+        )
 
 
 @contextmanager

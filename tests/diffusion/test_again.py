@@ -150,7 +150,9 @@ def test_a_file_from_elsewhere_is_refused(home, capsys):
         refused(home, capsys, [name], 3, f"{name} does not say how it was made, so it cannot be made again")
     refused(home, capsys, ["away.png"], 3, "There is no picture away.png to make again.")
     refused(home, capsys, ["samples"], 3, "There is no picture samples to make again.")
-    refused(home, capsys, ["samples/grid.png"], 3, "samples/grid.png shows many pictures. Name one of them, such as samples/000000.png.")
+    refused(
+        home, capsys, ["samples/grid.png"], 3, "samples/grid.png shows many pictures. Name one of them, a file that is named by its seed."
+    )
 
 
 @pytest.mark.parametrize(
