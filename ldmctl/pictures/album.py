@@ -60,8 +60,8 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, overwrite
         belongs = said.text is not None and said.text == text_of(position)
         if overwrite or not (belongs and said.whole):
             missing.append(position)
-        if said.text is None and is_foreign(file):
-            in_the_way, foreign = in_the_way or file, foreign + 1
+        if said.text is None and (blocking := file if is_foreign(file) else _in_place_of(file.parent)):
+            in_the_way, foreign = in_the_way or blocking, foreign + 1
         elif said.text is not None and not belongs:
             others[file] = _apart(said.text, settings) or "of another label"
     for name, is_own in {"grid.png": is_own_grid, "samples.npz": is_own_npz}.items():
@@ -111,6 +111,11 @@ def pictures_in(folder: Path) -> Iterator[Path]:
         if shelf.name.isdecimal() and int(shelf.name) % SHELF == 0 and shelf.is_dir():
             pictures = (file for file in _entries(shelf) if file.suffix == ".png" and file.stem.isdecimal())
             yield from (file for file in pictures if f"{int(file.stem) // SHELF * SHELF:06d}" == shelf.name)
+
+
+def _in_place_of(shelf: Path) -> Path | None:
+    """What lies where a folder should, if anything but a folder does."""
+    return shelf if os.path.lexists(shelf) and not shelf.is_dir() else None
 
 
 def _entries(folder: Path) -> Iterable[Path]:

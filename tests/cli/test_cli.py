@@ -241,6 +241,11 @@ def test_sample_refuses_what_it_cannot_make(there, tell, words, said):
         assert told.code == 2 and said in told.err
 
 
+def test_a_preview_is_drawn_on_a_terminal_only(there, tell):
+    told = tell(*SAMPLE, "--preview")
+    assert told.code == 0 and "--preview draws on a terminal only, and this output is none." in told.err and "\x1b" not in told.out + told.err
+
+
 def test_without_words_the_help_is_shown(tell):
     told = tell()
     assert told.code == 2 and "Usage: ldmctl" in told.err

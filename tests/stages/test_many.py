@@ -117,6 +117,25 @@ def test_a_picture_on_a_shelf_that_ldmctl_did_not_make_is_not_replaced(sample, t
     assert mine.read_bytes() == before
 
 
+def test_a_file_where_a_shelf_should_be_is_not_replaced(sample, tmp_path, shelves_of_5):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "000005").write_text("mine")
+    with pytest.raises(MismatchError, match=r"samples/000005 is there already and is none of ldmctl's samples.* So are 1 others"):
+        sample("count=7")
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["000005"]
+
+
+def test_progress_says_how_fast_how_often_the_network_is_asked_and_how_long_it_takes(monkeypatch, capsys):
+    from ldmctl import console
+
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.Console().bar("sampling", 100, done=20) as bar:
+        clock[0] = 20.0
+        bar.advance(60, amount=40, facts={"evaluations/image": 50})
+    assert capsys.readouterr().err == "sampling 60/100  evaluations/image 50  2 images/s  ETA 0:20\n"
+
+
 @pytest.mark.parametrize("damage", ["cut", "hole", "zeros", "nothing"])
 def test_a_damaged_picture_is_made_anew_wherever_it_lies(sample, tmp_path, shelves_of_5, damage):
     sample("count=6")
