@@ -1,6 +1,6 @@
 """Peak memory of `ldmctl sample` for few pictures and for many, which should be the same.
 
-python benchmarks/sampling_memory.py             # a few minutes; writes results/sampling_memory.json
+python benchmarks/sampling_memory.py             # a minute; writes results/sampling_memory.json
 python benchmarks/sampling_memory.py --many 2000 --print   # only a look
 
 A run of one step on latents of random pixels; each command in a process of its own, then the many once more where everything is there already.
@@ -24,7 +24,7 @@ CONFIG = {
     "preview": {"count": 1, "steps": 1},
     "loop": {"steps": 1, "batch": 8},
 }
-KEYS = ("--steps", "2", "batch=64", "-q")
+KEYS = ("--steps", "1", "batch=64", "-q")
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     machine = describe()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, latent=(3, 16, 16), count=16)
+        make(folder, latent=(3, 8, 8), count=16)
         (folder / "ldm.yaml").write_text(json.dumps(CONFIG))
         ldmctl("fit-diffusion", "--config", "ldm.yaml", "--latents", "cache", "--out", "run", "-q", cwd=folder)
         runs = {
@@ -44,7 +44,7 @@ def main() -> None:
             "many": sampled(folder, asked.many, "many", "--npz"),
             "many_that_are_there": sampled(folder, asked.many, "many", "--npz"),
         }
-    found: dict[str, Any] = {"pictures": {"few": FEW, "many": asked.many}, "side": 16, **runs}
+    found: dict[str, Any] = {"pictures": {"few": FEW, "many": asked.many}, "side": 8, **runs}
     found["many_over_few"] = round(runs["many"]["resident_mib"] / runs["few"]["resident_mib"], 3)
     if asked.print:
         print(json.dumps(found, indent=2))

@@ -40,7 +40,7 @@ from ldmctl.diffusion.spacing import levels, start
 from ldmctl.training import engine
 
 SIZES: dict[str, dict[str, Any]] = {
-    "cpu": {"latent": [3, 16, 16], "widths": [64, 128], "layers": 2, "steps": 20},
+    "cpu": {"latent": [3, 8, 8], "widths": [64, 128], "layers": 2, "steps": 20},
     "cuda": {"latent": [3, 32, 32], "widths": [128, 256, 256], "layers": 2, "steps": 50},
 }
 COUNT = 64
