@@ -15,6 +15,7 @@ from ldmctl.attribution import expect_shape, foreign_plugins
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import travelling
+from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.diffusion.wanted import wanted
@@ -181,6 +182,7 @@ def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = N
     """The model of a run folder of fit-diffusion, or of a snapshot in it; with `ae` it decodes through that run of fit-ae."""
     source = model_file(run, verb="fit-diffusion")
     network, header, fingerprint = load_network(source, engine)
+    cast_once(network.denoiser, engine)
     codec, decoder = load_codec(source, header, engine, tile=tile, ae=ae)
     return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile)
 

@@ -243,7 +243,9 @@ def test_sample_refuses_what_it_cannot_make(there, tell, words, said):
 
 def test_a_preview_is_drawn_on_a_terminal_only(there, tell):
     told = tell(*SAMPLE, "--preview")
-    assert told.code == 0 and "--preview draws on a terminal only, and this output is none." in told.err and "\x1b" not in told.out + told.err
+    assert (
+        told.code == 0 and "--preview draws on a terminal only, and this output is none." in told.err and "\x1b" not in told.out + told.err
+    )
 
 
 def test_without_words_the_help_is_shown(tell):
