@@ -39,7 +39,7 @@ class Denoise:
 
     Guidance (arXiv:2207.12598) is 1 for the plain condition, 0 for none; any other
     value asks the network both at once and goes that far from none to condition.
-    The network runs in the caller's autocast.
+    The network runs in the caller's autocast. `known` are places of levels in this schedule, found before and added to.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Denoise:
         condition: Condition | None = None,
         null: Condition | None = None,
         guidance: float = 1.0,
+        known: dict[float, tuple[float, float, float]] | None = None,
     ):
         if prediction not in get_args(Prediction):
             raise _unknown(prediction)
@@ -61,7 +62,7 @@ class Denoise:
         self.condition = null if guidance == 0 else condition
         if condition is not None and null is not None and self.both:
             self.condition = joined(condition, null)
-        self._known: dict[float, tuple[float, float, float]] = {}
+        self._known = {} if known is None else known
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,6 +47,7 @@ class Model:
     codec: Codec
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
+    known: dict[float, tuple[float, float, float]] = field(default_factory=dict)  # where levels lie in the schedule, as they are met
 
     def __repr__(self) -> str:
         return f"Model({self.source}, {len(self.classes)} classes, {self.engine.device})"
@@ -124,6 +125,7 @@ class Model:
                 steps=config.steps,
                 batch=rows,
                 spacing=config.spacing,
+                known=self.known,
             )
             if output == "latents":
                 whole = latent.isfinite().flatten(1).all(1).tolist()

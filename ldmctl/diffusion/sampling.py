@@ -49,10 +49,11 @@ def sample_latents(
     steps: int,
     batch: int,
     spacing: Spacing = "trailing",
+    known: dict[float, tuple[float, float, float]] | None = None,
 ) -> Tensor:
     """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed; labels are class indices, -1 for none.
 
-    At most `batch` of them; fewer are padded to exactly `batch`.
+    At most `batch` of them; fewer are padded to exactly `batch`. `known` keeps from one batch to the next where levels lie in the schedule.
     """
     filled = [*range(len(seeds)), *[len(seeds) - 1] * (batch - len(seeds))]
     noise = Noise([seeds[row] for row in filled], shape, engine.device)
@@ -62,7 +63,7 @@ def sample_latents(
         null = network.conditioner.null(len(filled))  # type: ignore[operator]
         check_condition(condition, network.conditioner, len(filled), "encode")
         check_condition(null, network.conditioner, len(filled), "null")
-    denoise = Denoise(network.denoiser, schedule, prediction, condition=condition, null=null, guidance=guidance)
+    denoise = Denoise(network.denoiser, schedule, prediction, condition=condition, null=null, guidance=guidance, known=known)
     _, sigmas = levels(schedule, steps, spacing)
     with engine.autocast():
         latent = sampler(denoise, start(noise.first(), sigmas), sigmas, noise)
