@@ -53,11 +53,12 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--steps", type=int, help="of the sampler")
+    options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU; 1 is steadier where others compute, too")
     options.add_argument("--print", action="store_true", help="show the result and keep nothing")
     asked = options.parse_args()
     machine = describe()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(asked.threads)
     sizes = SIZES[device] | ({"steps": asked.steps} if asked.steps else {})
     there = [name for name in SAMPLERS if any(name == registry.word_for(plugin) for plugin in registry.plugins("sampler"))]
     same = "bf16" if engine.has_bf16(torch.device(device)) else "fp32"
