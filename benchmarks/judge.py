@@ -278,8 +278,8 @@ def fingerprint(*sets: Digits) -> str:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The PNG files of a folder by name, without grid.png; DataError when there are none."""
-    found = sorted(file for file in folder.glob("*.png") if file.name != "grid.png")
+    """The PNG files of a folder and of those in it, by name, without grid.png; DataError when there are none."""
+    found = sorted(file for file in folder.rglob("*.png") if file.name != "grid.png")
     if not found:
         raise DataError(f"{folder} holds no PNG files to judge.")
     return found

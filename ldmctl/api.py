@@ -38,8 +38,9 @@ from ldmctl.latents.recipe import recipe
 from ldmctl.storage.apart import refuse_inputs
 
 if TYPE_CHECKING:
-    from ldmctl.diffusion.model import Model, Samples
+    from ldmctl.diffusion.model import Model
     from ldmctl.diffusion.network import Network
+    from ldmctl.diffusion.samples import Samples
     from ldmctl.latents.codec import Codec
 
 __all__ = [
@@ -137,24 +138,37 @@ def sample(
     ae: str | Path | None = None,
     count: int | None = None,
     seed: int | None = None,
+    seeds: str | list[int] | None = None,
+    each: int | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     label: str | list[str] | None = None,
     guidance: float | None = None,
+    npz: bool | None = None,
+    again: str | Path | None = None,
     out: str | Path = "samples",
     overwrite: bool = False,
     device: str | None = None,
     precision: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Make pictures, one PNG per seed and a grid -> {"samples", "grid", "count", "made", "seeds", "labels"}."""
+    """Make pictures, one PNG per seed and a grid -> {"samples", "grid", "count", "made", "seeds", "labels"}.
+
+    `again` is the PNG of one that is made again by what its file says; the answer's "same" is whether that file came out.
+    """
+    from ldmctl.diffusion.again import repeat
     from ldmctl.stages.sample import sample as stage
 
-    keys = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
-    settings = settings_of_sample(overrides, run, ae, device, precision, keys)
+    keys: dict[str, Any] = {"count": count, "seed": seed, "seeds": seeds, "each": each, "steps": steps, "sampler": sampler, "label": label}
+    keys |= {"guidance": guidance, "npz": npz}
+    if again is None:
+        settings, picture = settings_of_sample(overrides, run, ae, device, precision, keys), None
+    else:
+        flags = {"run": text(run), "ae": text(ae), **keys, "machine": {"device": device, "precision": precision}}
+        settings, picture = repeat(again, out, [overrides] if isinstance(overrides, str) else overrides or [], flags)
     refuse_inputs(settings, out)
     refuse_several_devices(settings)
-    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, again=picture)
 
 
 @blaming
@@ -165,6 +179,8 @@ def sample_images(
     ae: str | Path | None = None,
     count: int | None = None,
     seed: int | None = None,
+    seeds: str | list[int] | None = None,
+    each: int | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     label: str | list[str] | None = None,
@@ -179,7 +195,8 @@ def sample_images(
     from ldmctl.diffusion.model import open_model
     from ldmctl.training import engine
 
-    keys = {"count": count, "seed": seed, "steps": steps, "sampler": sampler, "label": label, "guidance": guidance}
+    keys: dict[str, Any] = {"count": count, "seed": seed, "seeds": seeds, "each": each, "steps": steps, "sampler": sampler, "label": label}
+    keys |= {"guidance": guidance}
     settings = settings_of_sample(overrides, run, ae, device, precision, keys)
     model = open_model(settings.run, engine.start(settings.machine), tile=settings.machine.tile, ae=settings.ae)
     return model.samples(settings)

@@ -67,26 +67,31 @@ class Bar:
         if self.live is not None:
             self.live.stop()
 
-    def advance(self, done: int, *, amount: int | None = None) -> None:
-        """`done` of the total are done; `amount` counts units for the rate when they are not the same."""
+    def advance(self, done: int, *, amount: int | None = None, facts: Mapping[str, float] | None = None) -> None:
+        """`done` of the total are done; `amount` counts units for the rate when they are not the same, `facts` are numbers to show."""
         self.done = done
+        rate = 0.0 if amount is None else amount / max(time.monotonic() - self.began, 1e-9)
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=done)
+            if amount is not None:
+                self.live.update(self.task, facts=self._words(facts or {}, rate))
         elif amount is not None and time.monotonic() - self.said > 10:
-            rate = amount / (time.monotonic() - self.began)
-            self.report({}, rate=rate)
+            self.report(facts or {}, rate=rate)
 
     def report(self, facts: Mapping[str, float], *, rate: float) -> None:
         """The numbers of this moment, with `rate` in units a second."""
         self.said = time.monotonic()
-        words = "  ".join(f"{name} {value:.4g}" for name, value in facts.items())
-        text = f"{words}  {rate:,.0f} {self.unit}/s" if words else f"{rate:,.0f} {self.unit}/s"
+        text = self._words(facts, rate)
         if self.live is not None and self.task is not None:
             self.live.update(self.task, completed=self.done, facts=text)
         else:
             spent = time.monotonic() - self.began
             left = spent / max(self.done - self.first, 1) * (self.total - self.done)
             self.console.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
+
+    def _words(self, facts: Mapping[str, float], rate: float) -> str:
+        often = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
+        return "  ".join([*(f"{name} {value:.4g}" for name, value in facts.items()), often])
 
 
 def duration(seconds: float) -> str:

@@ -16,10 +16,10 @@ from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.labels import choose_labels
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
+from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import MissingError
 from ldmctl.latents.codec import load_autoencoder, load_codec
 from ldmctl.latents.fit import check_cache
@@ -230,22 +230,22 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     network, header, _ = load_network(source, HOST)
     codec, _ = load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
     refuse_size(config, header, codec, network)
-    choose_labels(config, header, [config.seed])  # refuses labels and guidance that this model does not know
+    count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
     levels(build_schedule(header), config.steps, config.spacing)  # refuses steps and levels that this schedule does not have
     sampler = registry.build("sampler", config.sampler)
     each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
     both = 1 if config.guidance in (0, 1) else 2
-    calls = each and config.count * each * both
+    calls = each and count * each * both
     if config.level == 0:
         calls = 0
     elif config.painting.method == "repaint":
-        calls += config.count * (config.painting.repeats - 1) * (config.steps - 1) * both
+        calls += count * (config.painting.repeats - 1) * (config.steps - 1) * both
     paints = (config.mask or config.outpaint) and config.painting.method == "pigdm"
     backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
     height, width = sides_of(config, header)
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
-        "pictures": f"{config.count} of {width} x {height}",
+        "pictures": f"{count} of {width} x {height}",
         "forwards": f"{calls:,}" if each or not config.level else "as many as the pictures need",
-        **({"backwards": f"{config.count * each * backwards:,}"} if backwards and each else {}),
+        **({"backwards": f"{count * each * backwards:,}"} if backwards and each else {}),
     }

@@ -1,5 +1,6 @@
 """ldmctl sample"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,13 +23,18 @@ def command(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the first picture; the next ones count up [default: 0].")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="The seeds, in place of --seed and -n: numbers and ranges, such as 0-63,100.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 50].")] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, or `none`; give it again for several.")
+        list[str] | None,
+        typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, `none`, or `all`; give it again for several."),
     ] = None,
+    each: Annotated[int | None, typer.Option("--each", min=1, help="Pictures of each label, in place of -n.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
     negative: Annotated[str | None, typer.Option("--negative", help="A class for guidance to go away from, in place of no class.")] = None,
     autoguide: Annotated[
@@ -63,7 +69,16 @@ def command(
     trace: Annotated[
         bool, typer.Option("--trace", help="Also show how the first pictures come about: trace.png, trace.gif, trace.webp.")
     ] = False,
-    out: Annotated[str, typer.Option("--out", "-o", help="The folder for the pictures.")] = "samples",
+    again: Annotated[
+        str | None, typer.Option("--again", metavar="FILE.png", help="Make this picture of ldmctl's again, by what its file says of it.")
+    ] = None,
+    npz: Annotated[
+        bool | None, typer.Option("--npz", help="Also write samples.npz, which tools that compute FID read.", show_default=False)
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the grid in the terminal, where it can draw.")] = False,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="The folder for the pictures [default: samples; with --again: again].")
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Make pictures again that are there already, and delete those that another command made."),
@@ -91,6 +106,8 @@ def command(
         ae=ae,
         count=count,
         seed=seed,
+        seeds=seeds,
+        each=each,
         steps=steps,
         sampler=sampler,
         label=label or None,
@@ -105,17 +122,31 @@ def command(
         size=size,
         trace=8 if trace else None,
         interpolate=list(interpolate) if interpolate else None,
+        npz=npz or None,
         machine__device=device,
         machine__devices=devices,
         machine__precision=precision,
     )
-    settings, source = compose(Sample, overrides=overrides or [], flags=flags)
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
+    out = out or ("again" if again else "samples")
+    if again is None:
+        picture = None
+        settings, source = compose(Sample, overrides=overrides or [], flags=flags)
+    else:
+        from ldmctl.diffusion.again import repeat
+
+        settings, picture = repeat(again, out, overrides or [], flags)
+        source = f"{again} again, by {settings.run}"
 
     def work(console: options.Console) -> dict:
         from ldmctl.stages.sample import sample as make
 
-        return make(settings, out, console=console, overwrite=overwrite)
+        answer = make(settings, out, console=console, overwrite=overwrite, again=picture)
+        if preview:
+            from ldmctl.pictures.terminal import show
+
+            show(Path(answer["grid"]), console)
+        return answer
 
     def plan() -> dict:
         from ldmctl.plan import plan_sample

@@ -42,7 +42,8 @@ class Denoise:
 
     Guidance (ldmctl.diffusion.guidance) is 1 for the plain condition, 0 for none; any other value asks the network both at
     once and goes that far from none to condition. With a network `weaker`, of the same prediction, that one takes the
-    place of none. The network runs in the caller's autocast.
+    place of none. The network runs in the caller's autocast. `known` are places of levels in this schedule, found before and
+    added to.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Denoise:
         null: Condition | None = None,
         guidance: float | Guidance = 1.0,
         weaker: Ask | None = None,
+        known: dict[float, tuple[float, float, float]] | None = None,
     ):
         if prediction not in get_args(Prediction):
             raise _unknown(prediction)
@@ -67,7 +69,7 @@ class Denoise:
         self.null = null
         paired = weight not in (0, 1) and weaker is None and condition is not None and null is not None
         self.both = joined(condition, null) if paired and condition is not None and null is not None else None
-        self._known: dict[float, tuple[float, float, float]] = {}
+        self._known = {} if known is None else known
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""

@@ -19,29 +19,31 @@ NO_LABEL = (None, ["none"], ["index:none"])  # what asks for no class, whatever 
 def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:
     """A class index for each seed: the labels asked for, in turn; without any, drawn as the data has them. -1 is no class, which is
     also what guidance=0 makes, whatever was asked for."""
+    turn = labels_in_turn(config, header)
+    return [turn[index % len(turn)] for index in range(len(seeds))] if turn else labels_as_in_data(seeds, header["label_counts"])
+
+
+def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
+    """The class indices that pictures take in turn, `all` spelled out; none where they are drawn as the data has them."""
     if header["conditioner"] is None:
         if config.label not in NO_LABEL:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
         if config.guidance != 1 and config.autoguide is None:
             raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
-        return [-1] * len(seeds)
+        return [-1]
     if config.label is not None and not config.label:
         raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
-    asked = [class_index(label, header["classes"]) for label in config.label or []]
+    asked = [(label, index) for label in config.label or [] for index in class_indices(label, header)]
+    turn = [index for _, index in asked]
     if not header.get("conditional", True):  # older models do not say
         refuse_conditions(config, asked)
-        return [-1] * len(seeds)
+        return [-1]
     if config.guidance != 1 and negative_label(config, header) < 0 and config.autoguide is None:
         refuse_no_label(header, f"guidance={config.guidance:g}")
-    if asked and min(asked) < 0:
+    if turn and min(turn) < 0:
         refuse_no_label(header, "label=none")
-    refuse_untrained(header, asked)
-    if config.guidance == 0:
-        return [-1] * len(seeds)
-    if not asked:
-        drawn = seeds if config.interpolate is None else config.interpolate[:1] * len(seeds)
-        return labels_as_in_data(drawn, header["label_counts"])
-    return [asked[index % len(asked)] for index in range(len(seeds))]
+    refuse_untrained(header, turn)
+    return [-1] * max(len(turn), 1) if config.guidance == 0 else turn
 
 
 def negative_label(config: Sample, header: dict[str, Any]) -> int:
@@ -62,11 +64,10 @@ def unused_labels(config: Sample, header: dict[str, Any]) -> str:
     return f"guidance=0 ignores labels: label={','.join(config.label or [])} is not used, and pictures are recorded as of no class."
 
 
-def refuse_conditions(config: Sample, asked: Sequence[int]) -> None:
+def refuse_conditions(config: Sample, asked: Sequence[tuple[str, int]]) -> None:
     """A ConfigError if labels or guidance are asked of a model that has never seen a label."""
     wanted = f"guidance={config.guidance:g}" if config.guidance not in (0, 1) and config.autoguide is None else ""
-    if any(label >= 0 for label in asked):
-        wanted = f"label={(config.label or [''])[next(index for index, label in enumerate(asked) if label >= 0)]}"
+    wanted = next((f"label={label}" for label, index in asked if index >= 0), wanted)
     if wanted:
         raise ConfigError(
             f"{wanted} needs a model that learned with labels; this one never saw any: it was trained with drop=1, which leaves every "
@@ -110,6 +111,19 @@ def learned_classes(header: dict[str, Any]) -> list[int]:
 
 
 # -- what a person writes ----------------------------------------------------------
+
+
+def class_indices(label: str, header: dict[str, Any]) -> list[int]:
+    """What one --label stands for: a class, no class (-1), or with `all` each class that was trained; `index:all` is that too, even where
+    a class is called `all`."""
+    classes = header["classes"]
+    if label not in ("all", "index:all"):
+        return [class_index(label, classes)]
+    if label == "all" and label in classes:
+        raise ConfigError("label=all could mean the class of that name or all of them. Write class:all for the first, index:all for all.")
+    if not (trained := trained_classes(header["label_counts"])):
+        raise ConfigError("label=all asks for every class, and no picture that this model learned from has one. Leave label away.")
+    return trained
 
 
 def class_index(label: str, classes: list[str]) -> int:

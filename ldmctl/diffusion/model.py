@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ldmctl import registry
 from ldmctl.attribution import expect_shape
-from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
-from ldmctl.diffusion.beginning import Given, edit_of, put_back, refuse_size, shape_of, sides_of
-from ldmctl.diffusion.editing import Look
+from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides_of
+from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.guidance import refuse_method
 from ldmctl.diffusion.guides import build_guides
-from ldmctl.diffusion.labels import choose_labels, negative_label
+from ldmctl.diffusion.labels import negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.recorded import settings_of
+from ldmctl.diffusion.samples import sample, samples
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
@@ -29,14 +29,6 @@ from ldmctl.pictures.canvas import Canvas, open_canvas
 from ldmctl.pictures.images import to_uint8
 from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
-
-
-class Samples(NamedTuple):
-    """Pictures with what they are of. `images / 127.5 - 1` has them in [-1, 1]."""
-
-    images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files
-    labels: list[str | None]  # None is no class
-    seeds: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +47,10 @@ class Model:
     others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
     built: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)  # guides, by their configs
     canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
+    known: dict[float, tuple[float, float, float]] = field(default_factory=dict)  # where levels lie in the schedule, as they are met
+
+    sample = sample  # by the keys of `ldmctl sample`: pictures in memory
+    samples = samples  # by a validated config
 
     def __repr__(self) -> str:
         return f"Model({self.source}, {len(self.classes)} classes, {self.engine.device})"
@@ -64,74 +60,17 @@ class Model:
         """Names of the classes of its data."""
         return list(self.header["classes"])
 
-    def sample(
-        self,
-        count: int | None = None,
-        *,
-        seed: int | None = None,
-        label: str | Sequence[str] | None = None,
-        guidance: float | None = None,
-        steps: int | None = None,
-        sampler: str | Mapping[str, Any] | None = None,
-        spacing: str | None = None,
-        batch: int | None = None,
-        guiding: Mapping[str, Any] | None = None,
-        negative: str | None = None,
-        autoguide: str | Path | None = None,
-        start: Any = None,
-        strength: float | None = None,
-        mask: Any = None,
-        outpaint: Sequence[int] | None = None,
-        painting: Mapping[str, Any] | None = None,
-        size: Sequence[int] | None = None,
-        interpolate: Sequence[int] | None = None,
-        between: int | None = None,
-        guides: Sequence[Any] | None = None,
-        callback: Callable[[Look], None] | None = None,
-    ) -> Samples:
-        """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
-
-        `start` (--from) and `mask` are files, or pictures in memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or
-        True, where it is painted. `guides` are names, {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses
-        [B], or objects with such a `loss`. `callback` is shown a `Look` of each evaluation.
-        """
-        many = label if label is None or isinstance(label, str) else list(label)
-        keys: dict[str, Any] = {
-            "count": count,
-            "seed": seed,
-            "label": many,
-            "guidance": guidance,
-            "steps": steps,
-            "spacing": spacing,
-            "batch": batch,
-        }
-        keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
-        keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
-        keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate), "between": between}
-        keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
-        keys |= {"start": written(start), "mask": written(mask)}
-        kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
-        config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
-        canvas = None if start is None else open_canvas(start, mask, self.header["image"], size=config.size, margins=config.outpaint)
-        in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
-        return self.samples(config, Given(canvas, [*self.guides(config), *in_memory], callback))
-
-    def samples(self, config: Sample, given: Given | None = None) -> Samples:
-        """The pictures that a validated config asks for; a DivergedError if some are not finite."""
-        seeds = list(range(config.seed, config.seed + config.count))
-        labels = choose_labels(config, self.header, seeds)
-        refuse_size(config, self.header, self.codec, self.network)
-        images = []
-        for first in range(0, len(seeds), config.batch):
-            rows = slice(first, first + config.batch)
-            made, bad = self.make(config, seeds[rows], labels[rows], given)
-            self.refuse(bad, config)
-            images.append(made)
-        return Samples(torch.cat(images), [self.name_of(label) for label in labels], seeds)
-
     @torch.no_grad()
-    def make(self, config: Sample, seeds: Sequence[int], labels: Sequence[int], given: Given | None = None) -> tuple[Tensor, list[int]]:
-        """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, on the CPU, the seeds of those that are not finite)."""
+    def make(
+        self,
+        config: Sample,
+        seeds: Sequence[int],
+        labels: Sequence[int],
+        given: Given | None = None,
+        *,
+        output: Literal["images", "latents"] = "images",
+    ) -> tuple[Tensor, list[int]]:
+        """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, or their latents, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
         refuse_method(config.guiding.method, self.header["prediction"])
@@ -157,7 +96,11 @@ class Model:
                 negative=negative_label(config, self.header),
                 weaker=weaker.network if weaker else None,
                 edit=edit_of(config, given, self.codec, filled, self.header),
+                known=self.known,
             )
+            if output == "latents":
+                whole = latent.isfinite().flatten(1).all(1).tolist()
+                return latent.cpu(), [seed for seed, sound in zip(seeds, whole, strict=True) if not sound]
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
             picture = self.codec.decode(padded, sides)
             expect_shape(picture, (rows, int(self.header["image"]["channels"]), *sides), self.codec.autoencoder, "decode")
@@ -224,13 +167,9 @@ def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = N
     """The model of a run folder of fit-diffusion, or of a snapshot in it; with `ae` it decodes through that run of fit-ae."""
     source = model_file(run, verb="fit-diffusion")
     network, header, fingerprint = load_network(source, engine)
+    cast_once(network.denoiser, engine)
     codec, decoder = load_codec(source, header, engine, tile=tile, ae=ae)
     return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile)
-
-
-def written(given: Any) -> str | None:
-    """How a config names a picture or a mask; one in memory has no name of its own."""
-    return None if given is None else str(given) if isinstance(given, str | Path) else "(in memory)"
 
 
 def not_finite(module: torch.nn.Module) -> str:

@@ -114,8 +114,12 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
     weights.refuse_oversized(header["denoiser"], tensors, path)
     network = build_network(header)
     weights.load_into(network, tensors, path)
-    described = {key: value for key, value in header.items() if key != "step"}
-    return network.to(engine.device).eval().requires_grad_(False), header, weights.fingerprint(tensors, described)
+    return network.to(engine.device).eval().requires_grad_(False), header, fingerprint_of(tensors, header)
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """What a denoiser is known by: its weights and all that its header says but the step."""
+    return weights.fingerprint(tensors, {key: value for key, value in header.items() if key != "step"})
 
 
 def build_schedule(header: Mapping[str, Any]) -> Any:

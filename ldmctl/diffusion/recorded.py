@@ -7,7 +7,8 @@ from typing import Any
 
 from ldmctl import registry
 from ldmctl.attribution import foreign_plugins
-from ldmctl.config.schemas.sample import Guiding, Sample
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method
 from ldmctl.pictures.canvas import digest
@@ -21,7 +22,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
         "model": model.fingerprint,
         "autoencoder": model.decoder,
         "precision": str(model.engine.dtype).removeprefix("torch."),
-        **config.model_dump(mode="json", include={"sampler", "steps", "spacing", "guidance", "batch"}),
+        **travelling(config),
     }
     parts = (
         model.network.denoiser,
@@ -33,23 +34,15 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     )
     if third := foreign_plugins(parts):
         found["plugins"] = third  # another version of them makes other pictures
-    if config.guiding != Guiding():
-        found["guiding"] = config.guiding.model_dump(mode="json")
-    if config.negative is not None:
-        found["negative"] = config.negative
     if (weaker := model.weaker(config)) is not None:
-        found |= {"autoguide": config.autoguide, "weaker": weaker.fingerprint}
+        found["weaker"] = weaker.fingerprint
     if model.canvas(config) is not None:
-        found |= {"start": config.start, "strength": config.level, "pictures": digest(config.start)}
+        found |= {"strength": config.level, "pictures": digest(config.start)}
     if (painted := {"mask": config.mask, "outpaint": config.outpaint}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
         found |= {"painted": digest(config.mask)} if config.mask else {}
-    if config.guide:
-        found["guide"] = [guide.model_dump(mode="json") for guide in config.guide]
-        stamps = [getattr(guide, "stamp", None) for guide in model.guides(config)]
-        found |= {"guided_by": stamps} if any(stamps) else {}
-    if config.size is not None:
-        found["size"] = list(config.size)
+    if any(stamps := [getattr(guide, "stamp", None) for guide in model.guides(config)]):
+        found["guided_by"] = stamps
     if config.interpolate is not None:
         found |= {"interpolate": list(config.interpolate), "between": config.between or config.count}
     tiled = model.tile is not None and max(sides_of(config, model.header)) > model.tile

@@ -57,11 +57,13 @@ def sample_latents(
     negative: int = -1,
     weaker: Network | None = None,
     edit: Edit = FROM_NOISE,
+    known: dict[float, tuple[float, float, float]] | None = None,
 ) -> Tensor:
     """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed; labels are class indices, -1 for none.
 
     At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from the class `negative`, or from
-    what a network `weaker` says of the same labels. An `edit` has `batch` rows.
+    what a network `weaker` says of the same labels. An `edit` has `batch` rows. `known` keeps from one batch to the next where levels lie
+    in the schedule.
     """
     filled = [*range(len(seeds)), *[len(seeds) - 1] * (batch - len(seeds))]
     noise = Noise([seeds[row] if edit.stream is None else edit.stream for row in filled], shape, engine.device)
@@ -80,6 +82,7 @@ def sample_latents(
         null=null if weaker is None else condition_of(weaker, asked, engine),
         guidance=Guidance(guidance, guiding, still=still),
         weaker=weaker.denoiser if weaker else None,
+        known=known,
     )
     if edit.corrections:
         denoise = Corrected(denoise, edit.corrections)

@@ -5,54 +5,79 @@ A picture made by ldmctl says in its PNG text how it was made. Only such a file 
 
 import json
 import os
-import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ldmctl.config.differences import flatten
+from ldmctl.config.seeds import Seeds
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.pictures.images import read
+from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
+from ldmctl.pictures.png_text import KEY, SIGNATURE, made_by, said_by
 
-KEY = "ldmctl"  # of the PNG text
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 OF_ONE = ("seed", "label")  # what the text says of one picture, beside what all of a command share
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
+SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first
 
 
 class Found(NamedTuple):
     """What is still to be made, and what is in the way of it."""
 
-    missing: list[int]  # seeds
+    missing: list[int]  # places in the seeds, counted from 0
     others: list[Path]  # pictures that ldmctl made of another model, with other settings, or of another label under the same seed
 
 
-def look(folder: Path, texts: Mapping[int, str], *, sides: tuple[int, int], overwrite: bool) -> Found:
-    """What of the pictures `texts`, by seed, of `sides` (height, width) in pixels, a folder lacks.
+def is_shelved(count: int) -> bool:
+    """Whether the pictures of a command that makes so many go onto shelves."""
+    return count > SHELF
+
+
+def file_of(folder: Path, seed: int, *, shelved: bool) -> Path:
+    """Where the picture of a seed lies, in the folder itself or on its shelf; where there is none yet, on the shelf if it is `shelved`."""
+    flat = folder / f"{seed:06d}.png"
+    on_shelf = folder / f"{seed // SHELF * SHELF:06d}" / flat.name
+    if os.path.lexists(flat):
+        return flat
+    return on_shelf if shelved or os.path.lexists(on_shelf) else flat
+
+
+def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, sides: tuple[int, int], overwrite: bool) -> Found:
+    """What a folder lacks of the pictures of these seeds, of `sides` (height, width) in pixels, whose texts are those of their places.
+    Files are looked at one by one.
 
     A MismatchError names a file there that ldmctl did not make and that would be replaced; without `overwrite` also pictures with which
     these would mix, or that they would replace.
     """
-    files = {seed: folder / f"{seed:06d}.png" for seed in texts}
-    missing = [seed for seed, text in texts.items() if overwrite or read_png_text(files[seed], sides=sides).get(KEY) != text]
-    in_the_way = [files[seed] for seed in missing if is_foreign(files[seed])]
-    if os.path.lexists(folder / "grid.png") and not is_own_grid(folder):
-        in_the_way.append(folder / "grid.png")
+    settings = shared(text_of(0))
+    missing, in_the_way, foreign, others = [], None, 0, {}
+    for position, seed in enumerate(seeds):
+        file = file_of(folder, seed, shelved=is_shelved(len(seeds)))
+        said = said_by(file, KEY)
+        belongs = said.text is not None and said.text == text_of(position)
+        if overwrite or not (belongs and said.whole and said.sides == sides):
+            missing.append(position)
+        if said.text is None and (blocking := file if is_foreign(file) else _in_place_of(file.parent)):
+            in_the_way, foreign = in_the_way or blocking, foreign + 1
+        elif said.text is not None and not belongs:
+            others[file] = _apart(said.text, settings) or "of another label"
+    for name, is_own in {"grid.png": is_own_grid, "samples.npz": is_own_npz}.items():
+        if os.path.lexists(folder / name) and not is_own(folder / name):
+            in_the_way, foreign = in_the_way or folder / name, foreign + 1
     if in_the_way:
-        also = f" So are {len(in_the_way) - 1} others." if len(in_the_way) > 1 else ""
+        also = f" So are {foreign - 1} others." if foreign > 1 else ""
         raise MismatchError(
-            f"{in_the_way[0]} is there already and is none of ldmctl's samples, so it is not replaced.{also} Name another --out, or move it."
+            f"{in_the_way} is there already and is none of ldmctl's samples, so it is not replaced.{also} Name another --out, or move it."
         )
-    settings = _shared(next(iter(texts.values())))
-    wanted = {files[seed]: text for seed, text in texts.items()}
-    others = {}
-    for file in made_in(folder):
-        said = made_by(file) or ""
-        if apart := differing(_shared(said), settings) or ("of another label" if said != wanted.get(file, said) else ""):
+    for file in pictures_in(folder):
+        seed = int(file.stem)
+        if seed in seeds and file_of(folder, seed, shelved=True) == file:
+            continue
+        if (told := made_by(file)) is not None and (apart := _apart(told, settings)):
             others[file] = apart
     if others and not overwrite:
         counts = Counter(others.values()).most_common()
@@ -62,7 +87,7 @@ def look(folder: Path, texts: Mapping[int, str], *, sides: tuple[int, int], over
             f"{folder} holds {many} not belong to these: {told}. Name another --out, or take --overwrite, which deletes "
             f"{'them' if len(others) > 1 else 'it'}."
         )
-    return Found(missing, list(others))
+    return Found(missing, sorted(others))
 
 
 def refuse_foreign(*files: Path) -> None:
@@ -75,14 +100,31 @@ def refuse_foreign(*files: Path) -> None:
 
 
 def remove(folder: Path, others: list[Path]) -> None:
-    """Delete pictures that `look` found not to belong, and the grid of them."""
-    for file in [*others, folder / "grid.png"] if others else []:
+    """Delete pictures that `look` found not to belong, and what was made of them together."""
+    for file in [*others, folder / "grid.png", folder / "samples.npz"] if others else []:
         file.unlink(missing_ok=True)
 
 
-def made_in(folder: Path) -> list[Path]:
-    """The numbered pictures of a folder that ldmctl made."""
-    return [file for file in sorted(folder.glob("*.png")) if file.stem.isdecimal() and made_by(file) is not None]
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """The numbered pictures of a folder and of its shelves, whoever made them."""
+    yield from (file for file in _entries(folder) if file.suffix == ".png" and file.stem.isdecimal())
+    for shelf in shelves_in(folder):
+        pictures = (file for file in _entries(shelf) if file.suffix == ".png" and file.stem.isdecimal())
+        yield from (file for file in pictures if f"{int(file.stem) // SHELF * SHELF:06d}" == shelf.name)
+
+
+def shelves_in(folder: Path) -> Iterator[Path]:
+    """The folders of pictures in a folder that are named as shelves are."""
+    yield from (each for each in _entries(folder) if each.name.isdecimal() and int(each.name) % SHELF == 0 and each.is_dir())
+
+
+def _in_place_of(shelf: Path) -> Path | None:
+    """What lies where a folder should, if anything but a folder does."""
+    return shelf if os.path.lexists(shelf) and not shelf.is_dir() else None
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    return sorted(folder.iterdir())
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -94,24 +136,6 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if named := [words for key, words in NAMED.items() if key in changed]:
         return named[0]
     return "with " + ", ".join(f"{key}={_short(before.get(key))} instead of {_short(after.get(key))}" for key in changed) if changed else ""
-
-
-def made_by(file: Path, key: str = KEY) -> str | None:
-    """What ldmctl wrote into a PNG of how it was made, read without its pixels, so of a file that was cut off too; None for other files."""
-    try:
-        with file.open("rb") as opened:
-            if opened.read(8) != SIGNATURE:
-                return None
-            while len(head := opened.read(8)) == 8:
-                length, kind = struct.unpack(">I4s", head)
-                if kind in (b"IDAT", b"IEND") or length > 2**24:
-                    return None
-                said = _text(key, kind, opened.read(length + 4)[:length])
-                if said is not None:
-                    return said
-    except OSError:
-        pass
-    return None
 
 
 def is_foreign(file: Path) -> bool:
@@ -128,16 +152,17 @@ def is_foreign(file: Path) -> bool:
     return bool(begin.strip(b"\0")) and begin != SIGNATURE
 
 
-def is_own_grid(folder: Path) -> bool:
+def is_own_grid(file: Path) -> bool:
     """Whether grid.png is ldmctl's: it says so, or it is an older one, which begins with a picture of the folder."""
-    file = folder / "grid.png"
     if not is_foreign(file):
         return True
     if read_png_text(file):
         return False
     try:
         shown = read(file, channels=4)
-        for picture in made_in(folder):
+        for picture in pictures_in(file.parent):
+            if made_by(picture) is None:
+                continue
             pixels = read(picture, channels=4)
             height, width = pixels.shape[1:]
             lattice = all((side + GAP) % (one + GAP) == 0 for side, one in zip(shown.shape[1:], (height, width), strict=True))
@@ -148,19 +173,13 @@ def is_own_grid(folder: Path) -> bool:
     return False
 
 
-def _text(key: str, kind: bytes, data: bytes) -> str | None:
-    """What a PNG's chunk says under a key."""
-    found, _, rest = data.partition(b"\0")
-    if found != key.encode():
-        return None
-    if kind == b"tEXt":
-        return rest.decode("latin-1")
-    if kind == b"iTXt" and len(rest) > 2:
-        return rest[2:].split(b"\0", 2)[-1].decode("utf-8", "replace")  # after a language and a translated key
-    return None
+def _apart(text: str, settings: dict[str, Any]) -> str:
+    """How a picture with this text differs from those with these settings; nothing where it does not."""
+    said = shared(text)
+    return "" if said == settings else differing(said, settings)
 
 
-def _shared(text: str) -> dict[str, Any]:
+def shared(text: str) -> dict[str, Any]:
     """What a picture's text says of how it and those beside it were made."""
     try:
         said = json.loads(text)

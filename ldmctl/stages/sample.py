@@ -1,47 +1,53 @@
 """From noise to pictures: one PNG per seed, the same bytes whatever else is made with it.
 
-Several ranks share the seeds, a batch each in turn; the first one writes the grid.
+Several ranks share the seeds, a batch each in turn; the first one writes what shows or holds them all. Nothing here grows with their number
+but the list of those that are missing.
 """
 
 import json
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
 from ldmctl.diffusion.beginning import caveat, sides_of
-from ldmctl.diffusion.labels import choose_labels, unused_labels
-from ldmctl.diffusion.model import open_model
+from ldmctl.diffusion.labels import unused_labels
+from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
+from ldmctl.diffusion.wanted import Wanted, shares, wanted
 from ldmctl.errors import MismatchError, Stopped
-from ldmctl.pictures.album import KEY, Found, look, remove
+from ldmctl.pictures.album import KEY, Found, differing, file_of, is_shelved, look, remove, shared, shelves_in
 from ldmctl.pictures.images import read
-from ldmctl.pictures.png import grid, sweep, write_png
+from ldmctl.pictures.npz import write_npz
+from ldmctl.pictures.png import sweep, write_png
+from ldmctl.pictures.recorded import ORIGIN, SUMS, Recorded, likeness, sums_of
+from ldmctl.pictures.sheet import places, sheet
+from ldmctl.pictures.writing import Writing
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
 from ldmctl.training import engine as engines
 
-GRID = 256  # pictures that grid.png shows at most
 
-
-def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool = False) -> dict[str, Any]:
-    """Make `count` pictures in the folder `out`, and grid.png beside them; those that are there already are kept.
+def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool = False, again: Recorded | None = None) -> dict[str, Any]:
+    """Make the pictures that are asked for in the folder `out`, and grid.png beside them; those that are there already are kept.
 
     A file there that ldmctl did not make is a MismatchError, pictures that are not finite a DivergedError. So are pictures of another
-    model or other settings, unless `overwrite`, which deletes them.
+    model or other settings, unless `overwrite`, which deletes them. With `again` the one picture is that of this file, byte for byte.
     """
     # Build the parts.
     engine = engines.start(config.machine)
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
-    seeds = list(range(config.seed, config.seed + config.count))
-    labels = choose_labels(config, model.header, seeds)
+    asked = wanted(config, model.header)
     if engine.leads and (ignored := unused_labels(config, model.header)):
         console.warn(ignored)
-
     settings = model.settings(config)
+    if again and (apart := differing(shared(again.text), settings)):
+        raise MismatchError(f"{again.file} cannot be made again here: it was made {apart}.")
     if engine.leads and (unusual := caveat(config, model.header)):
         console.warn(unusual)
 
@@ -49,70 +55,124 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     folder = Path(out).expanduser()
     fresh = not folder.exists()
     make_folder(folder)
-    names = [model.name_of(label) for label in labels]
-    texts = {seed: describe({"seed": seed, "label": name, **settings}) for seed, name in zip(seeds, names, strict=True)}
     if config.trace:
         refuse_foreign_trace(folder)
-    sides = sides_of(config, model.header)
-    found = engines.on_all(engine, lambda: look_around(folder, texts, sides=sides, overwrite=overwrite))
+    said, sides = texts(asked, model, settings), sides_of(config, model.header)
+    found = engines.on_all(engine, lambda: look_around(folder, asked, said, sides=sides, overwrite=overwrite))
     if isinstance(found, MismatchError):
         raise found
     missing, others = found
-    label_of = dict(zip(seeds, labels, strict=True))
     if others:
         console.say(f"--overwrite deletes {len(others)} pictures of another model, other settings or other labels in {folder}.")
 
     # Make it, a batch at a time on each rank.
-    chunks = [missing[first : first + config.batch] for first in range(0, len(missing), config.batch)]
-    there, done = len(seeds) - len(missing), 0
-    with Signals(console.say) as signals, console.bar("sampling", len(seeds), done=there) as bar:
-        for first in range(0, len(chunks), engine.world):
-            together = chunks[first : first + engine.world]
-            mine = together[engine.rank] if engine.rank < len(together) else []
-            pictures, bad = model.make(config, mine, [label_of[seed] for seed in mine])
+    there, done, shelved = len(asked) - len(missing), 0, is_shelved(len(asked))
+    began = time.monotonic()
+    with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar, Writing() as files:
+        while done < len(missing):
+            together = missing[done : done + config.batch * engine.world]
+            mine = together[config.batch * engine.rank :][: config.batch]
+            seeds, labels = [asked.seeds[place] for place in mine], [asked.label(place) for place in mine]
+            with evaluations(model.network.denoiser) as calls:
+                pictures, bad = model.make(config, seeds, labels)
             if bad := engine.joined(bad):
-                if fresh and not first and engine.leads:
+                files.finish()
+                if fresh and not done and engine.leads:
                     with suppress(OSError):
                         folder.rmdir()
                 model.refuse(bad, config)
-            if others and not first:
+            if others and not done:
                 if engine.leads:
                     remove(folder, others)
                 engine.barrier()
-            for seed, picture in zip(mine, pictures, strict=True):
-                write_png(folder / f"{seed:06d}.png", picture, {KEY: texts[seed]})
-            done += sum(map(len, together))
-            bar.advance(there + done, amount=done)
+            for place, seed, picture in zip(mine, seeds, pictures, strict=True):
+                text = said(place)
+                sums = {} if again and again.sums is None else {SUMS: sums_of(text, picture)}
+                files.write(file_of(folder, seed, shelved=shelved), picture, {KEY: text, **sums})
+            done += len(together)
+            bar.advance(there + done, amount=done, facts={"evaluations/image": calls[0]})
             if engine.any(signals.asked) and done < len(missing):
-                again = "Run the same command to continue." if not overwrite else "Run the same command without --overwrite to continue."
-                raise Stopped(f"Stopped after {done} of {len(missing)} pictures, which are in {folder}. {again}")
+                files.finish()
+                how = "Run the same command to continue." if not overwrite else "Run the same command without --overwrite to continue."
+                raise Stopped(f"Stopped after {done} of {len(missing)} pictures, which are in {folder}. {how}")
+        files.finish()
+    seconds = time.monotonic() - began
 
     # Say where.
     engine.barrier()
+    answer: dict[str, Any] = {"samples": str(folder), "grid": str(folder / "grid.png"), "count": len(asked), "made": len(missing)}
     if engine.leads:
-        shown = torch.stack([read(folder / f"{seed:06d}.png", channels=int(model.header["image"]["channels"])) for seed in seeds[:GRID]])
-        write_png(folder / "grid.png", grid(shown), {KEY: describe({"grid": seeds[:GRID], **settings})})
+        put_together(folder, config, asked, model, settings)
         if config.trace:
-            write_trace(model, config, seeds, labels, folder, describe({"trace": seeds[:SHOWN], **settings}))
+            first = range(min(SHOWN, len(asked)))
+            seeds, labels = [asked.seeds[place] for place in first], [asked.label(place) for place in first]
+            write_trace(model, config, seeds, labels, folder, describe({"trace": seeds, **settings}))
     engine.barrier()
-    console.say(f"{len(seeds)} pictures are in {folder} ({len(missing)} made now), all together in {folder / 'grid.png'}.")
-    return {
-        "samples": str(folder),
-        "grid": str(folder / "grid.png"),
-        "count": len(seeds),
-        "made": len(missing),
-        "seeds": seeds,
-        "labels": names,
-    }
+    rate = ""
+    if missing:
+        answer |= {"images_per_second": round(len(missing) / seconds, 3), "evaluations": calls[0]}
+        rate = f", {len(missing) / seconds:.3g} images/s, {calls[0]} evaluation{'s' * (calls[0] != 1)} for each"
+    if config.npz:
+        answer["npz"] = str(folder / "samples.npz")
+    if again is not None:
+        answer["same"], how = likeness(again, file_of(folder, asked.seeds[0], shelved=False))
+        (console.say if answer["same"] else console.warn)(how)
+    if rows := shares(asked, model.name_of):
+        console.say(rows)
+    many = f"{len(asked)} pictures are" if len(asked) > 1 else "1 picture is"
+    console.say(f"{many} in {folder} ({len(missing)} made now{rate}), all together in {folder / 'grid.png'}.")
+    return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place)) for place in range(len(asked))]}
 
 
-def look_around(folder: Path, texts: dict[int, str], *, sides: tuple[int, int], overwrite: bool) -> Found | MismatchError:
+def texts(asked: Wanted, model: Model, settings: dict[str, Any]) -> Callable[[int], str]:
+    """What the PNG text says of how the picture at a place was made."""
+    return lambda place: describe({"seed": asked.seeds[place], "label": model.name_of(asked.label(place)), **settings})
+
+
+def look_around(
+    folder: Path, asked: Wanted, said: Callable[[int], str], *, sides: tuple[int, int], overwrite: bool
+) -> Found | MismatchError:
     """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted."""
-    sweep(folder)
+    for place in (folder, *shelves_in(folder)):
+        sweep(place)
     try:
-        return look(folder, texts, sides=sides, overwrite=overwrite)
+        return look(folder, asked.seeds, said, sides=sides, overwrite=overwrite)
     except MismatchError as error:
         return error
+
+
+def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, settings: dict[str, Any]) -> None:
+    """Write the grid of the first pictures and, if wanted, one file of all."""
+    channels = int(model.header["image"]["channels"])
+
+    def picture(place: int) -> Tensor:
+        return read(file_of(folder, asked.seeds[place], shelved=True), channels=channels)
+
+    rows = len(asked.rows)
+    shown = [asked.seeds[place] for place in places(len(asked), rows) if place is not None]
+    about = {"rows": [model.name_of(label) for label in asked.rows]} if rows else {}
+    text = {KEY: describe({"grid": shown, **about, **settings}), ORIGIN: describe({"run": config.run, "ae": config.ae})}
+    write_png(folder / "grid.png", sheet(len(asked), rows, picture), text)
+    if config.npz:
+        everything = map(picture, range(len(asked)))
+        write_npz(
+            folder / "samples.npz", everything, (len(asked), *picture(0).shape[1:], channels), describe({"npz": len(asked), **settings})
+        )
+
+
+@contextmanager
+def evaluations(network: nn.Module) -> Iterator[list[int]]:
+    """How often the network is asked meanwhile, in a list of one."""
+    calls = [0]
+
+    def count(*_: object) -> None:
+        calls[0] += 1
+
+    hook = network.register_forward_pre_hook(count)
+    try:
+        yield calls
+    finally:
+        hook.remove()
 
 
 def describe(facts: dict[str, Any]) -> str:

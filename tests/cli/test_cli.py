@@ -228,12 +228,24 @@ def test_a_dry_run_refuses_what_the_command_refuses(there, tell):
         (["--label", "red circl"], "There is no label 'red circl'. Did you mean 'red circle'?"),
         (["--label", "99"], "or a number from 0 to 15, or none for no class."),
         (["label=[]"], "names nothing"),
+        (["--seeds", "5-2"], "seeds: '5-2' goes backwards; write 2-5"),
+        (["--seeds", "x"], "seeds: 'x' names no seeds; write numbers and ranges, such as 0-63,100"),
+        (["--seeds", "0-3", "--seed", "3"], "seeds=0-3 and seed=3 both say which pictures to make; leave one of them away"),
+        (["--seeds", "0-3", "-n", "4"], "seeds=0-3 and count=4 both say which pictures to make"),
+        (["--each", "4"], "each=4 counts pictures of each label, and none is asked for"),
     ],
 )
 def test_sample_refuses_what_it_cannot_make(there, tell, words, said):
     for also in ([], ["--dry-run"]):
         told = tell("sample", *words, *also)
         assert told.code == 2 and said in told.err
+
+
+def test_a_preview_is_drawn_on_a_terminal_only(there, tell):
+    told = tell(*SAMPLE, "--preview")
+    assert (
+        told.code == 0 and "--preview draws on a terminal only, and this output is none." in told.err and "\x1b" not in told.out + told.err
+    )
 
 
 def test_without_words_the_help_is_shown(tell):
@@ -482,7 +494,7 @@ def test_a_second_ctrl_c_stops_at_once_with_a_sentence(chain, tell):
     ("words", "file", "said"),
     [
         (["encode-dataset", "dataset.count=200000", "workers=0", "--out", "c2", *HOST], "c2/run.json", "The same command starts over."),
-        (["sample", "-n", "4000", "batch=16", "--out", "s2", *HOST], "s2/000000.png", "Run the same command to continue."),
+        (["sample", "-n", "4000", "batch=16", "--out", "s2", *HOST], "s2/000000/000000.png", "Run the same command to continue."),
     ],
 )
 def test_encoding_and_sampling_stop_after_the_batch_at_hand(chain, words, file, said):

@@ -12,6 +12,7 @@ from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
 from ldmctl.errors import ConfigError, DivergedError, MismatchError
 from ldmctl.latents import recipe
 from ldmctl.pictures.png import read_png_text
+from ldmctl.protocols import Condition
 from ldmctl.stages.sample import sample as stage
 from ldmctl.storage import weights
 from ldmctl.training import engine as engines
@@ -553,3 +554,37 @@ def test_a_denoiser_is_sampled_through_another_decoder_if_the_encoder_is_its_own
     with pytest.raises(MismatchError, match="whose encoder is another") as caught:
         made(f"ae={another}")
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_weights_cast_once_give_the_bits_that_autocast_gives(name):
+    from ldmctl import registry
+    from ldmctl.config.resolve import plugin_config
+    from ldmctl.diffusion.casting import cast_once
+
+    assert name in [plugin.name for plugin in registry.plugins("denoiser") if plugin.built_in]
+    small = {"unet": {"widths": [16, 32], "head_dim": 8, "norm_groups": 8}, "dit": {"width": 32, "depth": 2, "head_dim": 16}}[name]
+    network = registry.build("denoiser", plugin_config("denoiser", {"type": name, **small}), channels=3, size=(8, 8), vector_dim=5)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t, condition = torch.randn(4, 3, 8, 8), torch.tensor([1.0, 250.0, 500.0, 999.0]), Condition(vector=torch.randn(4, 5))
+    half = engines.Engine(torch.device("cpu"), torch.bfloat16)
+
+    def said():
+        with torch.no_grad(), half.autocast():
+            return network(x, t, condition)
+
+    before = said()
+    cast_once(network, CPU)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    cast_once(network, half)
+    assert torch.bfloat16 in {parameter.dtype for parameter in network.parameters()} and before.isfinite().all() and before.std() > 0
+    assert torch.equal(said(), before)
+
+
+def test_the_weights_of_somebody_elses_network_are_left_as_they_are():
+    from ldmctl.diffusion.casting import cast_once
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    cast_once(network, engines.Engine(torch.device("cpu"), torch.bfloat16))
+    assert network[0].weight.dtype == torch.float32

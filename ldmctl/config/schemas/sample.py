@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.shared import Coding
+from ldmctl.config.seeds import parse_seeds
 
 Side = Annotated[int, Field(ge=4, le=4096)]
 
@@ -75,13 +76,15 @@ class Sample(Config):
     )
     count: PositiveInt = Field(16, description="how many pictures (-n)")
     seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
+    seeds: str | None = Field(None, description="in place of seed and count: numbers and ranges, such as 0-63,100")
+    each: PositiveInt | None = Field(None, description="pictures of each label that is asked for, in place of count")
     sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
     steps: PositiveInt = Field(50, description="steps of the sampler per picture; most evaluate the network once in each")
     spacing: Spacing = Spacing()
     label: list[str] | None = Field(
         None,
         description="classes, taken in turn: a name, class:NAME, index:N counted from 0 (plain N where no class has a number for its name), "
-        "or `none` for no class; null: drawn as in the data",
+        "`none` for no class, or `all` for every class in turn; null: drawn as in the data",
     )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
     guiding: Guiding = Guiding()
@@ -118,6 +121,7 @@ class Sample(Config):
         0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
     )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
+    npz: bool = Field(False, description="also write samples.npz, uint8 [N,H,W,C] as arr_0, which FID tools read")
     machine: Decoding = Decoding()
 
     @field_validator("spacing", mode="before", json_schema_input_type=str | list[float] | Spacing)
@@ -166,12 +170,21 @@ class Sample(Config):
     def _goes_from_one_seed_to_another(self) -> Self:
         if self.interpolate is None and self.between is not None:
             raise ValueError("between counts the pictures of interpolate, which is not asked for")
-        if self.interpolate is not None and self.between is None and self.count < 2:
+        if self.interpolate is None:
+            return self
+        if self.between is None and self.count < 2:
             raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
-        if self.interpolate is not None and self.seed != 0:
+        if self.seed != 0:
             raise ValueError("interpolate names its seeds itself: leave seed away")
-        if self.interpolate is not None and len(self.label or []) > 1:
+        if len(self.label or []) > 1:
             raise ValueError("interpolate goes between seeds of one label: name one")
+        if self.each is not None:
+            raise ValueError("interpolate counts its pictures by -n (count): leave each away")
+        if self.seeds is not None and self.between is None:
+            raise ValueError("with interpolate, seeds are places on the way, counted from 0: say by between how many there are")
+        last = self.count - 1 if self.seeds is None else max(each[-1] for each in parse_seeds(self.seeds).ranges)
+        if self.between is not None and last >= self.between:
+            raise ValueError(f"place {last} lies beyond between={self.between}: the way has the places 0 to {self.between - 1}")
         return self
 
     @model_validator(mode="after")
@@ -185,6 +198,23 @@ class Sample(Config):
             raise ValueError(f"guiding.zero_steps={self.guiding.zero_steps} leaves none of steps={self.steps} to move in")
         if self.autoguide is not None and self.negative is not None:
             raise ValueError("autoguide and negative both say what to go away from: leave one away")
+        return self
+
+    @field_validator("seeds", mode="before", json_schema_input_type=str | int | list[str | int] | None)
+    @classmethod
+    def _numbers_and_ranges(cls, seeds: Any) -> Any:
+        return seeds if seeds is None else str(parse_seeds(",".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)))
+
+    @model_validator(mode="after")
+    def _says_once_how_many(self) -> Self:
+        for one, others in {"seeds": ("seed", "count", "each"), "each": ("count",)}.items():
+            for other in others:
+                if getattr(self, one) is not None and getattr(self, other) is not None and other in self.model_fields_set:
+                    raise ValueError(
+                        f"{one}={getattr(self, one)} and {other}={getattr(self, other)} both say which pictures to make; leave one of them away"
+                    )
+        if self.each is not None and not self.label:
+            raise ValueError(f"each={self.each} counts pictures of each label, and none is asked for; name labels, or take label=all")
         return self
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)

@@ -1,0 +1,108 @@
+"""Pictures in memory, nothing is written: what a loaded model makes by the keys of `ldmctl sample`, or by a validated config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmctl.config.presets import compose
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.beginning import Given, refuse_size
+from ldmctl.diffusion.editing import Look
+from ldmctl.diffusion.wanted import wanted
+from ldmctl.errors import ConfigError
+from ldmctl.pictures.canvas import open_canvas
+
+
+class Samples(NamedTuple):
+    """Pictures with what they are of. `images / 127.5 - 1` has them in [-1, 1]."""
+
+    images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files; or the latents, where these were asked for
+    labels: list[str | None]  # None is no class
+    seeds: list[int]
+
+
+def sample(
+    model: Any,
+    count: int | None = None,
+    *,
+    seed: int | None = None,
+    seeds: str | Sequence[int] | None = None,
+    each: int | None = None,
+    label: str | Sequence[str] | None = None,
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: str | Mapping[str, Any] | None = None,
+    spacing: str | None = None,
+    batch: int | None = None,
+    guiding: Mapping[str, Any] | None = None,
+    negative: str | None = None,
+    autoguide: str | Path | None = None,
+    start: Any = None,
+    strength: float | None = None,
+    mask: Any = None,
+    outpaint: Sequence[int] | None = None,
+    painting: Mapping[str, Any] | None = None,
+    size: Sequence[int] | None = None,
+    interpolate: Sequence[int] | None = None,
+    between: int | None = None,
+    guides: Sequence[Any] | None = None,
+    callback: Callable[[Look], None] | None = None,
+    output: Literal["images", "latents"] = "images",
+) -> Samples:
+    """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
+
+    `start` (--from) and `mask` are files, or pictures in memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or
+    True, where it is painted. `guides` are names, {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses
+    [B], or objects with such a `loss`. `callback` is shown a `Look` of each evaluation.
+
+    With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes.
+    """
+    many = label if label is None or isinstance(label, str) else list(label)
+    some = seeds if seeds is None or isinstance(seeds, str) else [int(each) for each in seeds]
+    keys: dict[str, Any] = {
+        "seeds": some,
+        "each": each,
+        "count": count,
+        "seed": seed,
+        "label": many,
+        "guidance": guidance,
+        "steps": steps,
+        "spacing": spacing,
+        "batch": batch,
+    }
+    keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
+    keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
+    keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate), "between": between}
+    keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
+    keys |= {"start": written(start), "mask": written(mask)}
+    kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
+    config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
+    canvas = None if start is None else open_canvas(start, mask, model.header["image"], size=config.size, margins=config.outpaint)
+    in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
+    return model.samples(config, Given(canvas, [*model.guides(config), *in_memory], callback), output=output)
+
+
+def samples(model: Any, config: Sample, given: Given | None = None, *, output: Literal["images", "latents"] = "images") -> Samples:
+    """The pictures that a validated config asks for; a DivergedError if some are not finite."""
+    if output not in ("images", "latents"):
+        raise ConfigError(f"output={output!r} is neither images nor latents.")
+    asked = wanted(config, model.header)
+    seeds, labels = list(asked.seeds), [asked.label(place) for place in range(len(asked))]
+    refuse_size(config, model.header, model.codec, model.network)
+    images = []
+    for first in range(0, len(seeds), config.batch):
+        rows = slice(first, first + config.batch)
+        made, bad = model.make(config, seeds[rows], labels[rows], given, output=output)
+        model.refuse(bad, config)
+        images.append(made)
+    return Samples(torch.cat(images), [model.name_of(label) for label in labels], seeds)
+
+
+def written(given: Any) -> str | None:
+    """How a config names a picture or a mask; one in memory has no name of its own."""
+    return None if given is None else str(given) if isinstance(given, str | Path) else "(in memory)"

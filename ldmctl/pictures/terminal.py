@@ -1,0 +1,94 @@
+"""A picture in the terminal: as itself where kitty's or iTerm2's way of drawing is known to work, else as blocks of two pixels each.
+
+What a terminal can do is known from what it says of itself in the environment; it is never asked, so that nothing is read from the keyboard.
+"""
+
+import base64
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from ldmctl.console import Console
+
+SIDE = 1024  # pixels that are sent to a terminal that draws them itself, at most, each way
+PIECE = 4096  # characters that kitty takes at once
+SCREENS = 2  # that blocks may fill, one below the other
+MULTIPLEXERS = ("tmux", "screen")  # pass on text and colours, and swallow pictures
+
+
+def way(environment: Mapping[str, str]) -> str:
+    """`kitty`, `iterm2` or `blocks`: what the terminal of this environment is known to draw."""
+    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
+    if "TMUX" in environment or term.startswith(MULTIPLEXERS):
+        return "blocks"
+    if "KITTY_WINDOW_ID" in environment or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
+        return "kitty"
+    if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
+        return "iterm2"
+    return "blocks"
+
+
+def show(file: Path, console: Console) -> None:
+    """Draw a picture where `console` speaks; a sentence instead where that is no terminal, or one without colours."""
+    terminal = console.terminal
+    if console.quiet:
+        return
+    if not (terminal.is_terminal and sys.stderr.isatty()):
+        console.say("--preview draws on a terminal only, and this output is none.")
+        return
+    if terminal.is_dumb_terminal or terminal.color_system in (None, "standard"):
+        console.say("--preview needs a terminal with 256 colours or more, and this one says it has none (TERM, COLORTERM, NO_COLOR).")
+        return
+    with Image.open(file) as opened:
+        image = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened.convert("RGBA")).convert("RGB")
+    drawn = way(os.environ)
+    if drawn == "blocks":
+        for line in blocks(image, terminal.width, 2 * SCREENS * terminal.height):
+            terminal.print(line)
+        return
+    image.thumbnail((SIDE, SIDE))
+    terminal.file.write((kitty if drawn == "kitty" else iterm2)(_png(image)) + "\n")
+    terminal.file.flush()
+
+
+def blocks(image: Image.Image, width: int, height: int) -> Iterator[Text]:
+    """Lines of upper half blocks: each character is two pixels, one above the other, of the RGB picture made to fit `width` x `height`."""
+    scale = min(1, width / image.width, height / image.height)
+    if scale < 1:
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX)
+    pixels = image.load()
+    for top in range(0, image.height, 2):
+        line = Text(no_wrap=True)
+        for left in range(image.width):
+            below = Color.from_rgb(*pixels[left, top + 1]) if top + 1 < image.height else None  # type: ignore[index,misc]
+            line.append("▀", Style(color=Color.from_rgb(*pixels[left, top]), bgcolor=below))  # type: ignore[index,misc]
+        yield line
+
+
+def kitty(png: bytes) -> str:
+    """What kitty draws: a PNG in pieces, the last of which says that it is (https://sw.kovidgoyal.net/kitty/graphics-protocol/)."""
+    data = base64.b64encode(png).decode()
+    pieces = [data[first : first + PIECE] for first in range(0, len(data), PIECE)]
+    heads = ["a=T,f=100,m={}" if number == 0 else "m={}" for number in range(len(pieces))]
+    last = len(pieces) - 1
+    return "".join(
+        f"\x1b_G{head.format(int(number < last))};{piece}\x1b\\" for number, (head, piece) in enumerate(zip(heads, pieces, strict=True))
+    )
+
+
+def iterm2(png: bytes) -> str:
+    """What iTerm2 draws: a file that stands in the line (https://iterm2.com/documentation-images.html)."""
+    return f"\x1b]1337;File=inline=1;size={len(png)}:{base64.b64encode(png).decode()}\x07"
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()

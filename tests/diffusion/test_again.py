@@ -1,0 +1,256 @@
+"""`--again`: a picture from its own file, byte for byte, or a sentence that says why not."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from ldmctl import api
+from ldmctl.cli.app import run as ldmctl
+from ldmctl.errors import ConfigError, DataError, MismatchError
+from ldmctl.pictures.png import read_png_text
+
+HOST = ["--device", "cpu", "--precision", "fp32", "-q"]
+MAKE = ["sample", "-n", "3", "--steps", "3", "batch=4", *HOST]
+AGAIN = ["sample", "--device", "cpu", "-q", "--again"]
+
+
+@pytest.fixture(scope="module")
+def ldm(tmp_path_factory, fit_diffusion, vae_cache):
+    """A run folder of fit-diffusion with two snapshots. Read only."""
+    words = ["loop.steps=4", "loop.keep.every=2", "loop.ema=0", "loop.lr=1e-2"]
+    return fit_diffusion(tmp_path_factory.mktemp("again") / "ldm", vae_cache, *words)
+
+
+@pytest.fixture
+def home(ldm, tmp_path, monkeypatch):
+    """The current folder, with a run in runs/ldm."""
+    shutil.copytree(ldm, tmp_path / "runs" / "ldm")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def same(home, name="000001.png", first="samples", second="again"):
+    return (home / first / name).read_bytes() == (home / second / name).read_bytes()
+
+
+def edit(file, change=None, *, sums=True):
+    """The same pixels under a text that `change` has changed, which a person may do to every chunk of it."""
+    texts = read_png_text(file)
+    said = json.loads(texts["ldmctl"])
+    new = change(said) if change else said
+    info = PngImagePlugin.PngInfo()
+    info.add_text("ldmctl", new if isinstance(new, str) else json.dumps(said, sort_keys=True))
+    if sums:
+        info.add_text("ldmctl-sums", texts["ldmctl-sums"])
+    with Image.open(file) as image:
+        image.load()
+        image.save(file, pnginfo=info)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--label", "red square", "--guidance", "2.5"],
+        ["--label", "none"],
+        ["--guidance", "0"],
+        ["--sampler", "ddpm", "sampler.variance=large", "spacing=leading"],
+        ["sampler.eta=0.5", "--precision", "bf16"],
+        ["--precision", "fp32"],
+        ["--run", "runs/ldm@2"],
+        ["--seeds", "1,70000"],
+    ],
+)
+def test_a_picture_is_made_again_byte_for_byte(home, words):
+    count = [] if "--seeds" in words else ["-n", "3"]
+    assert ldmctl(["sample", *count, "--steps", "3", "batch=4", "--device", "cpu", "-q", *words]) == 0
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 0
+    assert same(home) and sorted(file.name for file in (home / "again").iterdir()) == ["000001.png", "grid.png"]
+
+
+def test_the_answer_says_whether_it_is_the_same_and_the_grid_names_the_run(home, capsys):
+    ldmctl(MAKE)
+    assert ldmctl([*AGAIN, "samples/000002.png", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["same"] is True and answer["seeds"] == [2] and answer["made"] == 1
+    assert json.loads(read_png_text(home / "samples" / "grid.png")["ldmctl-from"])["run"] == "runs/ldm"
+    assert str(home) not in "".join(read_png_text(home / "samples" / "000002.png").values()), "a picture says nothing of places"
+
+
+def test_from_python_it_is_the_same_function(home):
+    ldmctl(MAKE)
+    assert api.sample(again="samples/000000.png", out="again", device="cpu")["same"] and same(home, "000000.png")
+    with pytest.raises(ConfigError, match="so count, steps cannot be given with it"):
+        api.sample(again="samples/000000.png", out="again", count=4, steps=3)
+
+
+def test_a_run_that_moved_is_found_by_name_beside_it_or_from_another_folder(home, monkeypatch):
+    ldmctl(MAKE)
+    shutil.move(home / "runs" / "ldm", home / "elsewhere")
+    assert ldmctl([*AGAIN, "samples/000001.png", "--run", "elsewhere"]) == 0 and same(home)
+    shutil.move(home / "elsewhere", home / "runs" / "renamed")
+    assert ldmctl([*AGAIN, "samples/000001.png", "--out", "second"]) == 0 and same(home, second="second"), "runs/ is looked through"
+    (home / "deep").mkdir()
+    monkeypatch.chdir(home / "deep")
+    assert ldmctl([*AGAIN, "../samples/000001.png", "--out", "../third"]) == 0 and same(home, second="third")
+
+
+def test_a_model_that_was_trained_further_is_found_among_the_snapshots(home, ldm):
+    ldmctl([*MAKE, "--run", "runs/ldm@2"])
+    (home / "samples" / "grid.png").unlink()
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 0 and same(home)
+
+
+def test_a_picture_through_another_decoder_is_made_again_through_it(home, fit_ae, vae_run, capsys):
+    fit_ae(home / "runs" / "sharper", f"init={vae_run}", "train=decoder", "loop.steps=3", "loop.lr=1e-2", "loop.ema=0.1")
+    ldmctl([*MAKE, "--ae", "runs/sharper"])
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 0 and same(home)
+    (home / "samples" / "grid.png").unlink()
+    assert ldmctl([*AGAIN, "samples/000001.png", "--out", "second"]) == 6
+    assert "--ae names the run of fit-ae that has it" in capsys.readouterr().err and not (home / "second").exists()
+    assert ldmctl([*AGAIN, "samples/000001.png", "--out", "second", "--ae", "runs/sharper"]) == 0 and same(home, second="second")
+
+
+def test_a_picture_made_before_there_were_check_sums_is_made_again_to_its_bytes(home):
+    ldmctl(MAKE)
+    edit(home / "samples" / "000001.png", sums=False)
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 0 and same(home)
+
+
+def test_a_damaged_picture_is_restored(home, capsys):
+    ldmctl(MAKE)
+    file = home / "samples" / "000001.png"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-60])
+    assert ldmctl([word for word in AGAIN if word != "-q"] + ["samples/000001.png"]) == 0
+    assert (home / "again" / "000001.png").read_bytes() == whole
+    assert "has the pixels that samples/000001.png had when it was made; that file has been changed" in capsys.readouterr().err
+
+
+# -- what cannot be made again -----------------------------------------------------------------
+
+
+def refused(home, capsys, words, code, said):
+    """That a command ends so, and touches nothing."""
+    before = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
+    assert ldmctl([*AGAIN, *words]) == code
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told
+    assert {file: file.read_bytes() for file in home.rglob("*") if file.is_file()} == before and not (home / "again").exists()
+
+
+def test_a_file_from_elsewhere_is_refused(home, capsys):
+    ldmctl(MAKE)
+    Image.effect_noise((16, 16), 50).save(home / "photo.png")
+    (home / "notes.txt").write_text("seed 7")
+    for name in ("photo.png", "notes.txt"):
+        refused(home, capsys, [name], 3, f"{name} does not say how it was made, so it cannot be made again")
+    refused(home, capsys, ["away.png"], 3, "There is no picture away.png to make again.")
+    refused(home, capsys, ["samples"], 3, "There is no picture samples to make again.")
+    refused(
+        home, capsys, ["samples/grid.png"], 3, "samples/grid.png shows many pictures. Name one of them, a file that is named by its seed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda said: said.update(steps=4), "was edited after the picture was made"),
+        (lambda said: said.update(seed=9), "was edited after the picture was made"),
+        (lambda said: "steps: 3", "is no JSON object, so it was edited"),
+        (lambda said: "[1, 2]", "is no JSON object, so it was edited"),
+    ],
+)
+def test_a_text_that_was_edited_is_refused(home, capsys, change, said):
+    ldmctl(MAKE)
+    edit(home / "samples" / "000001.png", change)
+    refused(home, capsys, ["samples/000001.png"], 6, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda said: said.update(model=None), "lacks the seed, the model or settings, so it was edited"),
+        (lambda said: said.update(steps=-3), "It was edited, or written by another version of ldmctl."),
+        (lambda said: said.update(seed=-3), "It was edited, or written by another version of ldmctl."),
+        (lambda said: said.update(spacing="wide"), "It was edited, or written by another version of ldmctl."),
+        (lambda said: said.update(label="gray cow"), "There is no label 'class:gray cow'"),
+        (lambda said: said.update(halo=3), "cannot be made again here: it was made with halo=3 instead of null"),
+        (lambda said: said.update(model="0" * 64), "was made by the model 000000000000, which is not in runs/ldm"),
+        (lambda said: said.update(autoencoder="0" * 64), "was decoded by another autoencoder (000000000000) than the one in runs/ldm"),
+    ],
+)
+def test_a_text_without_check_sums_is_refused_where_it_cannot_be_so(home, capsys, change, said):
+    ldmctl(MAKE)
+    edit(home / "samples" / "000001.png", change, sums=False)
+    refused(home, capsys, ["samples/000001.png"], 2 if "no label" in said else 6, said)
+
+
+def test_a_model_that_is_gone_is_named_with_where_it_was_looked_for(home, capsys):
+    ldmctl(MAKE)
+    shutil.rmtree(home / "runs")
+    refused(home, capsys, ["samples/000001.png"], 6, "which is not in runs/ldm, nor among the snapshots there: the run was moved, deleted,")
+    refused(home, capsys, ["samples/000001.png", "--run", "samples"], 6, "which is not in samples, nor among")
+
+
+def test_what_would_change_the_picture_or_write_where_it_lies_is_refused(home, capsys):
+    ldmctl(MAKE)
+    picture = "samples/000001.png"
+    refused(home, capsys, [picture, "--steps", "9"], 2, "so steps cannot be given with it: only --run, --ae, --out and the device can.")
+    refused(home, capsys, [picture, "guidance=2"], 2, "so guidance=2 cannot be given with it")
+    refused(home, capsys, [picture, "--precision", "bf16"], 2, "so precision cannot be given with it")
+    refused(home, capsys, [picture, "--out", "samples"], 2, "--out samples is where samples/000001.png lies")
+
+
+def test_another_picture_of_that_seed_is_not_replaced(home, capsys):
+    ldmctl(MAKE)
+    ldmctl([*MAKE, "--steps", "2", "--out", "again"])
+    before = (home / "again" / "000001.png").read_bytes()
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 6
+    assert "do not belong to these" in capsys.readouterr().err and (home / "again" / "000001.png").read_bytes() == before
+
+
+def test_a_picture_whose_pixels_were_painted_over_is_made_as_it_was_and_that_is_said(home, capsys):
+    ldmctl(MAKE)
+    file = home / "samples" / "000001.png"
+    original = file.read_bytes()
+    texts, info = read_png_text(file), PngImagePlugin.PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    with Image.open(file) as image:
+        image.load()
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(file, pnginfo=info)
+    assert ldmctl([*AGAIN, "samples/000001.png"]) == 0
+    assert "that file has been changed or damaged since" in capsys.readouterr().err
+    assert (home / "again" / "000001.png").read_bytes() == original
+
+
+def test_settings_that_came_later_leave_the_text_as_it_was_where_they_do_nothing(tiny):
+    from ldmctl.config.schemas.sample import Sample
+    from ldmctl.config.travelling import ALWAYS, BESIDE, travelling
+
+    plain = tiny("sample", "seeds=4-7", "label=all", "npz=true", "machine.device=cpu", "run=elsewhere")
+    assert tuple(sorted(travelling(plain))) == tuple(sorted(ALWAYS)), "where things are and how many there are says nothing of pixels"
+    assert set(Sample.model_fields) >= {*ALWAYS, *BESIDE}
+
+
+def test_check_sums_know_shape_and_pixels():
+    from ldmctl.pictures.recorded import sums_of
+
+    one = torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4)
+    assert len({sums_of("a", each) for each in (one, one.reshape(3, 4, 2), one + 1)}) == 3 and sums_of("a", one) != sums_of("b", one)
+
+
+def test_errors_have_the_codes_of_their_kind(home):
+    from ldmctl.pictures.recorded import recorded
+
+    with pytest.raises(DataError):
+        recorded(home / "away.png")
+    ldmctl(MAKE)
+    edit(home / "samples" / "000000.png", lambda said: said.update(steps=4))
+    with pytest.raises(MismatchError):
+        recorded(home / "samples" / "000000.png")
