@@ -1,4 +1,7 @@
-"""What a command would cost: parameters, latent shape, memory and disk, found by building its networks and one tiny forward."""
+"""What a command would cost: parameters, latent shape, memory and disk, found by building its networks and one tiny forward.
+
+This file is longer than a page because there is a plan for each verb, and they share what they try out.
+"""
 
 from pathlib import Path
 from typing import Any
