@@ -1,4 +1,4 @@
-"""The five verbs from Python: one after the other on drawn shapes, each starting where the previous one ended."""
+"""The verbs from Python: one after the other on drawn shapes, each starting where the previous one ended."""
 
 import os
 import signal
