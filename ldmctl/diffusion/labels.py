@@ -16,15 +16,11 @@ from ldmctl.training.order import generator
 NO_LABEL = (None, ["none"], ["index:none"])  # what asks for no class, whatever the model
 
 
-def choose_labels(config: Sample, header: dict[str, Any], seeds: Sequence[int]) -> list[int]:
-    """A class index for each seed: the labels asked for, in turn; without any, drawn as the data has them. -1 is no class, which is
-    also what guidance=0 makes, whatever was asked for."""
-    turn = labels_in_turn(config, header)
-    return [turn[index % len(turn)] for index in range(len(seeds))] if turn else labels_as_in_data(seeds, header["label_counts"])
-
-
 def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
-    """The class indices that pictures take in turn, `all` spelled out; none where they are drawn as the data has them."""
+    """The class indices that pictures take in turn, `all` spelled out; none where they are drawn as the data has them.
+
+    -1 is no class, which is also what guidance=0 makes, whatever was asked for. Labels or guidance that the model does not know are a ConfigError.
+    """
     if header["conditioner"] is None:
         if config.label not in NO_LABEL:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")

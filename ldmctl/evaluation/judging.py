@@ -12,6 +12,7 @@ from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
+from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.evaluation import extractors
 from ldmctl.evaluation.comparison import refuse_few
@@ -62,7 +63,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     chosen_config = extractors.choose(config.extractor, labelled=has_labels, encoder=encoder)
     context = {"image_channels": config.image.channels, "size": config.image.size, "classes": train.classes, "encoder": encoder}
     extractor = extractors.build(chosen_config, engine, **context)
-    count = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
+    count = number_of(config, model)
     aside = set_aside(len(train), len(splits["val"]), count, config.references)
     refuse_few(min(count, aside.count), len(aside.reference))
     home = home_of(config, folder)
@@ -115,6 +116,13 @@ def home_of(config: EvalSamples, folder: Path) -> Path:
     return (cache if cache is not None and same else folder) / "features"
 
 
+def number_of(config: EvalSamples, model: Model | None) -> int:
+    """How many samples there are to judge."""
+    if config.samples is not None:
+        return len(Sampled(config.samples, [], count=config.count))
+    return config.count if model is None else len(wanted(config, model.header))
+
+
 def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
     """(the samples, how many were made now)."""
     config, made = parts.config, 0
@@ -123,7 +131,7 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
         if parts.model is None:
             raise ConfigError("There is neither a run nor a folder of samples.")
         source, made = make_samples(parts.model, config, folder, parts.console)
-    dataset: Any = Sampled(source, parts.splits["train"].classes, count=config.count)
+    dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model))
     if config.samples is not None and len(dataset) < config.count:
         parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
     return Pictures(dataset, config.image, split="samples"), made

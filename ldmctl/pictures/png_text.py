@@ -32,7 +32,7 @@ def said_by(file: Path, key: str = KEY) -> Said:
         end = place + 12 + length
         if kind == b"IHDR" and length >= 8 and len(data) >= place + 16:
             sides = struct.unpack_from(">II", data, place + 8)[::-1]
-        if kind in (b"tEXt", b"iTXt") and text is None and length <= LARGEST:
+        if kind in (b"tEXt", b"iTXt") and text is None and length <= LARGEST and end <= len(data):
             text = _text(key, kind, data[place + 8 : end - 4])
         if end > len(data) or zlib.crc32(memoryview(data)[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             return Said(text, False, sides)

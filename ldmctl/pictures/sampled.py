@@ -16,7 +16,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class Sampled:
-    """Pictures by path, without grids that ldmctl made of them. A label is what a PNG's text says, or the name of the folder."""
+    """Pictures by path, without what ldmctl made of several: grids and traces. A label is what a PNG's text says, or the name of the folder."""
 
     def __init__(self, folder: str | Path, classes: Sequence[str], *, count: int | None = None):
         self.root, self.classes = Path(folder).expanduser(), list(classes)
@@ -25,7 +25,7 @@ class Sampled:
         found = sorted(
             file for file in self.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file, self.root)
         )
-        self.files = [file for file in found if not (file.stem == "grid" and "grid" in said_of(file))][:count]
+        self.files = [file for file in found if not _of_several(file)][:count]
         self.found = len(found)
         if not self.files:
             raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
@@ -45,9 +45,8 @@ class Sampled:
 
     def label(self, file: Path) -> int:
         """Index of the class that it was asked to be; -1 where nobody says, or names none of the classes."""
-        name = said_of(file).get("label") if file.suffix.lower() == ".png" else None
-        if name is None:
-            name = file.parent.name if file.parent != self.root else None
+        said = said_of(file) if file.suffix.lower() == ".png" else {}
+        name = said.get("label", file.parent.name if file.parent != self.root else None)  # null is no class, on whichever shelf it lies
         return self.classes.index(str(name)) if str(name) in self.classes else -1
 
 
@@ -59,6 +58,13 @@ def said_of(file: Path) -> dict[str, object]:
     except ValueError:
         own = {}
     return {**({"label": texts["label"]} if "label" in texts else {}), **(own if isinstance(own, dict) else {})}
+
+
+def _of_several(file: Path) -> bool:
+    """Whether ldmctl made a file of several samples; a trace is a PNG that says so, with the same as a WebP beside it."""
+    if file.stem not in ("grid", "trace"):
+        return False
+    return file.stem in said_of(file.with_suffix(".png"))
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -14,7 +14,7 @@ from ldmctl.evaluation import memorisation, sample_report
 from ldmctl.evaluation.comparison import Interval, compare
 from ldmctl.evaluation.curve import curve
 from ldmctl.evaluation.extraction import Seen, chosen, look_at
-from ldmctl.evaluation.judging import Parts, noting_sizes, open_parts, preparation, samples_of
+from ldmctl.evaluation.judging import Parts, noting_sizes, number_of, open_parts, preparation, samples_of
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
@@ -85,9 +85,8 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
 def plan_eval_samples(config: EvalSamples, out: str | Path) -> dict[str, Any]:
     """What would be compared, and by what; raises as it would in earnest."""
     parts = open_parts(config, Path(out).expanduser(), Console(quiet=True), learns=False)
-    number = len(Sampled(config.samples, [], count=config.count)) if config.samples else config.count
     return {
-        "samples": f"{number:,} of {config.samples or config.run}",
+        "samples": f"{number_of(config, parts.model):,} of {config.samples or config.run}",
         "against": f"{len(parts.aside.reference):,} references of {len(parts.splits['train']):,} training pictures",
         "beside": f"{parts.aside.count:,} other real pictures",
         "extractor": parts.about["name"],
@@ -126,7 +125,7 @@ def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
     def score(name: str) -> tuple[int, dict[str, Interval]]:
         model = open_model(name, parts.engine, tile=config.machine.tile, ae=config.ae)
         made, _ = make_samples(model, config, folder, parts.console)
-        dataset: Any = Sampled(made, [], count=config.count)
+        dataset: Any = Sampled(made, [], count=number_of(config, model))
         pictures = Pictures(dataset, config.image, split="samples")
         seen = look_at(
             chosen(pictures, range(len(pictures)), *parts.batches, parts.console, "looking at samples"), parts.extractor, parts.engine

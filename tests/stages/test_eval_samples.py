@@ -14,6 +14,7 @@ from ldmctl.cli.app import run as run_cli
 from ldmctl.config.compared import data_of, pictures_for
 from ldmctl.errors import ConfigError, DataError, Stopped
 from ldmctl.pictures.images import to_tensor
+from ldmctl.pictures.png_text import made_by
 from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
 
 CPU = ["machine.device=cpu", "machine.precision=fp32", "steps=2", "batch=16", "workers=0"]
@@ -217,6 +218,32 @@ def test_labels_are_read_from_folders_and_pngs(real, tmp_path):
     dataset = Sampled(tmp_path, ["red circle", "blue square"])
     assert [file.name for file in dataset.files] == ["a.png", "b.png", "000.png", "001.png"]
     assert [dataset[index].label for index in range(4)] == [1, 0, 0, 0]
+
+
+def test_samples_on_shelves_keep_their_labels_and_a_trace_is_no_sample(real, tmp_path):
+    from ldmctl.pictures.png import write_png
+    from ldmctl.pictures.sampled import Sampled
+
+    for seed, label in {7: "001000", 1000: None, 1001: "cat"}.items():
+        text = {"ldmctl": json.dumps({"seed": seed, "label": label})}
+        write_png(tmp_path / f"{seed // 1000 * 1000:06d}" / f"{seed:06d}.png", real[0], text)
+    write_png(tmp_path / "trace.png", real[0], {"ldmctl": json.dumps({"trace": [7]})})
+    Image.new("RGB", (8, 8)).save(tmp_path / "trace.webp")
+    dataset = Sampled(tmp_path, ["cat", "001000"])
+    assert [file.name for file in dataset.files] == ["000007.png", "001000.png", "001001.png"]
+    assert [dataset[index].label for index in range(3)] == [1, -1, 0], "a shelf is no class, even where one has its name"
+
+
+def test_seeds_and_pictures_of_each_label_are_made_and_judged(ldm, tiny, tmp_path, quiet):
+    keys = (f"run={ldm}", *CPU, LATENT, "steps=2", "batch=8")
+    chosen = tiny("eval-samples", *keys, "seeds=3-8,20", below=pictures_for(run=str(ldm)))
+    found = eval_samples(chosen, tmp_path / "chosen", console=quiet)
+    assert (found["count"], found["made"]) == (7, 7)
+    assert sorted(int(file.stem) for file in tmp_path.glob("chosen/samples-*/*.png")) == [3, 4, 5, 6, 7, 8, 20]
+    every = tiny("eval-samples", *keys, "label=all", "each=2", below=pictures_for(run=str(ldm)))
+    found = eval_samples(every, tmp_path / "every", console=quiet)
+    labels = [json.loads(made_by(file))["label"] for file in tmp_path.glob("every/samples-*/*.png")]
+    assert found["count"] == len(labels) and set(map(labels.count, labels)) == {2}
 
 
 def test_without_labels_and_without_a_run_the_extractors_are_named(judged, real, tmp_path, quiet, tiny):
