@@ -73,7 +73,7 @@ def test_each_key_has_its_type_choices_range_default_and_meaning(said):
     assert "\n  channels\n      integer above 0; default 4\n      latent channels" in shown
     assert "\n  learning\n      one of gradient, ema; default gradient\n      how codes learn" in shown
     assert "\n  decay\n      number at least 0 and below 1; default 0.99\n" in shown
-    assert "\n  widths\n      list of integers above 0, at least 1 of them; default [64, 128, 256]\n" in shown
+    assert "\n  widths\n      list of integers above 0, at least 1 and at most 8 of them; default [64, 128, 256]\n" in shown
     assert "\n  path\n      text or list of texts; required\n" in said("plugins", "show", "dataset", "folder")
 
 
