@@ -57,9 +57,18 @@ def test_a_config_takes_them_as_a_number_a_text_or_a_list(tiny):
         (["seeds=0-3", "each=2", "label=all"], "seeds=0-3 and each=2 both say"),
         (["count=3", "each=2", "label=all"], "each=2 and count=3 both say"),
         (["each=2"], "each=2 counts pictures of each label, and none is asked for; name labels, or take label=all"),
+        (
+            ["interpolate=[3,9]", "count=5", "seeds=2-5"],
+            "places on the way from one seed to another, 0 to 4 of -n 5, and seeds=2-5 goes beyond",
+        ),
+        (["interpolate=[3,9]", "each=5", "label=cat"], "interpolate counts its pictures by -n (count): leave each away"),
     ],
 )
 def test_saying_twice_how_many_is_refused(tiny, words, said):
     with pytest.raises(ConfigError) as caught:
         tiny("sample", *words)
     assert said in str(caught.value)
+
+
+def test_seeds_name_places_on_the_way_between_two(tiny):
+    assert tiny("sample", "interpolate=[3,9]", "count=5", "seeds=2-4").seeds == "2-4"
