@@ -18,6 +18,7 @@ from ldmctl.config.documents import read_config
 
 ARCHIVE = Path(__file__).with_name("made_before.tar.xz")
 DENOISERS = ["unet", "dit", "sharded"]
+LATER = {"discriminator/advantage"}  # what reports have said since
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_run_continues_as_it_would_have_then(before, name, capsys):
     expected, found = ([row for row in rows(folder) if row["step"] > 4] for folder in (before / "later" / name, before / name))
     assert len(expected) == len(found) >= 3
     for old, new in zip(expected, found, strict=True):  # losses are about 1; another processor or number of threads rounds otherwise
-        assert old.keys() == new.keys()
+        assert old.keys() == new.keys() - LATER
         measured = {"images_per_second", "peak_share", "memory_gib"}
         assert {key: new[key] for key in old if key not in measured} == pytest.approx(
             {key: value for key, value in old.items() if key not in measured}, rel=2e-3, abs=1e-3
