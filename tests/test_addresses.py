@@ -30,7 +30,7 @@ def test_every_plugin_file_is_advertised_under_its_own_name():
 def test_every_kind_has_a_group_a_folder_and_a_plugin():
     kinds = {group.removeprefix("ldmctl.") for group in GROUPS.values()}
     folders = {folder.parent.name for folder in ROOT.glob("plugins/*/__init__.py")}
-    assert len(kinds) == 10 and kinds == folders == {group.removeprefix("ldmctl.") for group in ADVERTISED}
+    assert len(kinds) == 11 and kinds == folders == {group.removeprefix("ldmctl.") for group in ADVERTISED}
     assert all(group == f"ldmctl.{kind}s" for kind, group in GROUPS.items())
 
 

@@ -25,6 +25,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict that `flatten` has these leaves of."""
+    out: dict[str, Any] = {}
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        place = out
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return out
+
+
 def free_keys(schema: type[BaseModel], prefix: str = "", *, values: Mapping[str, Any] | None = None, mark: str = "free") -> set[str]:
     """Paths of the keys, or sections, that may change when a run is resumed; with `values` also those of the plugins that they name.
 
@@ -61,13 +73,13 @@ def defaults(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "
             yield f"{prefix}{name}", to_jsonable_python(value_before(field))
 
 
-def younger(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Paths of the keys that say what a run did that was made before them, where that is not their default."""
+def younger(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", what a run did that was made before it) of each key whose default is something else."""
     for name, field in schema.model_fields.items():
         if (section := section_of(field)) is not None:
             yield from younger(section, f"{prefix}{name}.")
         elif not field.is_required() and slot_of(field) is None and value_before(field) != field.get_default(call_default_factory=True):
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", value_before(field)
 
 
 def as_of_today(schema: type[BaseModel], old: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,7 +106,7 @@ def differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[st
     """(path, old value, new value) of every key that differs."""
     did, wrote, after = dict(defaults(schema, new)), dict(flatten(old)), dict(flatten(new))
     before = {**did, **dict(flatten(as_of_today(schema, old)))}
-    before |= {path: did[path] for path in younger(schema) if path not in wrote and path in did}
+    before |= {path: did[path] for path, _ in younger(schema) if path not in wrote and path in did}
     return [(path, before.get(path), after.get(path)) for path in {**before, **after} if before.get(path) != after.get(path)]
 
 

@@ -77,7 +77,7 @@ def compose(
     expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
     # A parent's pictures are replaced by other data; the way it prepares them is not.
     own = [{"image": layer.pop("image")} for layer in (parent, origin) if "image" in layer]
-    younger = made_before.layer_of(out, overwrite=overwrite) if "image" in schema.model_fields else {}
+    younger = made_before.layer_of(schema, out, overwrite=overwrite)
     layers = [parent, *expanded, younger, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     try:
@@ -90,8 +90,8 @@ def compose(
             *(schema.model_fields[key].default for key in ("run", "latents") if key in schema.model_fields),
         ]
         raise PluginError(" ".join([str(error), said_by(filter(None, places), error.kind, error.name)]).strip()) from None
-    if younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
-        source = f"{source}; {out} goes on as it began, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
+    if "image" in younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
+        source = f"{source}; {out} continues as it started, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
     if origin:
         source = f"{source}; {'autoencoder' if verb == 'fit-ae' else 'network'} of {settings.init}"  # type: ignore[attr-defined]
     elif getattr(settings, "train", None) == "decoder":

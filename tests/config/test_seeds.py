@@ -58,9 +58,10 @@ def test_a_config_takes_them_as_a_number_a_text_or_a_list(tiny):
         (["count=3", "each=2", "label=all"], "each=2 and count=3 both say"),
         (["each=2"], "each=2 counts pictures of each label, and none is asked for; name labels, or take label=all"),
         (
-            ["interpolate=[3,9]", "count=5", "seeds=2-5"],
-            "places on the way from one seed to another, 0 to 4 of -n 5, and seeds=2-5 goes beyond",
+            ["interpolate=[3,9]", "between=5", "seeds=2-5"],
+            "place 5 lies beyond between=5: the way has the places 0 to 4",
         ),
+        (["interpolate=[3,9]", "seeds=2-5"], "seeds are places on the way, counted from 0: say by between how many there are"),
         (["interpolate=[3,9]", "each=5", "label=cat"], "interpolate counts its pictures by -n (count): leave each away"),
     ],
 )
@@ -71,4 +72,4 @@ def test_saying_twice_how_many_is_refused(tiny, words, said):
 
 
 def test_seeds_name_places_on_the_way_between_two(tiny):
-    assert tiny("sample", "interpolate=[3,9]", "count=5", "seeds=2-4").seeds == "2-4"
+    assert tiny("sample", "interpolate=[3,9]", "between=5", "seeds=2-4").seeds == "2-4"

@@ -58,7 +58,7 @@ def profile_of(folder):
 def test_the_same_command_continues_an_old_run_as_it_began_and_says_so(old, capsys):
     assert run([*AE, "loop.steps=2"]) == 0
     said = capsys.readouterr().err
-    assert "runs/ae goes on as it began, with colour profiles ignored (image.profile=keep)" in said
+    assert "runs/ae continues as it started, with colour profiles ignored (image.profile=keep)" in said
     assert "Resumed runs/ae at step 1 of 2" in said and profile_of("runs/ae") == "keep"
     assert run([*AE, "loop.steps=3"]) == 0, "and once more, now that its config spells the key out"
 

@@ -38,7 +38,7 @@ def install(tmp_path, monkeypatch):
 
 
 def test_there_is_a_template_for_every_kind():
-    assert len(GROUPS) == 10
+    assert len(GROUPS) == 11
     for kind in GROUPS:
         assert importlib.import_module(f"ldmctl.template.{kind}").Template
 
