@@ -1,5 +1,6 @@
 """What several tests stand on: tiny configs, and a chain of tiny runs that is made once."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from ldmctl.latents import recipe
 
 TINY = Path(__file__).parent / "tiny"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
