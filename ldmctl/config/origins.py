@@ -105,10 +105,12 @@ def header_of(file: Path) -> Raw:
     """What a file of ldmctl says of itself."""
     import safetensors
 
+    from ldmctl.config.mapped import opened
+
     try:
-        with safetensors.safe_open(str(file), framework="np") as opened:
-            header = json.loads((opened.metadata() or {}).get("ldmctl", "{}"))
-            names = list(opened.keys())
+        with opened(file, framework="np") as mapped:
+            header = json.loads((mapped.metadata() or {}).get("ldmctl", "{}"))
+            names = list(mapped.keys())
     except (ValueError, RecursionError) as error:
         raise MismatchError(f"{file} is damaged: its header cannot be read ({error}).") from None
     except (OSError, safetensors.SafetensorError) as error:

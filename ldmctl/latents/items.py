@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 
+from ldmctl.config.mapped import opened
 from ldmctl.errors import MismatchError
 from ldmctl.latents.manifest import Shard
 from ldmctl.storage import weights
@@ -52,7 +53,7 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
     """What is known of each row of a shard; files that do not fit each other are a MismatchError."""
     try:
         lines = (folder / shard.items_file).read_text(encoding="utf-8").split("\n")[:-1]
-        with safetensors.safe_open(str(folder / shard.file), framework="pt") as file:
+        with opened(folder / shard.file) as file:
             labels = file.get_tensor("labels").tolist()
         if not len(lines) == len(labels) == shard.count:
             raise ValueError(f"{shard.count:,} items are in the manifest, {len(labels):,} in the shard, {len(lines):,} lines beside it")

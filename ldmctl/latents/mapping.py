@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ldmctl.config.mapped import in_utf8
 from ldmctl.errors import MismatchError
 from ldmctl.latents.items import AGAIN
 from ldmctl.latents.manifest import WIDTHS, Manifest, Shard
@@ -31,7 +32,8 @@ def _map(path: Path, shard: Shard, manifest: Manifest) -> dict[str, tuple[np.nda
         wanted["flipped"] = wanted[manifest.store]
     try:
         size = path.stat().st_size
-        whole = torch.from_file(str(path), size=size, dtype=torch.uint8).numpy()  # mapped; unlike numpy.memmap it keeps no file open
+        with in_utf8(path) as name:
+            whole = torch.from_file(name, size=size, dtype=torch.uint8).numpy()  # mapped; unlike numpy.memmap it keeps no file open
         length = int.from_bytes(whole[:8].tobytes(), "little")
         if length > size:
             raise ValueError("its header has no end")

@@ -16,8 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors
-
+from ldmctl.config.mapped import opened
 from ldmctl.errors import MismatchError
 from ldmctl.latents.items import Item, read_items
 from ldmctl.latents.manifest import Shard, Sums
@@ -158,7 +157,7 @@ def is_finished(folder: Path, target: Target, stamps: Sequence[str], note: Calla
     try:
         if weights.read_header(path).get("plan") != target.plan:
             return False
-        with safetensors.safe_open(str(path), framework="pt") as file:
+        with opened(path) as file:
             rows = file.get_slice("labels").get_shape()[0]
         items = read_items(folder, Shard(file=target.file, count=rows, sha256="", crc32=[]))
     except MismatchError:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
+from ldmctl.config.mapped import opened
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.errors import ConfigError, DataError, PluginError, with_article
 from ldmctl.latents.codec import Codec
@@ -120,7 +120,7 @@ def codes_in_use(folder: Path, store: Store, row: Sequence[Shard]) -> dict[str, 
         return None
     usage = CodeUsage(store.size)
     for shard in row:
-        with safetensors.safe_open(str(folder / shard.file), framework="pt") as file:
+        with opened(folder / shard.file) as file:
             for rows in file.get_tensor(store.name).split(ROWS_PER_CRC):
                 usage.add(rows)
     return {"shape": store.codes, "size": store.size, "used": usage.used, "perplexity": usage.perplexity}

@@ -19,7 +19,10 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.check import Look, check, look_at_all
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.png import grid, write_png
+from ldmctl.storage import apart
+from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.storage.atomic import write_text
+from ldmctl.storage.folder import make_folder, verb_of
 
 CONTACTS = 64  # pictures of the contact sheet
 
@@ -30,6 +33,8 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
     sets = {each: registry.build("dataset", config.dataset, split=each) for each in ("train", "val")}
     if split or metadata:
         refuse_table(sets["train"])
+    if out is not None:
+        refuse_out(out.expanduser(), sets["train"])
     introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
     found = check(looks, sets["train"].classes, config.image)
@@ -40,11 +45,22 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
         refuse_unheard(config.dataset, sets["train"].root, looks)
     if out is not None:
         folder = out.expanduser()
-        refuse_foreign(folder / "contact.png")
         write_contacts(folder / "contact.png", Pictures(sets["train"], config.image), looks, config.image.size)
         write_text(folder / "check.json", write_json(found) + "\n")
         written += [str(folder / "contact.png"), str(folder / "check.json")]
     return {"data": data, **found, "written": written}
+
+
+def refuse_out(folder: Path, dataset: Any) -> None:
+    """Make the folder of --out; a ConfigError or MismatchError for one that holds the pictures, a run, or files of others by these names."""
+    root = getattr(dataset, "root", None)
+    if isinstance(root, Path):
+        apart.refuse(folder, [apart.Read(f"the folder of pictures {root}", root, pictures=True)], verb="data check", owns=False)
+    if (folder / "run.json").exists():
+        raise ConfigError(f"--out {folder} holds a run of {verb_of(folder) or 'ldmctl'}: name another --out.")
+    make_folder(folder)
+    refuse_foreign(folder / "contact.png")
+    refuse_foreign_answer(folder / "check.json", ("splits", "sizes", "duplicates"))
 
 
 def write_contacts(file: Path, pictures: Pictures, looks: list[Look], size: int) -> None:

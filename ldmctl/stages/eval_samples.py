@@ -19,8 +19,10 @@ from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
 from ldmctl.latents.reader import evenly
+from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.sampled import Sampled
+from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.storage.atomic import write_text
 from ldmctl.storage.folder import make_folder
 from ldmctl.storage.record import config_of
@@ -36,6 +38,9 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
     folder = Path(out).expanduser()
     parts = open_parts(config, folder, console)
     make_folder(folder)
+    refuse_foreign(folder / "closest.png", folder / "alike.png")
+    refuse_foreign_answer(folder / "judgement.json", ("measures", "extractor", "verdict"))
+    refuse_foreign_answer(folder / "curve.json", ("curve", "extractor"))
 
     # Look at the pictures.
     real = look_at_all(parts)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ldmctl.config.differences import flatten
 from ldmctl.config.diffusers_format import SCALES
+from ldmctl.config.mapped import opened
 from ldmctl.config.origins import Origin, find
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.endings import why_not_read
@@ -106,7 +107,8 @@ def _from_diffusers(origin: Origin) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(str(file))
+        with opened(file) as mapped:
+            return {name: mapped.get_tensor(name) for name in mapped.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise MismatchError(why_not_read(file, error)) from None
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import registry
+from ldmctl.config.mapped import opened
 from ldmctl.config.provenance import how_to_get
 from ldmctl.config.resolve import plugin_config
 from ldmctl.endings import why_not_read
@@ -41,7 +42,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
 def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, header) of a file that `save` wrote; anything else is a MismatchError."""
     try:
-        with safetensors.safe_open(str(path), framework="pt", device=device) as file:
+        with opened(path, device=device) as file:
             header = _header(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
@@ -51,7 +52,7 @@ def load(path: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[st
 def names(path: Path) -> list[str]:
     """What its tensors are called."""
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
+        with opened(path) as file:
             return list(file.keys())
     except (OSError, safetensors.SafetensorError) as error:
         raise MismatchError(why_not_read(path, error)) from None
@@ -60,7 +61,7 @@ def names(path: Path) -> list[str]:
 def read_header(path: Path) -> dict[str, Any]:
     """The header alone."""
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
+        with opened(path) as file:
             return _header(path, file.metadata())
     except (OSError, safetensors.SafetensorError) as error:
         raise MismatchError(why_not_read(path, error)) from None

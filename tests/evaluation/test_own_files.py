@@ -1,5 +1,6 @@
 """Commands that write pictures or weights where a person says so replace what they wrote themselves, and nothing else."""
 
+import re
 import shutil
 
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.evaluation.checkup import checkup
+from ldmctl.pictures.checking import check_data
 from ldmctl.pictures.png import write_png
 from ldmctl.stages.eval_lpips import eval_lpips
+from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.training.posthoc_ema import write_model
 
 
@@ -57,3 +60,48 @@ def test_an_average_never_replaces_a_model_or_a_file_of_others(fit_diffusion, va
         assert before is None or file.read_bytes() == before
     for length in (0.1, 0.09):
         assert write_model(run, length, out=tmp_path / "own.safetensors")[0].is_file()
+
+
+@pytest.mark.parametrize("name", ["contact.png", "check.json"])
+def test_data_check_replaces_its_own_files_alone(tmp_path, quiet, name):
+    for number in range(3):
+        mine(tmp_path / "set" / f"{number}.png")
+    out = tmp_path / "out"
+    before = mine(out / name) if name.endswith("png") else write(out / name, '{"mine": 1}')
+    with pytest.raises(MismatchError, match=rf"{re.escape(name)} is there already and was not made by ldmctl, so it is not replaced"):
+        look(tmp_path / "set", out, quiet)
+    assert [file.name for file in out.iterdir()] == [name] and (out / name).read_bytes() == before
+    for _ in range(2):
+        assert len(look(tmp_path / "set", tmp_path / "own", quiet)["written"]) == 2
+
+
+def test_data_check_writes_neither_into_the_pictures_nor_into_a_run_nor_over_a_file(tmp_path, quiet, vae_run):
+    for number in range(3):
+        mine(tmp_path / "set" / f"{number}.png")
+    (tmp_path / "file").write_text("mine")
+    held = sorted(file.name for file in vae_run.iterdir())
+    for out, error in (("set", ConfigError), ("set/below", ConfigError), (vae_run, ConfigError), ("file", MismatchError)):
+        with pytest.raises(error, match="--out"):
+            look(tmp_path / "set", tmp_path / out, quiet)
+    assert sorted(file.name for file in (tmp_path / "set").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert sorted(file.name for file in vae_run.iterdir()) == held and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["not JSON", "[1]", '{"mine": 1}', "[" * 100_000])
+def test_a_text_of_others_is_never_replaced(tmp_path, text):
+    write(tmp_path / "judgement.json", text)
+    with pytest.raises(MismatchError, match=r"judgement\.json is there already"):
+        refuse_foreign_answer(tmp_path / "judgement.json", ("measures", "verdict"))
+    write(tmp_path / "judgement.json", '{"measures": 1, "verdict": 2, "more": 3}')
+    refuse_foreign_answer(tmp_path / "judgement.json", ("measures", "verdict"))
+    refuse_foreign_answer(tmp_path / "none.json", ("measures",))
+
+
+def look(data, out, console):
+    return check_data(str(data), {"size": 16}, out=out, split=False, metadata=False, console=console)
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file.read_bytes()

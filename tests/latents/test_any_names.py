@@ -2,14 +2,18 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from two_ranks import TINY
 
+from ldmctl.cli.app import run
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.items import Item, read_items
 from ldmctl.latents.reader import Latents
+from ldmctl.storage import weights
 from ldmctl.storage.lines import write_line
 from ldmctl.storage.run import Run
 
@@ -87,3 +91,25 @@ def test_a_manifest_may_name_classes_and_files_of_any_kind(tmp_path, encode, vae
     (cache / "latents.json").write_text(json.dumps(raw))
     manifest = manifests.read(cache)
     assert manifest.classes[0] == "\udce9" and manifest.skipped == {"train": ["\ud83d:1:2"]} and manifest.data == "\udcff"
+
+
+def test_runs_and_caches_may_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = [["--config", str(TINY / f"{verb}.yaml")] for verb in ("fit-ae", "fit-diffusion")]
+    for name in (os.fsdecode(b"\xe9"), str(tmp_path / os.fsdecode(b"\xfe"))):
+        ae, cache, ldm, second, samples = (f"{name}-{each}" for each in ("ae", "cache", "ldm", "second", "samples"))
+        for words in (
+            ["fit-ae", *tiny[0], "--out", ae, "loop.steps=1"],
+            ["fit-ae", *tiny[0], "--out", ae, "loop.steps=2"],
+            ["encode-dataset", "--run", ae, "--out", cache],
+            ["encode-dataset", "--run", ae, "--out", cache],
+            ["fit-diffusion", *tiny[1], "--latents", cache, "--out", ldm, "loop.steps=1"],
+            ["fit-diffusion", *tiny[1], "--latents", cache, "--out", ldm, "loop.steps=2"],
+            ["sample", "--run", ldm, "--out", samples, "-n", "2", "--steps", "1"],
+            ["fit-ae", *tiny[0], "--init", ae, "--out", second, "loop.steps=1"],
+        ):
+            assert run([*words, "-q"]) == 0, words
+        assert (
+            weights.read_header(Path(ae) / "model.safetensors")["step"] == weights.read_header(Path(ldm) / "model.safetensors")["step"] == 2
+        )
+        assert len(list(Path(samples).glob("0*.png"))) == 2
