@@ -223,7 +223,7 @@ def test_captions_alone_leave_the_classes_to_the_folders(tmp_path):
     assert train.classes == ["cat", "dog"] and train.counts == {"labels": 6, "captions": 6}
 
 
-@pytest.mark.parametrize("nothing", ["NaN", "null", '""', '" "', '"nan"', '"NaN"', '"null"'])
+@pytest.mark.parametrize("nothing", ["NaN", "null", '""', '" "', '"nan"', '"NaN"', '"null"', '"N/A"', '"#N/A"', '"<NA>"', '"NaT"'])
 def test_what_is_no_value_is_no_label_and_no_caption(tmp_path, nothing):
     write_pictures(tmp_path, "1.png", "2.png")
     (tmp_path / "metadata.jsonl").write_text(
@@ -238,6 +238,12 @@ def test_empty_and_nan_cells_of_csv_are_no_label(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label,text\n0.png,1.0,\n1.png,nan,nan\n2.png,,NaN\n3.png,1,one\n")
     dataset = opened(tmp_path, val_share=0)
     assert dataset.classes == ["1"] and dataset.counts == {"labels": 2, "captions": 1}
+
+
+def test_none_and_nat_are_names_of_classes(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,none\n1.png,Nat\n2.png,N/A\n")
+    assert labels(opened(tmp_path, val_share=0)) == {"0.png": "none", "1.png": "Nat"}
 
 
 def test_one_class_is_one_class_however_it_is_written(tmp_path):
