@@ -17,6 +17,7 @@ from ldmctl.errors import DataError
 
 from . import _coco
 from ._names import listed, shown
+from ._places import Places
 from ._values import CAPTIONS, FILES, SPLITS, USED, captions_of, column, label_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -33,7 +34,7 @@ class Row(NamedTuple):
     """One line of a table."""
 
     line: int
-    name: str  # of the picture, relative to the table, with slashes
+    name: str  # of the picture, relative to the table, with slashes; ../ leads up in the root
     label: str | None
     texts: tuple[str, ...]
     splits: tuple[tuple[str, str], ...] = ()  # (column, value)
@@ -65,6 +66,7 @@ def is_named(path: str) -> bool:
 def read(root: Path, path: str) -> Table:
     """The rows of a table below the root that say something of a picture; what cannot be read is a DataError."""
     file = root / path
+    places = Places(root, path.rpartition("/")[0])
     columns: dict[str, None] = {}
     names: dict[Any, str] = {}  # of columns, as they are written
     rows = []
@@ -72,7 +74,7 @@ def read(root: Path, path: str) -> Table:
         row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
-        name = _name(row, where, file)
+        name = places.relative(_name(row, where), where)
         splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits))
     if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
@@ -81,13 +83,11 @@ def read(root: Path, path: str) -> Table:
     return Table(path, rows, [name for name in columns if name and name not in USED])
 
 
-def _name(row: Mapping[str, Any], where: str, file: Path) -> str:
-    name = str(next((row[key] for key in FILES if row.get(key)), "")).replace("\\", "/")
+def _name(row: Mapping[str, Any], where: str) -> str:
+    name = str(next((row[key] for key in FILES if row.get(key)), ""))
     if not name.strip():
         raise DataError(f"{where}: `file_name` is missing; found {listed(map(str, row), most=8) or 'nothing'}.")
-    if name.startswith(("/", "~")) or ":" in name.split("/")[0] or ".." in name.split("/"):
-        raise DataError(f"{where}: {name!r} must be a path inside {shown(str(file.parent))}.")
-    return str(PurePosixPath(name)) if "//" in name or "./" in name or name.endswith("/") else name
+    return name
 
 
 def _raw(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:

@@ -128,6 +128,30 @@ def test_a_split_without_a_row_stops_and_says_what_the_rows_name(tmp_path):
     assert opened(tmp_path, tables=False).classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("table", ["metadata.csv", "tables/metadata.csv", "train/metadata.csv", "labels.csv"])
+@pytest.mark.parametrize("way", ["absolute", "linked", "up"])
+def test_absolute_paths_and_paths_that_go_up_are_read_where_they_stay_inside(tmp_path, table, way):
+    root = write_pictures(tmp_path / "set", *numbered("train", 2), "val/0.png", "train/val/0.png")
+    (tmp_path / "link").symlink_to(root)
+    (root / table).parent.mkdir(exist_ok=True)
+    starts = {"absolute": root, "linked": tmp_path / "link", "up": "x/.." + "/.." * table.count("/")}
+    rows = [("train/0.png", "a"), ("train/1.png", "b"), ("val/0.png", "c")]
+    (root / table).write_text("file_name,label\n" + "".join(f"{starts[way]}/{name},{label}\n" for name, label in rows))
+    root = tmp_path / "link" if way == "linked" else root
+    assert labels(opened(root)) == {"train/0.png": "a", "train/1.png": "b"} and labels(opened(root, "val")) == {"val/0.png": "c"}
+
+
+@pytest.mark.parametrize("name", ["{root}/../other/0.png", "{root}x/0.png", "../../0.png", "..", "{root}/"])
+def test_a_path_that_leads_out_of_the_set_is_refused_and_the_set_is_named(tmp_path, name):
+    root = write_pictures(tmp_path / "set", "train/0.png", "val/0.png")
+    (root / "tables").mkdir()
+    name = name.format(root=root)
+    (root / "tables" / "metadata.csv").write_text(f"file_name,label\n{name},a\n")
+    with pytest.raises(DataError) as caught:
+        opened(root)
+    assert str(caught.value) == f"{root}/tables/metadata.csv, line 2: {name!r} must be a path inside {root}."
+
+
 # -- splits ------------------------------------------------------------------
 
 
