@@ -334,6 +334,11 @@ def test_a_field_of_any_length_is_read(tmp_path):
     [
         (["0.png,x,one", '1.png,x,"two', *(f"{i}.png,x,three" for i in range(2, 24))], "line 3 opens a quote that nothing closes"),
         (["0.png,x,one", '1.png,x,"two', *(f'{i}.png,x,"three"' for i in range(2, 24))], "line 3 is not CSV"),
+        (
+            ['0.png,x,"one', "1.png,x,two", '2.png,x,three"'],
+            r"line 2 opens a quote that is closed only in line 4.*looks like a row: '1\.png,x,two'",
+        ),
+        (["0.png,x,one", '1.png,"x', 'sub/2.PNG,"",y'], "line 3 opens a quote"),
         (["0.png,x,one, two, three"], "line 2 has 5 fields, the header has 3"),
         (["0.png,x,one", "1.png,x"], "line 3 has 2 fields, the header has 3"),
     ],
@@ -342,6 +347,21 @@ def test_csv_that_would_lose_rows_or_words_is_refused_with_its_line(tmp_path, ro
     write_pictures(tmp_path, *(f"{i}.png" for i in range(24)))
     (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,text", *rows]) + "\n")
     with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_a_quoted_text_of_several_lines_is_a_caption(tmp_path):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / "metadata.csv").write_text('file_name,text\n0.png,"one,\ntwo, three\n1.png"\n1.png,four\n')
+    assert captions(opened(tmp_path, val_share=0)) == {"0.png": "one,\ntwo, three\n1.png", "1.png": "four"}
+
+
+@pytest.mark.parametrize(("header", "row"), [("label,file_name", "b,1.png"), ("text;file", "two;1.png")])
+def test_a_row_in_a_quote_is_known_by_the_column_of_names(tmp_path, header, row):
+    write_pictures(tmp_path, "0.png", "1.png", "2.png")
+    mark = ";" if ";" in header else ","
+    (tmp_path / "metadata.csv").write_text(f'{header}\n"a{mark}0.png\n{row}\nc"{mark}2.png\n')
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2 opens a quote that is closed only in line 4"):
         opened(tmp_path)
 
 
