@@ -3,7 +3,9 @@
 A folder with sub-folders for both (`train/` and `val/`, `training/` and `eval/`,
 `seg_train/` and `seg_test/`) splits what is in them, wherever it lies, and what
 lies beside them belongs to neither. A folder for held-out pictures alone holds
-these out of all others. Nothing in a folder of held-out pictures is trained on.
+these out of all others. Nothing in a folder of held-out pictures is trained on;
+in a training split such a folder is left out, unless it is a class that the
+held-out split has too.
 """
 
 import os
@@ -87,7 +89,7 @@ def by_names(pictures: list[File]) -> Splits:
         return Splits(train=pictures)
     if not groups["train"] and not undecided:
         raise DataError(
-            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.rank or mark.top}))} are folders of held-out "
+            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.top and mark.split != 'train'}))} are folders of held-out "
             "pictures by their names, and there is none to train on, such as train/. If these names mean nothing: dataset.split_by=hash."
         )
     if groups["train"]:
@@ -145,16 +147,17 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
         return beside | {each: named[each] for each in named if words[each][2] in shared}
     if mark.split and not mark.alone:
         return {}
-    if rest["train"] and rest["val"] and len(named) == len(inside):  # train/ and val_clean/
+    one = len(rest["train"]) == 1 or () in rest["train"]  # steam_train/ and model_train/ are classes
+    if rest["val"] and one and len(named) == len(inside):  # train/ and val_clean/
         return {folder: Mark("left", top=folder)} | named
     plain = {each: found for each, found in named.items() if not words[each][2]}
     if any(found.split == "val" for found in plain.values()):
         return {each: found for each, found in plain.items() if found.split == "val"}
+    held = {each: found for each, found in named.items() if found.split == "val"} if rest["train"] else {}
     if at_root and plain and _splits_alone(list(plain), inside, below):
-        return {each: Mark("left", top=each) for each in (folder, *inside)} | {
-            each: replace(found, alone=True) for each, found in plain.items()
-        }
-    return {each: found for each, found in named.items() if found.split == "val"} if rest["train"] else {}
+        beside = {each: Mark("left", top=each) for each in (folder, *inside)}
+        return beside | {each: replace(found, alone=not held) for each, found in plain.items()} | held
+    return held
 
 
 def _cut(top: str, below: dict[str, set[str]]) -> Iterator[int]:

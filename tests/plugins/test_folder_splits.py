@@ -73,6 +73,20 @@ def test_a_held_out_word_beside_a_training_word_is_held_out_among_other_folders(
     assert names(opened(tmp_path)) == [*numbered("more", 2), *numbered("train", 3)]
 
 
+def test_a_training_split_with_classes_takes_the_held_out_word_beside_it_and_leaves_the_rest(tmp_path):
+    write_pictures(tmp_path, *numbered("train/cat", 3), *numbered("train/dog", 3), *numbered("val_clean/cat", 2), *numbered("more", 2))
+    train = opened(tmp_path)
+    assert names(train) == [*numbered("train/cat", 3), *numbered("train/dog", 3)] and train.classes == ["cat", "dog"]
+    assert names(opened(tmp_path, "val")) == numbered("val_clean/cat", 2)
+    assert "2 pictures beside train/ and val_clean/ are left out: 2 in more/" in said(train)
+
+
+def test_classes_with_a_training_word_beside_a_held_out_folder_stay_classes(tmp_path):
+    write_pictures(tmp_path, *(f"{above}{kind}_train/{i}.png" for above in ("", "test/") for kind in ("model", "steam") for i in range(2)))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert train.classes == held.classes == ["model_train", "steam_train"] and (len(labels(train)), len(labels(held))) == (4, 4)
+
+
 def test_words_that_only_begin_like_a_split_are_none(tmp_path):
     write_pictures(tmp_path, *numbered("trainers", 3), *numbered("testament", 3), *numbered("valley", 3))
     assert opened(tmp_path, val_share=0).classes == ["testament", "trainers", "valley"]
@@ -98,6 +112,12 @@ def test_a_folder_that_an_archive_doubled_is_the_split_and_no_class(tmp_path, pa
 def test_a_class_may_be_called_as_the_split_around_it(tmp_path):
     write_pictures(tmp_path, *(f"{split}/{kind}/{i}.png" for split in ("train", "val") for kind in ("car", "train") for i in range(2)))
     assert opened(tmp_path).classes == ["car", "train"] == opened(tmp_path, "val").classes
+
+
+def test_a_training_split_of_held_out_folders_alone_is_refused(tmp_path):
+    write_pictures(tmp_path, *numbered("train/val", 2), *numbered("val/a", 2))
+    with pytest.raises(DataError, match=r"^train/val/ and val/ are folders of held-out pictures by their names"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize(("inside", "named"), [("val", "val"), ("test", "test"), ("val/a", "val"), ("a/val", "a/val")])
