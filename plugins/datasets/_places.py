@@ -35,7 +35,10 @@ class Places:
     def _from_folder(self, path: str) -> str:
         """A path below the root as it is written from the folder; '' for one that is not below."""
         path = posixpath.normpath(path)
-        return "" if path.split("/")[0] in ("..", ".", "") else posixpath.relpath(f"/{path}", f"/{self.folder}")
+        if path.split("/")[0] in ("..", ".", ""):
+            return ""
+        start = f"{self.folder}/" if self.folder else ""
+        return path.removeprefix(start) if path.startswith(start) else "../" * start.count("/") + path
 
 
 def below(folder: str, name: str) -> str:
