@@ -15,8 +15,8 @@ PACKAGES = {  # module: (package, endings)
     "pillow_jxl": ("pillow-jxl-plugin", (".jxl",)),
 }
 BESIDE = (  # endings of what lies beside pictures and is none
-    ".txt .caption .json .jsonl .ndjson .csv .tsv .parquet .md .rst .html .htm .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .py .ipynb .sh .js "
-    ".css .lnk .url .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .npy .npz .pt .pth .safetensors .ckpt .pkl .mat .h5 .bin .lock .part .tmp .bak "
+    ".txt .caption .json .jsonl .ndjson .csv .tsv .parquet .md .rst .html .htm .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .sqlite3 .py .ipynb .sh .js "
+    ".css .lnk .url .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .npy .npz .pt .pth .safetensors .ckpt .pkl .pickle .mat .h5 .hdf5 .bin .lock .part .tmp .bak "
     ".doc .docx .xls .xlsx .ods .odt .bib .tex .sha256 .md5 .aae .xmp"
 )
 NO_PICTURES = frozenset(BESIDE.split())

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ._formats import SUFFIXES, ending
 from ._names import alike, composed
+from ._places import below
 from ._tables import Row, Table
 from ._values import distinct
 
@@ -47,9 +48,8 @@ def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, t
         out.rows += len(table.rows)
         meant: list[tuple[Row, str]] = []
         open_rows: list[Row] = []
-        start = f"{table.folder}/" if table.folder else ""
         for row in table.rows:
-            path = start + row.name
+            path = below(table.folder, row.name)
             if path in every:
                 meant.append((row, path))
             else:
@@ -98,7 +98,9 @@ def _respelt(
     above = [alike(part) for part in (*root.absolute().parts, *PurePosixPath(table.folder).parts)]
     found = []
     for row in rows:
-        fits = next((fit for name in _variants(row.name, above) for way in ways for fit in way.of(name) if fit), [])
+        up = row.name.startswith("../")  # written from the root, then
+        name, fitting = (below(table.folder, row.name), ways[-1:]) if up else (row.name, ways)
+        fits = next((fit for each in _variants(name, above) for way in fitting for fit in way.of(each) if fit), [])
         if len(fits) == 1:
             found.append((row, fits[0]))
             out.respelt.append((table.path, row, fits[0]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ldmctl.errors import DataError
 
-from . import _tables
+from . import _tables, _unread
 from ._matching import Matched, Note, match
 from ._names import counted, listed, shown
 from ._splits import Splits
@@ -34,8 +34,10 @@ def read_tables(
         if files:
             out.remarks.append(f"Tables are not read (tables=false): {listed(files)}.")
         return out
-    tables = [table for path in files if (table := _read(root, path, out)) is not None and table.rows]
     paths = [file.path for file in pictures]
+    known = {path.rpartition("/")[2].casefold() for path in paths} if files else set()
+    tables = [table for path in files if (table := _read(root, path, known, out)) is not None and table.rows]
+    out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
         for table in idle:
@@ -67,11 +69,11 @@ def _found(others: Sequence[File], pictures: set[str]) -> list[str]:
     return [*named, *rest]
 
 
-def _read(root: Path, path: str, out: Notes) -> Table | None:
+def _read(root: Path, path: str, known: set[str], out: Notes) -> Table | None:
     """A table, or None where one of another name than metadata is none."""
     other = not _tables.is_named(path)
     try:
-        return _tables.read(root, path)
+        return _tables.read(root, path, known)
     except _tables.Unreadable as error:
         out.warnings.append(str(error))
     except DataError as error:

@@ -3,12 +3,15 @@
 A folder with sub-folders for both (`train/` and `val/`, `training/` and `eval/`,
 `seg_train/` and `seg_test/`) splits what is in them, wherever it lies, and what
 lies beside them belongs to neither. A folder for held-out pictures alone holds
-these out of all others. Nothing in a folder of held-out pictures is trained on.
+these out of all others. Nothing in a folder of held-out pictures is trained on;
+in a training split such a folder is left out, unless it is a class that the
+held-out split has too.
 """
 
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ldmctl.errors import DataError
@@ -61,11 +64,18 @@ def split_word(name: str) -> tuple[str, int, tuple[str, ...]]:
     words = " ".join(word for word in re.split(r"[\W\d_]+", spaced) if word and word not in FILLERS)
     for apart, joined in (("hold out", "holdout"), ("held out", "heldout"), ("train val", "trainval")):
         words = words.replace(apart, joined)
+    words = " ".join(map(_without_filler, words.split()))
     known = [word for word in words.split() if word in TRAIN or word in HELD]
     if len(known) != 1:
         return "", 0, ()
     rest = tuple(word for word in words.split() if word != known[0])
     return ("train", 0, rest) if known[0] in TRAIN else ("val", HELD[known[0]], rest)
+
+
+def _without_filler(word: str) -> str:
+    """`train` of `trainset` or `imagestrain`; other words as they are."""
+    bare = (cut for filler in FILLERS for cut in (word.removesuffix(filler), word.removeprefix(filler)))
+    return next((cut for cut in bare if cut in TRAIN or cut in HELD), word)
 
 
 def by_names(pictures: list[File]) -> Splits:
@@ -79,7 +89,7 @@ def by_names(pictures: list[File]) -> Splits:
         return Splits(train=pictures)
     if not groups["train"] and not undecided:
         raise DataError(
-            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.rank or mark.top}))} are folders of held-out "
+            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.top and mark.split != 'train'}))} are folders of held-out "
             "pictures by their names, and there is none to train on, such as train/. If these names mean nothing: dataset.split_by=hash."
         )
     if groups["train"]:
@@ -104,8 +114,24 @@ def _marks(own: set[str]) -> dict[str, Mark]:
         decided = _decide(folder, mark, below, at_root=folder == root)
         marks[folder] = decided.get(folder, mark)
         waiting += [(each, decided.get(each, mark)) for each in below[folder]]
+    marks |= _held_inside(marks)
     best = min((mark.rank for mark in marks.values() if mark.split == "val"), default=0)
     return {folder: replace(mark, split="left") if mark.split == "val" and mark.rank > best else mark for folder, mark in marks.items()}
+
+
+def _held_inside(marks: dict[str, Mark]) -> dict[str, Mark]:
+    """The folders of a training split that are called as held-out ones are, and are no class, as the held-out split has none of the name."""
+    held = [(folder.casefold().split("/"), mark.cut) for folder, mark in marks.items() if mark.split == "val"]
+    classes = {part for parts, cut in held for place, part in enumerate(parts) if place not in cut}
+    out: dict[str, Mark] = {}
+    for folder, mark in marks.items():  # from above
+        parent, _, name = folder.rpartition("/")
+        kind, rank, rest = split_word(name)
+        if parent in out:
+            out[folder] = out[parent]
+        elif held and mark.split == "train" and kind == "val" and not rest and folder != mark.top and name.casefold() not in classes:
+            out[folder] = Mark("left", max(rank, 1), folder)  # like one that ranks after the split that is held out
+    return out
 
 
 def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: bool) -> dict[str, Mark]:
@@ -114,22 +140,32 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
         return {}
     inside = sorted(below[folder], key=os.fsencode)
     words = {each: split_word(each.rpartition("/")[2]) for each in inside}
-    cut = (*mark.cut, folder.count("/") + 1 if folder else 0)
-    named = {each: Mark(kind, rank, each, cut) for each, (kind, rank, _) in words.items() if kind}
+    named = {each: Mark(kind, rank, each, (*mark.cut, *_cut(each, below))) for each, (kind, rank, _) in words.items() if kind}
     rest = {kind: {words[each][2] for each in inside if words[each][0] == kind} for kind in ("train", "val")}
     if shared := rest["train"] & rest["val"]:
         beside = {each: Mark("left", top=each) for each in (folder, *inside)}
         return beside | {each: named[each] for each in named if words[each][2] in shared}
     if mark.split and not mark.alone:
         return {}
+    one = len(rest["train"]) == 1 or () in rest["train"]  # steam_train/ and model_train/ are classes
+    if rest["val"] and one and len(named) == len(inside):  # train/ and val_clean/
+        return {folder: Mark("left", top=folder)} | named
     plain = {each: found for each, found in named.items() if not words[each][2]}
     if any(found.split == "val" for found in plain.values()):
         return {each: found for each, found in plain.items() if found.split == "val"}
+    held = {each: found for each, found in named.items() if found.split == "val"} if rest["train"] else {}
     if at_root and plain and _splits_alone(list(plain), inside, below):
-        return {each: Mark("left", top=each) for each in (folder, *inside)} | {
-            each: replace(found, alone=True) for each, found in plain.items()
-        }
-    return {}
+        beside = {each: Mark("left", top=each) for each in (folder, *inside)}
+        return beside | {each: replace(found, alone=not held) for each, found in plain.items()} | held
+    return held
+
+
+def _cut(top: str, below: dict[str, set[str]]) -> Iterator[int]:
+    """Which parts of the paths below name the split: that of the folder itself, and of one of the same name that is all that it holds."""
+    yield top.count("/")
+    inner = f"{top}/{top.rpartition('/')[2]}"
+    if below[top] == {inner}:
+        yield from _cut(inner, below)
 
 
 def _splits_alone(train: list[str], inside: list[str], below: dict[str, set[str]]) -> bool:

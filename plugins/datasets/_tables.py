@@ -5,18 +5,16 @@ or a line that is no JSON is a DataError with its line: a table that is cut shor
 in silence costs more than one that is refused.
 """
 
-import csv
-import io
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ldmctl.errors import DataError
 
-from . import _coco
+from . import _coco, _csv
 from ._names import listed, shown
+from ._places import Places
 from ._values import CAPTIONS, FILES, SPLITS, USED, captions_of, column, label_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -33,7 +31,7 @@ class Row(NamedTuple):
     """One line of a table."""
 
     line: int
-    name: str  # of the picture, relative to the table, with slashes
+    name: str  # of the picture, relative to the table, with slashes; ../ leads up in the root
     label: str | None
     texts: tuple[str, ...]
     splits: tuple[tuple[str, str], ...] = ()  # (column, value)
@@ -62,17 +60,21 @@ def is_named(path: str) -> bool:
     return PurePosixPath(path).stem.casefold() == NAMED
 
 
-def read(root: Path, path: str) -> Table:
-    """The rows of a table below the root that say something of a picture; what cannot be read is a DataError."""
+def read(root: Path, path: str, known: Collection[str]) -> Table:
+    """The rows of a table below the root that say something of a picture; what cannot be read is a DataError.
+
+    `known` are the last parts of the pictures' paths, case folded.
+    """
     file = root / path
+    places = Places(root, path.rpartition("/")[0])
     columns: dict[str, None] = {}
     names: dict[Any, str] = {}  # of columns, as they are written
     rows = []
-    for line, raw in _raw(file):
+    for line, raw in _raw(file, known):
         row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
-        name = _name(row, where, file)
+        name = places.relative(_name(row, where), where)
         splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits))
     if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
@@ -81,22 +83,20 @@ def read(root: Path, path: str) -> Table:
     return Table(path, rows, [name for name in columns if name and name not in USED])
 
 
-def _name(row: Mapping[str, Any], where: str, file: Path) -> str:
-    name = str(next((row[key] for key in FILES if row.get(key)), "")).replace("\\", "/")
+def _name(row: Mapping[str, Any], where: str) -> str:
+    name = str(next((row[key] for key in FILES if row.get(key)), ""))
     if not name.strip():
         raise DataError(f"{where}: `file_name` is missing; found {listed(map(str, row), most=8) or 'nothing'}.")
-    if name.startswith(("/", "~")) or ":" in name.split("/")[0] or ".." in name.split("/"):
-        raise DataError(f"{where}: {name!r} must be a path inside {shown(str(file.parent))}.")
-    return str(PurePosixPath(name)) if "//" in name or "./" in name or name.endswith("/") else name
+    return name
 
 
-def _raw(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+def _raw(file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _parquet(file)
     text = _text(file)
     if suffix in (".csv", ".tsv"):
-        return _csv(text, file)
+        return _csv.rows(text, file, known)
     if suffix == ".json":
         return _json(text, file)
     return _lines(text, file)
@@ -170,47 +170,7 @@ def _is_pair(row: Any) -> bool:
     return isinstance(row, list) and len(row) == 2
 
 
-# -- CSV and Parquet -----------------------------------------------------------
-
-
-def _csv(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    before = csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, file), strict=True, skipinitialspace=True)
-    header: list[str] = []
-    line = 1
-    try:
-        for cells in reader:
-            where = f"{shown(str(file))}, line {line}"
-            if not header and any(cell.strip() for cell in cells):
-                header = [column(cell) for cell in cells]
-                while header and not header[-1]:
-                    header.pop()
-                if len(set(header)) < len(header):
-                    raise DataError(f"{where} names a column twice: {listed(header, most=8)}.")
-            elif any(cell.strip() for cell in cells):
-                extra = cells[len(header) :]
-                if len(cells) < len(header) or any(cell.strip() for cell in extra):
-                    raise DataError(
-                        f"{where} has {len(cells)} fields, the header has {len(header)}: {listed(header, most=8)}. "
-                        'A text with a comma, a quote or a line break in it stands in quotes: "one, two".'
-                    )
-                yield line, dict(zip(header, cells, strict=False))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        end = "unexpected end" in str(error)
-        why = "opens a quote that nothing closes" if end else f"is not CSV ({error}): a quote inside of quotes is written twice"
-        raise DataError(f"{shown(str(file))}, line {line} {why}.") from None
-    finally:
-        csv.field_size_limit(before)
-
-
-def _delimiter(text: str, file: Path) -> str:
-    """What parts the header: a tab in a .tsv, otherwise the one that lets it name a file, or gives it the most columns."""
-    if file.suffix.lower() == ".tsv":
-        return "\t"
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    columns = {mark: [column(cell.strip().strip('"')) for cell in header.split(mark)] for mark in ",;\t|"}
-    return max(columns, key=lambda mark: (bool(set(FILES) & set(columns[mark])), len(columns[mark])))
+# -- Parquet -------------------------------------------------------------------
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:

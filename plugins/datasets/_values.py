@@ -12,7 +12,7 @@ from ._names import composed
 
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
-NOTHING = frozenset({"", "nan", "null"})  # as tables write a missing value, in any case
+NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
 SPLITS = ("split", "subset", "partition", "data_set")
 USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})
 
@@ -31,7 +31,7 @@ def label_of(value: Any, where: str) -> str | None:
             return None
         value = int(value) if value == int(value) else value
     text = _text(value)
-    if text.casefold() in NOTHING:
+    if _is_nothing(text):
         return None
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
 
@@ -54,7 +54,11 @@ def _captions(value: Any, where: str) -> Iterable[str]:
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return []
     text = value.strip() if isinstance(value, str) else _text(value)  # as it is written, also where it is half a character
-    return [] if text.casefold() in NOTHING or text == "None" else [text]
+    return [] if _is_nothing(text) or text == "None" else [text]
+
+
+def _is_nothing(text: str) -> bool:
+    return text.casefold() in NOTHING or text == "NaT"  # of times, which a person called Nat is not
 
 
 def _text(value: Any) -> str:

@@ -27,7 +27,7 @@ def draw(path: Path) -> None:
 def oddities(tmp_path, monkeypatch):
     """A folder with all that is promised to be said."""
     root = tmp_path / "set" / "mydata"
-    for folder, count in (("Training/cat", 9), ("Training/dog", 10), ("eval/cat", 2), ("eval/dog", 2), ("test/cat", 3), ("more", 5)):
+    for folder, count in (("Training/cat", 9), ("Training/dog", 10), ("evalset/cat", 2), ("evalset/dog", 2), ("test/cat", 3), ("more", 5)):
         for number in range(count):
             name = f"{'t' if folder == 'test/cat' else ''}{number}.{'PNG' if number == 9 else 'png'}"
             draw(root / folder / name)
@@ -37,7 +37,7 @@ def oddities(tmp_path, monkeypatch):
     (root / "again").symlink_to(root / "Training")
     (root / "Training" / "cat" / "up").symlink_to(root)
     (root / "Training" / "cat" / "loop.png").symlink_to("loop.png")
-    (root / "Training" / "dog" / "leak.png").symlink_to(root / "eval" / "dog" / "0.png")
+    (root / "Training" / "dog" / "leak.png").symlink_to(root / "evalset" / "dog" / "0.png")
     (root / "Training" / "dog" / "twin.png").symlink_to("1.png")
     for name in ("a.heic", "b.HEIC", "c.jxl", "d.tga", "noending"):
         (root / "Training" / name).write_bytes(b"something")
@@ -50,11 +50,12 @@ def oddities(tmp_path, monkeypatch):
         {"file_name": "Training/cat/4.png", "text": float("nan")},
         {"file_name": "Training/cat/5.png", "caption": "half \ud83d"},
         {"file_name": "Training/cat/gone.png", "caption": "gone"},
-        {"file_name": "eval/cat/0.png", "caption": "held out"},
+        {"file_name": str(root / "evalset" / "cat" / "0.png"), "caption": "held out"},
         {"file_name": "test/cat/t0.png", "caption": "left out"},
     ]
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "index.csv").write_text("id,url\n1,http\n")
+    (root / "labels.xlsx").write_bytes(b"something")
     (root / "lost+found").mkdir()
     listing = os.scandir
 

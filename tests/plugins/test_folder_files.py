@@ -76,6 +76,40 @@ def test_endings_that_are_not_read_are_counted_in_one_warning(tmp_path, monkeypa
     assert "Install pillow-heif and pillow-jxl-plugin" in warning and "dataset.suffixes" in warning
 
 
+UNREAD = ["labels.xlsx", "captions.csv.gz", "annotations.xml", "meta.yaml", "a.db", "a.sqlite", "a.pkl", "a.mat", "a.h5"]
+UNREAD += ["Labels.zip", "a/metadata.jsonl.zst", "Annotations/0001.xml", "labels_train.npz", "a.XLS", "a.ods"]
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_table_in_a_form_that_is_not_read_is_named(tmp_path, name):
+    write_pictures(tmp_path, "1.png", "2.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"something")
+    assert opened(tmp_path, val_share=0).warnings == [
+        f"1 file that may hold labels or captions is not read: {name}. "
+        "Tables end in .jsonl, .ndjson, .json, .csv, .tsv or .parquet; save it so."
+    ]
+    assert not opened(tmp_path, val_share=0, tables=False).warnings
+
+
+def test_what_systems_and_tools_leave_beside_pictures_is_no_table(tmp_path):
+    write_pictures(tmp_path, "1.png", "labels_2.png", "meta/3.png")
+    for name in (
+        "Thumbs.db",
+        "config.yaml",
+        "pictures.tar.gz",
+        "labels_2.xml",
+        "meta/3.xml",
+        "label.py",
+        "readme.html",
+        "weights.npz",
+        "metal.npz",
+    ):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "labels.xlsx").touch()
+    assert not opened(tmp_path, val_share=0).warnings
+
+
 def test_an_installed_package_adds_its_endings(tmp_path, monkeypatch):
     asked = []
     plugin = ModuleType("pillow_heif")

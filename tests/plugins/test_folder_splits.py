@@ -42,6 +42,93 @@ def test_names_that_share_their_other_words_split_too(tmp_path, pair):
     assert (len(opened(tmp_path)), len(opened(tmp_path, "val"))) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("trainset", "testset"),
+        ("trainset", "valset"),
+        ("traindata", "testdata"),
+        ("trainimages", "valimages"),
+        ("imgs_train", "imgsval"),
+        ("train", "devset"),
+        ("train/x", "evalset/x"),
+        ("train", "val_clean"),
+        ("train", "cross_validation"),
+        ("train_clean", "val"),
+        ("steam_train", "crash_test"),
+    ],
+)
+@pytest.mark.parametrize("classes", [("",), ("/cat", "/dog")])
+def test_joined_names_and_names_with_other_words_split_too(tmp_path, train, held, classes):
+    train_names, held_names = ([name for each in classes for name in numbered(split + each, 3)] for split in (train, held))
+    write_pictures(tmp_path, *train_names, *held_names)
+    dataset = opened(tmp_path)
+    assert names(dataset) == train_names and names(opened(tmp_path, "val")) == held_names and not dataset.warnings
+    assert dataset.classes == [each[1:] for each in classes if each]
+
+
+def test_a_held_out_word_beside_a_training_word_is_held_out_among_other_folders(tmp_path):
+    write_pictures(tmp_path, *numbered("train", 3), *numbered("val_clean", 2), *numbered("more", 2))
+    assert names(opened(tmp_path, "val")) == numbered("val_clean", 2)
+    assert names(opened(tmp_path)) == [*numbered("more", 2), *numbered("train", 3)]
+
+
+def test_a_training_split_with_classes_takes_the_held_out_word_beside_it_and_leaves_the_rest(tmp_path):
+    write_pictures(tmp_path, *numbered("train/cat", 3), *numbered("train/dog", 3), *numbered("val_clean/cat", 2), *numbered("more", 2))
+    train = opened(tmp_path)
+    assert names(train) == [*numbered("train/cat", 3), *numbered("train/dog", 3)] and train.classes == ["cat", "dog"]
+    assert names(opened(tmp_path, "val")) == numbered("val_clean/cat", 2)
+    assert "2 pictures beside train/ and val_clean/ are left out: 2 in more/" in said(train)
+
+
+def test_classes_with_a_training_word_beside_a_held_out_folder_stay_classes(tmp_path):
+    write_pictures(tmp_path, *(f"{above}{kind}_train/{i}.png" for above in ("", "test/") for kind in ("model", "steam") for i in range(2)))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert train.classes == held.classes == ["model_train", "steam_train"] and (len(labels(train)), len(labels(held))) == (4, 4)
+
+
+def test_words_that_only_begin_like_a_split_are_none(tmp_path):
+    write_pictures(tmp_path, *numbered("trainers", 3), *numbered("testament", 3), *numbered("valley", 3))
+    assert opened(tmp_path, val_share=0).classes == ["testament", "trainers", "valley"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("train/train", "test/test"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("train/train", "test"),
+        ("a/train/train", "a/val/val/val"),
+    ],
+)
+def test_a_folder_that_an_archive_doubled_is_the_split_and_no_class(tmp_path, pair):
+    write_pictures(tmp_path, *(f"{split}/{kind}/{i}.png" for split in pair for kind in ("sea", "street") for i in range(2)))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert train.classes == held.classes == ["sea", "street"] and not train.warnings
+    assert labels(train) == {f"{pair[0]}/{kind}/{i}.png": kind for kind in ("sea", "street") for i in range(2)}
+    assert labels(held) == {f"{pair[1]}/{kind}/{i}.png": kind for kind in ("sea", "street") for i in range(2)}
+
+
+def test_a_class_may_be_called_as_the_split_around_it(tmp_path):
+    write_pictures(tmp_path, *(f"{split}/{kind}/{i}.png" for split in ("train", "val") for kind in ("car", "train") for i in range(2)))
+    assert opened(tmp_path).classes == ["car", "train"] == opened(tmp_path, "val").classes
+
+
+def test_a_training_split_of_held_out_folders_alone_is_refused(tmp_path):
+    write_pictures(tmp_path, *numbered("train/val", 2), *numbered("val/a", 2))
+    with pytest.raises(DataError, match=r"^train/val/ and val/ are folders of held-out pictures by their names"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(("inside", "named"), [("val", "val"), ("test", "test"), ("val/a", "val"), ("a/val", "a/val")])
+def test_a_held_out_name_in_a_training_split_is_left_out_where_it_is_no_class(tmp_path, inside, named):
+    write_pictures(tmp_path, *numbered("train/a", 3), *numbered("train/b", 3), *numbered(f"train/{inside}", 2), *numbered("val/a", 2))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert names(train) == [*numbered("train/a", 3), *numbered("train/b", 3)] and names(held) == numbered("val/a", 2)
+    assert train.classes == ["a", "b"]
+    assert f"train/{named}/ (2 pictures) is left out, because val/ is held out already." in said(train)
+
+
 @pytest.mark.parametrize("above", ["mydata", "a/b/c", "data/images"])
 def test_a_split_further_down_is_the_split(tmp_path, above):
     write_pictures(tmp_path, *numbered(f"{above}/train/cat", 3), *numbered(f"{above}/train/dog", 3), *numbered(f"{above}/val/cat", 2))

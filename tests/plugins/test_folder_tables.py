@@ -128,6 +128,30 @@ def test_a_split_without_a_row_stops_and_says_what_the_rows_name(tmp_path):
     assert opened(tmp_path, tables=False).classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("table", ["metadata.csv", "tables/metadata.csv", "train/metadata.csv", "labels.csv"])
+@pytest.mark.parametrize("way", ["absolute", "linked", "up"])
+def test_absolute_paths_and_paths_that_go_up_are_read_where_they_stay_inside(tmp_path, table, way):
+    root = write_pictures(tmp_path / "set", *numbered("train", 2), "val/0.png", "train/val/0.png")
+    (tmp_path / "link").symlink_to(root)
+    (root / table).parent.mkdir(exist_ok=True)
+    starts = {"absolute": root, "linked": tmp_path / "link", "up": "x/.." + "/.." * table.count("/")}
+    rows = [("train/0.png", "a"), ("train/1.png", "b"), ("val/0.png", "c")]
+    (root / table).write_text("file_name,label\n" + "".join(f"{starts[way]}/{name},{label}\n" for name, label in rows))
+    root = tmp_path / "link" if way == "linked" else root
+    assert labels(opened(root)) == {"train/0.png": "a", "train/1.png": "b"} and labels(opened(root, "val")) == {"val/0.png": "c"}
+
+
+@pytest.mark.parametrize("name", ["{root}/../other/0.png", "{root}x/0.png", "../../0.png", "..", "{root}/"])
+def test_a_path_that_leads_out_of_the_set_is_refused_and_the_set_is_named(tmp_path, name):
+    root = write_pictures(tmp_path / "set", "train/0.png", "val/0.png")
+    (root / "tables").mkdir()
+    name = name.format(root=root)
+    (root / "tables" / "metadata.csv").write_text(f"file_name,label\n{name},a\n")
+    with pytest.raises(DataError) as caught:
+        opened(root)
+    assert str(caught.value) == f"{root}/tables/metadata.csv, line 2: {name!r} must be a path inside {root}."
+
+
 # -- splits ------------------------------------------------------------------
 
 
@@ -223,7 +247,7 @@ def test_captions_alone_leave_the_classes_to_the_folders(tmp_path):
     assert train.classes == ["cat", "dog"] and train.counts == {"labels": 6, "captions": 6}
 
 
-@pytest.mark.parametrize("nothing", ["NaN", "null", '""', '" "', '"nan"', '"NaN"', '"null"'])
+@pytest.mark.parametrize("nothing", ["NaN", "null", '""', '" "', '"nan"', '"NaN"', '"null"', '"N/A"', '"#N/A"', '"<NA>"', '"NaT"'])
 def test_what_is_no_value_is_no_label_and_no_caption(tmp_path, nothing):
     write_pictures(tmp_path, "1.png", "2.png")
     (tmp_path / "metadata.jsonl").write_text(
@@ -238,6 +262,12 @@ def test_empty_and_nan_cells_of_csv_are_no_label(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label,text\n0.png,1.0,\n1.png,nan,nan\n2.png,,NaN\n3.png,1,one\n")
     dataset = opened(tmp_path, val_share=0)
     assert dataset.classes == ["1"] and dataset.counts == {"labels": 2, "captions": 1}
+
+
+def test_none_and_nat_are_names_of_classes(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,none\n1.png,Nat\n2.png,N/A\n")
+    assert labels(opened(tmp_path, val_share=0)) == {"0.png": "none", "1.png": "Nat"}
 
 
 def test_one_class_is_one_class_however_it_is_written(tmp_path):
@@ -304,6 +334,11 @@ def test_a_field_of_any_length_is_read(tmp_path):
     [
         (["0.png,x,one", '1.png,x,"two', *(f"{i}.png,x,three" for i in range(2, 24))], "line 3 opens a quote that nothing closes"),
         (["0.png,x,one", '1.png,x,"two', *(f'{i}.png,x,"three"' for i in range(2, 24))], "line 3 is not CSV"),
+        (
+            ['0.png,x,"one', "1.png,x,two", '2.png,x,three"'],
+            r"line 2 opens a quote that is closed only in line 4.*looks like a row: '1\.png,x,two'",
+        ),
+        (["0.png,x,one", '1.png,"x', 'sub/2.PNG,"",y'], "line 3 opens a quote"),
         (["0.png,x,one, two, three"], "line 2 has 5 fields, the header has 3"),
         (["0.png,x,one", "1.png,x"], "line 3 has 2 fields, the header has 3"),
     ],
@@ -312,6 +347,21 @@ def test_csv_that_would_lose_rows_or_words_is_refused_with_its_line(tmp_path, ro
     write_pictures(tmp_path, *(f"{i}.png" for i in range(24)))
     (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label,text", *rows]) + "\n")
     with pytest.raises(DataError, match=words):
+        opened(tmp_path)
+
+
+def test_a_quoted_text_of_several_lines_is_a_caption(tmp_path):
+    write_pictures(tmp_path, "0.png", "1.png")
+    (tmp_path / "metadata.csv").write_text('file_name,text\n0.png,"one,\ntwo, three\n1.png"\n1.png,four\n')
+    assert captions(opened(tmp_path, val_share=0)) == {"0.png": "one,\ntwo, three\n1.png", "1.png": "four"}
+
+
+@pytest.mark.parametrize(("header", "row"), [("label,file_name", "b,1.png"), ("text;file", "two;1.png")])
+def test_a_row_in_a_quote_is_known_by_the_column_of_names(tmp_path, header, row):
+    write_pictures(tmp_path, "0.png", "1.png", "2.png")
+    mark = ";" if ";" in header else ","
+    (tmp_path / "metadata.csv").write_text(f'{header}\n"a{mark}0.png\n{row}\nc"{mark}2.png\n')
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2 opens a quote that is closed only in line 4"):
         opened(tmp_path)
 
 
