@@ -38,7 +38,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
         found["weaker"] = weaker.fingerprint
     if model.canvas(config) is not None:
         found |= {"strength": config.level, "pictures": digest(config.start)}
-    if (painted := {"mask": config.mask, "outpaint": config.outpaint}) != {"mask": None, "outpaint": None}:
+    if (painted := {"mask": config.mask, "outpaint": config.outpaint and list(config.outpaint)}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
         found |= {"painted": digest(config.mask)} if config.mask else {}
     if any(stamps := [getattr(guide, "stamp", None) for guide in model.guides(config)]):

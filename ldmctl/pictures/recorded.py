@@ -58,7 +58,7 @@ def recorded(file: Path) -> Recorded:
         )
     said, written = _object(text, file), made_by(file, SUMS)
     sums = None if written is None else _object(written, file)
-    if "grid" in said:
+    if "grid" in said or "trace" in said:
         raise DataError(f"{file} shows many pictures. Name one of them, a file that is named by its seed.")
     if sums is not None and sums.get("text") != _sum(text.encode()):
         raise MismatchError(f"The text of {file} was edited after the picture was made, so it no longer says how that was. {WAYS}")

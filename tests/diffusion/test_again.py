@@ -62,9 +62,11 @@ def edit(file, change=None, *, sums=True):
         ["--precision", "fp32"],
         ["--run", "runs/ldm@2"],
         ["--seeds", "1,70000"],
+        ["--from", "b.png", "--outpaint", "4,0,0,0"],
     ],
 )
 def test_a_picture_is_made_again_byte_for_byte(home, words):
+    Image.effect_noise((16, 16), 50).convert("RGB").save("b.png")
     count = [] if "--seeds" in words else ["-n", "3"]
     assert ldmctl(["sample", *count, "--steps", "3", "batch=4", "--device", "cpu", "-q", *words]) == 0
     assert ldmctl([*AGAIN, "samples/000001.png"]) == 0
@@ -148,6 +150,12 @@ def test_a_file_from_elsewhere_is_refused(home, capsys):
     (home / "notes.txt").write_text("seed 7")
     for name in ("photo.png", "notes.txt"):
         refused(home, capsys, [name], 3, f"{name} does not say how it was made, so it cannot be made again")
+
+
+def test_a_grid_or_a_trace_is_refused_as_a_picture_of_several(home, capsys):
+    ldmctl([*MAKE, "trace=2"])
+    for name in ("grid.png", "trace.png"):
+        refused(home, capsys, [f"samples/{name}"], 3, f"{name} shows many pictures. Name one of them")
     refused(home, capsys, ["away.png"], 3, "There is no picture away.png to make again.")
     refused(home, capsys, ["samples"], 3, "There is no picture samples to make again.")
     refused(
