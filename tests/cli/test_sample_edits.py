@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ldmctl.cli.app import run
+from ldmctl.pictures.canvas import listed
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,19 @@ def test_every_way_in_makes_pictures_and_finds_them_made_the_next_time(ldm, plac
     assert len(files) == 2
     assert sample(ldm, words) == 0
     assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_own_samples_are_started_from_without_their_sheets_and_with_their_shelves(ldm, place):
+    assert sample(ldm, "--out made trace=2") == 0
+    (place / "made" / "001000").mkdir()
+    (place / "made" / "000001.png").rename(place / "made" / "001000" / "001001.png")
+    assert [file.name for file in listed(place / "made")] == ["000000.png", "001001.png"]
+
+
+def test_a_trace_has_as_many_columns_as_it_is_told(ldm, place):
+    assert sample(ldm, "--steps 12 --trace trace=2") == 0
+    with Image.open("samples/trace.png") as strip:
+        assert strip.width == 3 * 68, "two evaluations and the sample"
 
 
 def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):

@@ -220,7 +220,7 @@ def test_labels_are_read_from_folders_and_pngs(real, tmp_path):
     assert [dataset[index].label for index in range(4)] == [1, 0, 0, 0]
 
 
-def test_samples_on_shelves_keep_their_labels_and_a_trace_is_no_sample(real, tmp_path):
+def test_samples_on_shelves_keep_their_labels_and_sheets_are_no_samples(real, tmp_path):
     from ldmctl.pictures.png import write_png
     from ldmctl.pictures.sampled import Sampled
 
@@ -229,6 +229,7 @@ def test_samples_on_shelves_keep_their_labels_and_a_trace_is_no_sample(real, tmp
         write_png(tmp_path / f"{seed // 1000 * 1000:06d}" / f"{seed:06d}.png", real[0], text)
     write_png(tmp_path / "trace.png", real[0], {"ldmctl": json.dumps({"trace": [7]})})
     Image.new("RGB", (8, 8)).save(tmp_path / "trace.webp")
+    write_png(tmp_path / "closest.png", real[0], {"Description": "Rows: samples, below each its nearest, the closest pairs first."})
     dataset = Sampled(tmp_path, ["cat", "001000"])
     assert [file.name for file in dataset.files] == ["000007.png", "001000.png", "001001.png"]
     assert [dataset[index].label for index in range(3)] == [1, -1, 0], "a shelf is no class, even where one has its name"
