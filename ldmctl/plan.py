@@ -18,6 +18,7 @@ from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
 from ldmctl.diffusion.beginning import refuse_size, sides_of
+from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -236,6 +237,8 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
     levels(build_schedule(header), config.steps, config.spacing)  # refuses steps and levels that this schedule does not have
     sampler = registry.build("sampler", config.sampler)
+    refuse_method(config.guiding.method, header["prediction"])
+    refuse_momentum(config.guiding.momentum, sampler)
     each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
     both = 1 if config.guidance in (0, 1) else 2
     calls = each and count * each * both

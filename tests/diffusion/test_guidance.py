@@ -235,6 +235,12 @@ def test_zero_star_is_refused_where_no_velocity_is_predicted(ldm):
         sampled(ldm, guidance=2, guiding={"method": "zero-star"})
 
 
+def test_momentum_is_refused_with_a_sampler_that_tries_steps_again(ldm):
+    with pytest.raises(ConfigError, match=r"momentum=-0\.5 needs a sampler that takes each step once"):
+        sampled(ldm, guidance=2, sampler="adaptive", guiding={"method": "apg", "momentum": -0.5})
+    assert sampled(ldm, guidance=2, sampler="heun", guiding={"method": "apg", "momentum": -0.5}).shape[0] == 2
+
+
 def test_settings_name_what_changes_pixels_and_stay_as_they_were_without_it(ldm):
     from ldmctl import api
 
