@@ -1,7 +1,8 @@
 """What the file of one picture says of how it was made: enough to make it again.
 
-Beside its settings (`KEY`), it holds check sums of these and of its pixels (`SUMS`), so that an edited file is known. It says nothing of
-places, so that equal pictures are equal files and none tells where its maker keeps things; the grid beside it names the run (`ORIGIN`).
+Beside its settings (`KEY`), it holds check sums of these and of its pixels (`SUMS`), so that an edited file is known. It does not say
+where run and decoder lie, so that equal pictures are equal files; the grid beside it names them (`ORIGIN`). Files that a picture was started
+from, painted or guided by are named as the command did, beside hashes.
 """
 
 import hashlib

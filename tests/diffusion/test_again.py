@@ -89,6 +89,25 @@ def test_from_python_it_is_the_same_function(home):
         api.sample(again="samples/000000.png", out="again", count=4, steps=3)
 
 
+def test_files_that_were_moved_are_named_anew_and_the_bytes_are_the_same(home, capsys):
+    for name in ("a.png", "other.png"):
+        Image.effect_noise((16, 16), 50).convert("RGB").save(name)
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (8, 0, 16, 16))
+    mask.save("mask.png")
+    assert ldmctl([*MAKE, "--from", "a.png", "--mask", "mask.png", "--guidance", "2", "--autoguide", "runs/ldm@2"]) == 0
+    for name in ("a.png", "mask.png"):
+        (home / name).rename(home / f"moved-{name}")
+    shutil.copytree("runs/ldm", "early")
+    moved = ["--from", "moved-a.png", "--mask", "moved-mask.png", "--autoguide", "early@2"]
+    assert ldmctl([*AGAIN, "samples/000001.png", *moved]) == 0 and same(home)
+    assert ldmctl([*AGAIN, "samples/000001.png", *moved, "--from", "other.png", "--out", "second"]) == 6
+    assert "it was made with pictures=" in capsys.readouterr().err
+    ldmctl([*MAKE, "--out", "plain"])
+    assert ldmctl([*AGAIN, "plain/000001.png", "--from", "other.png", "--out", "third"]) == 2
+    assert "was made without --from" in capsys.readouterr().err
+
+
 def test_a_run_that_moved_is_found_by_name_beside_it_or_from_another_folder(home, monkeypatch):
     ldmctl(MAKE)
     shutil.move(home / "runs" / "ldm", home / "elsewhere")
