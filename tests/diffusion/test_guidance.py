@@ -1,6 +1,7 @@
 """Guidance: what each way of it comes to where the answer is known, and when it works at all."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -218,7 +219,13 @@ def test_a_negative_label_and_a_snapshot_change_the_picture_and_none_is_the_defa
     assert torch.equal(sampled(ldm, guidance=3, negative="none"), plain)
     others = [sampled(ldm, guidance=3, negative="blue square"), sampled(ldm, guidance=3, autoguide=f"{ldm}@4")]
     assert not any(torch.equal(other, plain) for other in others) and not torch.equal(*others)
-    assert torch.equal(sampled(ldm, guidance=3, autoguide=ldm), sampled(ldm)), "away from itself is nowhere"
+
+
+def test_a_model_does_not_guide_itself_under_whatever_name(ldm, tmp_path):
+    shutil.copytree(ldm, tmp_path / "copy")
+    for name in (ldm, tmp_path / "copy"):
+        with pytest.raises(ConfigError, match="is the same model as the one that it should guide"):
+            sampled(ldm, guidance=3, autoguide=name)
 
 
 def test_autoguidance_by_a_run_of_another_kind_is_refused(ldm, tmp_path, fit_diffusion, vae_cache):
