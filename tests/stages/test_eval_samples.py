@@ -12,10 +12,12 @@ from PIL import Image
 
 from ldmctl.cli.app import run as run_cli
 from ldmctl.config.compared import data_of, pictures_for
-from ldmctl.errors import ConfigError, DataError, Stopped
+from ldmctl.diffusion.network import fingerprint_of
+from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.pictures.images import to_tensor
 from ldmctl.pictures.png_text import made_by
 from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
+from ldmctl.storage import weights
 
 CPU = ["machine.device=cpu", "machine.precision=fp32", "steps=2", "batch=16", "workers=0"]
 
@@ -253,6 +255,16 @@ def test_without_labels_and_without_a_run_the_extractors_are_named(judged, real,
         eval_samples(config, tmp_path / "out", console=quiet)
 
 
+def test_a_run_whose_cache_was_moved_asks_for_it_by_against(ldm, tiny, tmp_path, quiet):
+    run = tmp_path / "ldm"
+    shutil.copytree(ldm, run)
+    lines = (run / "config.yaml").read_text().splitlines()
+    (run / "config.yaml").write_text("\n".join("latents: gone" if line.startswith("latents:") else line for line in lines))
+    config = tiny("eval-samples", f"run={run}", *CPU, LATENT, below=pictures_for(run=str(run)))
+    with pytest.raises(MismatchError, match=r"The cache gone that .* was made from is not here.* by --against"):
+        eval_samples(config, tmp_path / "out", console=quiet)
+
+
 def test_the_plan_says_what_would_be_compared(tiny, ldm, tmp_path):
     config = tiny("eval-samples", f"run={ldm}", *CPU, LATENT, below=pictures_for(run=str(ldm)))
     plan = plan_eval_samples(config, tmp_path / "out")
@@ -283,7 +295,10 @@ def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_th
     run = fit_diffusion(tmp_path / "ldm", ldm.parent / "cache", *words)
     found = judged("count=8", LATENT, "curve=true", run=run)
     steps = {row["run"].rpartition("@")[2]: row["step"] for row in found["curve"]}
-    assert {"000000002", "000000004", "best", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    assert {"000000002", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    files = [run / "model.safetensors", *(run / "snapshots").iterdir()]
+    models = {fingerprint_of(*weights.load(file)) for file in files}
+    assert len(found["curve"]) == len(models) < len(files), "each model once, whatever its names"
     assert found["best"] == min(found["curve"], key=lambda row: row["frechet_distance"]["value"])["run"]
     assert found["verdict"][0].startswith(f"{found['best']} (step ")
     assert json.loads((tmp_path / "out" / "curve.json").read_text())["best"] == found["best"]
