@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from ldmctl.pictures.png_text import KEY, SIGNATURE, made_by, said_by
 
 OF_ONE = ("seed", "label")  # what the text says of one picture, beside what all of a command share
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
+TRACE = ("trace.png", "trace.gif", "trace.webp")  # whose they are, the first one says
 SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first
 
 
@@ -100,9 +102,16 @@ def refuse_foreign(*files: Path) -> None:
 
 
 def remove(folder: Path, others: list[Path]) -> None:
-    """Delete pictures that `look` found not to belong, and what was made of them together."""
-    for file in [*others, folder / "grid.png", folder / "samples.npz"] if others else []:
+    """Delete pictures that `look` found not to belong, what was made of them together, and shelves that are empty then."""
+    if not others:
+        return
+    strip = folder / TRACE[0]
+    traces = [folder / name for name in TRACE] if os.path.lexists(strip) and not is_foreign(strip) else []
+    for file in [*others, folder / "grid.png", folder / "samples.npz", *traces]:
         file.unlink(missing_ok=True)
+    for shelf in {file.parent for file in others} - {folder}:
+        with suppress(OSError):  # what is not empty stays
+            shelf.rmdir()
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
