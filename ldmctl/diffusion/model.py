@@ -23,7 +23,7 @@ from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.samples import sample, samples
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
-from ldmctl.errors import ConfigError, DivergedError
+from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.canvas import Canvas, open_canvas
 from ldmctl.pictures.images import to_uint8
@@ -157,13 +157,7 @@ class Model:
         if config.autoguide is None:
             return None
         if config.autoguide not in self.others:
-            found = load_weaker(config.autoguide, self.header, self.engine)
-            if found.fingerprint == self.fingerprint:
-                raise ConfigError(
-                    f"autoguide={config.autoguide} is the same model as the one that it should guide, so it would change nothing at twice the "
-                    "cost. Name an earlier snapshot (RUN@STEP), or a run of a weaker model."
-                )
-            self.others[config.autoguide] = found
+            self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.fingerprint, self.engine)
         return self.others[config.autoguide]
 
     def name_of(self, label: int) -> str | None:

@@ -54,6 +54,7 @@ def sample(ldm, words):
         ("--autoguide RUN", 2, "autoguide does nothing at guidance=1"),
         ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere"),
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
+        ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
         ("--variations a.png --from a.png", 2, "leave one of them away"),
     ],
 )
@@ -98,6 +99,20 @@ def test_a_trace_has_as_many_columns_as_it_is_told(ldm, place):
     assert sample(ldm, "--steps 12 --trace trace=2") == 0
     with Image.open("samples/trace.png") as strip:
         assert strip.width == 3 * 68, "two evaluations and the sample"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--from nosuch.png", 3, "There is no picture or folder nosuch.png"),
+        ("--from a.png --mask black.png", 3, "black everywhere"),
+        ("--guidance 2 --autoguide nowhere", 6, "nowhere"),
+        ("--guidance 2 guiding.method=apg guiding.momentum=-0.5 --sampler adaptive", 2, "takes each step once"),
+    ],
+)
+def test_a_dry_run_looks_at_what_it_is_given(ldm, place, capsys, words, code, said):
+    assert sample(ldm, f"{words} --dry-run") == code
+    assert said in capsys.readouterr().err and not (place / "samples").exists()
 
 
 def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):
