@@ -147,7 +147,7 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
             raise ConfigError("There is neither a run nor a folder of samples.")
         source, made = make_samples(parts.model, config, folder, parts.console)
     dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model))
-    if config.samples is not None and len(dataset) < config.count:
+    if config.samples is not None and "count" in config.model_fields_set and len(dataset) < config.count:
         parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
     return Pictures(dataset, config.image, split="samples"), made
 

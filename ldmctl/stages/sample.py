@@ -66,7 +66,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         raise found
     missing, others = found
     if others:
-        console.say(f"--overwrite deletes {len(others)} pictures of another model, other settings or other labels in {folder}.")
+        many = f"{len(others)} pictures" if len(others) > 1 else "a picture"
+        console.say(f"--overwrite deletes {many} of another model, other settings or other labels in {folder}.")
 
     # Make it, a batch at a time on each rank.
     there, done, shelved = len(asked) - len(missing), 0, is_shelved(len(asked))

@@ -75,7 +75,8 @@ def spacing(config: FindSpacing, *, console: Console, out: str | Path | None = N
     make_folder(file.parent)
     write_text(file, json.dumps(table, indent=1) + "\n")
     said = ", ".join(f"{value / cost:.1f} times as high with {name}" for name, value in beside.items())
-    console.say(f"{len(found)} levels from {found[0]:g} to {found[-1]:g} are in {file}. What steps err by would be {said}.")
+    many = f"{len(found)} levels from {found[0]:g} to {found[-1]:g} are" if len(found) > 1 else f"One level, {found[0]:g}, is"
+    console.say(f"{many} in {file}. What steps err by would be {said}.")
     console.say(f"Pictures with them: ldmctl sample --run {config.run} --steps {config.steps} spacing={file}")
     return {"spacing": str(file), **table}
 
