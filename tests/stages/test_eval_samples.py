@@ -195,6 +195,15 @@ def test_samples_of_another_size_are_resized_with_a_warning(judged, real, tmp_pa
     assert "Samples of 32x32 pixels were brought to 16x16" in capsys.readouterr().err
 
 
+def test_fewer_pictures_than_a_number_that_was_given_are_told_and_of_the_default_not(judged, real, tmp_path, capsys):
+    from ldmctl.console import Console
+
+    folder = folder_of(real[:12], tmp_path / "samples")
+    for words, told in ((["count=20"], True), ([], False)):
+        assert judged(f"samples={folder}", LATENT, *words, console=Console())["count"] == 12
+        assert ("were asked for" in capsys.readouterr().err) is told
+
+
 def test_a_folder_of_real_pictures_may_stand_for_the_cache(judged, real, tmp_path):
     against = folder_of(real.flip(-1), tmp_path / "others")
     found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT, against=str(against))
