@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ldmctl.diffusion.network import Network, load_network
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.storage.apart import folder_of
 from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
 
@@ -29,6 +30,8 @@ def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine
 
     A MismatchError unless it was trained as that one, a ConfigError where it is that one.
     """
+    if not folder_of(run).exists():
+        raise MismatchError(f"There is no run folder {folder_of(run)} of a weaker model. --autoguide names a run of fit-diffusion.")
     source = model_file(run, verb="fit-diffusion")
     network, other, fingerprint = load_network(source, engine)
     apart = [words for key, words in SAME.items() if said(other, key) != said(header, key)]
