@@ -17,7 +17,9 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
+from ldmctl.diffusion.autoguidance import load_weaker
 from ldmctl.diffusion.beginning import refuse_size, sides_of
+from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -33,6 +35,7 @@ from ldmctl.losses.adversary import Adversary
 from ldmctl.losses.parts import try_perceptual
 from ldmctl.losses.rehearsal import rehearsal
 from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.canvas import open_canvas
 from ldmctl.pictures.images import pad_to
 from ldmctl.pictures.introduction import sayings, summary
 from ldmctl.pictures.loading import open_pictures
@@ -230,12 +233,18 @@ def training_rate(network: nn.Module, config: FitDiffusion, latent: tuple[int, .
 def plan_sample(config: Sample) -> dict[str, Any]:
     """How much work samples are."""
     source = model_file(config.run, verb="fit-diffusion")
-    network, header, _ = load_network(source, HOST)
+    network, header, fingerprint = load_network(source, HOST)
     codec, _ = load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
     refuse_size(config, header, codec, network)
+    if config.start is not None:  # refuses pictures and masks that cannot be read or do not fit
+        open_canvas(config.start, config.mask, header["image"], size=config.size, margins=config.outpaint)
+    if config.autoguide is not None:
+        load_weaker(config.autoguide, header, fingerprint, HOST)
     count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
     levels(build_schedule(header), config.steps, config.spacing)  # refuses steps and levels that this schedule does not have
     sampler = registry.build("sampler", config.sampler)
+    refuse_method(config.guiding.method, header["prediction"])
+    refuse_momentum(config.guiding.momentum, sampler)
     each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
     both = 1 if config.guidance in (0, 1) else 2
     calls = each and count * each * both

@@ -120,7 +120,7 @@ def command(
         outpaint=outpaint,
         guide=guide if guide and len(guide) > 1 else {"type": guide[0]} if guide else None,
         size=size,
-        trace=8 if trace else None,
+        trace=8 if trace and not any(word.startswith("trace=") for word in overrides or []) else None,
         interpolate=list(interpolate) if interpolate else None,
         npz=npz or None,
         machine__device=device,

@@ -1,12 +1,15 @@
 """ldmctl spacing"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ldmctl.cli import options
+from ldmctl.config.levels import table_of
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.spacing import FindSpacing
+from ldmctl.storage.apart import same
 
 
 def command(
@@ -15,7 +18,9 @@ def command(
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Levels of the table [default: 10].")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="The file [default: RUN/spacing.json].")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="The file [default: RUN/spacing.json, of a snapshot RUN/spacing-STEP.json].")
+    ] = None,
     device: options.Device = None,
     precision: options.Precision = None,
     dry_run: options.DryRun = False,
@@ -41,4 +46,6 @@ def command(
 
         return plan_spacing(settings)
 
-    options.perform(settings, source, manner, work, plan=plan, out=out)
+    default = table_of(settings.run)
+    by_default = out is not None and Path(out).name == default.name and same(Path(out).expanduser().parent, default.parent)
+    options.perform(settings, source, manner, work, plan=plan, out=None if by_default else out)

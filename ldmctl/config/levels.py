@@ -111,6 +111,14 @@ def read_table(name: str) -> list[float]:
     return levels
 
 
+def table_of(run: str) -> Path:
+    """Where the table of a model lies unless another place is named: RUN/spacing.json, of a snapshot RUN/spacing-best.json or RUN/spacing-STEP.json."""
+    name, _, snapshot = run.rpartition("@") if "@" in Path(run).name else (run, "", "")
+    if snapshot.isdecimal():
+        snapshot = str(int(snapshot))
+    return Path(name).expanduser() / (f"spacing-{snapshot}.json" if snapshot else "spacing.json")
+
+
 def check_table(table: Sequence[float] | None) -> None:
     """A ValueError unless levels are finite and fall from each to the next, to above 0 or to 0."""
     if not table or not table[0] > 0:

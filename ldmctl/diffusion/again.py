@@ -11,12 +11,14 @@ from ldmctl.config.travelling import BESIDE
 from ldmctl.diffusion.network import fingerprint_of
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError
 from ldmctl.latents.codec import autoencoder_fingerprint
+from ldmctl.pictures.album import differing, shared
 from ldmctl.pictures.recorded import WAYS, Recorded, recorded
 from ldmctl.storage import weights
 from ldmctl.storage.apart import folder_of, same
 from ldmctl.storage.record import model_file
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+PLACES = {"start": "--from", "mask": "--mask", "autoguide": "--autoguide"}  # keys of places, whose files the text knows by hashes
 DEFAULT = "runs/ldm"
 SHORT = 12  # digits of a fingerprint that are shown
 
@@ -26,22 +28,29 @@ def repeat(file: str | Path, out: str | Path, overrides: Sequence[str], flags: M
 
     `flags` and `overrides` are those of the command; what would change the picture, or write where it lies, is a ConfigError.
     """
-    left = {key: value for key, value in flags.items() if value is not None and key not in ("run", "ae", "machine")}
+    places = {key: flags[key] for key in PLACES if flags.get(key) is not None}
+    left = {key: value for key, value in flags.items() if value is not None and key not in ("run", "ae", "machine", *PLACES)}
     machine = {key: value for key, value in (flags.get("machine") or {}).items() if value is not None}
     if others := [*overrides, *left, *(["precision"] if "precision" in machine else [])]:
         raise ConfigError(
             f"--again makes a picture as its file says, so {', '.join(others)} cannot be given with it: only --run, --ae, --out and the "
-            "device can. For another picture leave --again away."
+            "device can. Where the files that it was made of lie now is said by --from, --mask and --autoguide. For another picture leave "
+            "--again away."
         )
     path = Path(file).expanduser()
     if any(same(Path(out).expanduser(), place) for place in (path.parent, path.absolute().parent.parent)):
         raise ConfigError(f"--out {out} is where {file} lies, and --again replaces nothing there: name another --out.")
     picture = recorded(path)
-    return config_of(picture, run=flags.get("run"), ae=flags.get("ae"), machine=machine), picture
+    if strange := [word for key, word in PLACES.items() if key in places and picture.said.get(key) is None]:
+        raise ConfigError(f"{file} was made without {strange[0]}, so leave it away: --again changes nothing of a picture.")
+    return config_of(picture, run=flags.get("run"), ae=flags.get("ae"), machine=machine, places=places), picture
 
 
-def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: dict[str, Any]) -> Sample:
-    """The config that makes this one picture; a MismatchError where no model is found, or the text is none that this version can have written."""
+def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: dict[str, Any], places: Mapping[str, str]) -> Sample:
+    """The config that makes this one picture, of what lies at `places` now.
+
+    A MismatchError where no model is found, or the text is none that this version can have written.
+    """
     said = picture.said
     run = find_run(picture, run)
     ae = find_decoder(picture, run, ae)
@@ -52,11 +61,17 @@ def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: di
         "seeds": str(said["seed"]),
         "label": ["index:none" if said["label"] is None else f"class:{said['label']}"],
         "machine": {**machine, **compute},
+        **places,
     }
     try:
         return resolve(Sample, [layer], source=f"The text of {picture.file}")
     except ConfigError as error:
         raise MismatchError(f"{error} It was edited, or written by another version of ldmctl. {WAYS}") from None
+
+
+def apart(picture: Recorded, settings: Mapping[str, Any]) -> str:
+    """How a picture differs from those with these settings, wherever the files lie that both name; nothing where it does not."""
+    return differing(*({key: value for key, value in each.items() if key not in PLACES} for each in (shared(picture.text), settings)))
 
 
 def find_run(picture: Recorded, run: str | None) -> str:

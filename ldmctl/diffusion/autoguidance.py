@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ldmctl.diffusion.network import Network, load_network
-from ldmctl.errors import MismatchError
+from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.storage.apart import folder_of
 from ldmctl.storage.record import model_file
 from ldmctl.training.engine import Engine
 
@@ -24,8 +25,13 @@ class Weaker(NamedTuple):
     fingerprint: str
 
 
-def load_weaker(run: str, header: Mapping[str, Any], engine: Engine) -> Weaker:
-    """The model of a run of fit-diffusion, or of a snapshot; a MismatchError unless it was trained as the one with this header."""
+def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine) -> Weaker:
+    """The model of a run of fit-diffusion, or of a snapshot, to guide the one with this header and the fingerprint `better`.
+
+    A MismatchError unless it was trained as that one, a ConfigError where it is that one.
+    """
+    if not folder_of(run).exists():
+        raise MismatchError(f"There is no run folder {folder_of(run)} of a weaker model. --autoguide names a run of fit-diffusion.")
     source = model_file(run, verb="fit-diffusion")
     network, other, fingerprint = load_network(source, engine)
     apart = [words for key, words in SAME.items() if said(other, key) != said(header, key)]
@@ -35,6 +41,11 @@ def load_weaker(run: str, header: Mapping[str, Any], engine: Engine) -> Weaker:
         raise MismatchError(
             f"autoguide={run} was trained {apart[0]} than the model it should guide, so their estimates cannot be compared. Name a run, "
             f"or a snapshot (RUN@STEP), that was trained on the same cache with the same schedule and prediction."
+        )
+    if fingerprint == better:
+        raise ConfigError(
+            f"autoguide={run} is the same model as the one that it should guide, so it would change nothing at twice the cost. Name an "
+            "earlier snapshot (RUN@STEP), or a run of a weaker model."
         )
     return Weaker(network, fingerprint)
 

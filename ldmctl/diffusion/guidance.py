@@ -5,7 +5,7 @@ network with the same condition (arXiv:2406.02507). A sampler knows nothing of i
 decided at the noise level of each evaluation.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -69,6 +69,15 @@ class Guidance:
         """The guided estimate, brought back by `rescale` to the deviation that the better one has in each picture (arXiv:2305.08891, eq. 15 and 16)."""
         ratio = deviation(better) / deviation(clean).clamp(min=1e-12)
         return clean * (self.rescale * ratio + 1 - self.rescale)
+
+
+def refuse_momentum(momentum: float, sampler: Any) -> None:
+    """A ConfigError for momentum with a sampler that may take a step back: it would remember that step, and those of other pictures."""
+    if momentum and hasattr(sampler, "evaluations") and sampler.evaluations(1) is None:
+        raise ConfigError(
+            f"guiding.momentum={momentum:g} needs a sampler that takes each step once, and the one asked for tries steps until they fit: "
+            "take sampler=heun or another, or leave momentum away."
+        )
 
 
 def refuse_method(method: str, prediction: str) -> None:

@@ -16,7 +16,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
 from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides_of
 from ldmctl.diffusion.casting import cast_once
-from ldmctl.diffusion.guidance import refuse_method
+from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import build_guides
 from ldmctl.diffusion.labels import negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
@@ -74,6 +74,8 @@ class Model:
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
         refuse_method(config.guiding.method, self.header["prediction"])
+        sampler = registry.build("sampler", config.sampler)
+        refuse_momentum(config.guiding.momentum, sampler)
         rows, sides = rows_of(config.batch), sides_of(config, self.header)
         shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
         given = given or self.given(config)
@@ -82,7 +84,7 @@ class Model:
             latent = sample_latents(
                 self.network,
                 self.schedule,
-                registry.build("sampler", config.sampler),
+                sampler,
                 self.engine,
                 prediction=self.header["prediction"],
                 shape=shape,
@@ -151,11 +153,11 @@ class Model:
         return self.canvases.get(key)
 
     def weaker(self, config: Sample) -> Weaker | None:
-        """The model that guidance goes away from, loaded once; a MismatchError for one that speaks of other latents."""
+        """The model that guidance goes away from, loaded once; a MismatchError for one that speaks of other latents, a ConfigError for this one."""
         if config.autoguide is None:
             return None
         if config.autoguide not in self.others:
-            self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.engine)
+            self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.fingerprint, self.engine)
         return self.others[config.autoguide]
 
     def name_of(self, label: int) -> str | None:

@@ -10,13 +10,15 @@ from ldmctl.attribution import foreign_plugins
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import refuse_size, sides_of
-from ldmctl.diffusion.guidance import refuse_method
+from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.pictures.canvas import digest
 
 
 def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     """Of a `Model` and a config: weights, decoder, precision, keys, and hashes of what the keys name. What does not fit the model is a ConfigError or a DataError."""
     refuse_method(config.guiding.method, model.header["prediction"])
+    sampler = registry.build("sampler", config.sampler)
+    refuse_momentum(config.guiding.momentum, sampler)
     refuse_size(config, model.header, model.codec, model.network)
     found = {
         "model": model.fingerprint,
@@ -29,7 +31,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
         model.network.conditioner,
         model.schedule,
         model.codec.autoencoder,
-        registry.build("sampler", config.sampler),
+        sampler,
         *model.guides(config),
     )
     if third := foreign_plugins(parts):
@@ -38,7 +40,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
         found["weaker"] = weaker.fingerprint
     if model.canvas(config) is not None:
         found |= {"strength": config.level, "pictures": digest(config.start)}
-    if (painted := {"mask": config.mask, "outpaint": config.outpaint}) != {"mask": None, "outpaint": None}:
+    if (painted := {"mask": config.mask, "outpaint": config.outpaint and list(config.outpaint)}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
         found |= {"painted": digest(config.mask)} if config.mask else {}
     if any(stamps := [getattr(guide, "stamp", None) for guide in model.guides(config)]):

@@ -60,6 +60,8 @@ def ends(schedule: Schedule, *, highest: float | None = None, lowest: float | No
 def _ends_of(schedule: Schedule, spacing: Spacing, steps: int) -> tuple[float, float]:
     if spacing.type == "table":
         table = positive(spacing.table or ())
+        if len(table) == 1 and steps > 1:
+            raise ConfigError(f"spacing: one level cannot be spread over {steps} steps. List two or more, or take --steps 1.")
         return ends(schedule, highest=table[0], lowest=table[-1])
     highest, lowest = ends(schedule, highest=spacing.highest, lowest=spacing.lowest)
     if highest <= lowest and steps > 1:

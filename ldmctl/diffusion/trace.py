@@ -18,7 +18,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.beginning import sides_of
 from ldmctl.diffusion.editing import Look
 from ldmctl.errors import MismatchError
-from ldmctl.pictures.album import KEY, is_foreign
+from ldmctl.pictures.album import KEY, TRACE, is_foreign
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import GAP, grid, write_png
 
@@ -26,7 +26,6 @@ SHOWN = 4  # pictures that are followed at most
 SIDE = 64  # pixels, the least that a picture is shown with
 FRAMES = 60  # of an animation at most
 MOMENT, REST = 90, 1500  # milliseconds of a frame, and of the last one
-FILES = ("trace.png", "trace.gif", "trace.webp")
 WIDE = 3.0  # deviations of a latent from black to white
 
 
@@ -40,8 +39,8 @@ class Moment(NamedTuple):
 
 def refuse_foreign_trace(folder: Path) -> None:
     """A MismatchError if a file that a trace would replace is none of ldmctl's."""
-    own = (folder / FILES[0]).exists() and not is_foreign(folder / FILES[0])
-    for name in FILES:
+    own = (folder / TRACE[0]).exists() and not is_foreign(folder / TRACE[0])
+    for name in TRACE:
         if os.path.lexists(folder / name) and not own:
             raise MismatchError(f"{folder / name} is there already and no trace of ldmctl's, so it is not replaced. Name another --out.")
 
@@ -55,11 +54,11 @@ def write_trace(model: Any, config: Sample, seeds: Sequence[int], labels: Sequen
     moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *spread(len(looks), config.trace)}}
     last = Moment("the sample", moments[len(looks) - 1].latent if looks else magnified(made), magnified(made))
     shown = [*(moments[number] for number in spread(len(looks), config.trace)), last]
-    write_png(folder / FILES[0], torch.cat([column(each) for each in shown], dim=2), {KEY: text})
+    write_png(folder / TRACE[0], torch.cat([column(each) for each in shown], dim=2), {KEY: text})
     frames = [Image.fromarray(column(each).permute(1, 2, 0).numpy()) for each in [*(moments[number] for number in every), last]]
-    for name, options in ((FILES[1], {"comment": text.encode()}), (FILES[2], {"lossless": True, "minimize_size": True})):
+    for name, options in ((TRACE[1], {"comment": text.encode()}), (TRACE[2], {"lossless": True, "minimize_size": True})):
         animate(folder / name, frames, **options)
-    return [str(folder / name) for name in FILES]
+    return [str(folder / name) for name in TRACE]
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import Seeds, parse_seeds
 from ldmctl.diffusion.labels import labels_as_in_data, labels_in_turn
+from ldmctl.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Wanted:
 def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
     """What a config asks of the model with this header; labels or guidance that it does not know are a ConfigError."""
     turn = labels_in_turn(config, header)
+    if config.interpolate is not None and len(set(turn)) > 1:
+        raise ConfigError("interpolate goes between seeds of one label: name one, where `all` or a list stands for several.")
     if config.seeds is not None:
         seeds = parse_seeds(config.seeds)
     else:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl.console import Console
+from ldmctl.diffusion.network import fingerprint_of
 from ldmctl.errors import MismatchError
 from ldmctl.evaluation.comparison import Interval
+from ldmctl.storage import weights
+from ldmctl.storage.record import model_file
 from ldmctl.training.posthoc_ema import snapshot_name, write_model
 
 LENGTHS = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2)  # between which the best lies nearly always (arXiv:2312.02696, figure 4)
@@ -30,10 +33,15 @@ def candidates(run: str, console: Console) -> Iterator[str]:
 
 
 def curve(run: str, score: Callable[[str], tuple[int, dict[str, Interval]]], console: Console) -> dict[str, Any]:
-    """{"curve": [{"run", "step", measure: {"value", "low", "high"}}, ...] by step, "best", "verdict"}; `score` makes and compares samples."""
+    """{"curve": [{"run", "step", measure: {"value", "low", "high"}}, ...] by step, "best", "verdict"}, equal models once; `score` makes and compares samples."""
     rows: list[dict[str, Any]] = []
+    judged: dict[str, str] = {}  # names by the fingerprints of their models
     for name in candidates(run, console):
         try:
+            model = fingerprint_of(*weights.load(model_file(name, verb="fit-diffusion")))
+            if (same := judged.setdefault(model, name)) != name:
+                console.say(f"{name} is the same model as {same}, so it is left out.")
+                continue
             step, found = score(name)
         except MismatchError as error:
             console.warn(f"{name} is left out: {error}")

@@ -24,6 +24,7 @@ from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import open_pictures, workers
 from ldmctl.pictures.sampled import Sampled
+from ldmctl.storage.apart import folder_of
 from ldmctl.storage.record import config_of, model_file
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
@@ -55,6 +56,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     model = None
     if config.samples is None or run_is_there(config.run):
         model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
+    refuse_none(config)
     splits = {split: open_pictures(config, split) for split in ("train", "val")}
     introduce(splits, console)
     train = splits["train"]
@@ -76,6 +78,19 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     title = title_of(extractor, "extractor")
     about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)
+
+
+def refuse_none(config: EvalSamples) -> None:
+    """A MismatchError where nothing says which pictures to compare with: the cache that the run was made from does, and it was moved."""
+    if config.dataset is not None:
+        return
+    folder = folder_of(config.run)
+    cache = config_of(folder).get("latents") if (folder / "config.yaml").exists() else None
+    if cache is None:
+        raise MismatchError("Nothing says which pictures to compare with: name them, or a cache, by --against.")
+    raise MismatchError(
+        f"The cache {cache} that {config.run} was made from is not here, or says no pictures; name it, or the pictures, by --against."
+    )
 
 
 def run_is_there(run: str) -> bool:
@@ -132,7 +147,7 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
             raise ConfigError("There is neither a run nor a folder of samples.")
         source, made = make_samples(parts.model, config, folder, parts.console)
     dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model))
-    if config.samples is not None and len(dataset) < config.count:
+    if config.samples is not None and "count" in config.model_fields_set and len(dataset) < config.count:
         parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
     return Pictures(dataset, config.image, split="samples"), made
 

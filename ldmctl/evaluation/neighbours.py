@@ -61,17 +61,23 @@ def neighbourhood(samples: Tensor, reals: Tensor, *, k: int = NEAREST) -> Neighb
     without = [covered[:, torch.arange(number) != each].any(1).float().mean().item() for each in range(number)]
     recall = recalled.float().mean(0).tolist()
     return Neighbourhood(
-        share(of_samples((inside > 0).float())),
-        share(interval(recall[number], recall[:number])),
+        share(of_samples((inside > 0).float()), len(samples)),
+        share(interval(recall[number], recall[:number]), len(samples)),
         of_samples(inside / k),
-        share(interval(covered.any(1).float().mean().item(), without)),
+        share(interval(covered.any(1).float().mean().item(), without), len(samples)),
     )
 
 
-def share(found: Interval) -> Interval:
-    """The interval of what lies between 0 and 1; none stays none."""
+def share(found: Interval, count: int) -> Interval:
+    """The interval of what lies between 0 and 1, seen in so many pictures; none stays none.
+
+    What was seen in none of n pictures is true of up to 3 / n of all (the rule of three, Hanley and Lippman-Hand, 1983), and likewise for all.
+    """
     value, low, high = found
-    return found if math.isnan(low) else (value, max(low, 0.0), min(high, 1.0))
+    if math.isnan(low):
+        return found
+    rare = min(1.0, 3 / count)
+    return value, min(max(low, 0.0), 1 - rare if value >= 1 else 1.0), max(min(high, 1.0), rare if value <= 0 else 0.0)
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:

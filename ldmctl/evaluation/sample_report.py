@@ -44,7 +44,7 @@ def asked(samples: Seen, real: Real, extractor: Any, engine: Engine) -> dict[str
     right = [of_class(each, pool, extractor, engine) for each in (samples, real.aside)]
     if not all(len(each) for each in right):
         return None
-    own, others = (share(mean_with_interval(each)) for each in right)
+    own, others = (share(mean_with_interval(each), len(each)) for each in right)
     title = title_of(extractor, "extractor")
     judge = title if hasattr(extractor, "logits") else f"the nearest references in {title}"
     return {"judge": judge, "count": len(right[0]), **values(own), "real": {**values(others), "count": len(right[1])}}
@@ -67,7 +67,7 @@ def by_class(samples: Seen, real: Real, classes: Sequence[str], extractor: Any, 
         if not len(own):
             continue
         right = of_class(own, real.reference, extractor, engine)
-        row: dict[str, Any] = {"count": len(own), "asked": values(share(mean_with_interval(right))) if len(right) else None}
+        row: dict[str, Any] = {"count": len(own), "asked": values(share(mean_with_interval(right), len(right))) if len(right) else None}
         if min(len(own), len(pool), len(aside)) >= ENOUGH:
             row["measures"] = measures(own, aside, Reference(pool.features), extractor)
         found[name] = row
@@ -75,10 +75,11 @@ def by_class(samples: Seen, real: Real, classes: Sequence[str], extractor: Any, 
 
 
 def copied(found: Copies, *, of: int, ordinary: str, passes: float | None = None) -> dict[str, Any]:
-    """The share of copies with its interval, and how near they are in features and pixels beside ordinary pictures."""
-    _, low, high = share(mean_with_interval(found.copied.float()))
+    """The share of copies among "count" samples with its interval, and how near they are in features and pixels beside ordinary pictures."""
+    _, low, high = share(mean_with_interval(found.copied.float()), len(found.copied))
     return {
         "share": found.share,
+        "count": len(found.copied),
         **{"low": low, "high": high, "quantile": memorisation.QUANTILE, "of": of, "ordinary": ordinary, "passes": passes},
         "features": {"median": found.features.distance.median().item(), "ordinary_median": found.ordinary[0], "bound": found.bounds[0]},
         "pixels": {"median": found.pixels.distance.median().item(), "ordinary_median": found.ordinary[1], "bound": found.bounds[1]},

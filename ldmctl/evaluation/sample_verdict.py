@@ -12,6 +12,7 @@ CLOSE = 3.0  # times the distance of real pictures that good samples have at mos
 SHORT = 0.1  # that a share may lie below that of real pictures
 RIGHT = 0.05  # the same of how often the judge sees what was asked
 BEGUN, COPYING = 0.02, 0.5  # shares of samples that are copies
+MANY = 200  # samples below which the nearest of one in a hundred real pictures is little more than the nearest of all
 WIDE = 0.5  # of a Frechet distance: an interval that reaches further on both sides says little
 
 
@@ -78,7 +79,10 @@ def _asked(found: dict[str, Any]) -> Judgement:
     )
     if real[0] < 0.8:
         return Judgement("asked", "unknown", f"{words}: too few to judge samples by. Name a better --extractor.")
-    if own[0] >= real[0] - RIGHT:
+    bound = real[0] - RIGHT
+    if math.isnan(own[1]) or own[1] < bound <= own[2]:
+        return Judgement("asked", "unknown", f"{words}: more samples needed to tell them apart.")
+    if own[0] >= bound:
         return Judgement("asked", "good", f"{words}: good.")
     return Judgement("asked", "poor", f"{words}: weak. Train longer, or raise guidance.")
 
@@ -102,13 +106,15 @@ def _copies(found: dict[str, Any]) -> Judgement:
             "doubtful",
             f"{words}: the run has begun to copy{after}. Look at the sheet of closest pairs, and at earlier snapshots.",
         )
-    if share > BEGUN and found["high"] > 2 * BEGUN:
+    if found["high"] > 2 * BEGUN:
         return Judgement("memorisation", "unknown", f"{words}: more samples needed to say whether that is chance.")
     return Judgement("memorisation", "good", f"{words}: the run does not copy{after}.")
 
 
 def _duplicates(found: dict[str, Any]) -> Judgement:
     words = f"{found['share']:.1%} of the samples are nearer to another sample than {1 - found['quantile']:.0%} of as many real pictures are to another one"
+    if found["count"] < MANY:
+        return Judgement("duplicates", "unknown", f"{words}: more samples needed to say whether they repeat themselves, {MANY} or more.")
     if found["share"] > 5 * BEGUN:
         return Judgement("duplicates", "poor", f"{words}: the samples repeat themselves.")
     return Judgement("duplicates", "good", f"{words}: they do not repeat themselves.")

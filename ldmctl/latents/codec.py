@@ -14,6 +14,7 @@ from ldmctl.latents.manifest import Statistics
 from ldmctl.latents.tiling import HALO, Network, tiled
 from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.storage import headers, weights
+from ldmctl.storage.apart import folder_of
 from ldmctl.storage.initial import same_encoder
 from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
@@ -177,6 +178,8 @@ def load_codec(
     if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")
     if ae is not None:
+        if not folder_of(ae).exists():
+            raise MismatchError(f"There is no run folder {folder_of(ae)} with a decoder. --ae names a run of fit-ae.")
         file = model_file(ae, verb="fit-ae")
         other, made = load_autoencoder(file, engine)
         if not same_encoder(autoencoder, other, image_channels=made["context"]["image_channels"]):

@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,11 @@ from ldmctl.errors import DataError, MismatchError
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
-from ldmctl.pictures.png_text import KEY, SIGNATURE, made_by, said_by
+from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
 
 OF_ONE = ("seed", "label")  # what the text says of one picture, beside what all of a command share
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
+TRACE = ("trace.png", "trace.gif", "trace.webp")  # whose they are, the first one says
 SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first
 
 
@@ -54,7 +56,8 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, sides: tu
     these would mix, or that they would replace.
     """
     settings = shared(text_of(0))
-    missing, in_the_way, foreign, others = [], None, 0, {}
+    missing, others = [], {}
+    in_the_way: dict[Path, None] = {}
     for position, seed in enumerate(seeds):
         file = file_of(folder, seed, shelved=is_shelved(len(seeds)))
         said = said_by(file, KEY)
@@ -62,16 +65,17 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, sides: tu
         if overwrite or not (belongs and said.whole and said.sides == sides):
             missing.append(position)
         if said.text is None and (blocking := file if is_foreign(file) else _in_place_of(file.parent)):
-            in_the_way, foreign = in_the_way or blocking, foreign + 1
+            in_the_way[blocking] = None
         elif said.text is not None and not belongs:
             others[file] = _apart(said.text, settings) or "of another label"
     for name, is_own in {"grid.png": is_own_grid, "samples.npz": is_own_npz}.items():
         if os.path.lexists(folder / name) and not is_own(folder / name):
-            in_the_way, foreign = in_the_way or folder / name, foreign + 1
+            in_the_way[folder / name] = None
     if in_the_way:
-        also = f" So are {foreign - 1} others." if foreign > 1 else ""
+        more = len(in_the_way) - 1
+        also = f" So {'are' if more > 1 else 'is'} {more} other{'s' * (more > 1)}." if more else ""
         raise MismatchError(
-            f"{in_the_way} is there already and is none of ldmctl's samples, so it is not replaced.{also} Name another --out, or move it."
+            f"{next(iter(in_the_way))} is there already and is none of ldmctl's samples, so it is not replaced.{also} Name another --out, or move it."
         )
     for file in pictures_in(folder):
         seed = int(file.stem)
@@ -100,9 +104,16 @@ def refuse_foreign(*files: Path) -> None:
 
 
 def remove(folder: Path, others: list[Path]) -> None:
-    """Delete pictures that `look` found not to belong, and what was made of them together."""
-    for file in [*others, folder / "grid.png", folder / "samples.npz"] if others else []:
+    """Delete pictures that `look` found not to belong, what was made of them together, and shelves that are empty then."""
+    if not others:
+        return
+    strip = folder / TRACE[0]
+    traces = [folder / name for name in TRACE] if os.path.lexists(strip) and not is_foreign(strip) else []
+    for file in [*others, folder / "grid.png", folder / "samples.npz", *traces]:
         file.unlink(missing_ok=True)
+    for shelf in {file.parent for file in others} - {folder}:
+        with suppress(OSError):  # what is not empty stays
+            shelf.rmdir()
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
@@ -139,7 +150,7 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def is_foreign(file: Path) -> bool:
-    """Whether something is there that ldmctl did not make. A file of nothing, as a power cut leaves it, is nobody's."""
+    """Whether something is there that ldmctl did not make. A file of nothing, or cut off before its pixels, is nobody's."""
     if not os.path.lexists(file):
         return False
     if made_by(file) is not None:
@@ -149,7 +160,7 @@ def is_foreign(file: Path) -> bool:
             begin = opened.read(64)
     except OSError:  # a folder, a link to nowhere, a file that may not be read
         return True
-    return bool(begin.strip(b"\0")) and begin != SIGNATURE
+    return bool(begin.strip(b"\0")) and not breaks_off(file)
 
 
 def is_own_grid(file: Path) -> bool:
@@ -190,4 +201,6 @@ def shared(text: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) < 40 else f"{text[:37]}..."
+    if len(text) < 40:
+        return text
+    return json.dumps(f"{value[:12]}...") if isinstance(value, str) else f"{text[:37]}..."

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures.album import shelves_in
 from ldmctl.pictures.images import FILTER, load, opened, pad_to, prepare, size_of, to_tensor
+from ldmctl.pictures.said import is_sheet
 
 HALF = 128  # grey from which a mask is white
 
@@ -79,8 +81,7 @@ def listed(start: Any) -> list[Any]:
         path = Path(start).expanduser()
         if not path.exists():
             raise DataError(f"There is no picture or folder {path} to start from.")
-        known = Pillow.registered_extensions()
-        files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
+        files = [path] if path.is_file() else sorted(file for each in (path, *shelves_in(path)) for file in _pictures_in(each))
         if not files:
             raise DataError(f"The folder {path} holds no picture to start from.")
         for file in files:
@@ -89,6 +90,12 @@ def listed(start: Any) -> list[Any]:
         return files
     many = list(start) if isinstance(start, list | tuple) or (isinstance(start, Tensor | np.ndarray) and start.ndim == 4) else [start]
     return [Path(each).expanduser() if isinstance(each, str) else each for each in many]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """The pictures of one folder, without what ldmctl made to show several."""
+    known = Pillow.registered_extensions()
+    return [file for file in folder.iterdir() if file.suffix.lower() in known and file.is_file() and not is_sheet(file)]
 
 
 def fitted(picture: Any, size: tuple[int, int], settings: Image) -> Tensor:

@@ -52,12 +52,30 @@ def made_by(file: Path, key: str = KEY) -> str | None:
                 length, kind = struct.unpack(">I4s", head)
                 if kind in (b"IDAT", b"IEND") or length > LARGEST:
                     return None
-                said = _text(key, kind, opened.read(length + 4)[:length])
-                if said is not None:
+                data = opened.read(length + 4)
+                said = _text(key, kind, data[:length])
+                if said is not None and len(data) == length + 4:
                     return said
     except OSError:
         pass
     return None
+
+
+def breaks_off(file: Path) -> bool:
+    """Whether a PNG ends before its first pixel, as one that was cut off while it was written; such a file holds no picture of anybody."""
+    try:
+        with file.open("rb") as opened:
+            if (begin := opened.read(8)) != SIGNATURE:
+                return SIGNATURE.startswith(begin)
+            while len(head := opened.read(8)) == 8:
+                length, kind = struct.unpack(">I4s", head)
+                if kind == b"IDAT" or length > LARGEST:
+                    return False
+                if len(opened.read(length + 4)) < length + 4:
+                    return True
+    except OSError:
+        return False
+    return True
 
 
 def _text(key: str, kind: bytes, data: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """What the file of one picture says of how it was made: enough to make it again.
 
-Beside its settings (`KEY`), it holds check sums of these and of its pixels (`SUMS`), so that an edited file is known. It says nothing of
-places, so that equal pictures are equal files and none tells where its maker keeps things; the grid beside it names the run (`ORIGIN`).
+Beside its settings (`KEY`), it holds check sums of these and of its pixels (`SUMS`), so that an edited file is known. It does not say
+where run and decoder lie, so that equal pictures are equal files; the grid beside it names them (`ORIGIN`). Files that a picture was started
+from, painted or guided by are named as the command did, beside hashes.
 """
 
 import hashlib
@@ -58,7 +59,7 @@ def recorded(file: Path) -> Recorded:
         )
     said, written = _object(text, file), made_by(file, SUMS)
     sums = None if written is None else _object(written, file)
-    if "grid" in said:
+    if "grid" in said or "trace" in said:
         raise DataError(f"{file} shows many pictures. Name one of them, a file that is named by its seed.")
     if sums is not None and sums.get("text") != _sum(text.encode()):
         raise MismatchError(f"The text of {file} was edited after the picture was made, so it no longer says how that was. {WAYS}")

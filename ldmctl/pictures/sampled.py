@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ldmctl.errors import DataError
-from ldmctl.pictures.album import KEY
 from ldmctl.pictures.opening import opened
-from ldmctl.pictures.png import read_png_text
+from ldmctl.pictures.said import is_sheet, said_of
 from ldmctl.protocols import Example
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class Sampled:
-    """Pictures by path, without what ldmctl made of several: grids and traces. A label is what a PNG's text says, or the name of the folder."""
+    """Pictures by path, without what ldmctl made of several: grids, traces and sheets of pairs. A label is what a PNG's text says, or the name of the folder."""
 
     def __init__(self, folder: str | Path, classes: Sequence[str], *, count: int | None = None):
         self.root, self.classes = Path(folder).expanduser(), list(classes)
@@ -25,7 +23,7 @@ class Sampled:
         found = sorted(
             file for file in self.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file, self.root)
         )
-        self.files = [file for file in found if not _of_several(file)][:count]
+        self.files = [file for file in found if not is_sheet(file)][:count]
         self.found = len(found)
         if not self.files:
             raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
@@ -48,23 +46,6 @@ class Sampled:
         said = said_of(file) if file.suffix.lower() == ".png" else {}
         name = said.get("label", file.parent.name if file.parent != self.root else None)  # null is no class, on whichever shelf it lies
         return self.classes.index(str(name)) if str(name) in self.classes else -1
-
-
-def said_of(file: Path) -> dict[str, object]:
-    """What a PNG's text says of how it was made: ldmctl's, and a plain entry `label`."""
-    texts = read_png_text(file)
-    try:
-        own = json.loads(texts.get(KEY, "{}"))
-    except ValueError:
-        own = {}
-    return {**({"label": texts["label"]} if "label" in texts else {}), **(own if isinstance(own, dict) else {})}
-
-
-def _of_several(file: Path) -> bool:
-    """Whether ldmctl made a file of several samples; a trace is a PNG that says so, with the same as a WebP beside it."""
-    if file.stem not in ("grid", "trace"):
-        return False
-    return file.stem in said_of(file.with_suffix(".png"))
 
 
 def _hidden(file: Path, root: Path) -> bool:

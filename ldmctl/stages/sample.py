@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
+from ldmctl.diffusion.again import apart
 from ldmctl.diffusion.beginning import caveat, sides_of
 from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
 from ldmctl.diffusion.wanted import Wanted, shares, wanted
 from ldmctl.errors import MismatchError, Stopped
-from ldmctl.pictures.album import KEY, Found, differing, file_of, is_shelved, look, remove, shared, shelves_in
+from ldmctl.pictures.album import KEY, Found, file_of, is_shelved, look, remove, shared, shelves_in
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
 from ldmctl.pictures.png import sweep, write_png
@@ -46,8 +47,10 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if engine.leads and (ignored := unused_labels(config, model.header)):
         console.warn(ignored)
     settings = model.settings(config)
-    if again and (apart := differing(shared(again.text), settings)):
-        raise MismatchError(f"{again.file} cannot be made again here: it was made {apart}.")
+    if again:
+        if how := apart(again, settings):
+            raise MismatchError(f"{again.file} cannot be made again here: it was made {how}.")
+        settings = shared(again.text)  # byte for byte, wherever what it was made of lies now
     if engine.leads and (unusual := caveat(config, model.header)):
         console.warn(unusual)
 
@@ -63,7 +66,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         raise found
     missing, others = found
     if others:
-        console.say(f"--overwrite deletes {len(others)} pictures of another model, other settings or other labels in {folder}.")
+        many = f"{len(others)} pictures" if len(others) > 1 else "a picture"
+        console.say(f"--overwrite deletes {many} of another model, other settings or other labels in {folder}.")
 
     # Make it, a batch at a time on each rank.
     there, done, shelved = len(asked) - len(missing), 0, is_shelved(len(asked))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmctl.config.levels import table_of
 from ldmctl.config.schemas.spacing import FindSpacing
 from ldmctl.console import Console
 from ldmctl.diffusion.aligned import bound_costs, cheapest_way, cost_of, path_costs
@@ -26,7 +27,7 @@ BESIDE = ("trailing", "karras", "exponential")  # spacings that the table is com
 
 
 def spacing(config: FindSpacing, *, console: Console, out: str | Path | None = None) -> dict[str, Any]:
-    """Find the levels and write them to `out`, by default spacing.json in the run folder -> what the file holds.
+    """Find the levels and write them to `out`, by default spacing.json in the run folder, of a snapshot spacing-STEP.json -> what the file holds.
 
     A run whose cache is gone, and a file that is no such table, are a MismatchError.
     """
@@ -34,7 +35,7 @@ def spacing(config: FindSpacing, *, console: Console, out: str | Path | None = N
     engine = engines.start(config.machine)
     source = model_file(config.run, verb="fit-diffusion")
     lineage = open_lineage(source, engine)
-    file = Path(out).expanduser() if out is not None else lineage.folder / "spacing.json"
+    file = Path(out).expanduser() if out is not None else table_of(config.run)
     refuse_other(file)
     if not lineage.splits:
         raise MismatchError(f"The levels are found with the cached latents of {config.run}, which are not there. {lineage.lacking}".strip())
@@ -74,7 +75,8 @@ def spacing(config: FindSpacing, *, console: Console, out: str | Path | None = N
     make_folder(file.parent)
     write_text(file, json.dumps(table, indent=1) + "\n")
     said = ", ".join(f"{value / cost:.1f} times as high with {name}" for name, value in beside.items())
-    console.say(f"{len(found)} levels from {found[0]:g} to {found[-1]:g} are in {file}. What steps err by would be {said}.")
+    many = f"{len(found)} levels from {found[0]:g} to {found[-1]:g} are" if len(found) > 1 else f"One level, {found[0]:g}, is"
+    console.say(f"{many} in {file}. What steps err by would be {said}.")
     console.say(f"Pictures with them: ldmctl sample --run {config.run} --steps {config.steps} spacing={file}")
     return {"spacing": str(file), **table}
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ldmctl.cli.app import run
+from ldmctl.pictures.canvas import listed
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,10 @@ def sample(ldm, words):
         ("--guide nobody", 4, "No guide is called 'nobody'"),
         ("--guidance 2 --negative nothing", 2, "There is no label 'nothing'"),
         ("--autoguide RUN", 2, "autoguide does nothing at guidance=1"),
-        ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere"),
+        ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere of a weaker model. --autoguide names"),
+        ("--ae nowhere", 6, "There is no run folder nowhere with a decoder. --ae names"),
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
+        ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
         ("--variations a.png --from a.png", 2, "leave one of them away"),
     ],
 )
@@ -84,6 +87,33 @@ def test_every_way_in_makes_pictures_and_finds_them_made_the_next_time(ldm, plac
     assert len(files) == 2
     assert sample(ldm, words) == 0
     assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_own_samples_are_started_from_without_their_sheets_and_with_their_shelves(ldm, place):
+    assert sample(ldm, "--out made trace=2") == 0
+    (place / "made" / "001000").mkdir()
+    (place / "made" / "000001.png").rename(place / "made" / "001000" / "001001.png")
+    assert [file.name for file in listed(place / "made")] == ["000000.png", "001001.png"]
+
+
+def test_a_trace_has_as_many_columns_as_it_is_told(ldm, place):
+    assert sample(ldm, "--steps 12 --trace trace=2") == 0
+    with Image.open("samples/trace.png") as strip:
+        assert strip.width == 3 * 68, "two evaluations and the sample"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--from nosuch.png", 3, "There is no picture or folder nosuch.png"),
+        ("--from a.png --mask black.png", 3, "black everywhere"),
+        ("--guidance 2 --autoguide nowhere", 6, "nowhere"),
+        ("--guidance 2 guiding.method=apg guiding.momentum=-0.5 --sampler adaptive", 2, "takes each step once"),
+    ],
+)
+def test_a_dry_run_looks_at_what_it_is_given(ldm, place, capsys, words, code, said):
+    assert sample(ldm, f"{words} --dry-run") == code
+    assert said in capsys.readouterr().err and not (place / "samples").exists()
 
 
 def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):

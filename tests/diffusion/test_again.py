@@ -62,9 +62,11 @@ def edit(file, change=None, *, sums=True):
         ["--precision", "fp32"],
         ["--run", "runs/ldm@2"],
         ["--seeds", "1,70000"],
+        ["--from", "b.png", "--outpaint", "4,0,0,0"],
     ],
 )
 def test_a_picture_is_made_again_byte_for_byte(home, words):
+    Image.effect_noise((16, 16), 50).convert("RGB").save("b.png")
     count = [] if "--seeds" in words else ["-n", "3"]
     assert ldmctl(["sample", *count, "--steps", "3", "batch=4", "--device", "cpu", "-q", *words]) == 0
     assert ldmctl([*AGAIN, "samples/000001.png"]) == 0
@@ -85,6 +87,25 @@ def test_from_python_it_is_the_same_function(home):
     assert api.sample(again="samples/000000.png", out="again", device="cpu")["same"] and same(home, "000000.png")
     with pytest.raises(ConfigError, match="so count, steps cannot be given with it"):
         api.sample(again="samples/000000.png", out="again", count=4, steps=3)
+
+
+def test_files_that_were_moved_are_named_anew_and_the_bytes_are_the_same(home, capsys):
+    for name in ("a.png", "other.png"):
+        Image.effect_noise((16, 16), 50).convert("RGB").save(name)
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (8, 0, 16, 16))
+    mask.save("mask.png")
+    assert ldmctl([*MAKE, "--from", "a.png", "--mask", "mask.png", "--guidance", "2", "--autoguide", "runs/ldm@2"]) == 0
+    for name in ("a.png", "mask.png"):
+        (home / name).rename(home / f"moved-{name}")
+    shutil.copytree("runs/ldm", "early")
+    moved = ["--from", "moved-a.png", "--mask", "moved-mask.png", "--autoguide", "early@2"]
+    assert ldmctl([*AGAIN, "samples/000001.png", *moved]) == 0 and same(home)
+    assert ldmctl([*AGAIN, "samples/000001.png", *moved, "--from", "other.png", "--out", "second"]) == 6
+    assert "it was made with pictures=" in capsys.readouterr().err
+    ldmctl([*MAKE, "--out", "plain"])
+    assert ldmctl([*AGAIN, "plain/000001.png", "--from", "other.png", "--out", "third"]) == 2
+    assert "was made without --from" in capsys.readouterr().err
 
 
 def test_a_run_that_moved_is_found_by_name_beside_it_or_from_another_folder(home, monkeypatch):
@@ -148,6 +169,12 @@ def test_a_file_from_elsewhere_is_refused(home, capsys):
     (home / "notes.txt").write_text("seed 7")
     for name in ("photo.png", "notes.txt"):
         refused(home, capsys, [name], 3, f"{name} does not say how it was made, so it cannot be made again")
+
+
+def test_a_grid_or_a_trace_is_refused_as_a_picture_of_several(home, capsys):
+    ldmctl([*MAKE, "trace=2"])
+    for name in ("grid.png", "trace.png"):
+        refused(home, capsys, [f"samples/{name}"], 3, f"{name} shows many pictures. Name one of them")
     refused(home, capsys, ["away.png"], 3, "There is no picture away.png to make again.")
     refused(home, capsys, ["samples"], 3, "There is no picture samples to make again.")
     refused(

@@ -272,6 +272,8 @@ def test_interpolation_ends_at_the_pictures_of_its_seeds(sampled):
 
 def test_interpolation_keeps_one_label_though_none_is_named(model):
     assert len(set(model.sample(4, interpolate=(3, 8), steps=2, batch=4).labels)) == 1
+    with pytest.raises(ConfigError, match="between seeds of one label"):
+        model.sample(4, interpolate=(3, 8), label="all", steps=2, batch=4)
     for words, said in ((["count=1"], "-n 2 or more"), (["label=[0,1]"], "name one"), (["seed=4"], "leave seed away")):
         with pytest.raises(ConfigError, match=said):
             compose(Sample, overrides=["interpolate=[3,8]", *words])

@@ -1,6 +1,7 @@
 """Guidance: what each way of it comes to where the answer is known, and when it works at all."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -218,7 +219,13 @@ def test_a_negative_label_and_a_snapshot_change_the_picture_and_none_is_the_defa
     assert torch.equal(sampled(ldm, guidance=3, negative="none"), plain)
     others = [sampled(ldm, guidance=3, negative="blue square"), sampled(ldm, guidance=3, autoguide=f"{ldm}@4")]
     assert not any(torch.equal(other, plain) for other in others) and not torch.equal(*others)
-    assert torch.equal(sampled(ldm, guidance=3, autoguide=ldm), sampled(ldm)), "away from itself is nowhere"
+
+
+def test_a_model_does_not_guide_itself_under_whatever_name(ldm, tmp_path):
+    shutil.copytree(ldm, tmp_path / "copy")
+    for name in (ldm, tmp_path / "copy"):
+        with pytest.raises(ConfigError, match="is the same model as the one that it should guide"):
+            sampled(ldm, guidance=3, autoguide=name)
 
 
 def test_autoguidance_by_a_run_of_another_kind_is_refused(ldm, tmp_path, fit_diffusion, vae_cache):
@@ -233,6 +240,12 @@ def test_autoguidance_by_a_run_of_another_kind_is_refused(ldm, tmp_path, fit_dif
 def test_zero_star_is_refused_where_no_velocity_is_predicted(ldm):
     with pytest.raises(ConfigError, match="this model was trained with prediction=x0"):
         sampled(ldm, guidance=2, guiding={"method": "zero-star"})
+
+
+def test_momentum_is_refused_with_a_sampler_that_tries_steps_again(ldm):
+    with pytest.raises(ConfigError, match=r"momentum=-0\.5 needs a sampler that takes each step once"):
+        sampled(ldm, guidance=2, sampler="adaptive", guiding={"method": "apg", "momentum": -0.5})
+    assert sampled(ldm, guidance=2, sampler="heun", guiding={"method": "apg", "momentum": -0.5}).shape[0] == 2
 
 
 def test_settings_name_what_changes_pixels_and_stay_as_they_were_without_it(ldm):

@@ -169,7 +169,7 @@ def test_the_same_command_with_other_seeds_or_labels_of_its_own_adds_to_a_folder
 def test_a_picture_that_was_cut_off_is_made_anew(ldm, sample, tmp_path):
     _, first = sample(ldm)
     file = tmp_path / "samples" / "000002.png"
-    for damage in (b"", bytes(4096), b"\x89PNG\r\n\x1a\n", first[2][:-40], first[2][:-400]):
+    for damage in (b"", bytes(4096), *(first[2][:size] for size in (8, 20, 33, 60, 100, 300)), first[2][:-40], first[2][:-400]):
         file.write_bytes(damage)
         answer, again = sample(ldm)
         assert answer["made"] == 1 and again == first

@@ -205,3 +205,10 @@ def test_every_sampler_works_under_every_schedule_with_every_spacing(sampler, na
             uneven = name in ("leading", "linspace")
             assert found.mean() == pytest.approx(MEAN, abs=0.06), name
             assert found.std() == pytest.approx(DEVIATION, abs=0.2 if uneven else 0.12), name
+
+
+def test_a_table_of_one_level_is_refused_for_more_steps():
+    schedule = made("schedule", "flow")
+    assert levels(schedule, 1, [3.0])[1].tolist() == pytest.approx([3.0, 0.0])
+    with pytest.raises(ConfigError, match="one level cannot be spread over 7 steps"):
+        levels(schedule, 7, [3.0])

@@ -60,6 +60,16 @@ def test_a_file_of_that_name_that_is_no_trace_is_not_replaced(sample, tmp_path):
     assert sample("trace=2", "seed=1", out="other")
 
 
+def test_overwriting_with_other_settings_takes_the_trace_and_empty_shelves_along(sample, tmp_path):
+    sample("trace=2")
+    shelf = tmp_path / "samples" / "001000"
+    shelf.mkdir()
+    (tmp_path / "samples" / "000004.png").rename(shelf / "001004.png")
+    assert set(sample("steps=3", "count=1", overwrite=True)) == {"000000.png", "grid.png"}
+    (tmp_path / "samples" / "trace.png").write_bytes(b"mine")
+    assert set(sample("steps=4", "count=1", overwrite=True)) == {"000000.png", "grid.png", "trace.png"}
+
+
 def test_evaluations_are_spread_from_the_first_to_the_last():
     assert spread(50, 8) == [0, 7, 14, 21, 28, 35, 42, 49]
     assert spread(3, 8) == [0, 1, 2] and spread(9, 1) == [0]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ldmctl.evaluation.neighbours import share
 from ldmctl.evaluation.sample_verdict import judge, small
 
 
@@ -58,6 +59,7 @@ def test_a_number_is_judged_by_that_of_real_pictures(name, own, real, level, wor
         ((0.1, 0.07, 0.13), "doubtful", "the run has begun to copy after 12.5 passes"),
         ((0.9, 0.85, 0.95), "poor", "the run repeats its training pictures after 12.5 passes"),
         ((0.05, 0.0, 0.12), "unknown", "more samples needed"),
+        ((0.0, 0.0, 3 / 8), "unknown", "more samples needed"),
     ],
 )
 def test_copying_is_named_with_the_passes_over_the_data(found, level, words):
@@ -71,6 +73,34 @@ def test_a_judge_that_does_not_know_real_pictures_judges_no_samples():
     assert said.level == "unknown" and "Name a better --extractor" in said.sentence
     asked["real"]["value"] = 0.99
     assert judge({"measures": {}, "asked": asked})[0].level == "poor"
+
+
+@pytest.mark.parametrize(
+    ("own", "level", "words"),
+    [
+        ((0.97, 0.96, 0.98), "good", "good"),
+        ((0.97, 0.90, 1.0), "unknown", "more samples needed to tell them apart"),
+        ((0.90, 0.80, 0.96), "unknown", "more samples needed to tell them apart"),
+        ((0.90, 0.88, 0.92), "poor", "weak"),
+    ],
+)
+def test_what_is_seen_as_asked_may_lie_a_twentieth_below_real_pictures(own, level, words):
+    asked = {"judge": "fitted", **dict(zip(("value", "low", "high"), own, strict=True)), "real": {"value": 0.99, "low": 0.98, "high": 1.0}}
+    (said,) = judge({"measures": {}, "asked": asked})
+    assert said.level == level and words in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "level"), [(0.312, 32, "unknown"), (0.312, 200, "poor"), (0.01, 200, "good"), (0.0, 8, "unknown")]
+)
+def test_few_samples_are_not_said_to_repeat_themselves(share, count, level):
+    (said,) = judge({"measures": {}, "duplicates": {"share": share, "count": count, "quantile": 0.01}})
+    assert said.level == level and ("200 or more" in said.sentence) == (level == "unknown")
+
+
+def test_what_was_seen_in_none_or_all_of_few_has_an_interval():
+    assert share((0.0, 0.0, 0.0), 8) == (0.0, 0.0, 3 / 8) and share((1.0, 1.0, 1.0), 60) == (1.0, 0.95, 1.0)
+    assert share((0.5, -0.1, 1.2), 8) == (0.5, 0.0, 1.0) and share((0.0, 0.0, 0.0), 2) == (0.0, 0.0, 1.0)
 
 
 def test_as_many_samples_as_features_are_too_few():

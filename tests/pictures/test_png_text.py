@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from ldmctl.pictures.album import is_foreign
 from ldmctl.pictures.png import write_png
-from ldmctl.pictures.png_text import KEY, Said, made_by, said_by
+from ldmctl.pictures.png_text import KEY, Said, breaks_off, made_by, said_by
 
 TEXT = '{"seed": 3}'
 
@@ -28,6 +29,8 @@ def test_wherever_a_file_is_cut_off_it_is_not_whole_and_its_text_is_all_or_none(
         said = said_by(file)
         assert not said.whole, length
         texts.add(said.text)
+        assert made_by(file) in (None, TEXT)
+        assert not is_foreign(file), "a beginning without a text holds no pixel of anybody"
     assert texts == {None, TEXT}
 
 
@@ -42,3 +45,4 @@ def test_files_of_others_and_no_files_say_nothing(tmp_path, file):
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert said_by(tmp_path / "b.png") == said_by(tmp_path / "none.png") == Said(None, False)
     assert said_by(file, "another").text is None
+    assert breaks_off(tmp_path / "b.png") is breaks_off(tmp_path / "none.png") is breaks_off(file) is False

@@ -12,10 +12,12 @@ from PIL import Image
 
 from ldmctl.cli.app import run as run_cli
 from ldmctl.config.compared import data_of, pictures_for
-from ldmctl.errors import ConfigError, DataError, Stopped
+from ldmctl.diffusion.network import fingerprint_of
+from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.pictures.images import to_tensor
 from ldmctl.pictures.png_text import made_by
 from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
+from ldmctl.storage import weights
 
 CPU = ["machine.device=cpu", "machine.precision=fp32", "steps=2", "batch=16", "workers=0"]
 
@@ -193,6 +195,15 @@ def test_samples_of_another_size_are_resized_with_a_warning(judged, real, tmp_pa
     assert "Samples of 32x32 pixels were brought to 16x16" in capsys.readouterr().err
 
 
+def test_fewer_pictures_than_a_number_that_was_given_are_told_and_of_the_default_not(judged, real, tmp_path, capsys):
+    from ldmctl.console import Console
+
+    folder = folder_of(real[:12], tmp_path / "samples")
+    for words, told in ((["count=20"], True), ([], False)):
+        assert judged(f"samples={folder}", LATENT, *words, console=Console())["count"] == 12
+        assert ("were asked for" in capsys.readouterr().err) is told
+
+
 def test_a_folder_of_real_pictures_may_stand_for_the_cache(judged, real, tmp_path):
     against = folder_of(real.flip(-1), tmp_path / "others")
     found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT, against=str(against))
@@ -220,7 +231,7 @@ def test_labels_are_read_from_folders_and_pngs(real, tmp_path):
     assert [dataset[index].label for index in range(4)] == [1, 0, 0, 0]
 
 
-def test_samples_on_shelves_keep_their_labels_and_a_trace_is_no_sample(real, tmp_path):
+def test_samples_on_shelves_keep_their_labels_and_sheets_are_no_samples(real, tmp_path):
     from ldmctl.pictures.png import write_png
     from ldmctl.pictures.sampled import Sampled
 
@@ -229,6 +240,7 @@ def test_samples_on_shelves_keep_their_labels_and_a_trace_is_no_sample(real, tmp
         write_png(tmp_path / f"{seed // 1000 * 1000:06d}" / f"{seed:06d}.png", real[0], text)
     write_png(tmp_path / "trace.png", real[0], {"ldmctl": json.dumps({"trace": [7]})})
     Image.new("RGB", (8, 8)).save(tmp_path / "trace.webp")
+    write_png(tmp_path / "closest.png", real[0], {"Description": "Rows: samples, below each its nearest, the closest pairs first."})
     dataset = Sampled(tmp_path, ["cat", "001000"])
     assert [file.name for file in dataset.files] == ["000007.png", "001000.png", "001001.png"]
     assert [dataset[index].label for index in range(3)] == [1, -1, 0], "a shelf is no class, even where one has its name"
@@ -249,6 +261,16 @@ def test_seeds_and_pictures_of_each_label_are_made_and_judged(ldm, tiny, tmp_pat
 def test_without_labels_and_without_a_run_the_extractors_are_named(judged, real, tmp_path, quiet, tiny):
     config = tiny("eval-samples", f"samples={folder_of(real, tmp_path / 'a')}", f"run={tmp_path / 'none'}", f"data={tmp_path / 'a'}", *CPU)
     with pytest.raises(ConfigError, match="Name one with --extractor: torchvision"):
+        eval_samples(config, tmp_path / "out", console=quiet)
+
+
+def test_a_run_whose_cache_was_moved_asks_for_it_by_against(ldm, tiny, tmp_path, quiet):
+    run = tmp_path / "ldm"
+    shutil.copytree(ldm, run)
+    lines = (run / "config.yaml").read_text().splitlines()
+    (run / "config.yaml").write_text("\n".join("latents: gone" if line.startswith("latents:") else line for line in lines))
+    config = tiny("eval-samples", f"run={run}", *CPU, LATENT, below=pictures_for(run=str(run)))
+    with pytest.raises(MismatchError, match=r"The cache gone that .* was made from is not here.* by --against"):
         eval_samples(config, tmp_path / "out", console=quiet)
 
 
@@ -282,7 +304,10 @@ def test_the_curve_judges_every_snapshot_and_lengths_of_the_average_and_names_th
     run = fit_diffusion(tmp_path / "ldm", ldm.parent / "cache", *words)
     found = judged("count=8", LATENT, "curve=true", run=run)
     steps = {row["run"].rpartition("@")[2]: row["step"] for row in found["curve"]}
-    assert {"000000002", "000000004", "best", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    assert {"000000002", "ema-0.050", "ema-0.200"} <= set(steps) and steps["000000002"] == 2
+    files = [run / "model.safetensors", *(run / "snapshots").iterdir()]
+    models = {fingerprint_of(*weights.load(file)) for file in files}
+    assert len(found["curve"]) == len(models) < len(files), "each model once, whatever its names"
     assert found["best"] == min(found["curve"], key=lambda row: row["frechet_distance"]["value"])["run"]
     assert found["verdict"][0].startswith(f"{found['best']} (step ")
     assert json.loads((tmp_path / "out" / "curve.json").read_text())["best"] == found["best"]

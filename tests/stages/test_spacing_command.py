@@ -56,6 +56,22 @@ def test_without_out_it_lies_in_the_run_folder(ldm, tmp_path, capsys):
     assert Spacing.model_validate(said["spacing"]).table == tuple(said["levels"])
 
 
+def test_its_place_by_default_may_be_named_and_a_snapshot_has_another(ldm, tmp_path, capsys):
+    home = tmp_path / "ldm"
+    shutil.copytree(ldm, home)
+    (home / "snapshots").mkdir(exist_ok=True)
+    for name in ("best", "000000007"):
+        shutil.copy(home / "model.safetensors", home / "snapshots" / f"{name}.safetensors")
+    code, said = answer(capsys, "spacing", "--run", str(home), "--out", str(home / "spacing.json"), *FEW)
+    assert code == 0 and said["spacing"] == str(home / "spacing.json")
+    before = (home / "spacing.json").read_bytes()
+    for name in ("best", "7"):
+        code, said = answer(capsys, "spacing", "--run", f"{home}@{name}", "--steps", "3", *FEW)
+        assert code == 0 and said["spacing"] == str(home / f"spacing-{name}.json")
+    assert (home / "spacing.json").read_bytes() == before
+    assert answer(capsys, "spacing", "--run", str(home), "--out", str(home / "config.json"), *FEW)[0] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -155,6 +155,8 @@ class Sample(Config):
 
     @model_validator(mode="after")
     def _edits_a_picture(self) -> Self:
+        if self.outpaint is not None and not any(self.outpaint):
+            raise ValueError("outpaint=0,0,0,0 paints nothing: one of LEFT,TOP,RIGHT,BOTTOM is above 0, or leave it away")
         if self.start is None and (named := [key for key in ("mask", "outpaint", "strength") if getattr(self, key) is not None]):
             raise ValueError(f"{named[0]} needs a picture to start from: --from IMAGE (start=IMAGE)")
         if self.mask is None and self.outpaint is None and self.painting != Painting():
