@@ -168,7 +168,11 @@ class Training:
 
     def validates(self, step: int) -> bool:
         """Whether the validation losses are due after this step: with the pictures, and where `loop.watch` asks for them."""
-        return self.previews(step) or (self.loop.watch.bound is not None and (step + 1) % watched_every(self.loop) == 0)
+        return self.previews(step) or (self.loop.watch.bound is not None and self._regular(step))
+
+    def _regular(self, step: int) -> bool:
+        """Whether they are due after this step wherever the run ends."""
+        return any((step + 1) % every == 0 for every in (self.loop.preview, watched_every(self.loop)))
 
     @property
     def curves(self) -> Curves:
@@ -241,7 +245,7 @@ class Training:
             self.tracker.log(step + 1, values)
             if picture is not None:
                 self.tracker.image(step + 1, picture)
-        if self.loop.watch.bound is not None:
+        if self.loop.watch.bound is not None and self._regular(step):
             self.curves.add(step + 1, {name: values[name] for name in watched if name in values})
         best = self.scalars.get("best")
         judged = values.get(judged_by, math.nan)

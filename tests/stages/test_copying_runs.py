@@ -8,7 +8,7 @@ from ldmctl.config.compared import pictures_for
 from ldmctl.stages.eval_samples import eval_samples
 
 NETWORK = ["denoiser.widths=[16,32]", "denoiser.norm_groups=8", "denoiser.attention=[false,false]", "conditioner=null"]
-TRAINING = ["loop.batch=64", "loop.lr=5e-3", "loop.ema=0.9", "loop.decay=cosine", "loop.report=500"]
+TRAINING = ["loop.batch=64", "loop.lr=5e-3", "loop.ema=0.9", "loop.decay=cosine", "loop.report=500", "loop.publish=last"]
 WORDS = ["machine.device=cpu", "machine.precision=fp32", "workers=0", "extractor=latent", "count=100", "steps=25", "batch=64"]
 
 
