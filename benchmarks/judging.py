@@ -169,7 +169,15 @@ def copying(steps: int) -> dict[str, Any]:
         found: dict[str, Any] = {"pictures": COPIED}
         for number in (10, steps):
             out, network = f"ldm-{number}", ["denoiser.widths=[32,64]", "denoiser.norm_groups=8", "denoiser.attention=[false,false]"]
-            recipe = ["conditioner=null", "loop.batch=64", "loop.lr=3e-3", "loop.ema=0.95", "loop.warmup=5", "loop.decay=cosine", "loop.publish=last"]
+            recipe = [
+                "conditioner=null",
+                "loop.batch=64",
+                "loop.lr=3e-3",
+                "loop.ema=0.95",
+                "loop.warmup=5",
+                "loop.decay=cosine",
+                "loop.publish=last",
+            ]
             run("fit-diffusion", "--out", out, *network, *recipe, f"loop.steps={number}")
             told = run(
                 "eval-samples", "--run", out, "-n", str(SAMPLES), "--steps", "25", "--extractor", "latent", "--out", f"judged-{number}"
