@@ -6,7 +6,9 @@ The command line and the run folder both ask here, so that run.json says the exi
 import errno
 import os
 import re
+import sys
 from pathlib import Path
+from types import TracebackType
 
 from ldmctl.errors import LdmctlError, one_line
 
@@ -142,3 +144,17 @@ def rights(path: Path) -> str:
     except (ImportError, KeyError):
         owner = str(status.st_uid)
     return f"owner {owner}, mode {status.st_mode & 0o7777:04o}"
+
+
+def hush_half_handovers() -> None:
+    """Keep multiprocessing's thread that hands files over from printing a traceback when a decoding process ends in the middle of it.
+
+    What the end of the process means is said where its pictures are missed.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if trace is None or Path(trace.tb_frame.f_code.co_filename).name != "resource_sharer.py":
+            before(kind, error, trace)
+
+    sys.excepthook = hook
