@@ -2,7 +2,7 @@
 
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
-from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length, torchvision_models
 from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.conditions import join_maps, refuse_tokens
@@ -69,5 +69,6 @@ __all__ = [
     "rotate",
     "run_block",
     "sinusoids",
+    "torchvision_models",
     "unpatchify",
 ]

@@ -6,6 +6,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,18 @@ def fill(module: nn.Module, file: Path, names: Mapping[str, str], what: str) -> 
             f"{file} does not hold {what} ({one_line(error)[:200]}). "
             "It may be cut short or another file: remove it to have it fetched again, or name the right one in the config."
         ) from None
+
+
+def torchvision_models(who: str, instead: str) -> Any:
+    """torchvision's module of models; a MissingError where it cannot be imported, which says who needs it and what would do `instead`."""
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError beside a torch of another build
+        raise MissingError(
+            f"{who} needs torchvision, which cannot be imported here: {one_line(error)}. Install the torchvision that belongs to this torch, "
+            f"or {instead}."
+        ) from None
+    return models
 
 
 def read(file: Path) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from ldmctl.blocks import check_channels, fill, in_colour
+from ldmctl.blocks import check_channels, fill, in_colour, torchvision_models
 from ldmctl.config import PluginConfig
-from ldmctl.errors import ConfigError, MissingError, did_you_mean, one_line
+from ldmctl.errors import ConfigError, did_you_mean
 
 from ._weights import find
 
@@ -39,7 +39,7 @@ class Torchvision(nn.Module):
     def __init__(self, config: Config, *, image_channels: int, size: int, classes: Sequence[str] = (), encoder: Any = None):
         super().__init__()
         check_channels("torchvision", image_channels)
-        models, self.size = _models(), config.size
+        models, self.size = torchvision_models("The extractor torchvision", "take --extractor fitted or latent"), config.size
         if config.network not in (known := models.list_models(module=models)):
             raise ConfigError(f"torchvision.models has no network {config.network!r}.{did_you_mean(config.network, known)}")
         self.title = config.network
@@ -102,14 +102,3 @@ class _watched:
 def _is_map(output: Any) -> bool:
     """Whether it is [B,D,h,w]."""
     return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]
-
-
-def _models() -> Any:
-    try:
-        from torchvision import models
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError beside a torch of another build
-        raise MissingError(
-            f"The extractor torchvision needs torchvision, which cannot be imported here: {one_line(error)}. Install the one that belongs to "
-            "this torch, or take --extractor fitted or latent."
-        ) from None
-    return models

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from ldmctl.blocks import torchvision_models
 from ldmctl.config import PluginConfig
-from ldmctl.errors import ConfigError, DataError, MissingError, did_you_mean, one_line
+from ldmctl.errors import ConfigError, DataError, did_you_mean, one_line
 from ldmctl.storage.assets import find_weights
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -34,7 +35,6 @@ class Classifier(nn.Module):
             raise ConfigError(f"guide.label={config.label} is beyond the {classes} classes of {config.file}, counted from 0.")
         self.network = built(config.network, classes, state, config.file)
         self.config = config
-        self.stamp = hashlib.sha256(find_weights(config.file, given=config.file).read_bytes()).hexdigest()
         self.stamp = hashlib.sha256(find_weights(config.file, given=config.file).read_bytes()).hexdigest()
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
@@ -72,10 +72,7 @@ def weights_of(file: str) -> dict[str, Tensor]:
 
 def built(name: str, classes: int, state: dict[str, Tensor], file: str) -> nn.Module:
     """The network of torchvision with these weights."""
-    try:
-        from torchvision import models
-    except ImportError:
-        raise MissingError("The guide 'classifier' needs torchvision: pip install torchvision.") from None
+    models = torchvision_models("The guide classifier", "take another guide")
     if name not in (known := models.list_models(module=models)):
         raise ConfigError(f"torchvision.models has no network {name!r}.{did_you_mean(name, known)}")
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmctl.blocks import channels_order, check_channels, fill, in_colour, inverse_length
+from ldmctl.blocks import channels_order, check_channels, fill, in_colour, inverse_length, torchvision_models
 from ldmctl.config import PluginConfig
-from ldmctl.errors import ConfigError, DataError, MissingError, PluginError, did_you_mean, one_line
+from ldmctl.errors import ConfigError, DataError, PluginError, did_you_mean, one_line
 from ldmctl.storage.assets import find_weights
 
 SIDE = 224  # pixels, what the networks were trained on
@@ -49,7 +49,7 @@ class Features(nn.Module):
         super().__init__()
         check_channels("features", image_channels)
         self.title = f"features-{config.network}"
-        models = _torchvision_models()
+        models = torchvision_models("features", "take another perceptual distance")
         if config.network not in (known := models.list_models(module=models)):
             raise ConfigError(f"torchvision.models has no network {config.network!r}.{did_you_mean(config.network, known)}")
         network = _empty(lambda: models.get_model(config.network, weights=None)).requires_grad_(False).eval()
@@ -230,14 +230,3 @@ def _load(network: nn.Module, config: Features.Config, url: str) -> None:
     if file.name == official and config.network.startswith("densenet"):  # published under the names of an older torch
         names = {name: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name) for name in names}
     fill(network, file, names, f"torchvision's weights of {config.network}")
-
-
-def _torchvision_models() -> Any:
-    try:
-        from torchvision import models
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError beside a torch of another build
-        raise MissingError(
-            f"features needs torchvision, which cannot be imported here: {one_line(error)}. Install the torchvision that belongs to this torch, "
-            "or take another perceptual distance."
-        ) from None
-    return models
