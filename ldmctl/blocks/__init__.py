@@ -2,7 +2,17 @@
 
 from ldmctl.blocks.attention import Attention
 from ldmctl.blocks.autoencoding import Decoder, Encoder
-from ldmctl.blocks.backbone import FrozenConvolution, channels_order, check_channels, fill, in_colour, inverse_length, torchvision_models
+from ldmctl.blocks.backbone import (
+    UNREADABLE,
+    FrozenConvolution,
+    channels_order,
+    check_channels,
+    fill,
+    in_colour,
+    inverse_length,
+    read_weights,
+    torchvision_models,
+)
 from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
 from ldmctl.blocks.conditions import join_maps, refuse_tokens
@@ -27,6 +37,7 @@ from ldmctl.blocks.transformer import (
 )
 
 __all__ = [
+    "UNREADABLE",
     "Attention",
     "BetaTable",
     "Clusters",
@@ -65,6 +76,7 @@ __all__ = [
     "nearest_codes",
     "patchify",
     "phi_2",
+    "read_weights",
     "refuse_tokens",
     "rotate",
     "run_block",

@@ -90,7 +90,7 @@ def fill(module: nn.Module, file: Path, names: Mapping[str, str], what: str) -> 
     `names` says how the module's tensors are called in the file, and others stay as they are; a MissingError says that the file does not hold `what`.
     """
     try:
-        found = read(file)
+        found = read_weights(file)
         state = module.state_dict()  # with the versions that some modules ask for
         state.update(
             {own: found[name].to(torch.float32 if state[own].is_floating_point() else state[own].dtype) for own, name in names.items()}
@@ -117,7 +117,7 @@ def torchvision_models(who: str, instead: str) -> Any:
     return models
 
 
-def read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by name; a ValueError or one of torch's errors when it is none."""
     if file.suffix != ".safetensors":
         return torch.load(file, map_location="cpu", weights_only=True)

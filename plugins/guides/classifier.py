@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ldmctl.blocks import torchvision_models
+from ldmctl.blocks import UNREADABLE, read_weights, torchvision_models
 from ldmctl.config import PluginConfig
 from ldmctl.errors import ConfigError, DataError, did_you_mean, one_line
 from ldmctl.storage.assets import find_weights
@@ -54,14 +54,9 @@ class Classifier(nn.Module):
 
 def weights_of(file: str) -> dict[str, Tensor]:
     """The tensors of a file of weights."""
-    path = find_weights(file, given=file)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a damaged file makes torch raise, in sentences about its own arguments
+        state: Any = read_weights(find_weights(file, given=file))
+    except UNREADABLE:
         raise DataError(
             f"guide.file={file} cannot be read as weights: save network.state_dict(), by torch.save or as .safetensors."
         ) from None
