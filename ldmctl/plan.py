@@ -167,9 +167,11 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     engine, devices = engines.start(config.machine), config.machine.devices
     per_device(config.loop.batch, devices)
     manifest = check_cache(config, cache := Path(config.latents).expanduser())
-    check_preview(config, open_latents(cache, manifest, "train"))
+    check_preview(config, train_latents := open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
-    network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes))
+    others = conditioners_of(config, manifest, {"train": train_latents}, {})
+    heard = {"latent": manifest.latent, "classes": manifest.classes, "others": others}
+    network = build_network(describe_network(config.denoiser, config.conditions.label, **heard))
     if config.init is not None:
         load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)

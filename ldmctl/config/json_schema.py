@@ -18,7 +18,7 @@ from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import PluginError, with_article
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-NAMED_BELOW = ("dataset", "conditioner")  # a data preset or a cache may have named their type, so a file need not
+NAMED_BELOW = ("dataset", "conditioner")  # kinds: a data preset or a cache may have named their type, so a file need not
 
 
 class Data(Config):
@@ -53,7 +53,7 @@ def config_schema(subject: str, *, built_in: bool = False) -> tuple[Raw, list[st
         place = document if section is model else definitions[section.__name__]
         for name, field in section.model_fields.items():
             if (slot := slot_of(field)) is not None:
-                below = name in NAMED_BELOW and model is not Data
+                below = slot.kind in NAMED_BELOW and model is not Data
                 place["properties"][name] = _slot(field, slot, plugins(slot.kind), named_below=below)
             _say_whether_free(place["properties"][name], field)
     for kind in found.values():

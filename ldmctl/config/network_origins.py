@@ -7,7 +7,7 @@ from ldmctl.config.documents import Raw, read_config
 from ldmctl.config.origins import Origin, file_of, header_of
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
-KEYS = ("denoiser", "conditioner", "schedule", "prediction")
+KEYS = ("denoiser", "conditions", "schedule", "prediction")
 
 
 def find(name: str) -> Origin:
@@ -16,8 +16,10 @@ def find(name: str) -> Origin:
     header = header_of(file)
     if header.get("kind") != "diffusion":
         raise MismatchError(f"{file} holds {with_article(str(header.get('kind', 'file')))}, not a denoiser to start from.")
-    described = {key: header[key] and header[key]["config"] for key in ("denoiser", "conditioner", "schedule")}
-    return Origin(name, file, {**described, "prediction": header["prediction"]})
+    described = {key: header[key]["config"] for key in ("denoiser", "schedule")}
+    heard = {"label": header["conditioner"], **dict.fromkeys(("text", "map", "picture")), **header.get("conditions", {})}
+    listens = {slot: each and each["config"] for slot, each in heard.items()}
+    return Origin(name, file, {**described, "conditions": listens, "prediction": header["prediction"]})
 
 
 def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = False) -> Raw:
@@ -32,7 +34,7 @@ def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = Fals
         if folder is not None and not overwrite and (folder / "state.safetensors").exists() and (folder / "config.yaml").exists():
             config = read_config(folder)
             if config.get("init") is not None and same_path(config["init"], name):
-                return {key: config[key] for key in KEYS}
+                return {key: config[key] for key in (*KEYS, "conditioner") if key in config}
         raise
     if folder is not None and folder.resolve() in origin.file.resolve().parents[:2]:  # snapshots/ is one deeper
         raise ConfigError(f"A run cannot start from its own weights: init is {name} and --out is {out}. Name another --out.")

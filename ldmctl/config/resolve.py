@@ -61,8 +61,8 @@ def merge(layers: Sequence[Raw]) -> Raw:
 
 def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
     """The same layer with `slot: name` written as `slot: {type: name}`, each plugin by the one name that it has in a config; so for a
-    section that has a `type`."""
-    out = dict(raw)
+    section that has a `type`. Keys have the names of today."""
+    raw = out = _renamed(getattr(schema, "renamed", {}), raw)
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
@@ -75,6 +75,17 @@ def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
             out[name] = {"type": given}
         elif section is not None and isinstance(given, dict):
             out[name] = spell_out(section, raw[name])
+    return out
+
+
+def _renamed(names: Mapping[str, str], raw: Raw) -> Raw:
+    """A copy in which keys that moved stand where they are now; what stands there already is stronger."""
+    out = dict(raw)
+    for before, now in names.items():
+        if before in out:
+            section, key = now.split(".")
+            there = out.get(section)
+            out[section] = {key: out.pop(before), **(there if isinstance(there, dict) else {})}
     return out
 
 

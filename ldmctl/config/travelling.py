@@ -19,6 +19,7 @@ BESIDE = {  # where things are, how many there are and what each is of: the text
     "seeds",
     "each",
     "label",
+    "prompt",
     "npz",
     "trace",
     "machine",

@@ -43,7 +43,7 @@ def load_initial_network(config: FitDiffusion, network: nn.Module, manifest: Man
     return [
         f"Training starts from the weights of {config.init}, at step 0 and with a new optimizer."
         + (f" Keys that differ from it: {'; '.join(changed)}." if changed else ""),
-        *_of_classes(before, now, listens=config.conditioner is not None),
+        *_of_classes(before, now, listens=config.conditions.label is not None),
         *_of_latents(header, manifest, config.latents),
     ]
 

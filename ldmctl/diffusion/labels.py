@@ -21,17 +21,20 @@ def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
 
     -1 is no class, which is also what guidance=0 makes, whatever was asked for. Labels or guidance that the model does not know are a ConfigError.
     """
+    others = header.get("conditions", {})
     if header["conditioner"] is None:
         if config.label not in NO_LABEL:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
         if config.guidance != 1 and config.autoguide is None:
-            raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
+            if not others:
+                raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
+            refuse_no_label(header, f"guidance={config.guidance:g}")
         return [-1]
     if config.label is not None and not config.label:
         raise ConfigError("label=[] names nothing; leave it away to draw labels as in the data, or take `none`.")
     asked = [(label, index) for label in config.label or [] for index in class_indices(label, header)]
     turn = [index for _, index in asked]
-    if not header.get("conditional", True):  # older models do not say
+    if not header.get("conditional", True) and not others:  # older models do not say
         refuse_conditions(config, asked)
         return [-1]
     if config.guidance != 1 and negative_label(config, header) < 0 and config.autoguide is None:
@@ -74,7 +77,8 @@ def refuse_conditions(config: Sample, asked: Sequence[tuple[str, int]]) -> None:
 def refuse_no_label(header: dict[str, Any], key: str) -> None:
     """A ConfigError if the model has never seen an item without its label; older models do not say."""
     if not header.get("unconditional", True):
-        raise ConfigError(f"{key} needs a model that also learned without labels; this one was trained with drop=0. Train with drop=0.1.")
+        what = "conditions" if header.get("conditions") else "labels"
+        raise ConfigError(f"{key} needs a model that also learned without {what}; this one was trained with drop=0. Train with drop=0.1.")
 
 
 def refuse_untrained(header: dict[str, Any], asked: Sequence[int]) -> None:

@@ -24,11 +24,12 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
     """
     asked, sides = wanted(config, model.header), sides_of(config, model.header)
     settings = model.settings(config)
-    named = {"label": config.label, "seed": config.seed, **({"seeds": config.seeds} if config.seeds is not None else {}), **settings}
+    prompts = {"prompt": config.prompt} if config.prompt is not None else {}
+    named = {"label": config.label, **prompts, "seed": config.seed, **({"seeds": config.seeds} if config.seeds is not None else {}), **settings}
     folder = root / f"samples-{hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def text(place: int) -> str:
-        return json.dumps({"seed": asked.seeds[place], "label": model.name_of(asked.label(place)), **settings}, sort_keys=True)
+        return json.dumps({"seed": asked.seeds[place], **model.said(asked.ask(place)), **settings}, sort_keys=True)
 
     def file(place: int) -> Path:
         return folder / f"{asked.seeds[place]:06d}.png"
@@ -38,7 +39,7 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
     with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar:
         while done < len(missing):
             mine = missing[done : done + config.batch]
-            pictures, bad = model.make(config, [asked.seeds[place] for place in mine], [asked.label(place) for place in mine])
+            pictures, bad = model.make(config, [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine])
             model.refuse(bad, config)
             for place, picture in zip(mine, pictures, strict=True):
                 write_png(file(place), picture, {KEY: text(place)})

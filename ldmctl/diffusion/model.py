@@ -13,13 +13,14 @@ from torch import Tensor
 from ldmctl import registry
 from ldmctl.attribution import expect_shape
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.asking import Ask, cut_off
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
 from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides_of
 from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import build_guides
-from ldmctl.diffusion.labels import negative_label
 from ldmctl.diffusion.network import Network, build_schedule, load_network
+from ldmctl.diffusion.prompts import negative_ask
 from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.samples import sample, samples
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
@@ -65,7 +66,7 @@ class Model:
         self,
         config: Sample,
         seeds: Sequence[int],
-        labels: Sequence[int],
+        asks: Sequence[Ask],
         given: Given | None = None,
         *,
         output: Literal["images", "latents"] = "images",
@@ -89,13 +90,14 @@ class Model:
                 prediction=self.header["prediction"],
                 shape=shape,
                 seeds=seeds,
-                labels=labels,
+                asks=asks,
                 guidance=config.guidance,
                 steps=config.steps,
                 batch=rows,
                 spacing=config.spacing,
                 guiding=config.guiding,
-                negative=negative_label(config, self.header),
+                negative=negative_ask(config, self.header),
+                pictures=shown_of(config, given, self, filled, sides),
                 weaker=weaker.network if weaker else None,
                 edit=edit_of(config, given, self.codec, filled, self.header),
                 known=self.known,
@@ -160,6 +162,21 @@ class Model:
             self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.fingerprint, self.engine)
         return self.others[config.autoguide]
 
+    def said(self, ask: Ask) -> dict[str, Any]:
+        """What a picture's text says of what it was asked to be."""
+        return {"label": self.name_of(ask.label), **({"prompt": ask.prompt} if ask.prompt else {})}
+
+    def cut_prompts(self, config: Sample) -> list[str]:
+        """A sentence for each prompt that is longer than the model hears, with what it does not hear."""
+        if self.network.text is None or config.prompt is None or config.guidance == 0:
+            return []
+        ends = {prompt: cut_off(self.network.text, prompt) for prompt in dict.fromkeys(config.prompt)}
+        return [f"The prompt {short(prompt)!r} is too long: {short(end)!r}, its end, is not heard." for prompt, end in ends.items() if end]
+
+    def title(self, ask: Ask) -> str | None:
+        """The words over a row of pictures that were asked to be this; None for nothing."""
+        return ", ".join(filter(None, [self.name_of(ask.label), ask.prompt])) or None
+
     def name_of(self, label: int) -> str | None:
         """The name of a class index; None for -1."""
         return self.header["classes"][label] if label >= 0 else None
@@ -178,3 +195,8 @@ def not_finite(module: torch.nn.Module) -> str:
     """The name of the first weight that is not finite; nothing without one."""
     held = module.state_dict().items()
     return next((name for name, value in held if value.is_floating_point() and not bool(value.isfinite().all())), "")
+
+
+def short(words: str, most: int = 60) -> str:
+    """Words, or their beginning and their end."""
+    return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 2 :]}"

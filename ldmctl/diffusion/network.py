@@ -1,4 +1,4 @@
-"""A denoiser with its conditioner: one network to train, one file to sample from.
+"""A denoiser with its conditioners: one network to train, one file to sample from.
 
 A loss that compares the denoiser's tokens with those of a frozen encoder (arXiv:2410.06940) asks `forward` for them by `block`: they
 come from the same pass as the prediction, with the same labels, dropped or not. What the encoder says of each picture has its place
@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ldmctl.attribution import expect, expect_shape
-from ldmctl.diffusion.denoise import joined
+from ldmctl.attribution import expect_shape
+from ldmctl.diffusion.conditions import SLOTS, heard, merged, null_of, refuse_other_slot, sizes_of, try_conditioner
 from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
 from ldmctl.storage import headers, weights
@@ -21,22 +20,40 @@ from ldmctl.training.engine import Engine
 
 
 class Network(nn.Module):
-    """`denoiser` and, when there are classes to listen to, `conditioner`, trained and saved as one."""
+    """`denoiser` and what it listens through, trained and saved as one: a conditioner for each thing that is known of pictures."""
 
     denoiser: Any
-    conditioner: Any
+    conditioner: Any  # of labels; files have called it so since there was no other
+    text: Any
+    map: Any
+    picture: Any
 
-    def __init__(self, denoiser: nn.Module, conditioner: nn.Module | None):
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        conditioner: nn.Module | None = None,
+        *,
+        text: nn.Module | None = None,
+        map: nn.Module | None = None,
+        picture: nn.Module | None = None,
+    ):
         super().__init__()
         self.denoiser = denoiser
         self.conditioner = conditioner
+        self.text, self.map, self.picture = text, map, picture
 
-    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Tensor | None = None, *, block: int | None = None) -> Any:
-        """x [B,c,h,w], timestep [B], what the cache gives for B items, dropped bool [B] -> [B,c,h,w].
+    @property
+    def conditioners(self) -> dict[str, Any]:
+        """The conditioners that there are, by what they listen to."""
+        every = {"label": self.conditioner, "text": self.text, "map": self.map, "picture": self.picture}
+        return {slot: conditioner for slot, conditioner in every.items() if conditioner is not None}
+
+    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Any = None, *, block: int | None = None) -> Any:
+        """x [B,c,h,w], timestep [B], what is known of B items, dropped bool [B] -> [B,c,h,w]; see `condition`.
 
         With `block` also the tokens after so many blocks of the denoiser, (the same, [B,N,D]); a PluginError where it shows none.
         """
-        condition = self.condition(given, dropped)
+        condition = self.condition(given, dropped, like=x)
         if block is None:
             said = self.denoiser(x, timestep, condition)
             if getattr(said, "shape", None) != x.shape:
@@ -46,58 +63,50 @@ class Network(nn.Module):
             raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")
         return self.denoiser.forward_with_hidden(x, timestep, condition, block=block)
 
-    def condition(self, given: Any, dropped: Tensor | None = None) -> Condition | None:
-        """The condition of B items, the null one where `dropped`; None without a conditioner."""
-        if self.conditioner is None:
-            return None
-        full: Condition = self.conditioner.encode(given)
-        if dropped is None:
-            return full
-        count = len(dropped)
-        both = joined(full, self.conditioner.null(count))
-        rows = torch.arange(count, device=dropped.device) + count * dropped
-        return Condition(*(None if part is None else part[rows] for part in both))
+    def condition(self, given: Any, dropped: Any = None, *, like: Tensor | None = None) -> Condition | None:
+        """The condition of the B items of `like` [B,c,h,w]; None without a conditioner.
+
+        `given` is what is known of them by slot: a value that its conditioner takes, `Known`, or None for nothing; labels alone may stand
+        for themselves. Conditions are null where `dropped`: bool [B] for all slots, or by slot.
+        """
+        known = given if isinstance(given, Mapping) else {"label": given}
+        left = dropped if isinstance(dropped, Mapping) else dict.fromkeys(SLOTS, dropped)
+        return merged([heard(slot, each, known.get(slot), left.get(slot), like) for slot, each in self.conditioners.items()])
+
+    def null(self, like: Tensor) -> Condition | None:
+        """The condition of nothing, of as many items as `like` [B,c,h,w] has; None without a conditioner."""
+        return merged([null_of(each, len(like), like) for each in self.conditioners.values()])
 
 
 def build_network(description: Mapping[str, Any]) -> Network:
     """The network that `describe_network` described, without its weights."""
     conditioner = weights.rebuild(description["conditioner"]) if description["conditioner"] else None
-    return Network(weights.rebuild(description["denoiser"]), conditioner)
+    others = {slot: weights.rebuild(each) for slot, each in description.get("conditions", {}).items()}
+    return Network(weights.rebuild(description["denoiser"]), conditioner, **others)
 
 
-def describe_network(denoiser: Any, conditioner: Any, *, latent: tuple[int, int, int], classes: list[str]) -> dict[str, Any]:
-    """What it takes to build the network: configs, and the context that follows from latents and classes."""
-    listens = None if conditioner is None else weights.describe("conditioner", conditioner, classes=classes)
-    built = weights.rebuild(listens) if listens else None
-    if built is not None:
-        try_conditioner(built, len(classes))
-    sizes = {name: getattr(built, name, 0) for name in ("vector_dim", "token_dim", "map_channels")}
-    speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes)
-    return {"denoiser": speaks, "conditioner": listens}
+def describe_network(
+    denoiser: Any,
+    conditioner: Any = None,
+    *,
+    latent: tuple[int, int, int],
+    classes: list[str],
+    others: Mapping[str, tuple[Any, Mapping[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """What it takes to build the network: configs, and the context that follows from latents and classes.
 
-
-@torch.no_grad()
-def try_conditioner(conditioner: Any, classes: int) -> None:
-    """What would only be noticed in the first step: a conditioner that does not take labels, or gives what it has not announced."""
-    labels = torch.arange(-1, min(classes, 3))
-    learning = conditioner.training
-    conditioner.eval()
-    check_condition(conditioner.encode(labels), conditioner, len(labels), "encode")
-    check_condition(conditioner.null(len(labels)), conditioner, len(labels), "null")
-    conditioner.train(learning)
-
-
-def check_condition(condition: Any, conditioner: Any, count: int, method: str) -> None:
-    """A PluginError that names the conditioner, unless it gave for `count` pictures what it has announced."""
-    expect(isinstance(condition, Condition), conditioner, f"{method} gave {type(condition).__name__}, not a Condition")
-    for name, size in {"vector": "vector_dim", "tokens": "token_dim", "maps": "map_channels"}.items():
-        part, announced = getattr(condition, name), getattr(conditioner, size)
-        expect(
-            (part is not None) == bool(announced), conditioner, f"{method} gave {'no ' * (part is None)}{name}, and {size} is {announced}"
-        )
-        if part is not None:
-            wanted = {"vector": (count, announced), "tokens": (count, None, announced), "maps": (count, announced, None, None)}[name]
-            expect_shape(part, wanted, conditioner, f"{method} ({name})")
+    `others` are the configs and contexts of what else it listens to, by slot.
+    """
+    asked = {} if conditioner is None else {"label": (conditioner, {"classes": classes})}
+    listens = {slot: weights.describe("conditioner", config, **context) for slot, (config, context) in {**asked, **(others or {})}.items()}
+    built = {slot: weights.rebuild(each) for slot, each in listens.items()}
+    for slot, each in built.items():
+        refuse_other_slot(slot, each)
+    if "label" in built:
+        try_conditioner(built["label"], len(classes))
+    speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes_of(built))
+    described = {"denoiser": speaks, "conditioner": listens.pop("label", None)}
+    return {**described, "conditions": listens} if listens else described
 
 
 def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], str]:
@@ -108,9 +117,9 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
             f"{path} holds {with_article(str(header.get('kind', 'file')))}, not a denoiser. --run wants a run folder of fit-diffusion."
         )
     headers.check(headers.Diffusion, header, path)
-    for name in ("denoiser", "conditioner", "schedule"):
-        if header[name] is not None:
-            headers.check_context(header[name], path)
+    for described in (header["denoiser"], header["conditioner"], header["schedule"], *header.get("conditions", {}).values()):
+        if described is not None:
+            headers.check_context(described, path)
     weights.refuse_oversized(header["denoiser"], tensors, path)
     network = build_network(header)
     weights.load_into(network, tensors, path)

@@ -1,15 +1,17 @@
 """What one step of the second stage minimises: noised latents, what the network should say of them, and the loss."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from ldmctl.config.schemas.fit_diffusion import FitDiffusion, TrainingNoise
+from ldmctl.config.schemas.fit_diffusion import Drops, FitDiffusion, TrainingNoise
+from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.process import draw_times, noised, target, timestep
 from ldmctl.diffusion.weighting import binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.conditions import NOTHING, Known, Several, of_rows, on_device
 from ldmctl.latents.reader import Latents, evenly
 from ldmctl.training.engine import Engine
 from ldmctl.training.learner import Learner
@@ -29,6 +31,24 @@ class Drawn(NamedTuple):
     dropped: Tensor  # bool [B]
     weight: Tensor  # of each loss [B]
     level: Tensor  # ln(sigma / alpha) [B]
+    known: dict[str, Known] = {}  # what else is known of them
+    left: dict[str, Tensor] = {}  # bool [B], by slot: trained without that one alone
+
+    def part(self, rows: slice) -> Self:
+        """Some rows of it."""
+        x, timesteps, aim, labels, dropped, weight, level = (each[rows] for each in self[:7])
+        left = {slot: each[rows] for slot, each in self.left.items()}
+        return type(self)(x, timesteps, aim, labels, dropped, weight, level, of_rows(self.known, rows), left)
+
+    @property
+    def given(self) -> Any:
+        """What a network is given of them."""
+        return {"label": self.labels, **self.known} if self.known else self.labels
+
+    @property
+    def without(self) -> Any:
+        """What it does not hear of that."""
+        return self.dropped if not self.left else {slot: self.dropped | self.left[slot] if slot in self.left else self.dropped for slot in SLOTS}
 
 
 def rows_read(rows: slice, count: int) -> slice:
@@ -48,16 +68,20 @@ def draw(
     key: Sequence[object],
     *,
     times: Tensor | None = None,
+    known: Mapping[str, Known] | None = None,
+    painter: Any = None,
 ) -> Drawn:
-    """Noised latents, times and targets of those `rows` of a batch of `count` items; what is `stored` of them and their `labels` were read for `rows_read`.
+    """Noised latents, times and targets of those `rows` of a batch of `count` items; what is `stored` of them, their `labels` and what
+    else is `known` were read for `rows_read`.
 
-    `key` decides all that is random in the whole batch, but for `times` [count] when they are given.
+    `key` decides all that is random in the whole batch, but for `times` [count] when they are given. A `painter` is the conditioner
+    that hears a part of the latents themselves.
     """
     device, read = engine.device, rows_read(rows, count)
     random = generator(device, *key)
     t = draw_times(schedule, positions(config.times, count, random, device)) if times is None else on(times, device)
     dropped = torch.rand(count, generator=random, device=device) < config.drop
-    clean, noise, more = [], [], []
+    clean, noise, more, painted = [], [], [], []
     for start in range(read.start, read.stop, CHUNK):
         random = generator(device, *key, start)
         clean.append(codec.draw(stored[start - read.start : start - read.start + CHUNK], random))
@@ -69,7 +93,12 @@ def draw(
         noise.append(e)
         if config.noise.perturbation:
             more.append(torch.randn(e.shape, generator=generator(device, *key, start, "perturbation"), device=device))
+        if painter is not None:
+            painted.append(painter.draw(codec.whiten(clean[-1]), generator(device, *key, start, "picture")))
     mine = slice(rows.start - read.start, rows.stop - read.start)
+    others = of_rows(known or {}, mine)
+    if painted:
+        others["picture"] = Known({name: torch.cat([each[name] for each in painted])[mine] for name in painted[0]})
     x, e, t = codec.whiten(torch.cat(clean)[mine]), torch.cat(noise)[mine], t[rows]
     seen = e + config.noise.perturbation * torch.cat(more)[mine] if more else e
     return Drawn(
@@ -80,7 +109,19 @@ def draw(
         dropped[rows],
         loss_weight(config.weighting, config.prediction, schedule, t),
         log_level(schedule, t),
+        others,
+        {slot: without[rows] for slot, without in alone(config, count, device, key).items()},
     )
+
+
+def alone(config: FitDiffusion, count: int, device: torch.device, key: Sequence[object]) -> dict[str, Tensor]:
+    """Which of `count` items are trained without one condition, bool [count] by slot, where that is asked for."""
+    drops = {slot: getattr(config.conditions.drop, slot) for slot in SLOTS if getattr(config.conditions, slot) is not None}
+    return {
+        slot: torch.rand(count, generator=generator(device, *key, "drop", slot), device=device) < share
+        for slot, share in drops.items()
+        if share
+    }
 
 
 def on(times: Tensor, device: torch.device) -> Tensor:
@@ -91,7 +132,7 @@ def on(times: Tensor, device: torch.device) -> Tensor:
 def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
     """Mean squared error of the prediction of each item, float32 [B]."""
     with engine.autocast():
-        prediction = network(drawn.x, drawn.timesteps, drawn.labels, drawn.dropped)
+        prediction = network(drawn.x, drawn.timesteps, drawn.given, drawn.without)
     return (prediction.float() - drawn.target).square().flatten(1).mean(1)
 
 
@@ -109,7 +150,9 @@ def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine
     return {"loss": losses.mean(), "loss_weighted": counted.mean()}
 
 
-def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine) -> dict[str, float]:
+def validate(
+    config: FitDiffusion, network: Any, val: Latents, codec: Codec, schedule: Any, engine: Engine, several: Several = NOTHING
+) -> dict[str, float]:
     """The unweighted loss on held-out latents, evenly over the split, in all and by noise level; empty without any.
 
     Which latents, their noise and their times never change.
@@ -119,13 +162,18 @@ def validate(config: FitDiffusion, network: Any, val: Latents, codec: Codec, sch
     if not count:
         return {}
     drop = 1.0 if config.drop == 1 else 0.0  # with what was learned: all conditions, or none ever
-    still = config.model_copy(update={"drop": drop, "noise": TrainingNoise()})
+    heard = config.conditions.model_copy(update={"drop": Drops()})
+    still = config.model_copy(update={"drop": drop, "noise": TrainingNoise(), "conditions": heard})
+    painter = painter_of(network)
     times, losses, levels = validation_times(schedule, count), [], []
     for first in range(0, count, CHUNK):
         items = rows[first : first + CHUNK]
         stored, labels = val.stored(items).to(engine.device), val.labels[items].to(engine.device)
         key, here = ("validation", first), times[first : first + CHUNK]
-        drawn = draw(still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here)
+        known = on_device(several.known(items), engine.device)
+        drawn = draw(
+            still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here, known=known, painter=painter
+        )
         losses.append(denoising_losses(network, drawn, engine))
         levels.append(drawn.level)
     return {"val/loss": float(torch.cat(losses).mean()), **binned(torch.cat(losses), torch.cat(levels))}

@@ -3,27 +3,41 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.diffusion.asking import Ask
+from ldmctl.diffusion.conditions import SLOTS
 from ldmctl.diffusion.labels import trained_classes
 from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.sampling import sample_latents
 from ldmctl.errors import ConfigError
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.conditions import NOTHING, Several, on_device
 from ldmctl.latents.manifest import Manifest
-from ldmctl.latents.reader import Latents
+from ldmctl.latents.reader import Latents, evenly
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import grid, write_png
 from ldmctl.training.engine import Engine
+from ldmctl.training.order import generator
 
 
-def learns_without_labels(config: FitDiffusion, train: Latents) -> bool:
-    """Whether the network also learns from items without their label, as guidance wants it."""
-    return config.conditioner is None or config.drop > 0 or bool((train.labels < 0).any())
+def learns_without_labels(config: FitDiffusion, train: Latents, captions: float = 1.0) -> bool:
+    """Whether the network also learns from items of which nothing is known, as guidance wants it; `captions` is the share that has one."""
+    return config.drop > 0 or all(learns_without(config, train, slot, captions) for slot in SLOTS)
+
+
+def learns_without(config: FitDiffusion, train: Latents, slot: str, captions: float = 1.0) -> bool:
+    """Whether the network learns from items without this one condition, or never hears it."""
+    if getattr(config.conditions, slot) is None or getattr(config.conditions.drop, slot) > 0:
+        return True
+    return {"label": bool((train.labels < 0).any()), "text": captions < 1}.get(slot, slot == "picture")
 
 
 def learns_with_labels(config: FitDiffusion, train: Latents) -> bool:
     """Whether the network ever sees a label: it listens to them, not all are dropped, and some item has one."""
-    return config.conditioner is not None and config.drop < 1 and bool((train.labels >= 0).any())
+    label = config.conditions.label is not None and config.drop < 1 and config.conditions.drop.label < 1
+    return label and bool((train.labels >= 0).any())
 
 
 def check_preview(config: FitDiffusion, train: Latents) -> None:
@@ -33,7 +47,8 @@ def check_preview(config: FitDiffusion, train: Latents) -> None:
             f"preview.guidance={config.preview.guidance:g} needs a network that also learns without labels; with drop=0 this one never does, "
             "since every item has its label. Take drop=0.1, or preview.guidance=1."
         )
-    if config.preview.guidance not in (0, 1) and config.conditioner is not None and not learns_with_labels(config, train):
+    alone = config.conditions.label is not None and not any(getattr(config.conditions, slot) for slot in SLOTS[1:])
+    if config.preview.guidance not in (0, 1) and alone and not learns_with_labels(config, train):
         why = "drop=1 leaves every label out" if config.drop == 1 else "no item of the cache has one"
         raise ConfigError(
             f"preview.guidance={config.preview.guidance:g} needs a network that learns with labels, and this one never sees any: {why}. "
@@ -42,13 +57,32 @@ def check_preview(config: FitDiffusion, train: Latents) -> None:
 
 
 def save_preview(
-    config: FitDiffusion, network: Network, codec: Codec, schedule: Any, sampler: Any, manifest: Manifest, path: Path, engine: Engine
+    config: FitDiffusion,
+    network: Network,
+    codec: Codec,
+    schedule: Any,
+    sampler: Any,
+    manifest: Manifest,
+    path: Path,
+    engine: Engine,
+    val: Latents | None = None,
+    several: Several = NOTHING,
 ) -> None:
-    """A grid of samples whose seeds and labels never change, written by the first rank."""
-    count = config.preview.count
-    classes = trained_classes(manifest.label_counts) if config.conditioner is not None and config.drop < 1 else []
-    classes = classes or [-1]
-    labels = [classes[index % len(classes)] for index in range(count)]
+    """A grid of samples whose seeds and labels never change, written by the first rank.
+
+    Where more than labels is known, it is what is known of held-out items, whose own pictures stand to the right of their samples.
+    """
+    count, size = config.preview.count, int(manifest.image["size"])
+    shown, pictures = [], {}
+    if several.sources and val is not None and len(val):
+        items = evenly(len(val), count)
+        items = items.repeat(-(-count // len(items)))[:count]
+        pictures = on_device(several.known(items), engine.device)
+        shown = [codec.whiten(codec.draw(val.stored(items).to(engine.device), generator(engine.device, "preview")))]
+        labels = val.labels[items].tolist()
+    else:
+        classes = trained_classes(manifest.label_counts) if config.conditions.label is not None and config.drop < 1 else []
+        labels = [(classes or [-1])[index % len(classes or [-1])] for index in range(count)]
     latent = sample_latents(
         network,
         schedule,
@@ -57,11 +91,12 @@ def save_preview(
         prediction=config.prediction,
         shape=manifest.latent,
         seeds=range(count),
-        labels=labels,
-        guidance=config.preview.guidance if config.conditioner is not None else 1.0,
+        asks=[Ask(label) for label in labels],
+        guidance=config.preview.guidance if network.conditioners else 1.0,
         steps=config.preview.steps,
         batch=count,
+        pictures=pictures,
     )
-    size = int(manifest.image["size"])
     if engine.leads:
-        write_png(path, grid(to_uint8(codec.decode(latent, (size, size)))))
+        decoded = [to_uint8(codec.decode(each, (size, size))) for each in (latent, *shown)]
+        write_png(path, grid(torch.stack(decoded, dim=1).flatten(0, 1)))

@@ -24,6 +24,7 @@ class Samples(NamedTuple):
     images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files; or the latents, where these were asked for
     labels: list[str | None]  # None is no class
     seeds: list[int]
+    prompts: list[str] = []  # empty words are none
 
 
 def sample(
@@ -34,6 +35,7 @@ def sample(
     seeds: str | Sequence[int] | None = None,
     each: int | None = None,
     label: str | Sequence[str] | None = None,
+    prompt: str | Sequence[str] | None = None,
     guidance: float | None = None,
     steps: int | None = None,
     sampler: str | Mapping[str, Any] | None = None,
@@ -70,6 +72,7 @@ def sample(
         "count": count,
         "seed": seed,
         "label": many,
+        "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
         "guidance": guidance,
         "steps": steps,
         "spacing": spacing,
@@ -92,15 +95,15 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
     if output not in ("images", "latents"):
         raise ConfigError(f"output={output!r} is neither images nor latents.")
     asked = wanted(config, model.header)
-    seeds, labels = list(asked.seeds), [asked.label(place) for place in range(len(asked))]
+    seeds, asks = list(asked.seeds), [asked.ask(place) for place in range(len(asked))]
     refuse_size(config, model.header, model.codec, model.network)
     images = []
     for first in range(0, len(seeds), config.batch):
         rows = slice(first, first + config.batch)
-        made, bad = model.make(config, seeds[rows], labels[rows], given, output=output)
+        made, bad = model.make(config, seeds[rows], asks[rows], given, output=output)
         model.refuse(bad, config)
         images.append(made)
-    return Samples(torch.cat(images), [model.name_of(label) for label in labels], seeds)
+    return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds, [ask.prompt for ask in asks])
 
 
 def written(given: Any) -> str | None:

@@ -1,6 +1,6 @@
 """Latents out of noise, a fixed number at a time, so that a picture depends on its seed and not on its neighbours."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,11 +10,14 @@ from torch import Tensor
 from ldmctl.attribution import expect_shape
 from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.sample import Guiding
+from ldmctl.diffusion.asking import Ask, known_of
+from ldmctl.diffusion.conditions import check_condition
 from ldmctl.diffusion.denoise import Denoise, Noise
 from ldmctl.diffusion.editing import FROM_NOISE, Corrected, Edit, Watched, levels_below
 from ldmctl.diffusion.guidance import Guidance
-from ldmctl.diffusion.network import Network, check_condition
+from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.process import Prediction
+from ldmctl.latents.conditions import Known
 from ldmctl.protocols import Condition
 from ldmctl.training.engine import Engine
 
@@ -48,28 +51,29 @@ def sample_latents(
     prediction: Prediction,
     shape: tuple[int, int, int],
     seeds: Sequence[int],
-    labels: Sequence[int],
+    asks: Sequence[Ask],
     guidance: float,
     steps: int,
     batch: int,
     spacing: Spacing | str = "trailing",
     guiding: Guiding | None = None,
-    negative: int = -1,
+    negative: Ask | None = None,
+    pictures: Mapping[str, Known] | None = None,
     weaker: Network | None = None,
     edit: Edit = FROM_NOISE,
     known: dict[float, tuple[float, float, float]] | None = None,
 ) -> Tensor:
-    """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed; labels are class indices, -1 for none.
+    """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed, as they are asked for.
 
-    At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from the class `negative`, or from
-    what a network `weaker` says of the same labels. An `edit` has `batch` rows. `known` keeps from one batch to the next where levels lie
+    At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from what is asked of nothing, or of `negative`, or
+    from what a network `weaker` says of the same asks. An `edit`, and maps and `pictures` that were opened before, have `batch` rows. `known` keeps from one batch to the next where levels lie
     in the schedule.
     """
     filled = [*range(len(seeds)), *[len(seeds) - 1] * (batch - len(seeds))]
     noise = Noise([seeds[row] if edit.stream is None else edit.stream for row in filled], shape, engine.device)
-    asked = [labels[row] for row in filled]
-    condition = condition_of(network, asked, engine)
-    null = null_of(network, len(asked)) if negative < 0 else condition_of(network, [negative] * len(asked), engine)
+    asked, like = [asks[row] for row in filled], torch.empty(len(filled), *shape, device=engine.device)
+    condition = condition_of(network, asked, engine, like, pictures)
+    null = null_of(network, like) if negative is None else condition_of(network, [negative] * len(asked), engine, like, pictures)
     if edit.latent is not None and edit.strength == 0:
         return edit.latent[: len(seeds)].float()
     sigmas = levels_below(schedule, steps, spacing, edit.strength)
@@ -79,7 +83,7 @@ def sample_latents(
         schedule,
         prediction,
         condition=condition,
-        null=null if weaker is None else condition_of(weaker, asked, engine),
+        null=null if weaker is None else condition_of(weaker, asked, engine, like, pictures),
         guidance=Guidance(guidance, guiding, still=still),
         weaker=weaker.denoiser if weaker else None,
         known=known,
@@ -94,19 +98,20 @@ def sample_latents(
     return latent[: len(seeds)].float()
 
 
-def condition_of(network: Network, labels: Sequence[int], engine: Engine) -> Condition | None:
-    """What a network hears of these class indices, -1 for none; None without a conditioner."""
-    if network.conditioner is None:
-        return None
-    condition = network.condition(torch.tensor(labels, device=engine.device))
-    check_condition(condition, network.conditioner, len(labels), "encode")
+def condition_of(
+    network: Network, asks: Sequence[Ask], engine: Engine, like: Tensor, pictures: Mapping[str, Known] | None = None
+) -> Condition | None:
+    """What a network hears of these asks, of as many latents `like` [B,c,h,w]; None without a conditioner."""
+    return checked(network, network.condition(known_of(network, asks, engine, pictures), like=like), len(asks), "encode")
+
+
+def null_of(network: Network, like: Tensor) -> Condition | None:
+    """The null condition of as many pictures as `like` [B,c,h,w] has; None without a conditioner."""
+    return checked(network, network.null(like), len(like), "null")
+
+
+def checked(network: Network, condition: Condition | None, count: int, method: str) -> Condition | None:
+    """The condition, which of a single conditioner is what that has announced, or it is a PluginError."""
+    if len(network.conditioners) == 1:
+        check_condition(condition, next(iter(network.conditioners.values())), count, method)
     return condition
-
-
-def null_of(network: Network, count: int) -> Condition | None:
-    """The null condition of `count` pictures; None without a conditioner."""
-    if network.conditioner is None:
-        return None
-    null: Condition = network.conditioner.null(count)
-    check_condition(null, network.conditioner, count, "null")
-    return null

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.beginning import sides_of
 from ldmctl.diffusion.editing import Look
 from ldmctl.errors import MismatchError
@@ -45,11 +46,11 @@ def refuse_foreign_trace(folder: Path) -> None:
             raise MismatchError(f"{folder / name} is there already and no trace of ldmctl's, so it is not replaced. Name another --out.")
 
 
-def write_trace(model: Any, config: Sample, seeds: Sequence[int], labels: Sequence[int], folder: Path, text: str) -> list[str]:
+def write_trace(model: Any, config: Sample, seeds: Sequence[int], asks: Sequence[Ask], folder: Path, text: str) -> list[str]:
     """trace.png with `config.trace` columns, trace.gif and trace.webp of the first seeds in a folder -> their paths."""
     looks: list[Look] = []
     count = min(SHOWN, config.batch, len(seeds))
-    made, _ = model.make(config, seeds[:count], labels[:count], model.given(config)._replace(watch=looks.append))
+    made, _ = model.make(config, seeds[:count], asks[:count], model.given(config)._replace(watch=looks.append))
     every = spread(len(looks), FRAMES)
     moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *spread(len(looks), config.trace)}}
     last = Moment("the sample", moments[len(looks) - 1].latent if looks else magnified(made), magnified(made))

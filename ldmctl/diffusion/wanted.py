@@ -1,4 +1,4 @@
-"""Which pictures a command asks for: seeds, and the class that each is of. Nothing in it grows with their number."""
+"""Which pictures a command asks for: seeds, and what each is asked to be. Nothing in it grows with their number."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,39 +6,47 @@ from typing import Any
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import Seeds, parse_seeds
-from ldmctl.diffusion.labels import labels_as_in_data, labels_in_turn
+from ldmctl.diffusion.asking import Ask
+from ldmctl.diffusion.labels import NO_LABEL, labels_as_in_data, labels_in_turn
+from ldmctl.diffusion.prompts import hears_words, prompts_in_turn
 from ldmctl.errors import ConfigError
+
+ALONE = "This model never learned {}: it was trained with conditions.drop.{}=0. Give {} as well, or train with a share that is dropped."
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Seeds, one picture each, and class indices that they take in turn, -1 for no class."""
+    """Seeds, one picture each, and classes and prompts that they take in turn."""
 
     seeds: Seeds
-    turn: list[int]  # empty where classes are drawn as the data has them
+    turn: list[Ask]  # empty where classes are drawn as the data has them
     counts: list[int]  # of each class in the data
     drawn: int | None = None  # the one seed by which the class of all of them is drawn, where they go from one seed to another
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def label(self, position: int) -> int:
-        """The class index of the picture at this place."""
+    def ask(self, position: int) -> Ask:
+        """What the picture at this place is asked to be."""
         if self.turn:
             return self.turn[position % len(self.turn)]
-        return labels_as_in_data([self.seeds[position] if self.drawn is None else self.drawn], self.counts)[0]
+        return Ask(labels_as_in_data([self.seeds[position] if self.drawn is None else self.drawn], self.counts)[0])
+
+    def label(self, position: int) -> int:
+        """The class index of the picture at this place, -1 for no class."""
+        return self.ask(position).label
 
     @property
-    def rows(self) -> list[int]:
-        """The classes of the rows of a table of them; none where there are not several."""
+    def rows(self) -> list[Ask]:
+        """What the rows of a table of them are asked to be; none where there are not several."""
         return self.turn if len(set(self.turn)) > 1 else []
 
 
 def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
     """What a config asks of the model with this header; labels or guidance that it does not know are a ConfigError."""
-    turn = labels_in_turn(config, header)
+    turn = asks_in_turn(config, header)
     if config.interpolate is not None and len(set(turn)) > 1:
-        raise ConfigError("interpolate goes between seeds of one label: name one, where `all` or a list stands for several.")
+        raise ConfigError("interpolate goes between seeds of one label and one prompt: name one, where `all` or a list stands for several.")
     if config.seeds is not None:
         seeds = parse_seeds(config.seeds)
     else:
@@ -47,13 +55,33 @@ def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
     return Wanted(seeds, turn, header["label_counts"], config.interpolate[0] if config.interpolate else None)
 
 
-def shares(asked: Wanted, name_of: Callable[[int], str | None], *, most: int = 12) -> str:
-    """How many pictures each label has: `8 pictures of each of 3 labels: cat, dog, no class`; nothing where not several are asked for."""
+def asks_in_turn(config: Sample, header: dict[str, Any]) -> list[Ask]:
+    """What pictures are asked to be in turn, each class with each prompt; none where classes are drawn as the data has them.
+
+    A ConfigError for what the model does not know.
+    """
+    labels, prompts = labels_in_turn(config, header), prompts_in_turn(config, header)
+    if not prompts:
+        if hears_words(header) and header["conditioner"] is not None and not header["left_alone"]["text"]:
+            if config.label not in NO_LABEL:
+                raise ConfigError(ALONE.format("a label without a prompt", "text", "a --prompt"))
+            return [Ask()]
+        return [Ask(label) for label in labels]
+    if not labels:  # words alone: what class the data would have for them is not known
+        labels = [-1]
+    if labels == [-1] and config.guidance and header["conditioner"] is not None and not header["left_alone"]["label"]:
+        raise ConfigError(ALONE.format("a prompt without a label", "label", "a --label"))
+    return [Ask(label, prompt) for label in labels for prompt in prompts]
+
+
+def shares(asked: Wanted, name_of: Callable[[Ask], str | None], *, most: int = 12) -> str:
+    """How many pictures each label or prompt has: `8 pictures of each of 3 labels: cat, dog, no class`; nothing where not several are asked for."""
     if not asked.rows:
         return ""
     each, more = divmod(len(asked), len(asked.rows))
     many = f"{each} to {each + 1} pictures" if more else f"{each} picture{'s' * (each != 1)}"
-    return f"{many} of each of {len(asked.rows)} labels, a row of the grid for each: {_listed(map(name_of, asked.rows), most)}."
+    kind = "prompts" if any(row.prompt for row in asked.rows) else "labels"
+    return f"{many} of each of {len(asked.rows)} {kind}, a row of the grid for each: {_listed(map(name_of, asked.rows), most)}."
 
 
 def _listed(names: Iterable[str | None], most: int) -> str:

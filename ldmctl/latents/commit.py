@@ -60,6 +60,7 @@ def save(
         "measured": measured.model_dump(),
         "classes": classes,
         "label_counts": label_counts(items["train"], len(classes)),
+        "captions": {split: sum(bool(item.text.strip()) for item in rows) for split, rows in items.items()},
         "data": config.data,
         "image": config.image.model_dump(mode="json"),
         "autoencoder": layout.preparation["autoencoder"],

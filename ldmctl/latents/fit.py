@@ -24,8 +24,8 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
         raise MismatchError(f"{cache / 'autoencoder.safetensors'} is not the autoencoder that made the latents beside it. {AGAIN}")
     if config.flip and not manifest.flipped:
         raise ConfigError(f"flip=true, but {cache} holds no mirrored variants. Encode them: ldmctl encode-dataset flip=true --overwrite.")
-    if config.conditioner is not None and not sum(manifest.label_counts):
-        raise ConfigError(f"conditioner={config.conditioner.type} has nothing to listen to: {cache} has no labels. Take conditioner=null.")
+    if (label := config.conditions.label) is not None and not sum(manifest.label_counts):
+        raise ConfigError(f"conditions.label={label.type} has nothing to listen to: {cache} has no labels. Take conditions.label=null.")
     return manifest
 
 

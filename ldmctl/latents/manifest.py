@@ -99,6 +99,7 @@ class Manifest(Loose):
     measured: Statistics | None = Field(None, description="of the items that are there now")
     classes: list[Text]
     label_counts: list[int]
+    captions: dict[str, int] = Field({}, description="how many items have a caption, by split; {}: not recorded")
     data: Text | None
     image: dict[str, Any]
     autoencoder: dict[str, Any] = Field(description="type and fingerprint of the autoencoder that made the latents")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ldmctl.config.schemas.shared import Loop
+from ldmctl.latents.conditions import NOTHING, Known, Several, chosen_in, on_device
 from ldmctl.latents.reader import Latents, T
 from ldmctl.latents.resident import Resident
 from ldmctl.training.engine import Engine
@@ -21,14 +22,15 @@ class Batch(NamedTuple):
     items: Tensor  # of the global batch [B], on the CPU
     stored: Tensor  # of the rows that were asked for: moments [b,m,h,w] or codes [b,h,w], in the cache's own dtype, on the device
     labels: Tensor  # of the same rows [b], on the device
+    known: dict[str, Known] = {}  # of the same rows, what else is known of them, on the device
 
 
 def training_latents(
-    source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int, seen: int | None = None
+    source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int, seen: int | None = None, several: Several = NOTHING
 ) -> Iterator[Batch]:
     """These rows of the global batch of each step from `first` on, half of them mirrored if `flip`; a pure function of seed and step.
 
-    `seen` is how many items the steps before `first` took, where their batch was another.
+    `seen` is how many items the steps before `first` took, where their batch was another; `several` knows more of the items than labels.
     """
     shift = 0 if seen is None else seen - first * loop.batch
 
@@ -37,9 +39,13 @@ def training_latents(
         mirrored = torch.rand(loop.batch, generator=generator("cpu", "mirror", loop.seed, step)) < 0.5 if flip else None
         return items, None if mirrored is None else mirrored[rows]
 
+    def known(step: int, items: Tensor, mirrored: Tensor | None) -> dict[str, Known]:
+        return on_device(several.known(items[rows], mirrored, chosen_in(loop, step)[rows]), engine.device) if several.sources else {}
+
     def resident(step: int) -> Batch:
         items, mirrored = asked(step)
-        return Batch(items, source.stored(items[rows], mirrored), source.labels[items[rows].to(engine.device, non_blocking=True)])
+        labels = source.labels[items[rows].to(engine.device, non_blocking=True)]
+        return Batch(items, source.stored(items[rows], mirrored), labels, known(step, items, mirrored))
 
     def mapped(step: int) -> Batch:
         assert isinstance(source, Latents)
@@ -47,7 +53,8 @@ def training_latents(
             expect(source, loop, step, first, shift)
         items, mirrored = asked(step)
         pinned, labels = engine.device.type == "cuda", source.labels[items[rows]]
-        return Batch(items, source.stored(items[rows], mirrored, pinned=pinned), labels.pin_memory() if pinned else labels)
+        stored = source.stored(items[rows], mirrored, pinned=pinned)
+        return Batch(items, stored, labels.pin_memory() if pinned else labels, known(step, items, mirrored))
 
     steps = range(first, loop.steps)
     if isinstance(source, Resident):
@@ -55,7 +62,8 @@ def training_latents(
         return
     # On a CPU in place: a step is thousands of times as long, and a second thread of torch makes OpenMP put the first one's helpers to sleep.
     for batch in map(mapped, steps) if engine.device.type == "cpu" else ahead(mapped, steps):
-        yield Batch(batch.items, *(part.to(engine.device, non_blocking=True) for part in batch[1:]))
+        stored, labels = (part.to(engine.device, non_blocking=True) for part in (batch.stored, batch.labels))
+        yield batch._replace(stored=stored, labels=labels)
 
 
 def expect(latents: Latents, loop: Loop, step: int, first: int, shift: int = 0) -> None:

@@ -21,7 +21,7 @@ from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
 from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
 
-OF_ONE = ("seed", "label")  # what the text says of one picture, beside what all of a command share
+OF_ONE = ("seed", "label", "prompt")  # what the text says of one picture, beside what all of a command share
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
 TRACE = ("trace.png", "trace.gif", "trace.webp")  # whose they are, the first one says
 SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first

@@ -18,16 +18,19 @@ from ldmctl.config import network_origins
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.console import Console
+from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.initial import load_initial_network
+from ldmctl.diffusion.listening import begun_with, conditioners_of, known_for
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
-from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without_labels, save_preview
+from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
 from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
+from ldmctl.latents.conditions import Several, on_device
 from ldmctl.latents.fit import check_cache, check_same_cache, of_cache
 from ldmctl.latents.manifest import Manifest
-from ldmctl.latents.reader import open_latents
+from ldmctl.latents.reader import Latents, open_latents
 from ldmctl.latents.resident import Resident
 from ldmctl.latents.stream import training_latents
 from ldmctl.storage import weights
@@ -69,7 +72,10 @@ def fit_diffusion(
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
     check_preview(config, train)
-    described = describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)
+    splits = {"train": train, "val": val}
+    others = conditioners_of(config, manifest, splits, begun_with(config, out, overwrite=overwrite))
+    heard = {"latent": manifest.latent, "classes": manifest.classes, "others": others}
+    described = describe_network(config.denoiser, config.conditions.label, **heard)
     order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
     if config.init is not None and (overwrite or not (Path(out).expanduser() / "state.safetensors").exists()):
@@ -78,13 +84,14 @@ def fit_diffusion(
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
+    known = known_for(network, cache, splits, engine, console)
     size = " x ".join(str(side) for side in manifest.latent)
     console.say(
         f"denoiser {config.denoiser.type}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"
     )
 
     # Restore or start.
-    plugins = [("denoiser", config.denoiser), ("schedule", config.schedule), ("conditioner", config.conditioner)]
+    plugins = [("denoiser", config.denoiser), ("schedule", config.schedule), *(("conditioner", getattr(config.conditions, slot)) for slot in SLOTS)]
     run = open_run(
         out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads, say=console.say
     )
@@ -96,12 +103,12 @@ def fit_diffusion(
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
-        learns = {"conditional": learns_with_labels(config, train), "unconditional": learns_without_labels(config, train)}
+        learns = what_it_learns(config, train, known["train"])
         header = header_of(config, described, manifest, learns)
         source = (
             Resident(train, engine) if Resident.fits(train, engine) else train
         )  # before a micro-batch is found for the room that is left
-        micro_batch = find_micro(config, described, manifest.latent, engine, console) if config.loop.micro == "auto" else config.loop.micro
+        micro_batch = find_micro(config, described, manifest.latent, known["train"], engine, console) if config.loop.micro == "auto" else config.loop.micro
         flops = training_flops(flops_of(network, manifest.latent), checkpointing=config.loop.checkpointing)
         model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
@@ -113,11 +120,19 @@ def fit_diffusion(
             # One step.
             own, count = engine.share(config.loop.batch), config.loop.batch
             stream = training_latents(
-                source, config.loop, engine, rows=rows_read(own, count), flip=config.flip, first=training.first, seen=training.seen
+                source,
+                config.loop,
+                engine,
+                rows=rows_read(own, count),
+                flip=config.flip,
+                first=training.first,
+                seen=training.seen,
+                several=known["train"],
             )
             for step, batch in zip(training, stream, strict=False):
                 key = ("noise", config.loop.seed, step)
-                mine = draw(config, count, own, batch.stored, batch.labels, codec, schedule, engine, key)
+                seen = {"known": batch.known, "painter": painter_of(network)}
+                mine = draw(config, count, own, batch.stored, batch.labels, codec, schedule, engine, key, **seen)
                 slices = order.micro_batches(len(mine.x), micro_batch)
                 for micro, rows in enumerate(slices):
                     order.reseed("step", config.loop.seed, step, micro, engine.rank)
@@ -125,17 +140,17 @@ def fit_diffusion(
                     with ExitStack() as stack:
                         for each in learners.values():
                             stack.enter_context(each.backward_context(last=last))
-                        training.add(backward(learners, Drawn(*(part[rows] for part in mine)), share, engine), share)
+                        training.add(backward(learners, mine.part(rows), share, engine), share)
                 for each in learners.values():
                     training.update(step, each, batch.items)
 
                 # Report now and then.
                 if training.validates(step) and (engine.leads or sharded):  # a sharded network is gathered from all ranks
                     with training.aside(), model.averaged(), torch.no_grad():
-                        values, picture = validate(config, network, val, codec, schedule, engine), None
+                        values, picture = validate(config, network, val, codec, schedule, engine, known["val"]), None
                         if training.previews(step):
                             picture = run.folder / "samples" / f"{step + 1:09d}.png"
-                            save_preview(config, network, codec, schedule, sampler, manifest, picture, engine)
+                            save_preview(config, network, codec, schedule, sampler, manifest, picture, engine, val, known["val"])
                     training.validated(step, values, judged_by=JUDGED_BY, watched=[JUDGED_BY], picture=picture)
                     training.say_risen(step)
 
@@ -146,7 +161,20 @@ def fit_diffusion(
         return {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done, **training.last_validation}
 
 
-def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifest, learns: dict[str, bool]) -> dict[str, Any]:
+def what_it_learns(config: FitDiffusion, train: Latents, known: Several) -> dict[str, Any]:
+    """What a network can be asked for, as its header says: labels, nothing, and each thing without the others."""
+    captions = known.share("text")
+    found: dict[str, Any] = {
+        "conditional": learns_with_labels(config, train),
+        "unconditional": learns_without_labels(config, train, captions),
+    }
+    heard = [slot for slot in SLOTS if getattr(config.conditions, slot) is not None]
+    if len(heard) > 1:
+        found["left_alone"] = {slot: learns_without(config, train, slot, captions) for slot in heard}
+    return found
+
+
+def header_of(config: FitDiffusion, described: dict[str, Any], manifest: Manifest, learns: dict[str, Any]) -> dict[str, Any]:
     """What a model's file says of itself, so that it can be rebuilt and sampled from alone."""
     return {
         "kind": "diffusion",
@@ -178,26 +206,27 @@ def new_network(config: FitDiffusion, described: dict[str, Any], engine: Engine)
     return network.to(engine.device)
 
 
-def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, console: Console) -> int:
+def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], known: Several, engine: Engine, console: Console) -> int:
     """The largest micro-batch that one real step has room for."""
     share = engine.share(config.loop.batch)
     count = share.stop - share.start
-    found = try_micro(config, described, latent, engine, count)
+    found = try_micro(config, described, latent, known, engine, count)
     release(engine)
     console.say(f"loop.micro=auto: {found} of {count} latents per forward.")
     return found
 
 
-def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], engine: Engine, share: int) -> int:
+def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], known: Several, engine: Engine, share: int) -> int:
     """The same for a rank's `share` of the batch, by a network of its own."""
     model = Learner(new_network(config, described, engine), config.loop, engine, sharded=is_sharded(config, engine))
 
     def step(count: int) -> None:
+        others = on_device(known.known(torch.zeros(count, dtype=torch.long)), engine.device)
         x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
         parts = 2 if model.sharded and count < share else 1  # gradients of all weights wait for the last part
         for part in range(parts):
             with model.backward_context(last=part == parts - 1):
-                backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label), 1.0, engine)
+                backward({"diffusion": model}, Drawn(x, label, x, label.long(), label > 0, label + 1, label, others), 1.0, engine)
         model.update(0)
         model.track(0)
 

@@ -44,8 +44,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     engine = engines.start(config.machine)
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
     asked = wanted(config, model.header)
-    if engine.leads and (ignored := unused_labels(config, model.header)):
-        console.warn(ignored)
+    if engine.leads:
+        for ignored in filter(None, [unused_labels(config, model.header), *model.cut_prompts(config)]):
+            console.warn(ignored)
     settings = model.settings(config)
     if again:
         if how := apart(again, settings):
@@ -76,9 +77,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         while done < len(missing):
             together = missing[done : done + config.batch * engine.world]
             mine = together[config.batch * engine.rank :][: config.batch]
-            seeds, labels = [asked.seeds[place] for place in mine], [asked.label(place) for place in mine]
+            seeds, asks = [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine]
             with evaluations(model.network.denoiser) as calls:
-                pictures, bad = model.make(config, seeds, labels)
+                pictures, bad = model.make(config, seeds, asks)
             if bad := engine.joined(bad):
                 files.finish()
                 if fresh and not done and engine.leads:
@@ -109,8 +110,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         put_together(folder, config, asked, model, settings)
         if config.trace:
             first = range(min(SHOWN, len(asked)))
-            seeds, labels = [asked.seeds[place] for place in first], [asked.label(place) for place in first]
-            write_trace(model, config, seeds, labels, folder, describe({"trace": seeds, **settings}))
+            seeds, asks = [asked.seeds[place] for place in first], [asked.ask(place) for place in first]
+            write_trace(model, config, seeds, asks, folder, describe({"trace": seeds, **settings}))
     engine.barrier()
     rate = ""
     if missing:
@@ -121,16 +122,18 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if again is not None:
         answer["same"], how = likeness(again, file_of(folder, asked.seeds[0], shelved=False))
         (console.say if answer["same"] else console.warn)(how)
-    if rows := shares(asked, model.name_of):
+    if rows := shares(asked, model.title):
         console.say(rows)
     many = f"{len(asked)} pictures are" if len(asked) > 1 else "1 picture is"
     console.say(f"{many} in {folder} ({len(missing)} made now{rate}), all together in {folder / 'grid.png'}.")
+    if config.prompt is not None:
+        answer["prompts"] = [asked.ask(place).prompt for place in range(len(asked))]
     return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place)) for place in range(len(asked))]}
 
 
 def texts(asked: Wanted, model: Model, settings: dict[str, Any]) -> Callable[[int], str]:
     """What the PNG text says of how the picture at a place was made."""
-    return lambda place: describe({"seed": asked.seeds[place], "label": model.name_of(asked.label(place)), **settings})
+    return lambda place: describe({"seed": asked.seeds[place], **model.said(asked.ask(place)), **settings})
 
 
 def look_around(
@@ -154,7 +157,7 @@ def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, sett
 
     rows = len(asked.rows)
     shown = [asked.seeds[place] for place in places(len(asked), rows) if place is not None]
-    about = {"rows": [model.name_of(label) for label in asked.rows]} if rows else {}
+    about = {"rows": [model.title(row) for row in asked.rows]} if rows else {}
     text = {KEY: describe({"grid": shown, **about, **settings}), ORIGIN: describe({"run": config.run, "ae": config.ae})}
     write_png(folder / "grid.png", sheet(len(asked), rows, picture), text)
     if config.npz:

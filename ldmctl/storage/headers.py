@@ -77,6 +77,7 @@ class Diffusion(Loose):
 
     denoiser: Described
     conditioner: Described | None
+    conditions: dict[Literal["text", "map", "picture"], Described] = {}
     schedule: Described
     prediction: Literal["eps", "x0", "v", "flow"]
     latent: tuple[PositiveInt, PositiveInt, PositiveInt]

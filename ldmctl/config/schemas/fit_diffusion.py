@@ -73,10 +73,39 @@ class TrainingNoise(Config):
     )
 
 
+class Drops(Config):
+    """Share of items trained without this one condition, beside those trained without any."""
+
+    label: float = Field(0.0, ge=0, le=1, description="without their label alone")
+    text: float = Field(0.0, ge=0, le=1, description="without their caption alone")
+    map: float = Field(0.0, ge=0, le=1, description="without their map alone")
+    picture: float = Field(0.0, ge=0, le=1, description="without their picture alone")
+
+
+class Conditions(Config):
+    """What the denoiser listens to, a conditioner for each thing that is known of pictures."""
+
+    label: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
+        None, description="to classes; a preset fills in `label` when the cache has labels"
+    )
+    text: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
+        None, description="to captions; a preset fills in `words` when at least half of the cache has them"
+    )
+    map: Annotated[PluginConfig | None, Slot("conditioner")] = Field(None, description="to maps of the pictures: classes, edges, depth")
+    picture: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
+        None, description="to pictures: `inpaint` a part of the same one, `lowres` a small one"
+    )
+    drop: Drops = Field(Drops(), json_schema_extra=Noted)
+    embed_text: bool = Field(
+        False, description="copy the text encoder into the run, so that the folder alone makes pictures of words", json_schema_extra=Free
+    )
+
+
 class FitDiffusion(Config):
     """ldmctl fit-diffusion: fit a denoiser to a cache of latents."""
 
     verb: ClassVar[str] = "fit-diffusion"
+    renamed: ClassVar[dict[str, str]] = {"conditioner": "conditions.label"}
     latents: str = Field("cache", description="folder written by encode-dataset", json_schema_extra=Place)
     denoiser: Annotated[PluginConfig, Slot("denoiser", default="unet")]
     schedule: Annotated[PluginConfig, Slot("schedule", default="cosine")]
@@ -84,14 +113,12 @@ class FitDiffusion(Config):
     times: Times = Field(Times(), json_schema_extra=Noted)
     weighting: Weighting = Field(Weighting(), json_schema_extra=Noted)
     noise: TrainingNoise = Field(TrainingNoise(), json_schema_extra=Noted)
-    conditioner: Annotated[PluginConfig | None, Slot("conditioner")] = Field(
-        None, description="what the denoiser listens to; a preset fills in `label` when the cache has labels"
-    )
+    conditions: Conditions = Conditions()
     init: str | None = Field(
         None, description="weights to start from: a run of fit-diffusion (runs/ldm, runs/ldm@best)", json_schema_extra=Place
     )
     drop: float = Field(
-        0.1, ge=0, le=1, description="share of items trained without their condition, which guidance needs", json_schema_extra=Noted
+        0.1, ge=0, le=1, description="share of items trained without any condition, which guidance needs", json_schema_extra=Noted
     )
     flip: bool = Field(False, description="draw the mirrored variant half of the time; the cache must hold it", json_schema_extra=Noted)
     preview: Preview = Field(Preview(), json_schema_extra=Free)

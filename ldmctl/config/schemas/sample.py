@@ -55,9 +55,9 @@ class Guiding(Config):
 class Painting(Config):
     """How the masked part of a picture is painted."""
 
-    method: Literal["pigdm", "repaint", "blend"] = Field(
+    method: Literal["pigdm", "repaint", "blend", "condition"] = Field(
         "pigdm",
-        description="pigdm: what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each "
+        description="condition: a model that listens through `inpaint` is told what is known, which it does where no method is named; pigdm: what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each "
         "step is taken several times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
     )
     repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
@@ -86,9 +86,21 @@ class Sample(Config):
         description="classes, taken in turn: a name, class:NAME, index:N counted from 0 (plain N where no class has a number for its name), "
         "`none` for no class, or `all` for every class in turn; null: drawn as in the data",
     )
-    guidance: float = Field(1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows the label harder")
+    prompt: list[str] | None = Field(
+        None,
+        description="words, taken in turn; `a red circle :0.6 | a blue star :0.4` mixes what is heard of them, \\| and \\: stand for themselves",
+    )
+    map: str | None = Field(None, description="a map to paint by, or a folder of them, taken in turn by seed, for models that listen to maps")
+    picture: str | None = Field(
+        None, description="a picture to follow, or a folder of them, taken in turn by seed, for models that listen to pictures (lowres)"
+    )
+    guidance: float = Field(
+        1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows what is asked for harder"
+    )
     guiding: Guiding = Guiding()
-    negative: str | None = Field(None, description="a class to go away from, where guidance otherwise goes away from no class")
+    negative: str | None = Field(
+        None, description="a class, or words, to go away from, where guidance otherwise goes away from no class and no words"
+    )
     autoguide: str | None = Field(
         None, description="run folder of fit-diffusion, or a snapshot, of a weaker model to go away from (arXiv:2406.02507)"
     )
@@ -128,6 +140,11 @@ class Sample(Config):
     @classmethod
     def _named_or_spelled_out(cls, spacing: Any) -> Any:
         return spacing
+
+    @field_validator("prompt", mode="before", json_schema_input_type=str | list[str] | None)
+    @classmethod
+    def _one_prompt_or_many(cls, prompt: Any) -> Any:
+        return prompt if prompt is None or isinstance(prompt, list) else [str(prompt)]
 
     @property
     def level(self) -> float:
@@ -215,8 +232,10 @@ class Sample(Config):
                     raise ValueError(
                         f"{one}={getattr(self, one)} and {other}={getattr(self, other)} both say which pictures to make; leave one of them away"
                     )
-        if self.each is not None and not self.label:
-            raise ValueError(f"each={self.each} counts pictures of each label, and none is asked for; name labels, or take label=all")
+        if self.each is not None and not self.label and not self.prompt:
+            raise ValueError(
+                f"each={self.each} counts pictures of each label or prompt, and none is asked for; name labels, take label=all, or give prompts"
+            )
         return self
 
     @field_validator("label", mode="before", json_schema_input_type=str | int | list[str | int] | None)

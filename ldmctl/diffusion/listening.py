@@ -1,0 +1,77 @@
+"""What a denoiser that is being fitted listens to beside labels: the conditioners of a config, and what a cache knows for them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmctl import registry
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.console import Console
+from ldmctl.diffusion.network import Network
+from ldmctl.errors import ConfigError
+from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
+from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.reader import Latents
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+
+OTHERS = ("text", "map", "picture")  # slots beside that of labels
+
+
+def begun_with(config: FitDiffusion, out: str | Path, *, overwrite: bool) -> Mapping[str, Any]:
+    """What the file of a run in `out`, or of the one that `init` names, says of its conditioners, so that their words stay the same; {} for neither."""
+    from ldmctl.config.network_origins import find
+
+    here = Path(out).expanduser() / "model.safetensors"
+    if here.exists() and not overwrite:
+        return dict(weights.read_header(here).get("conditions", {}))
+    return {} if config.init is None else dict(weights.read_header(find(config.init).file).get("conditions", {}))
+
+
+def conditioners_of(
+    config: FitDiffusion, manifest: Manifest, splits: Mapping[str, Latents], before: Mapping[str, Any]
+) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """(config, context) of each conditioner beside that of labels, by slot. What the cache lacks for one is a ConfigError."""
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    if (text := config.conditions.text) is not None:
+        found["text"] = text, {"fitted": fitted_to(text, splits["train"], config.latents, before.get("text"))}
+    if (picture := config.conditions.picture) is not None:
+        found["picture"] = picture, of_pictures(manifest)
+    return found
+
+
+def fitted_to(text: Any, train: Latents, cache: str, before: Mapping[str, Any] | None) -> Any:
+    """What a conditioner of captions takes from those that there are, or took when the run began; None where it takes nothing."""
+    if before is not None and before["type"] == text.type:
+        return before["context"].get("fitted")
+    kind: Any = registry.load("conditioner", text.type)
+    captions = captions_of(train)
+    if not any(captions):
+        raise ConfigError(
+            f"conditions.text={text.type} has nothing to listen to: {cache} has no captions. Take conditions.text=null, or give the pictures "
+            "captions (docs: Your pictures) and encode them again: latents that are there are kept."
+        )
+    return kind.fit(text, (each for several in captions for each in several)) if hasattr(kind, "fit") else None
+
+
+def of_pictures(manifest: Manifest) -> dict[str, Any]:
+    """What a conditioner of pictures is told of the latents and of the pictures behind them."""
+    side = int(manifest.image["size"])
+    return {
+        "channels": manifest.latent[0],
+        "size": list(manifest.latent[1:]),
+        "image_channels": int(manifest.image["channels"]),
+        "factor": -(-side // max(manifest.latent[1:])),
+        "side": side,
+    }
+
+
+def known_for(network: Network, cache: Path, splits: Mapping[str, Latents], engine: Engine, console: Console) -> dict[str, Several]:
+    """What a cache knows of each item for these conditioners, by split; what is not prepared yet is prepared and kept."""
+    sources: dict[str, dict[str, Source]] = {split: {} for split in splits}
+    if network.text is not None:
+        captions = {split: captions_of(latents) for split, latents in splits.items()}
+        rows = prepare_captions(network.text, cache, (each for row in captions.values() for each in row), engine, console)
+        for split, found in captions.items():
+            sources[split]["text"] = Captions(rows, found)
+    return {split: Several(found) for split, found in sources.items()}
