@@ -15,7 +15,7 @@ from ldmctl.blocks.backbone import (
 )
 from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
-from ldmctl.blocks.conditions import join_maps, refuse_tokens
+from ldmctl.blocks.conditions import heard_tokens, join_maps
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock, run_block
@@ -23,7 +23,9 @@ from ldmctl.blocks.nearest import nearest_codes
 from ldmctl.blocks.patches import Patches, PatchNorm
 from ldmctl.blocks.resnet import Downsample, ResnetBlock, Upsample, group_norm
 from ldmctl.blocks.solvers import fresh_noise, level_integrals, log_level_integrals, phi_2
+from ldmctl.blocks.spatial import SpatialTransformer
 from ldmctl.blocks.transformer import (
+    CrossAttention,
     RotaryAttention,
     SwiGLU,
     TransformerBlock,
@@ -42,6 +44,7 @@ __all__ = [
     "BetaTable",
     "Clusters",
     "Codebook",
+    "CrossAttention",
     "Decoder",
     "DownBlock",
     "Downsample",
@@ -53,6 +56,7 @@ __all__ = [
     "Quantized",
     "ResnetBlock",
     "RotaryAttention",
+    "SpatialTransformer",
     "SwiGLU",
     "TimestepEmbedding",
     "TransformerBlock",
@@ -66,6 +70,7 @@ __all__ = [
     "fresh_noise",
     "gated_width",
     "group_norm",
+    "heard_tokens",
     "in_colour",
     "inverse_length",
     "join_maps",
@@ -77,7 +82,6 @@ __all__ = [
     "patchify",
     "phi_2",
     "read_weights",
-    "refuse_tokens",
     "rotate",
     "run_block",
     "sinusoids",

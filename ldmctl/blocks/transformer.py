@@ -90,6 +90,32 @@ class RotaryAttention(nn.Module):
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
+class CrossAttention(nn.Module):
+    """Attention of a picture's tokens to others, such as words, with queries and keys normalised in each head.
+
+    So it does not matter how long a token is. The output starts at 0, as a gate would; there are no biases, so tokens of zeros add nothing.
+    """
+
+    def __init__(self, width: int, *, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}.")
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(width, 2 * width, bias=False)
+        self.norm_q = nn.RMSNorm(width // heads, eps=EPS)
+        self.norm_k = nn.RMSNorm(width // heads, eps=EPS)
+        self.to_out = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.to_out.weight)
+
+    def forward(self, tokens: Tensor, heard: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens [B,L,width], heard [B,N,width], mask as in `attend` -> [B,L,width]."""
+        query = _normed(self.to_q(tokens).unflatten(2, (self.heads, -1)), self.norm_q).to(tokens.dtype)
+        key, value = self.to_kv(heard).unflatten(2, (2, self.heads, -1)).unbind(2)
+        mixed = attend(query.transpose(1, 2), _normed(key, self.norm_k).to(key.dtype).transpose(1, 2), value.transpose(1, 2), mask)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+
 class SwiGLU(nn.Module):
     """An MLP whose hidden layer is a product of two, one of them through SiLU (Shazeer, arXiv:2002.05202)."""
 
@@ -120,27 +146,32 @@ class TransformerBlock(nn.Module):
     """Attention, then a SwiGLU, each shifted, scaled and gated by the picture's signal (adaLN-zero, arXiv:2212.09748, section 3.2).
 
     The signal is [B,width], or with `shared` the modulation [B,6*width] that the blocks have in common. A block's own modulation starts
-    at 0 and its gates with it, so a new block changes nothing.
+    at 0 and its gates with it, so a new block changes nothing. One that `listens` attends to other tokens between the two (PixArt-alpha,
+    arXiv:2310.00426, section 2.3), which the signal does not steer.
     """
 
     checkpointing = False
 
-    def __init__(self, width: int, *, heads: int, hidden: int, shared: bool = False, dropout: float = 0.0):
+    def __init__(self, width: int, *, heads: int, hidden: int, shared: bool = False, dropout: float = 0.0, listens: bool = False):
         super().__init__()
         self.modulation = Offset(MODULATED * width) if shared else zeroed(nn.Linear(width, MODULATED * width))
         self.attention = RotaryAttention(width, heads=heads)
+        self.cross_attention = CrossAttention(width, heads=heads) if listens else None
         self.mlp = SwiGLU(width, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, signal: Tensor, rotary: Tensor) -> Tensor:
-        """tokens [B,N,width] -> [B,N,width] of the same dtype."""
-        return run_block(self, self._tokens, tokens, signal, rotary)
+    def forward(self, tokens: Tensor, signal: Tensor, rotary: Tensor, heard: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """tokens [B,N,width] -> [B,N,width] of the same dtype; one that `listens` is given what is heard [B,M,width] and its mask."""
+        return run_block(self, self._tokens, tokens, signal, rotary, heard, mask)
 
-    def _tokens(self, tokens: Tensor, signal: Tensor, rotary: Tensor) -> Tensor:
+    def _tokens(self, tokens: Tensor, signal: Tensor, rotary: Tensor, heard: Tensor | None, mask: Tensor | None) -> Tensor:
         parts = self.modulation(signal).float()[:, None].chunk(MODULATED, dim=2)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         mixed = self.attention(modulated_norm(tokens, shift, scale), rotary)
         tokens = tokens + (gate * self.dropout(mixed)).to(tokens.dtype)
+        if self.cross_attention is not None:
+            assert heard is not None
+            tokens = tokens + self.dropout(self.cross_attention(tokens, heard, mask)).to(tokens.dtype)
         made = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale))
         return tokens + (mlp_gate * self.dropout(made)).to(tokens.dtype)
 
@@ -154,7 +185,12 @@ def zeroed(layer: nn.Linear) -> nn.Linear:
 
 def _placed(x: Tensor, norm: nn.RMSNorm, rotary: Tensor) -> Tensor:
     """[B,N,heads,D] of one length in each head, then turned by place; in float32, out in the dtype of x."""
-    return rotate(F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), EPS), rotary).to(x.dtype)
+    return rotate(_normed(x, norm), rotary).to(x.dtype)
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """[B,N,heads,D] of one length in each head, float32."""
+    return F.rms_norm(x.float(), x.shape[-1:], norm.weight.float(), EPS)
 
 
 def _places(rows: int, columns: int, device: torch.device | None) -> tuple[Tensor, Tensor]:

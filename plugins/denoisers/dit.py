@@ -1,6 +1,7 @@
 """A diffusion transformer: the latent cut into patches, and attention between them (Peebles and Xie, arXiv:2212.09748).
 
-With what has become usual since: rotary positions in both axes, RMSNorm, SwiGLU, normalised queries and keys. Rotation tells
+With what has become usual since: rotary positions in both axes, RMSNorm, SwiGLU, normalised queries and keys, and attention to words
+after that to the picture (PixArt-alpha, arXiv:2310.00426, section 2.3). Rotation tells
 only how far tokens are from each other, so the sinusoids of the paper, added once, still say where in the picture
 they are: what a picture looks like on average, all that can be known of pure noise, depends on that.
 """
@@ -18,10 +19,10 @@ from ldmctl.blocks import (
     axial_rotary,
     axial_sinusoids,
     gated_width,
+    heard_tokens,
     join_maps,
     modulated_norm,
     patchify,
-    refuse_tokens,
     unpatchify,
 )
 from ldmctl.config import Noted, PluginConfig
@@ -67,8 +68,8 @@ class DiT(nn.Module):
         self, config: Config, *, channels: int, size: tuple[int, int], vector_dim: int = 0, token_dim: int = 0, map_channels: int = 0
     ):
         super().__init__()
-        refuse_tokens("dit", token_dim)
         width = config.width
+        self.token_dim = token_dim
         self.depth = config.depth
         self.patch = config.patch or (1 if max(size) <= SMALL else 2)
         self.grid = self._grid(*size)
@@ -77,6 +78,7 @@ class DiT(nn.Module):
         self.patch_embedding = nn.Linear((channels + map_channels) * self.patch**2, width)
         self.time_embedding = TimestepEmbedding(SINUSOIDS, width)
         self.vector_embedding = nn.Linear(vector_dim, width) if vector_dim else None
+        self.token_embedding = nn.Linear(token_dim, width, bias=False) if token_dim else None
         self.modulation = nn.Linear(width, 6 * width) if config.shared else None
         self.blocks = nn.ModuleList(
             TransformerBlock(
@@ -85,6 +87,7 @@ class DiT(nn.Module):
                 hidden=gated_width(width, config.mlp),
                 shared=config.shared,
                 dropout=config.dropout,
+                listens=token_dim > 0,
             )
             for _ in range(config.depth)
         )
@@ -95,7 +98,10 @@ class DiT(nn.Module):
         self._initialise()
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Tensor:
-        """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing)."""
+        """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing).
+
+        Its tokens are attended to; where there are none, in a row or at all, nothing is added.
+        """
         return self.forward_with_hidden(x, timestep, condition, block=self.depth)[0]
 
     def forward_with_hidden(self, x: Tensor, timestep: Tensor, condition: Condition | None = None, *, block: int) -> tuple[Tensor, Tensor]:
@@ -115,9 +121,9 @@ class DiT(nn.Module):
 
         padded = F.pad(join_maps(x, self.map_channels, condition), (0, grid[1] * self.patch - width, 0, grid[0] * self.patch - height))
         tokens = (self.patch_embedding(patchify(padded, self.patch)) + positions).to(x.dtype)
-        hidden = tokens
+        hidden, heard = tokens, self._heard(x, condition)
         for number, each in enumerate(self.blocks, start=1):
-            tokens = each(tokens, steering, rotary)
+            tokens = each(tokens, steering, rotary, *heard)
             hidden = tokens if number == block else hidden
 
         shift, scale = self.modulation_out(signal).float()[:, None].chunk(2, dim=2)
@@ -130,6 +136,13 @@ class DiT(nn.Module):
         if self.vector_embedding is not None and condition is not None and condition.vector is not None:
             signal = signal + self.vector_embedding(condition.vector)
         return F.silu(signal)
+
+    def _heard(self, x: Tensor, condition: Condition | None) -> tuple[Tensor | None, ...]:
+        """What the blocks attend to besides the picture, () where that is nothing: tokens [B,N,width] and their mask."""
+        if self.token_embedding is None:
+            return ()
+        tokens, mask = heard_tokens(x, self.token_dim, condition)
+        return self.token_embedding(tokens), mask
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of patches; what the last ones lack is padded with zeros."""
@@ -147,6 +160,7 @@ class DiT(nn.Module):
         By their inputs alone: outputs that are several layers side by side would make Glorot's rule too small.
         """
         zero = [self.proj_out, self.modulation_out, *(block.modulation for block in self.blocks)]
+        zero += [block.cross_attention.to_out for block in self.blocks if block.cross_attention is not None]
         zero += [] if self.modulation is None else [self.modulation]
         for layer in self.modules():
             if not isinstance(layer, nn.Linear):

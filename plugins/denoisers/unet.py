@@ -1,6 +1,7 @@
 """A U-Net: down to small maps and up again, with skips between equal sizes (Ho et al., arXiv:2006.11239, appendix B).
 
-Names and arithmetic are those of diffusers' UNet2DModel. Maps of odd size are rounded up on the way down, and on the way up take
+Names and arithmetic are those of diffusers' UNet2DModel; where there are tokens to listen to, those of UNet2DConditionModel with
+`use_linear_projection=True`, whose attention_head_dim is a number of heads: width / head_dim. Maps of odd size are rounded up on the way down, and on the way up take
 the size of the skip they meet.
 """
 
@@ -11,7 +12,18 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, StrictBool, model_validator
 from torch import Tensor, nn
 
-from ldmctl.blocks import Attention, DownBlock, MidBlock, ResnetBlock, TimestepEmbedding, UpBlock, group_norm, join_maps, refuse_tokens
+from ldmctl.blocks import (
+    Attention,
+    DownBlock,
+    MidBlock,
+    ResnetBlock,
+    SpatialTransformer,
+    TimestepEmbedding,
+    UpBlock,
+    group_norm,
+    heard_tokens,
+    join_maps,
+)
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Condition
 
@@ -57,15 +69,14 @@ class UNet(nn.Module):
         self, config: Config, *, channels: int, size: tuple[int, int], vector_dim: int = 0, token_dim: int = 0, map_channels: int = 0
     ):
         super().__init__()
-        refuse_tokens("unet", token_dim)
         widths, layers = config.widths, config.layers
         time_width = 4 * widths[0]
         groups = math.gcd(config.norm_groups, *widths)
-        shape = {"time_width": time_width, "norm_groups": groups, "eps": EPS, "dropout": config.dropout}
+        shape = {"time_width": time_width, "norm_groups": groups, "eps": EPS, "dropout": config.dropout, "token_dim": token_dim}
         heads = [width // config.head_dim if attends else 0 for width, attends in zip(widths, config.attended, strict=True)]
         last = len(widths) - 1
 
-        self.map_channels = map_channels
+        self.map_channels, self.token_dim = map_channels, token_dim
         self.conv_in = nn.Conv2d(channels + map_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time_width)
         self.vector_embedding = nn.Linear(vector_dim, time_width) if vector_dim else None
@@ -83,20 +94,24 @@ class UNet(nn.Module):
         self._start_at_zero()
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Tensor:
-        """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing)."""
+        """x [B,c,h,w], timestep [B] -> prediction [B,c,h,w]; a condition's vector joins the time, its maps join x (zeros when missing).
+
+        Its tokens are attended to; where there are none, in a row or at all, a bias is added that is the same for all pixels.
+        """
         time = self.time_embedding(timestep)
         if self.vector_embedding is not None and condition is not None and condition.vector is not None:
             time = time + self.vector_embedding(condition.vector)
 
+        heard = heard_tokens(x, self.token_dim, condition) if self.token_dim else ()
         hidden = self.conv_in(join_maps(x, self.map_channels, condition))
         skips = [hidden]
         for block in self.down_blocks:
-            skips += block(skips[-1], time)
-        hidden = self.mid_block(skips[-1], time)
+            skips += block(skips[-1], time, *heard)
+        hidden = self.mid_block(skips[-1], time, *heard)
         for block in self.up_blocks:
             taken = len(block.resnets)
             met, skips = skips[-taken:], skips[:-taken]
-            hidden = block(hidden, met, time, size=skips[-1].shape[-2:] if skips else None)
+            hidden = block(hidden, met, time, skips[-1].shape[-2:] if skips else None, *heard)
         return self.conv_out(F.silu(self.conv_norm_out(hidden))).to(x.dtype)
 
     def _start_at_zero(self) -> None:
@@ -104,6 +119,7 @@ class UNet(nn.Module):
         ends = [self.conv_out]
         ends += [module.conv2 for module in self.modules() if isinstance(module, ResnetBlock)]
         ends += [module.to_out[0] for module in self.modules() if isinstance(module, Attention)]
+        ends += [end for module in self.modules() if isinstance(module, SpatialTransformer) for end in module.ends()]
         for layer in ends:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -6,7 +6,6 @@ from pydantic import ValidationError
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
 SMALL = {"dit": {"width": 32, "depth": 2, "head_dim": 16}, "unet": {"widths": [8, 16, 16], "layers": 1, "norm_groups": 4}}
@@ -133,11 +132,6 @@ def test_maps_of_odd_size_come_back_to_their_size():
         block.register_forward_hook(lambda _module, _given, maps: seen.append(tuple(maps[-1].shape[2:])))
     assert unet(x, torch.tensor([3.0, 700.0])).shape == x.shape
     assert seen == [(4, 7), (2, 4), (1, 2), (1, 2)]
-
-
-def test_tokens_are_refused():
-    with pytest.raises(PluginError, match="tokens"):
-        make(context={"token_dim": 16})
 
 
 @pytest.mark.parametrize("keys", [{"attention": [True]}, {"attention": [0, 1, 1]}, {"head_dim": 5}, {"widths": []}])

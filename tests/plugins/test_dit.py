@@ -292,11 +292,6 @@ def test_a_network_that_cannot_be_is_a_config_error_that_says_why(keys, said):
         make(**keys)
 
 
-def test_tokens_are_refused():
-    with pytest.raises(PluginError, match="takes vectors and maps, not tokens"):
-        make(context={"token_dim": 16})
-
-
 def size_of(preset: str) -> int:
     """Parameters of a preset's denoiser for latents of 4x32x32, counted without making them."""
     raw = read_yaml(presets.text("fit-diffusion", preset), source=preset)["denoiser"]
