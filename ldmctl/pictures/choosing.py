@@ -6,6 +6,7 @@ it will be: nothing takes their place, and no order depends on when they are met
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ldmctl.errors import DataError
@@ -21,8 +22,9 @@ class Chosen:
 
     def __init__(self, dataset: Dataset, places: list[int], left_out: list[dict[str, Any]]):
         self.dataset, self.places, self.left_out = dataset, places, left_out
-        if hasattr(dataset, "note"):
-            self.note = self._note
+        for name in ("note", "captions", "content"):  # what is asked of an item by its number
+            if hasattr(dataset, name):
+                setattr(self, name, partial(self._of, name))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("dataset", "places", "left_out"):  # not yet there while it is unpickled
@@ -44,8 +46,8 @@ class Chosen:
         """Name and version of an item."""
         return self.dataset.stamp(self.places[index])
 
-    def _note(self, index: int) -> Any:
-        return self.dataset.note(self.places[index])
+    def _of(self, name: str, index: int) -> Any:
+        return getattr(self.dataset, name)(self.places[index])
 
 
 def large_enough(dataset: Dataset, smallest: int, split: str) -> Dataset:

@@ -49,6 +49,12 @@ class Noted(Sized):
     def note(self, index):
         return 0, f"note {index}"
 
+    def captions(self, index):
+        return [f"note {index}", f"words {index}"]
+
+    def content(self, index):
+        return f"hash {index}"
+
 
 def of(sizes, kind=Sized, **keys):
     return Pictures(kind(sizes), Section(size=8, channels=1, **keys))
@@ -64,6 +70,12 @@ def test_small_ones_are_left_out_and_named_and_the_rest_are_what_there_is():
     assert whole.note(1) == (0, "number 2") and of([SMALL, LARGE], Noted, smallest=10).note(0) == (0, "note 1")
     assert next((row["file_name"], row["reason"]) for row in whole.left_out) == ("1.png", "It is 30x9 pixels, and image.smallest is 10.")
     assert whole.bad == [] and whole.classes == ["one"] and whole.dataset.root == "somewhere"
+
+
+def test_what_is_asked_of_an_item_by_its_number_is_that_of_the_item_that_stayed():
+    whole = of([SMALL, LARGE], Noted, smallest=10)
+    assert (whole.captions(0), whole.content(0), whole.note(0)) == (("note 1", "words 1"), "hash 1", (0, "note 1"))
+    assert not of([SMALL, LARGE], smallest=10).hashed
 
 
 def test_left_out_ones_do_not_count_as_unreadable_and_unreadable_ones_still_do():

@@ -1,6 +1,7 @@
 """Every dataset keeps the protocol, and each reads what people really have on their disks."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from PIL import Image
 
 from ldmctl import registry
 from ldmctl.config import documents, resolve
-from ldmctl.errors import DataError
+from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures import images
 from ldmctl_plugins.datasets.folder import Folder
 from ldmctl_plugins.datasets.idx import Idx
@@ -411,6 +412,70 @@ def test_every_shape_and_colour_can_be_drawn():
     dataset = shapes(count=300, size=64, shapes=list(FILL), colours=list(COLOURS))
     assert {dataset[i].label for i in range(300)} == set(range(36))
     assert dataset[0].picture.size == (64, 64)
+
+
+def test_drawn_pictures_and_stamps_are_what_they_were_before_there_were_sizes_and_maps():
+    drawn = hashlib.sha256(b"".join(shapes()[i].picture.tobytes() for i in range(100)))
+    assert drawn.hexdigest() == "70d3c1a5fe09e5cebc412503c35b4e829390808514cd2a0da7a0468919179043"
+    assert shapes().stamp(3) == "train/3/626b1fe28b45b0f7" == shapes(maps=True, captions=3).stamp(3) != shapes(sizes="two").stamp(3)
+    assert shapes(maps=True)[3].picture.tobytes() == shapes()[3].picture.tobytes()
+    assert shapes()[0].map is None and shapes().map_classes == []
+
+
+def test_captions_say_the_size_and_the_same_in_other_words():
+    dataset = shapes(count=200, sizes="two", captions=4)
+    assert {dataset[i].text.split()[1] for i in range(200)} == {"small", "large"}
+    for i in range(20):
+        what, found = dataset.combination(i), dataset.captions(i)
+        assert found[0] == dataset[i].text == f"a {what.size} {what.colour} {what.shape} on a {what.background} background"
+        assert len(set(found)) == 4 and all({*what} <= set(text.replace(",", "").split()) for text in found)
+
+
+def test_the_map_of_a_shape_is_its_number_where_it_is_and_0_around_it():
+    dataset = shapes(count=40, maps=True)
+    assert dataset.map_classes == ["background", "circle", "square", "triangle", "star"] and dataset.has_maps
+    for i in range(40):
+        item = dataset[i]
+        number = dataset.map_classes.index(dataset.classes[item.label].split()[1])
+        pixels = np.asarray(item.picture).astype(int)
+        chroma = pixels.max(2) - pixels.min(2)
+        assert set(np.unique(item.map)) == {0, number}
+        assert (item.map[chroma > 0.75 * chroma.max()] == number).all() and (item.map[chroma < 0.25 * chroma.max()] == 0).all()
+
+
+def test_held_out_combinations_are_drawn_in_val_alone_and_no_word_is_new():
+    keys = {"count": 900, "val_count": 300, "sizes": "two", "held_out": 0.2}
+    drawn = {split: shapes(split, **keys) for split in ("train", "val")}
+    sets = {split: {each.combination(i) for i in range(len(each))} for split, each in drawn.items()}
+    assert not sets["train"] & sets["val"]
+    assert (len(sets["train"]), len(sets["val"])) == (64 - 13, 13)
+    assert [{each[place] for each in sets["train"]} for place in range(4)] == [
+        {"circle", "square", "triangle", "star"},
+        {"red", "green", "blue", "yellow"},
+        {"small", "large"},
+        {"dark", "light"},
+    ]
+    again = shapes("val", **keys)
+    assert {again.combination(i) for i in range(300)} == sets["val"] and shapes("val", **{**keys, "seed": 1}).drawn != again.drawn
+
+
+def test_held_out_words_hold_out_all_that_have_them():
+    held = shapes("val", sizes="two", held_out=["small red circle", "blue star"]).drawn
+    assert {(each.size, each.name) for each in held} == {("small", "red circle"), ("small", "blue star"), ("large", "blue star")}
+    assert len(held) == 2 + 4 and not set(held) & set(shapes(sizes="two", held_out=["small red circle", "blue star"]).drawn)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["pink"], "no shape is drawn that is 'pink'"),
+        (["red"], "leaves nothing to train on that is red"),
+        (0.99, "can be held out so that"),
+    ],
+)
+def test_what_cannot_be_held_out_is_a_sentence(asked, words):
+    with pytest.raises(ConfigError, match=words):
+        shapes(held_out=asked)
 
 
 # -- real data ---------------------------------------------------------------

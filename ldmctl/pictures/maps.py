@@ -1,0 +1,213 @@
+"""Maps that belong to pictures (classes per pixel, edges, depth), brought through the same geometry: each pixel stays on its picture's.
+
+A label map holds numbers of classes, 0 to 254, and 255 where a pixel has none. Its
+numbers are never mixed: it is resized to the nearest pixel. All other maps are
+continuous, 0 to 255, and resized through an antialiased filter without ringing.
+`images.finish` with the same seed crops and flips a prepared map and its picture alike.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldmctl.errors import DataError
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.choosing import name_of
+from ldmctl.pictures.images import TURNS, Settings, finish, size_of
+from ldmctl.pictures.modes import SCALES, rawmode
+from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, refuse_huge
+
+UNLABELLED = 255  # in a label map: belongs to no class
+MANY = 64  # numbers from which a map of numbers is rather one of grey
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How the pixels of a picture lie in its file, and where they come to lie."""
+
+    size: tuple[int, int]  # width and height as stored
+    turn: int = 1  # EXIF orientation
+    decoded: tuple[int, int] | None = None  # width and height as a JPEG is decoded, smaller than stored
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as it is seen."""
+        return self.size[::-1] if self.turn >= 5 else self.size
+
+    def resized(self, short: int) -> tuple[int, int]:
+        """Width and height as it is seen, with a shorter side of `short` pixels, as `images.resize` rounds them."""
+        size = self.decoded or self.size
+        width, height = size[::-1] if self.turn >= 5 else size
+        return max(short, round(width * short / min(size))), max(short, round(height * short / min(size)))
+
+
+def frame_of(picture: Any, settings: Settings) -> Frame:
+    """The frame of a picture in memory or as Pillow opened it; nothing is decoded, but a JPEG is told to come smaller, as `images.load` does."""
+    size = size_of(picture)
+    if not isinstance(picture, Image.Image):
+        return Frame(size)
+    turn = turn_of(picture)
+    if picture.format == "TIFF" and turn >= 5:  # Pillow names the size of a TIFF as it is seen
+        size = size[::-1]
+    picture.draft(None, (2 * settings.size, 2 * settings.size))
+    return Frame(size, turn, picture.size if picture.format != "TIFF" else None)
+
+
+def turn_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none."""
+    try:
+        turn = image.getexif().get(0x0112, 1)
+    except BROKEN:
+        return 1
+    return turn if turn in TURNS else 1
+
+
+def prepare_map(given: Any, picture: Frame | tuple[int, int], settings: Settings, *, labels: bool, name: str = "") -> Tensor:
+    """uint8 [K,h,w] of a map, as `images.prepare` makes of its picture: shorter side `size`, and the center of it unless the crop is random.
+
+    `picture` is its frame, or its width and height. A map may be smaller or larger than its picture, but not of another shape;
+    it is turned with it, unless it lies upright already. `name` is the picture's. A DataError names what cannot be used.
+    """
+    frame = picture if isinstance(picture, Frame) else Frame(picture)
+    layers = [Image.fromarray(layer) for layer in numbers(given, labels=labels, most=getattr(settings, "max_pixels", MOST))]
+    own = turn_of(given) if isinstance(given, Image.Image) and given.format != "TIFF" else 1  # a TIFF has been turned while it was decoded
+    size = (layers[0].height, layers[0].width) if own >= 5 else layers[0].size
+    turn = own
+    if own == 1 and _fits(size, frame.size):
+        turn = frame.turn
+    elif not _fits(size, frame.upright):
+        raise DataError(_other_shape(given, size, frame, name))
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
+    stored = frame.upright[::-1] if turn >= 5 else frame.upright
+    done = []
+    for layer in layers:
+        layer = layer if layer.size == stored else layer.resize(stored, way)
+        layer = layer.transpose(TURNS[turn]) if turn in TURNS else layer
+        target = frame.resized(settings.size)
+        done.append(torch.from_numpy(np.array(layer if layer.size == target else layer.resize(target, way))))
+    array = torch.stack(done)
+    return finish(array, settings, None) if settings.crop == "center" else array
+
+
+def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Tensor | None:
+    """uint8 [K,size,size], the map of an item with the center crop and no flip, as its picture is encoded; None where it has none.
+
+    `labels` says whether it holds numbers of classes; by default it does where the data set names them. A DataError names a file that cannot be read.
+    """
+    dataset = pictures.dataset
+    example = dataset[index]
+    if example.map is None:
+        return None
+    if labels is None:
+        labels = bool(getattr(dataset, "map_classes", None))
+    frame = frame_of(example.picture, pictures.settings)
+    return finish(prepare_map(example.map, frame, pictures.settings, labels=labels, name=name_of(dataset, index)), pictures.settings, None)
+
+
+def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, Any]:
+    """uint8 [K,H,W] of a map as it is stored, palettes and small bit depths as the numbers they are where it holds labels; DataError if unusable."""
+    name = name_of_map(given)
+    if not isinstance(given, Image.Image):
+        array = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+        array = array[None] if array.ndim == 2 else array
+        if array.dtype == bool:
+            array = array.astype(np.uint8) * (1 if labels else 255)
+        if array.dtype != np.uint8 or array.ndim != 3 or not len(array):
+            raise DataError(f"{name} must be a Pillow image, uint8 [H,W] or uint8 [K,H,W], not {array.dtype} {list(array.shape)}.")
+    else:
+        refuse_huge(name, given.size, most)
+        if labels and given.format == "JPEG":
+            raise DataError(f"{name} is a JPEG, which blurs numbers of classes at every edge. Save label maps as PNG.")
+        raw = rawmode(given)
+        try:
+            with limits(most):
+                image = decode(given, most)
+        except BROKEN as error:
+            raise DataError(f"{name} cannot be decoded: {in_words(error)}") from None
+        array = _indices(image, raw, name) if labels else _values(image, name)
+    if labels and len(array) != 1:
+        raise DataError(
+            f"{name} has {len(array)} channels, and a label map one. Save it with a palette or in grey, each pixel the number of its class."
+        )
+    return np.ascontiguousarray(array)
+
+
+def hold_labels(maps: Iterable[Any]) -> bool:
+    """Whether such maps, as they are stored, hold numbers of classes: one channel, and few and small numbers. Black and white is a continuous map."""
+    found: set[int] = set()
+    for each in maps:
+        if isinstance(each, Image.Image) and (each.mode not in ("P", "L", "I;16", "I") or each.format == "JPEG"):
+            return False
+        array = numbers(each, labels=isinstance(each, Image.Image))
+        if len(array) != 1:
+            return False
+        found |= set(np.unique(array).tolist())
+    return 2 <= len(found - {UNLABELLED}) <= MANY
+
+
+def name_of_map(given: Any) -> str:
+    """The map in a sentence."""
+    return f"The map {file}" if (file := getattr(given, "filename", "")) else "A map"
+
+
+# -- numbers -----------------------------------------------------------------
+
+
+def _indices(image: Image.Image, raw: str, name: str) -> np.ndarray[Any, Any]:
+    """uint8 [1,H,W], the numbers of classes; DataError where there are none."""
+    if image.mode in ("P", "L"):
+        array = np.asarray(image)
+        return (array // SCALES[raw] if image.mode == "L" and raw in SCALES else array)[None]  # Pillow spreads 2 and 4 bits over 8
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)[None]
+    if image.mode in ("LA", "PA"):
+        return np.asarray(image)[None, ..., 0]
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _narrow(image, name)
+    raise DataError(
+        f"{name} is in mode {image.mode}, so its pixels are colours and no numbers of classes. Save it with a palette or in grey, "
+        "each pixel the number of its class."
+    )
+
+
+def _values(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
+    """uint8 [1 or 3,H,W], what is seen; DataError where it has more than 8 bits."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _narrow(image, name)
+    if image.mode == "F":
+        raise DataError(f"{name} holds fractions (mode F). Save it with 8 bits, 0 to 255.")
+    grey = image.mode in ("1", "L", "LA", "La")
+    array = np.asarray(image.convert("L" if grey else "RGB"))
+    return array[None] if grey else array.transpose(2, 0, 1)
+
+
+def _narrow(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
+    """uint8 [1,H,W] of 16 or 32 bits that hold no more than 8."""
+    array = np.asarray(image)
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise DataError(
+            f"{name} has 16 bits and numbers from {array.min()} to {array.max()}; those of a map are 0 to 255. Save it with 8 bits."
+        )
+    return array.astype(np.uint8)[None]
+
+
+# -- shapes ------------------------------------------------------------------
+
+
+def _fits(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have one shape, up to a pixel of the smaller."""
+    small, large = sorted((size, other))
+    return abs(small[0] - small[1] * large[0] / large[1]) <= 1 or abs(small[1] - small[0] * large[1] / large[0]) <= 1
+
+
+def _other_shape(given: Any, size: tuple[int, int], frame: Frame, name: str) -> str:
+    width, height = frame.upright
+    return (
+        f"{name_of_map(given)} is {size[0]}x{size[1]} pixels and its picture {name + ' ' if name else ''}{width}x{height}: "
+        "another shape. A map may be smaller or larger than its picture, but covers all of it."
+    )
