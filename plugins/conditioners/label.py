@@ -12,6 +12,7 @@ from ldmctl.protocols import Condition
 
 
 class Label(nn.Module):
+    listens = "label"
     token_dim = 0
     map_channels = 0
 
