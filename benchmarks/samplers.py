@@ -29,6 +29,7 @@ from ldmctl import registry
 from ldmctl.config.levels import Spacing
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.shared import Coding
+from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.model import open_model
 from ldmctl.diffusion.sampling import rows_of, sample_latents
 from ldmctl.diffusion.spacing import levels, start
@@ -166,7 +167,7 @@ def trained(run: str, count: int, budgets: list[int], samplers: list[str], spaci
             settings = {"prediction": model.header["prediction"], "shape": tuple(model.header["latent"]), "guidance": 1.0}
             parts.append(
                 sample_latents(
-                    model.network, model.schedule, counted, engine, seeds=seeds, labels=labels[seeds.start : seeds.stop], steps=steps,
+                    model.network, model.schedule, counted, engine, seeds=seeds, asks=[Ask(label) for label in labels[seeds.start : seeds.stop]], steps=steps,
                     batch=rows_of(64), spacing=where, **settings,
                 )
             )  # fmt: skip

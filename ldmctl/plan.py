@@ -21,6 +21,7 @@ from ldmctl.diffusion.autoguidance import load_weaker
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
+from ldmctl.diffusion.listening import begun_with, conditioners_of
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
@@ -169,9 +170,10 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     manifest = check_cache(config, cache := Path(config.latents).expanduser())
     check_preview(config, train_latents := open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
-    others = conditioners_of(config, manifest, {"train": train_latents}, {})
-    heard = {"latent": manifest.latent, "classes": manifest.classes, "others": others}
-    network = build_network(describe_network(config.denoiser, config.conditions.label, **heard))
+    others = conditioners_of(config, manifest, {"train": train_latents}, begun_with(config))
+    network = build_network(
+        describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
+    )
     if config.init is not None:
         load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)

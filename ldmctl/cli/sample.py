@@ -34,9 +34,20 @@ def command(
         list[str] | None,
         typer.Option("--label", help="A class: a name, class:NAME, index:N from 0, `none`, or `all`; give it again for several."),
     ] = None,
-    each: Annotated[int | None, typer.Option("--each", min=1, help="Pictures of each label, in place of -n.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Words; give it again for several. 'a cat :0.6 | a dog :0.4' mixes what is heard of them."),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt on each line.")] = None,
+    map: Annotated[
+        str | None, typer.Option("--map", help="A map to paint by, or a folder of them, taken in turn; for models that listen to maps.")
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option("--picture", help="A small picture to make large, or a folder of them; for models that listen to them.")
+    ] = None,
+    each: Annotated[int | None, typer.Option("--each", min=1, help="Pictures of each label or prompt, in place of -n.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
-    negative: Annotated[str | None, typer.Option("--negative", help="A class for guidance to go away from, in place of no class.")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="A class, or words, for guidance to go away from.")] = None,
     autoguide: Annotated[
         str | None, typer.Option("--autoguide", help="A weaker run of fit-diffusion, or a snapshot of this one, to go away from.")
     ] = None,
@@ -111,6 +122,9 @@ def command(
         steps=steps,
         sampler=sampler,
         label=label or None,
+        prompt=[*(prompt or []), *lines_of(prompts)] or None,
+        map=map,
+        picture=picture,
         guidance=guidance,
         negative=negative,
         autoguide=autoguide,
@@ -154,3 +168,18 @@ def command(
         return plan_sample(settings)
 
     options.perform(settings, source, manner, work, plan=plan, out=out)
+
+
+def lines_of(file: Path | None) -> list[str]:
+    """The prompts of a file, one on each line that is not empty; a ConfigError where it cannot be read."""
+    if file is None:
+        return []
+    try:
+        lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ConfigError(f"The prompts in {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"The prompts in {file} are not UTF-8: save the file as UTF-8.") from None
+    if not (said := [line.strip() for line in lines if line.strip()]):
+        raise ConfigError(f"{file} has no prompts: write one on each line.")
+    return said

@@ -87,9 +87,7 @@ def heard_words(conditioner: Any, prompt: str, engine: Engine) -> Condition:
     said = parts_of(prompt)
     rows = conditioner.prepare([part.words for part in said], device=engine.device)
     most = int(getattr(conditioner, "length", 0)) or EVEN
-    every = [
-        conditioner.encode({name: value.to(engine.device) for name, value in padded([row], even=most).items()}) for row in rows
-    ]
+    every = [conditioner.encode({name: value.to(engine.device) for name, value in padded([row], even=most).items()}) for row in rows]
     return mixed(every, [part.share for part in said]) if len(every) > 1 else every[0]
 
 

@@ -1,8 +1,8 @@
 """What is known of pictures, as a denoiser hears it: one condition of the labels, words, maps and pictures of a batch.
 
-Four slots, one for each thing that may be known; each has a conditioner of its own or none. Vectors add, tokens follow each other, maps
-join channels. What is not known of an item, or is left out of a step, is heard as the conditioner's null, which is one and the same in
-training and in sampling.
+Four slots, one for each thing that may be known; each has a conditioner of its own or none. Vectors and maps join their channels,
+tokens follow each other. What is not known of an item, or is left out of a step, is heard as the conditioner's null, which is one and
+the same in training and in sampling.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,10 @@ def null_of(conditioner: Any, count: int, like: Tensor | None = None) -> Conditi
 
 
 def merged(parts: Sequence[Condition]) -> Condition | None:
-    """One condition of several: the sum of their vectors, their tokens one after the other, the channels of all maps; None of none."""
+    """One condition of several: the numbers of all vectors, their tokens one after the other, the channels of all maps; None of none.
+
+    A denoiser's first layer adds what it makes of each vector.
+    """
     if len(parts) < 2:
         return parts[0] if parts else None
     vectors = [part.vector for part in parts if part.vector is not None]
@@ -56,7 +59,7 @@ def merged(parts: Sequence[Condition]) -> Condition | None:
     masks = [mask if mask is not None else torch.ones(each.shape[:2], dtype=torch.bool, device=each.device) for each, mask in tokens]
     masked = any(mask is not None for _, mask in tokens)
     return Condition(
-        torch.stack(vectors).sum(0) if vectors else None,
+        torch.cat(vectors, dim=1) if vectors else None,
         torch.cat([each for each, _ in tokens], dim=1) if tokens else None,
         torch.cat(masks, dim=1) if masked else None,
         torch.cat(maps, dim=1) if maps else None,
@@ -64,19 +67,17 @@ def merged(parts: Sequence[Condition]) -> Condition | None:
 
 
 def sizes_of(conditioners: Mapping[str, Any]) -> dict[str, int]:
-    """What a denoiser is told of the conditions to come; a ConfigError where those of two slots cannot be heard together."""
-    sizes = {name: {slot: getattr(each, name, 0) for slot, each in conditioners.items() if getattr(each, name, 0)} for name in SIZES}
-    for name, said in sizes.items():
-        if name != "map_channels" and len(set(said.values())) > 1:
-            what = SIZES[name]
-            raise ConfigError(
-                f"Conditions are heard together, so their {what} must be equally long, and here they are "
-                f"{' and '.join(f'{size} (conditions.{slot})' for slot, size in said.items())}. Set their `dim` to one number."
-            )
-    return {name: sum(said.values()) if name == "map_channels" else max(said.values(), default=0) for name, said in sizes.items()}
+    """What a denoiser is told of the conditions to come; a ConfigError where the tokens of two slots cannot follow each other."""
+    sizes = {name: {slot: size for slot, each in conditioners.items() if (size := getattr(each, name, 0))} for name in SIZES}
+    if len(set((said := sizes["token_dim"]).values())) > 1:
+        raise ConfigError(
+            "Tokens follow each other, so they must be equally long, and here they are "
+            f"{' and '.join(f'{size} (conditions.{slot})' for slot, size in said.items())}."
+        )
+    return {name: max(each.values(), default=0) if name == "token_dim" else sum(each.values()) for name, each in sizes.items()}
 
 
-SIZES = {"vector_dim": "vectors", "token_dim": "tokens", "map_channels": "maps"}
+SIZES = ("vector_dim", "token_dim", "map_channels")
 
 
 def refuse_other_slot(slot: str, conditioner: Any) -> None:
@@ -84,7 +85,9 @@ def refuse_other_slot(slot: str, conditioner: Any) -> None:
     listens = getattr(conditioner, "listens", "label")
     if listens != slot:
         kind = type(conditioner).__name__.lower()
-        raise ConfigError(f"{kind} listens to {LISTENS.get(listens, listens)}, so it belongs to conditions.{listens}, not to conditions.{slot}.")
+        raise ConfigError(
+            f"{kind} listens to {LISTENS.get(listens, listens)}, so it belongs to conditions.{listens}, not to conditions.{slot}."
+        )
 
 
 def painter_of(network: Any) -> Any:

@@ -27,7 +27,9 @@ def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
             raise ConfigError("This model was trained without labels, so --label has nothing to choose. Leave it away.")
         if config.guidance != 1 and config.autoguide is None:
             if not others:
-                raise ConfigError(f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1.")
+                raise ConfigError(
+                    f"guidance={config.guidance:g} needs a model trained with labels; this one has none. Leave guidance at 1."
+                )
             refuse_no_label(header, f"guidance={config.guidance:g}")
         return [-1]
     if config.label is not None and not config.label:

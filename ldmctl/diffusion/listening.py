@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl import registry
+from ldmctl.config.network_origins import find
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.console import Console
 from ldmctl.diffusion.network import Network
@@ -18,12 +19,10 @@ from ldmctl.training.engine import Engine
 OTHERS = ("text", "map", "picture")  # slots beside that of labels
 
 
-def begun_with(config: FitDiffusion, out: str | Path, *, overwrite: bool) -> Mapping[str, Any]:
+def begun_with(config: FitDiffusion, out: str | Path | None = None, *, overwrite: bool = False) -> Mapping[str, Any]:
     """What the file of a run in `out`, or of the one that `init` names, says of its conditioners, so that their words stay the same; {} for neither."""
-    from ldmctl.config.network_origins import find
-
-    here = Path(out).expanduser() / "model.safetensors"
-    if here.exists() and not overwrite:
+    here = None if out is None or overwrite else Path(out).expanduser() / "model.safetensors"
+    if here is not None and here.exists():
         return dict(weights.read_header(here).get("conditions", {}))
     return {} if config.init is None else dict(weights.read_header(find(config.init).file).get("conditions", {}))
 

@@ -25,7 +25,13 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
     asked, sides = wanted(config, model.header), sides_of(config, model.header)
     settings = model.settings(config)
     prompts = {"prompt": config.prompt} if config.prompt is not None else {}
-    named = {"label": config.label, **prompts, "seed": config.seed, **({"seeds": config.seeds} if config.seeds is not None else {}), **settings}
+    named = {
+        "label": config.label,
+        **prompts,
+        "seed": config.seed,
+        **({"seeds": config.seeds} if config.seeds is not None else {}),
+        **settings,
+    }
     folder = root / f"samples-{hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def text(place: int) -> str:

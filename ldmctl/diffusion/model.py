@@ -24,6 +24,7 @@ from ldmctl.diffusion.prompts import negative_ask
 from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.samples import sample, samples
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
+from ldmctl.diffusion.shown import shown_of
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.canvas import Canvas, open_canvas

@@ -48,7 +48,11 @@ class Drawn(NamedTuple):
     @property
     def without(self) -> Any:
         """What it does not hear of that."""
-        return self.dropped if not self.left else {slot: self.dropped | self.left[slot] if slot in self.left else self.dropped for slot in SLOTS}
+        return (
+            self.dropped
+            if not self.left
+            else {slot: self.dropped | self.left[slot] if slot in self.left else self.dropped for slot in SLOTS}
+        )
 
 
 def rows_read(rows: slice, count: int) -> slice:
@@ -116,7 +120,7 @@ def draw(
 
 def alone(config: FitDiffusion, count: int, device: torch.device, key: Sequence[object]) -> dict[str, Tensor]:
     """Which of `count` items are trained without one condition, bool [count] by slot, where that is asked for."""
-    drops = {slot: getattr(config.conditions.drop, slot) for slot in SLOTS if getattr(config.conditions, slot) is not None}
+    drops = {slot: config.conditions.dropped(slot) for slot in config.conditions.slots}
     return {
         slot: torch.rand(count, generator=generator(device, *key, "drop", slot), device=device) < share
         for slot, share in drops.items()
@@ -162,7 +166,7 @@ def validate(
     if not count:
         return {}
     drop = 1.0 if config.drop == 1 else 0.0  # with what was learned: all conditions, or none ever
-    heard = config.conditions.model_copy(update={"drop": Drops()})
+    heard = config.conditions.model_copy(update={"drop": Drops(label=0, text=0, map=0, picture=0)})
     still = config.model_copy(update={"drop": drop, "noise": TrainingNoise(), "conditions": heard})
     painter = painter_of(network)
     times, losses, levels = validation_times(schedule, count), [], []

@@ -29,14 +29,14 @@ def learns_without_labels(config: FitDiffusion, train: Latents, captions: float 
 
 def learns_without(config: FitDiffusion, train: Latents, slot: str, captions: float = 1.0) -> bool:
     """Whether the network learns from items without this one condition, or never hears it."""
-    if getattr(config.conditions, slot) is None or getattr(config.conditions.drop, slot) > 0:
+    if getattr(config.conditions, slot) is None or config.conditions.dropped(slot) > 0:
         return True
     return {"label": bool((train.labels < 0).any()), "text": captions < 1}.get(slot, slot == "picture")
 
 
 def learns_with_labels(config: FitDiffusion, train: Latents) -> bool:
     """Whether the network ever sees a label: it listens to them, not all are dropped, and some item has one."""
-    label = config.conditions.label is not None and config.drop < 1 and config.conditions.drop.label < 1
+    label = config.conditions.label is not None and config.drop < 1 and config.conditions.dropped("label") < 1
     return label and bool((train.labels >= 0).any())
 
 
@@ -47,7 +47,7 @@ def check_preview(config: FitDiffusion, train: Latents) -> None:
             f"preview.guidance={config.preview.guidance:g} needs a network that also learns without labels; with drop=0 this one never does, "
             "since every item has its label. Take drop=0.1, or preview.guidance=1."
         )
-    alone = config.conditions.label is not None and not any(getattr(config.conditions, slot) for slot in SLOTS[1:])
+    alone = config.conditions.slots == ["label"]
     if config.preview.guidance not in (0, 1) and alone and not learns_with_labels(config, train):
         why = "drop=1 leaves every label out" if config.drop == 1 else "no item of the cache has one"
         raise ConfigError(

@@ -24,7 +24,6 @@ class Samples(NamedTuple):
     images: Tensor  # uint8 [N,C,H,W] from 0 to 255, on the CPU: the pixels of the PNG files; or the latents, where these were asked for
     labels: list[str | None]  # None is no class
     seeds: list[int]
-    prompts: list[str] = []  # empty words are none
 
 
 def sample(
@@ -103,7 +102,7 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
         made, bad = model.make(config, seeds[rows], asks[rows], given, output=output)
         model.refuse(bad, config)
         images.append(made)
-    return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds, [ask.prompt for ask in asks])
+    return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds)
 
 
 def written(given: Any) -> str | None:

@@ -65,9 +65,9 @@ def sample_latents(
 ) -> Tensor:
     """Clean latents [N,c,h,w] of mean 0 and deviation 1, one for each seed, as they are asked for.
 
-    At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from what is asked of nothing, or of `negative`, or
-    from what a network `weaker` says of the same asks. An `edit`, and maps and `pictures` that were opened before, have `batch` rows. `known` keeps from one batch to the next where levels lie
-    in the schedule.
+    At most `batch` of them; fewer are padded to exactly `batch`. Guidance goes away from what is heard of nothing, or of `negative`, or
+    from what a network `weaker` says of the same asks. An `edit`, and what is known beside the asks (`pictures`), have `batch` rows.
+    `known` keeps from one batch to the next where levels lie in the schedule.
     """
     filled = [*range(len(seeds)), *[len(seeds) - 1] * (batch - len(seeds))]
     noise = Noise([seeds[row] if edit.stream is None else edit.stream for row in filled], shape, engine.device)

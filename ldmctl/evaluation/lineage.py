@@ -183,7 +183,7 @@ def estimated(lineage: Lineage, network: Network, items: Items, x: Tensor, sigma
     """The clean latents [N,c,h,w] float32 that a network finds in x = clean + sigma * noise, knowing the labels."""
     found = []
     for rows in micro_batches(len(x), ESTIMATED_AT_ONCE):
-        condition = network.condition(items.labels[rows].to(lineage.engine.device))
+        condition = network.condition(items.labels[rows].to(lineage.engine.device), like=x[rows])
         clean = Denoise(network.denoiser, lineage.schedule, lineage.header["prediction"], condition=condition)
         with lineage.engine.autocast():
             found.append(clean(x[rows], sigma).float())

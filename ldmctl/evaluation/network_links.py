@@ -11,6 +11,7 @@ from torch import Tensor
 from ldmctl import registry
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.labels import learned_classes
 from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
@@ -121,7 +122,7 @@ def sample(lineage: Lineage) -> tuple[Link, list[Row]]:
             prediction=lineage.header["prediction"],
             shape=tuple(lineage.header["latent"]),
             seeds=range(DECODED),
-            labels=[classes[index % len(classes)] if classes else -1 for index in range(DECODED)],
+            asks=[Ask(classes[index % len(classes)] if classes else -1) for index in range(DECODED)],
             guidance=settings.guidance,
             steps=steps,
             batch=rows_of(DECODED),

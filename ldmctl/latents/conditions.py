@@ -60,12 +60,13 @@ class Captions:
         """Padded tokens with their mask; see `Source`."""
         first, last = self.starts[items.numpy()], self.starts[items.numpy() + 1]
         count = last - first
-        place = first if chosen is None else first + np.minimum((chosen.double().numpy() * count).astype(np.int64), np.maximum(count - 1, 0))
+        place = (
+            first if chosen is None else first + np.minimum((chosen.double().numpy() * count).astype(np.int64), np.maximum(count - 1, 0))
+        )
         rows: list[Row] = [
             self.rows.row(self.known_as[self.flat[at]]) if many else self.nothing for at, many in zip(place, count, strict=True)
         ]
         return Known(padded(rows), torch.from_numpy(count > 0))
-
 
     @property
     def share(self) -> float:
@@ -125,9 +126,7 @@ def captions_of(latents: Latents) -> list[tuple[str, ...]]:
     return [tuple(text for text in each if text.strip()) for each in found]
 
 
-def prepare_captions(
-    conditioner: Any, cache: Path, captions: Iterable[Sequence[str]], engine: Engine, console: Console
-) -> Prepared:
+def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[str]], engine: Engine, console: Console) -> Prepared:
     """Every distinct caption through the frozen half of a conditioner, those that the cache has not kept from before; ranks share them."""
     every = sorted({text for each in captions for text in each})
     if not getattr(conditioner, "kept", True):  # made faster than read
@@ -148,7 +147,9 @@ def prepare_captions(
                 done = turn * TOGETHER + len(texts)
                 bar.advance(done, amount=done)
                 if engine.any(signals.asked) and turn < turns - 1:
-                    raise Stopped(f"Stopped after {done * engine.world:,} of {len(missing):,} captions, which are kept. The same command continues.")
+                    raise Stopped(
+                        f"Stopped after {done * engine.world:,} of {len(missing):,} captions, which are kept. The same command continues."
+                    )
         engine.barrier()
         there = prepared.opened(folder)
     return there

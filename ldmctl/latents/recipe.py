@@ -6,8 +6,6 @@ from ldmctl.config.documents import Raw, read_config
 from ldmctl.errors import MismatchError
 from ldmctl.latents.manifest import Manifest, _record
 
-ALONE = 0.2  # share of items that are trained without their label, and without their caption, where they have both: so each works alone
-
 
 def _first_latents(folder: Path) -> int | None:
     """How many latents the run in a folder began with; None where there is no run to resume."""
@@ -43,11 +41,9 @@ def recipe(manifest: Manifest, out: str | Path | None = None, *, overwrite: bool
     labelled = sum(manifest.label_counts) > 0 and len(manifest.classes) > 1
     captioned = 2 * manifest.captions.get("train", 0) >= manifest.count("train") > 0
     kept = None if out is None or overwrite else _conditions(Path(out).expanduser())
-    both = {"drop": {"label": ALONE, "text": ALONE}} if labelled and captioned else {}
     return {
         "data": manifest.data,
         "autoencoder": {"type": manifest.autoencoder["type"]},
         "denoiser": {"type": "unet", "widths": widths, "head_dim": 32, "norm_groups": 16} | ({} if usual else {"attention": attention}),
-        "conditions": kept
-        or {"label": {"type": "label"} if labelled else None, "text": {"type": "words"} if captioned else None, **both},
+        "conditions": kept or {"label": {"type": "label"} if labelled else None, "text": {"type": "words"} if captioned else None},
     }

@@ -26,7 +26,15 @@ class Batch(NamedTuple):
 
 
 def training_latents(
-    source: Latents | Resident, loop: Loop, engine: Engine, *, rows: slice, flip: bool, first: int, seen: int | None = None, several: Several = NOTHING
+    source: Latents | Resident,
+    loop: Loop,
+    engine: Engine,
+    *,
+    rows: slice,
+    flip: bool,
+    first: int,
+    seen: int | None = None,
+    several: Several = NOTHING,
 ) -> Iterator[Batch]:
     """These rows of the global batch of each step from `first` on, half of them mirrored if `flip`; a pure function of seed and step.
 

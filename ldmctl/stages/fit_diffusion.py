@@ -74,8 +74,7 @@ def fit_diffusion(
     check_preview(config, train)
     splits = {"train": train, "val": val}
     others = conditioners_of(config, manifest, splits, begun_with(config, out, overwrite=overwrite))
-    heard = {"latent": manifest.latent, "classes": manifest.classes, "others": others}
-    described = describe_network(config.denoiser, config.conditions.label, **heard)
+    described = describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
     order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
     if config.init is not None and (overwrite or not (Path(out).expanduser() / "state.safetensors").exists()):
@@ -91,7 +90,11 @@ def fit_diffusion(
     )
 
     # Restore or start.
-    plugins = [("denoiser", config.denoiser), ("schedule", config.schedule), *(("conditioner", getattr(config.conditions, slot)) for slot in SLOTS)]
+    plugins = [
+        ("denoiser", config.denoiser),
+        ("schedule", config.schedule),
+        *(("conditioner", getattr(config.conditions, slot)) for slot in SLOTS),
+    ]
     run = open_run(
         out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads, say=console.say
     )
@@ -108,7 +111,11 @@ def fit_diffusion(
         source = (
             Resident(train, engine) if Resident.fits(train, engine) else train
         )  # before a micro-batch is found for the room that is left
-        micro_batch = find_micro(config, described, manifest.latent, known["train"], engine, console) if config.loop.micro == "auto" else config.loop.micro
+        micro_batch = (
+            find_micro(config, described, manifest.latent, known["train"], engine, console)
+            if config.loop.micro == "auto"
+            else config.loop.micro
+        )
         flops = training_flops(flops_of(network, manifest.latent), checkpointing=config.loop.checkpointing)
         model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
@@ -168,8 +175,7 @@ def what_it_learns(config: FitDiffusion, train: Latents, known: Several) -> dict
         "conditional": learns_with_labels(config, train),
         "unconditional": learns_without_labels(config, train, captions),
     }
-    heard = [slot for slot in SLOTS if getattr(config.conditions, slot) is not None]
-    if len(heard) > 1:
+    if len(heard := config.conditions.slots) > 1:
         found["left_alone"] = {slot: learns_without(config, train, slot, captions) for slot in heard}
     return found
 
@@ -206,7 +212,9 @@ def new_network(config: FitDiffusion, described: dict[str, Any], engine: Engine)
     return network.to(engine.device)
 
 
-def find_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], known: Several, engine: Engine, console: Console) -> int:
+def find_micro(
+    config: FitDiffusion, described: dict[str, Any], latent: tuple[int, ...], known: Several, engine: Engine, console: Console
+) -> int:
     """The largest micro-batch that one real step has room for."""
     share = engine.share(config.loop.batch)
     count = share.stop - share.start

@@ -110,7 +110,7 @@ def test_the_defaults_of_every_plugin_fit(kind):
         ("fit-ae", "dataset: {val_share: 0.1}"),  # `data` names the type
         ("fit-ae", "discriminator: null"),
         ("fit-ae", "loop: {betas: [0.9, 0.95], micro: auto, lr: 1e-4}"),
-        ("fit-diffusion", "conditioner: {dim: 64}"),  # of the type that the cache asks for
+        ("fit-diffusion", "conditions: {label: {dim: 64}}"),  # of the type that the cache asks for
         ("fit-diffusion", "preview: {sampler: {type: ddpm}, count: 4}"),
         ("data", "dataset: {type: folder, path: birds}"),
         ("data", "{}"),

@@ -56,7 +56,7 @@ def test_a_config_takes_them_as_a_number_a_text_or_a_list(tiny):
         (["seeds=0-3", "count=16"], "seeds=0-3 and count=16 both say"),
         (["seeds=0-3", "each=2", "label=all"], "seeds=0-3 and each=2 both say"),
         (["count=3", "each=2", "label=all"], "each=2 and count=3 both say"),
-        (["each=2"], "each=2 counts pictures of each label, and none is asked for; name labels, or take label=all"),
+        (["each=2"], "each=2 counts pictures of each label or prompt, and none is asked for; name labels, take label=all, or give prompts"),
         (
             ["interpolate=[3,9]", "between=5", "seeds=2-5"],
             "place 5 lies beyond between=5: the way has the places 0 to 4",

@@ -74,8 +74,8 @@ def test_training_starts_at_step_0_from_the_averaged_weights_of_a_run(go, traine
 def test_the_architecture_and_what_it_predicts_are_taken_from_it(go, trained, tmp_path):
     assert go("--init", str(trained), *STILL)[0] == 0
     old, new = read_config(trained), read_config(tmp_path / "new")
-    assert [new[key] for key in ("denoiser", "conditioner", "schedule", "prediction")] == [
-        old[key] for key in ("denoiser", "conditioner", "schedule", "prediction")
+    assert [new[key] for key in ("denoiser", "conditions", "schedule", "prediction")] == [
+        old[key] for key in ("denoiser", "conditions", "schedule", "prediction")
     ]
 
 
@@ -89,7 +89,7 @@ def test_another_prediction_may_be_learned_from_it_and_that_is_said(go, trained)
     [
         (["denoiser.widths=[8,16]"], "denoiser.widths: [8, 8] there, [8, 16] asked for"),
         (["denoiser={type: dit, width: 16, depth: 1, head_dim: 8}"], "denoiser.type: unet there, dit asked for"),
-        (["conditioner=null"], "conditioner.type: label there, None asked for"),
+        (["conditioner=null"], "conditions.label.type: label there, None asked for"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_by_the_keys_that_differ(go, trained, tmp_path, words, said):

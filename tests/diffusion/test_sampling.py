@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.labels import class_index, labels_as_in_data
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
@@ -90,7 +91,9 @@ def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batc
     config, _ = compose(FitDiffusion, below=recipe.recipe(manifest))
     assert config.denoiser.widths == [64, 128, 192]
     order.reseed("test")
-    network = build_network(describe_network(config.denoiser, config.conditioner, latent=manifest.latent, classes=manifest.classes)).eval()
+    network = build_network(
+        describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes)
+    ).eval()
     for parameter in network.parameters():  # it begins at zero, where every order would do
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -100,7 +103,7 @@ def test_the_default_network_gives_the_same_latent_wherever_its_seed_stands(batc
         labels = [seed % len(manifest.classes) for seed in seeds]
         settings = {"prediction": "v", "shape": manifest.latent, "guidance": 2.0, "steps": 2, "batch": rows_of(batch)}
         with even_threads():
-            return sample_latents(network, schedule, sampler, CPU, seeds=seeds, labels=labels, **settings)
+            return sample_latents(network, schedule, sampler, CPU, seeds=seeds, asks=[Ask(label) for label in labels], **settings)
 
     seeds, before = list(range(batch)), torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -479,7 +482,9 @@ def test_previews_of_a_network_that_never_learns_with_labels_have_none(tmp_path,
     from ldmctl.diffusion import preview
 
     asked, real = [], preview.sample_latents
-    monkeypatch.setattr(preview, "sample_latents", lambda *given, **keys: asked.append(keys["labels"]) or real(*given, **keys))
+    monkeypatch.setattr(
+        preview, "sample_latents", lambda *given, **keys: asked.append([ask.label for ask in keys["asks"]]) or real(*given, **keys)
+    )
     fit_diffusion(tmp_path / "ldm", vae_cache, "drop=1", "loop.steps=1")
     assert asked and set(asked[-1]) == {-1}
 

@@ -73,13 +73,16 @@ class TrainingNoise(Config):
     )
 
 
-class Drops(Config):
-    """Share of items trained without this one condition, beside those trained without any."""
+ALONE = 0.2  # share of items without this one condition where several are listened to, so that each works without the others
 
-    label: float = Field(0.0, ge=0, le=1, description="without their label alone")
-    text: float = Field(0.0, ge=0, le=1, description="without their caption alone")
-    map: float = Field(0.0, ge=0, le=1, description="without their map alone")
-    picture: float = Field(0.0, ge=0, le=1, description="without their picture alone")
+
+class Drops(Config):
+    """Share of items trained without this one condition, beside those trained without any; null: 0.2 where several are listened to."""
+
+    label: float | None = Field(None, ge=0, le=1, description="without their label alone; null: 0.2 with other conditions, else 0")
+    text: float | None = Field(None, ge=0, le=1, description="without their caption alone; null: 0.2 with other conditions, else 0")
+    map: float | None = Field(None, ge=0, le=1, description="without their map alone; null: 0.2 with other conditions, else 0")
+    picture: float | None = Field(None, ge=0, le=1, description="without their picture alone; null: 0.2 with other conditions, else 0")
 
 
 class Conditions(Config):
@@ -99,6 +102,16 @@ class Conditions(Config):
     embed_text: bool = Field(
         False, description="copy the text encoder into the run, so that the folder alone makes pictures of words", json_schema_extra=Free
     )
+
+    @property
+    def slots(self) -> list[str]:
+        """The slots that have a conditioner."""
+        return [slot for slot in ("label", "text", "map", "picture") if getattr(self, slot) is not None]
+
+    def dropped(self, slot: str) -> float:
+        """The share of items that are trained without this one condition alone."""
+        asked: float | None = getattr(self.drop, slot)
+        return asked if asked is not None else ALONE if len(self.slots) > 1 else 0.0
 
 
 class FitDiffusion(Config):

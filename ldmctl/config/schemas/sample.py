@@ -57,8 +57,9 @@ class Painting(Config):
 
     method: Literal["pigdm", "repaint", "blend", "condition"] = Field(
         "pigdm",
-        description="condition: a model that listens through `inpaint` is told what is known, which it does where no method is named; pigdm: what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each "
-        "step is taken several times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
+        description="condition: a model that listens through `inpaint` is told what is known, as it is where no method is named; pigdm: "
+        "what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each step is taken several "
+        "times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
     )
     repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
     feather: NonNegativeInt | None = Field(
@@ -90,7 +91,9 @@ class Sample(Config):
         None,
         description="words, taken in turn; `a red circle :0.6 | a blue star :0.4` mixes what is heard of them, \\| and \\: stand for themselves",
     )
-    map: str | None = Field(None, description="a map to paint by, or a folder of them, taken in turn by seed, for models that listen to maps")
+    map: str | None = Field(
+        None, description="a map to paint by, or a folder of them, taken in turn by seed, for models that listen to maps"
+    )
     picture: str | None = Field(
         None, description="a picture to follow, or a folder of them, taken in turn by seed, for models that listen to pictures (lowres)"
     )
