@@ -144,18 +144,18 @@ def command(
     manner = options.Manner(json, quiet, verbose, offline, dry_run)
     out = out or ("again" if again else "samples")
     if again is None:
-        picture = None
+        made = None
         settings, source = compose(Sample, overrides=overrides or [], flags=flags)
     else:
         from ldmctl.diffusion.again import repeat
 
-        settings, picture = repeat(again, out, overrides or [], flags)
+        settings, made = repeat(again, out, overrides or [], flags)
         source = f"{again} again, by {settings.run}"
 
     def work(console: options.Console) -> dict:
         from ldmctl.stages.sample import sample as make
 
-        answer = make(settings, out, console=console, overwrite=overwrite, again=picture)
+        answer = make(settings, out, console=console, overwrite=overwrite, again=made)
         if preview:
             from ldmctl.pictures.terminal import show
 
