@@ -15,7 +15,7 @@ from ldmctl.blocks.backbone import (
 )
 from ldmctl.blocks.betas import BetaTable
 from ldmctl.blocks.codebook import Codebook, Quantized
-from ldmctl.blocks.conditions import heard_tokens, join_maps
+from ldmctl.blocks.conditions import heard_tokens, join_maps, refuse_tokens
 from ldmctl.blocks.embedding import TimestepEmbedding, sinusoids
 from ldmctl.blocks.kmeans import Clusters, k_means
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock, run_block
@@ -82,6 +82,7 @@ __all__ = [
     "patchify",
     "phi_2",
     "read_weights",
+    "refuse_tokens",
     "rotate",
     "run_block",
     "sinusoids",

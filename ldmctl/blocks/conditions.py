@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
 
@@ -27,3 +28,11 @@ def heard_tokens(x: Tensor, token_dim: int, condition: Condition | None) -> tupl
         return tokens, None
     kept = mask | ~mask.any(dim=1, keepdim=True)
     return tokens.masked_fill(~mask[:, :, None], 0), kept[:, None, None]
+
+
+def refuse_tokens(denoiser: str, token_dim: int) -> None:
+    """A PluginError when tokens would be given to a denoiser that does not take them."""
+    if token_dim:
+        raise PluginError(
+            f"The denoiser '{denoiser}' takes vectors and maps, not tokens: choose a conditioner without tokens, or another denoiser."
+        )

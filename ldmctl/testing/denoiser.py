@@ -1,9 +1,10 @@
 """What a denoiser promises: to listen to x, to time and to its condition, and to show its hidden tokens truly if it shows any."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmctl.errors import PluginError
@@ -26,12 +27,16 @@ from ldmctl.testing.promises import (
 
 @promise("denoiser")
 def check_denoiser(cls: type, /, **options: Any) -> None:
-    """Shapes, that it listens to x, time and every part of a condition that it takes, and hidden tokens where there are any."""
-    parts = {"vector": ("vector_dim", (2, 6)), "tokens": ("token_dim", (2, 3, 6)), "maps": ("map_channels", (2, 6, 16, 8))}
+    """Shapes, that it listens to x, time and every part of a condition that it takes, of tokens to those that count, and hidden tokens."""
+    parts = {
+        "vector_dim": Condition(vector=normal(2, 6)),
+        "token_dim": Condition(tokens=normal(2, 3, 6), mask=torch.tensor([[True, True, True], [True, True, False]])),
+        "map_channels": Condition(maps=normal(2, 6, 16, 8)),
+    }
     _check_listening(cls, options, {}, None)
-    for part, (name, shape) in parts.items():
+    for name, condition in parts.items():
         with refusal_allowed(True):
-            _check_listening(cls, options, {name: 6}, Condition(**{part: normal(*shape)}))
+            _check_listening(cls, options, {name: 6}, condition)
 
 
 def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int], condition: Condition | None) -> None:
@@ -52,14 +57,31 @@ def _check_listening(cls: type, options: Mapping[str, Any], sizes: dict[str, int
         expect_different(model(x, timestep + 100, condition), out, "the prediction does not depend on the timestep")
         expect_same(model(x[:1], timestep[:1], _first(condition)), out[:1], "the prediction depends on the other latents of a batch")
         if condition is not None:
-            louder = Condition(*(None if part is None else part + 1 for part in condition))
+            louder = Condition(*(part + 1 if part is not None and part.is_floating_point() else part for part in condition))
             expect_different(
                 model(x, timestep, louder), out, f"the prediction does not depend on the condition, though {sizes} was promised"
             )
             expect(model(x, timestep, None).shape == x.shape, "a missing condition changes the shape")
+            if condition.tokens is not None:
+                _check_tokens(lambda told: model(x, timestep, told), condition)
     if hasattr(model, "forward_with_hidden"):
         _check_hidden(model, x, timestep, condition)
     check_saved(make, model, lambda model: model(x, timestep, condition))
+
+
+def _check_tokens(model: Callable[[Condition], Tensor], condition: Condition) -> None:
+    """Tokens that do not count are not heard, however many there are."""
+    tokens, mask = condition.tokens, condition.mask
+    assert tokens is not None and mask is not None
+    out, count = model(condition), len(tokens)
+    other = condition._replace(tokens=torch.where(mask[:, :, None], tokens, tokens + 3))
+    expect_same(model(other), out, "the prediction depends on tokens that do not count")
+    longer = Condition(tokens=torch.cat([tokens, normal(count, 9, tokens.shape[2], seed=1)], dim=1), mask=F.pad(mask, (0, 9)))
+    expect_same(model(longer), out, "the prediction depends on how far tokens are padded")
+    shorter = condition._replace(mask=mask & (torch.arange(mask.shape[1]) < 1))
+    expect_different(model(shorter), out, "the prediction does not depend on which tokens count")
+    silent = model(condition._replace(mask=torch.zeros_like(mask)))
+    expect(bool(silent.isfinite().all()), "the prediction is not finite where no token counts")
 
 
 def _check_hidden(model: Any, x: Tensor, timestep: Tensor, condition: Condition | None) -> None:

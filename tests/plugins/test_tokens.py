@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ldmctl import registry
-from ldmctl.blocks import CrossAttention, heard_tokens
+from ldmctl.blocks import CrossAttention, heard_tokens, refuse_tokens
+from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 from ldmctl.training.engine import recompute
 
@@ -203,6 +204,12 @@ def test_tokens_join_vectors_and_maps(name, keys):
         out = denoiser(x, TIMES, full)
         for part in ("vector", "tokens", "maps"):
             assert far(denoiser(x, TIMES, full._replace(**{part: getattr(full, part) + 1})), out), part
+
+
+def test_a_denoiser_of_your_own_may_refuse_tokens():
+    refuse_tokens("mine", 0)
+    with pytest.raises(PluginError, match="The denoiser 'mine' takes vectors and maps, not tokens"):
+        refuse_tokens("mine", 16)
 
 
 # -- precision, memory, compilers ------------------------------------------------------

@@ -241,6 +241,11 @@ def test_a_good_denoiser_may_show_its_tokens():
     check("denoiser", type("Open", (Denoiser,), showing()))
 
 
+def test_a_good_denoiser_may_listen_to_tokens():
+    mean = lambda tokens, mask: (tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
+    check("denoiser", type("Hearing", (Denoiser,), hearing(mean)))
+
+
 def test_there_is_a_check_for_every_kind():
     assert list(CHECKS) == list(registry.GROUPS)
     with pytest.raises(PluginError, match="Did you mean 'sampler'"):
@@ -260,6 +265,22 @@ def showing(change: Callable = lambda out, hidden: (out, hidden), *, most: int =
         return change(out, (out if block else self.mix(x)).flatten(2).transpose(1, 2))
 
     return {"forward_with_hidden": forward_with_hidden, "depth": 1, "grid": (16, 8), **members}
+
+
+def hearing(pooled: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> dict:
+    """Members of a denoiser that also adds a mean of tokens [B,N,D], of which those count that the mask [B,N,1] has at 1."""
+
+    def init(self, config, *, channels, size, vector_dim, token_dim, map_channels):
+        Denoiser.__init__(self, config, channels=channels, size=size, vector_dim=vector_dim, token_dim=0, map_channels=map_channels)
+        self.word = nn.Linear(token_dim, channels) if token_dim else None
+
+    def forward(self, x, timestep, condition=None):
+        if self.word is None or condition is None:
+            return Denoiser.forward(self, x, timestep, condition)
+        pool = pooled(condition.tokens, condition.mask[:, :, None].float())
+        return Denoiser.forward(self, x, timestep) + self.word(pool)[..., None, None]
+
+    return {"__init__": init, "forward": forward}
 
 
 def counting_forward(self, image, generator=None):
@@ -410,6 +431,10 @@ BROKEN = [
         {"forward": lambda self, x, t, condition=None: Denoiser.forward(self, x - x.mean(0), t, condition)},
         "other latents of a batch",
     ),
+    ("denoiser", hearing(lambda tokens, mask: tokens.mean(1)), "depends on tokens that do not count"),
+    ("denoiser", hearing(lambda tokens, mask: (tokens * mask).mean(1)), "depends on how far tokens are padded"),
+    ("denoiser", hearing(lambda tokens, mask: tokens[:, 0]), "does not depend on which tokens count"),
+    ("denoiser", hearing(lambda tokens, mask: (tokens * mask).sum(1) / mask.sum(1)), "not finite where no token counts"),
     ("denoiser", showing(lambda out, hidden: (out + 1e-6, hidden)), "does not give what forward gives"),
     ("denoiser", showing(lambda out, hidden: (out, hidden.transpose(1, 2))), r"gave tokens \[2, 4, 128\], not \[2, 128, 128\]"),
     ("denoiser", showing(lambda out, hidden: (out, hidden.detach())), "hidden tokens have no gradient"),
