@@ -8,6 +8,7 @@ continuous, 0 to 255, and resized through an antialiased filter without ringing.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.choosing import name_of
 from ldmctl.pictures.images import TURNS, Settings, finish, size_of
 from ldmctl.pictures.modes import SCALES, rawmode
-from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, refuse_huge
+from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, opened, refuse_huge
 
 UNLABELLED = 255  # in a label map: belongs to no class
 MANY = 64  # numbers from which a map of numbers is rather one of grey
@@ -74,6 +75,7 @@ def prepare_map(given: Any, picture: Frame | tuple[int, int], settings: Settings
     it is turned with it, unless it lies upright already. `name` is the picture's. A DataError names what cannot be used.
     """
     frame = picture if isinstance(picture, Frame) else Frame(picture)
+    given = opened(given) if isinstance(given, str | Path) else given
     layers = [Image.fromarray(layer) for layer in numbers(given, labels=labels, most=getattr(settings, "max_pixels", MOST))]
     own = turn_of(given) if isinstance(given, Image.Image) and given.format != "TIFF" else 1  # a TIFF has been turned while it was decoded
     size = (layers[0].height, layers[0].width) if own >= 5 else layers[0].size
@@ -111,6 +113,7 @@ def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Ten
 
 def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, Any]:
     """uint8 [K,H,W] of a map as it is stored, palettes and small bit depths as the numbers they are where it holds labels; DataError if unusable."""
+    given = opened(given) if isinstance(given, str | Path) else given
     name = name_of_map(given)
     if not isinstance(given, Image.Image):
         array = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
@@ -141,6 +144,7 @@ def hold_labels(maps: Iterable[Any]) -> bool:
     """Whether such maps, as they are stored, hold numbers of classes: one channel, and few and small numbers. Black and white is a continuous map."""
     found: set[int] = set()
     for each in maps:
+        each = opened(each) if isinstance(each, str | Path) else each
         if isinstance(each, Image.Image) and (each.mode not in ("P", "L", "I;16", "I") or each.format == "JPEG"):
             return False
         array = numbers(each, labels=isinstance(each, Image.Image))
