@@ -95,7 +95,7 @@ def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings, *, 
         "duplicates": duplicates(good),
         "classes": balance(good, classes),
         "captions": captions(good),
-        "maps": check_maps.maps(good, map_classes),
+        "maps": check_maps.maps([(each.name, each.map) for each in good], map_classes),
         "colour": colour(good),
     }
     return {**found, "sentences": [each for each in sentences(found, settings) if each]}

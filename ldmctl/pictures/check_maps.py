@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,9 +14,6 @@ from ldmctl.errors import DataError
 from ldmctl.pictures.images import Settings
 from ldmctl.pictures.maps import MANY, UNLABELLED, Frame, are_few, may_hold_labels, numbers, turn_for
 from ldmctl.pictures.opening import BROKEN, MOST, opened
-
-if TYPE_CHECKING:
-    from ldmctl.pictures.check import Look
 
 SHOWN = 10  # of a list
 
@@ -50,13 +47,15 @@ def look_at_map(given: Any, frame: Frame, settings: Settings, classes: Sequence[
         return MapLook(" ".join(str(error).split()) or type(error).__name__)
 
 
-def maps(good: Sequence[Look], classes: Sequence[str]) -> dict[str, Any] | None:
-    """How many there are and of which kind, those that cannot be used, and the classes by their share of all pixels; None without any."""
-    there = [each for each in good if each.map is not None]
-    looks = [each.map for each in there if each.map is not None]
+def maps(good: Sequence[tuple[str, MapLook | None]], classes: Sequence[str]) -> dict[str, Any] | None:
+    """How many there are and of which kind, those that cannot be used, and the classes by their share of all pixels; None without any.
+
+    `good` are the pictures that can be read, by name.
+    """
+    looks = [(name, each) for name, each in good if each is not None]
     if not looks:
         return None
-    sound, broken = [each for each in looks if not each.why], [each for each in there if each.map is not None and each.map.why]
+    sound, broken = [each for _, each in looks if not each.why], [(name, each.why) for name, each in looks if each.why]
     pixels: Counter[int] = Counter()
     within: Counter[int] = Counter()  # in how many maps
     for each in sound:
@@ -68,7 +67,7 @@ def maps(good: Sequence[Look], classes: Sequence[str]) -> dict[str, Any] | None:
     return {
         "count": len(looks),
         "missing": len(good) - len(looks),
-        "broken": {"count": len(broken), "first": [{"name": each.name, "why": each.map.why} for each in broken[:SHOWN] if each.map]},
+        "broken": {"count": len(broken), "first": [{"name": name, "why": why} for name, why in broken[:SHOWN]]},
         "resized": sum(each.resized for each in sound),
         "kind": "labels" if labels else "continuous",
         "channels": dict(Counter(each.channels for each in sound)),

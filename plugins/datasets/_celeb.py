@@ -5,15 +5,13 @@ a folder, `CelebAMask-HQ-attribute-anno.txt`. Parts are numbered and painted ove
 in the order of the authors' `g_mask.py`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +19,6 @@ from ldmctl.errors import DataError
 
 from . import _captions
 from ._tree import File
-
-if TYPE_CHECKING:
-    from ._maps import Maps
 
 MASKS, PICTURES, ATTRIBUTES = "CelebAMask-HQ-mask-anno", "CelebA-HQ-img", "CelebAMask-HQ-attribute-anno.txt"
 PARTS = [
@@ -85,12 +80,23 @@ class Parts:
         return merged if dtype is None else merged.astype(dtype)
 
 
-def find(root: Path, pictures: Sequence[File], files: Sequence[File], out: Maps) -> None:
-    """Fill in the maps of a folder that is CelebAMask-HQ, or its folder of pictures."""
+@dataclass
+class Faces:
+    """The masks of a folder, by picture."""
+
+    files: set[str] = field(default_factory=set)  # masks below the root, which are no pictures
+    of: dict[str, Parts] = field(default_factory=dict)
+    folder: str = ""  # of the masks, for a sentence; '' where no picture has any
+    orphans: list[str] = field(default_factory=list)  # masks of no picture
+
+
+def find(root: Path, pictures: Sequence[File], files: Sequence[File]) -> Faces:
+    """The masks of a folder that is CelebAMask-HQ, or its folder of pictures; none of any other."""
+    out = Faces()
     top = next((file.path[: file.path.index(MASKS)] for file in files if f"/{MASKS}/" in f"/{file.path}"), None)
     base = root / top if top is not None else root.resolve().parent
     if top is None and not (root.resolve().name == PICTURES and (base / MASKS).is_dir()):
-        return
+        return out
     if top is not None:
         out.files |= {file.path for file in files if file.path.startswith(f"{top}{MASKS}/")}
     faces: dict[int, Path] = {}
@@ -102,12 +108,11 @@ def find(root: Path, pictures: Sequence[File], files: Sequence[File], out: Maps)
         stem = file.path.removeprefix(inside).partition(".")[0]
         if file.path.startswith(inside) and stem.isdecimal() and int(stem) in faces:
             out.of[file.path] = Parts(faces[int(stem)], int(stem))
-    if not out.of:
-        return
-    used = {each.number for each in out.of.values() if isinstance(each, Parts)}
-    out.orphans += [str(faces[number] / f"{number:05d}_*.png") for number in sorted(faces.keys() - used)] if top is not None else []
-    out.folders.append(f"{top or ''}{MASKS}/" if top is not None else f"../{MASKS}/")
-    out.classes = CLASSES
+    used = {each.number for each in out.of.values()}
+    if used and top is not None:
+        out.orphans = [str(faces[number] / f"{number:05d}_*.png") for number in sorted(faces.keys() - used)]
+    out.folder = "" if not used else f"../{MASKS}/" if top is None else f"{top}{MASKS}/"
+    return out
 
 
 def captions(root: Path, files: Sequence[File], pictures: Sequence[File]) -> tuple[dict[str, str], str]:

@@ -75,8 +75,11 @@ def find(root: Path, pictures: Sequence[File], files: Sequence[File], asked: str
     if asked == "none":
         return out
     if asked == "auto":
-        _celeb.find(root, pictures, files, out)
-        if not out.folders:
+        faces = _celeb.find(root, pictures, files)
+        out.files |= faces.files
+        if faces.folder:
+            out.of, out.orphans, out.folders, out.classes = {**faces.of}, faces.orphans, [faces.folder], _celeb.CLASSES
+        else:
             out.files |= named_in_tables(root, pictures, files) if tables else set()
             _by_names(root, [file for file in pictures if file.path not in out.files], out)
     else:

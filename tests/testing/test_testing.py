@@ -242,7 +242,7 @@ class Mapped(Dataset):
     """The left of each picture is ground, a corner of it nothing."""
 
     map_classes = ("sky", "ground")
-    drawn = np.uint8([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [255, 1, 0, 0]])
+    drawn = np.uint8([*[[1, 1, 0, 0]] * 5, [255, 1, 0, 0]])
 
     def __getitem__(self, index):
         item = super().__getitem__(index)
@@ -260,7 +260,7 @@ def test_a_good_dataset_may_have_maps():
     ("changes", "complaint"),
     [
         ({"map_classes": ("sky",)}, r"the map of item \d+ holds the numbers \[1\], and there are 1 map_classes; 255 is none"),
-        ({"drawn": Mapped.drawn.astype(np.float32)}, r"uint8 \[H,W\] or \[K,H,W\], but float32 \[4, 4\]"),
+        ({"drawn": Mapped.drawn.astype(np.float32)}, r"uint8 \[H,W\] or \[K,H,W\], but float32 \[6, 4\]"),
         ({"has_maps": False}, "has a map, and has_maps says that none has one"),
         ({"map_classes": property(lambda self: [self.split])}, "the two splits name different map_classes"),
         ({"map_stamp": lambda self, index: ""}, "has a map with the stamp '', not a string"),
