@@ -94,7 +94,8 @@ def sentences(found: dict[str, Any] | None) -> list[str]:
             f"{broken['count']:,} of {found['count']:,} maps cannot be used, the first of {broken['first'][0]['name']}: {broken['first'][0]['why']}"
         )
     if found["missing"]:
-        said.append(f"{found['missing']:,} pictures have no map, and {found['count']:,} have one.")
+        verb = "picture has" if found["missing"] == 1 else "pictures have"
+        said.append(f"{found['missing']:,} {verb} no map, and {found['count']:,} {'has' if found['count'] == 1 else 'have'} one.")
     if found["unknown"]:
         named = len(found["classes"]) - len(found["unknown"])
         numbers = ", ".join(map(str, found["unknown"][:SHOWN]))
