@@ -20,6 +20,7 @@ from ldmctl.errors import DataError
 from . import _captions, _celeb, _formats, _tree
 from ._map_names import Key, key_of, kind, match_names, top_of_maps
 from ._map_tables import named_in_tables
+from ._map_twins import doubts
 from ._names import counted, listed, shown
 from ._tree import File
 
@@ -81,7 +82,9 @@ def find(root: Path, pictures: Sequence[File], files: Sequence[File], asked: str
             out.of, out.orphans, out.folders, out.classes = {**faces.of}, faces.orphans, [faces.folder], _celeb.CLASSES
         else:
             out.files |= named_in_tables(root, pictures, files) if tables else set()
-            _by_names(root, [file for file in pictures if file.path not in out.files], out)
+            left = [file for file in pictures if file.path not in out.files]
+            _by_names(root, left, out)
+            out.warnings += [] if out.folders or out.files else doubts(root, left)
     else:
         _by_wish(root, pictures, files, asked, out)
     _read_classes(root, files, out)

@@ -103,6 +103,16 @@ def test_a_class_that_is_called_as_maps_are_stays_a_class(tmp_path, name):
     assert f"If they are maps and no pictures: dataset.maps={name}." in said(dataset)
 
 
+def test_a_folder_of_another_name_whose_pictures_look_like_maps_of_others_is_doubted_aloud(tmp_path):
+    write_pictures(tmp_path, *numbered("images", 4), *numbered("others", 4))
+    write_maps(tmp_path, *numbered("gt", 4))
+    (warning,) = opened(tmp_path, val_share=0).warnings
+    assert warning.startswith(
+        "gt/ holds pictures with the names of those in images/, but in grey or with a palette: if they are maps, give dataset.maps=gt."
+    )
+    assert names(opened(tmp_path, val_share=0, maps="gt")) == [*numbered("images", 4), *numbered("others", 4)]
+
+
 def test_pictures_that_all_lie_in_a_folder_called_maps_are_pictures(tmp_path):
     write_pictures(tmp_path, *numbered("maps/train", 3), *numbered("maps/val", 2))
     assert (len(opened(tmp_path)), len(opened(tmp_path, "val"))) == (3, 2)
