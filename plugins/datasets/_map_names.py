@@ -6,7 +6,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from . import _formats
@@ -39,24 +39,23 @@ def words(name: str) -> list[str]:
 
 def key_of(folder: str, file: File) -> Key:
     """What a picture and its map have in common: folders without the words for pictures and maps, and the name without its ending."""
-    return _bare(folder), os.path.splitext(alike(file.path.rpartition("/")[2]))[0]
+    return bare(folder), os.path.splitext(alike(file.path.rpartition("/")[2]))[0]
 
 
 @lru_cache(maxsize=4096)
-def _bare(folder: str) -> tuple[str, ...]:
+def bare(folder: str) -> tuple[str, ...]:
     """`train` of `images/train`, `train_masks` and `train/labels`."""
     parts = (" ".join(word for word in words(part) if word not in FILLERS and word not in WORDS) for part in folder.split("/"))
     return tuple(each for each in parts if each)
 
 
-def keys_of(file: File, *, without: str = "") -> list[Key]:
+def keys_of(file: File, *, without: str = "") -> Iterator[Key]:
     """The keys that a map's picture may have, the surest first; `without` is a folder that says nothing."""
     folder = re.sub(rf"(^|/){re.escape(without)}(?=/|$)", "", file.folder, count=1).strip("/") if without else file.folder
     folders, stem = key_of(folder, file)
-    keys = [(folders, stem)]
+    yield folders, stem
     if (short := ENDING.sub("", stem)) != stem:
-        keys.append((folders, short))
-    return keys
+        yield folders, short
 
 
 def match_names(
@@ -65,10 +64,9 @@ def match_names(
     """The map of each picture that has one. Of several .png comes first; where a map may be that of pictures in several folders it is nobody's."""
     out: dict[str, File] = {}
     for file in sorted(maps, key=lambda file: (_formats.ending(file.path) != ".png", file.path)):
-        keys = keys_of(file, without=without)
-        found = next((paths for key in keys if (paths := owners.get(key))), None)
+        found = next((paths for key in keys_of(file, without=without) if (paths := owners.get(key))), None)
         if found is None and stems is not None:
-            found = next((paths for _, stem in keys if (paths := stems.get(stem))), None)
+            found = next((paths for _, stem in keys_of(file, without=without) if (paths := stems.get(stem))), None)
         if found and len({path.rpartition("/")[0] for path in found}) == 1:
             for path in found:
                 out.setdefault(path, file)

@@ -17,6 +17,8 @@ def named_in_tables(root: Path, pictures: Sequence[File], files: Sequence[File])
 
     What is wrong with a table is said when it is heard.
     """
+    if not any(file.path.lower().endswith(_tables.SUFFIXES) for file in files):
+        return set()
     paths = {file.path for file in pictures}
     found: set[str] = set()
     pictured: set[str] = set()  # folders of pictures that a table names

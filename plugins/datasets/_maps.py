@@ -18,7 +18,7 @@ from pathlib import Path
 from ldmctl.errors import DataError
 
 from . import _captions, _celeb, _formats, _tree
-from ._map_names import Key, key_of, kind, match_names, top_of_maps
+from ._map_names import Key, bare, key_of, kind, match_names, top_of_maps
 from ._map_tables import named_in_tables
 from ._map_twins import doubts
 from ._names import counted, listed, shown
@@ -136,7 +136,7 @@ def _by_names(root: Path, pictures: Sequence[File], out: Maps) -> None:
 
 def _bears_out(maps: Sequence[File], matched: dict[str, File], owners: dict[Key, list[str]]) -> bool:
     """Whether half of the maps are called as pictures are, or half of the pictures beside them have one."""
-    there = {key_of(file.folder, file)[0] for file in maps}
+    there = {bare(folder) for folder in {file.folder for file in maps}}
     possible = sum(len(paths) for key, paths in owners.items() if key[0] in there)
     return bool(matched) and 2 * len(matched) >= min(len(maps), possible)
 
