@@ -33,7 +33,7 @@ def check(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How many pictures, their sizes and modes, broken ones, near-duplicates, classes, captions, colours; and what to change."""
+    """How many pictures, their sizes and modes, broken ones, near-duplicates, classes, captions, maps, colours; and what to change."""
     from ldmctl.pictures.checking import check_data
 
     image = {name: value for name, value in {"size": size, "channels": channels}.items() if value is not None}
@@ -59,6 +59,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "duplicates": f"{twice['spare']:,} spare, in sets: {twice['sets']:,}, in train and val at once: {twice['leaks']:,}",
         "classes": classes_in_words(found["classes"]["counts"]),
         "captions": captions_in_words(found["captions"]),
+        **({"maps": maps_in_words(found["maps"])} if found["maps"] else {}),
         "colour": f"mean {numbers(colour['mean'])}, deviation {numbers(colour['deviation'])}; {colour['grey']:,} of {colour['of']:,} grey",
     }
     said = [f"{name:11} {value}" for name, value in rows.items()]
@@ -79,6 +80,16 @@ def captions_in_words(found: dict[str, Any] | None) -> str:
     if found is None:
         return "none"
     return f"{found['count']:,}, {found['different']:,} different, {found['words']['median']:g} words in the middle, {found['words']['most']} at most"
+
+
+def maps_in_words(found: dict[str, Any]) -> str:
+    """How many, of which kind, and the classes by their share of the pixels, the twelve largest."""
+    ordered = sorted(found["classes"], key=lambda each: -each["share"])
+    shown = ", ".join(f"{each['name']} {each['share']:.1%}" for each in ordered[:12])
+    kind = f"{len(ordered)} classes: {shown}{' ...' if len(ordered) > 12 else ''}" if ordered else "continuous"
+    unlabelled = f"; {found['unlabelled']:.1%} of the pixels without a class" if found["unlabelled"] else ""
+    resized = f"; {found['resized']:,} of another size than their pictures, which is mended" if found["resized"] else ""
+    return f"{found['count']:,}, {kind}{unlabelled}{resized}"
 
 
 def numbers(values: list[float]) -> str:

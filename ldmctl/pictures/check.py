@@ -15,10 +15,12 @@ from PIL import Image
 
 from ldmctl.console import Console
 from ldmctl.errors import DataError
-from ldmctl.pictures import alike
+from ldmctl.pictures import alike, check_maps
 from ldmctl.pictures.alike import Glance
 from ldmctl.pictures.batches import named
+from ldmctl.pictures.check_maps import MapLook, look_at_map
 from ldmctl.pictures.images import Settings, load, size_of
+from ldmctl.pictures.maps import frame_of
 from ldmctl.pictures.opening import BROKEN, MOST, limits
 from ldmctl.protocols import Dataset
 
@@ -43,6 +45,7 @@ class Look:
     mean: tuple[float, ...] = ()  # of red, green and blue, 0 to 1
     square: tuple[float, ...] = ()  # of their squares
     grey: bool = False
+    map: MapLook | None = None
 
 
 def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
@@ -51,6 +54,7 @@ def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
     try:
         example = dataset[index]
         size, mode = size_of(example.picture), getattr(example.picture, "mode", "array")
+        frame = frame_of(example.picture, None)
         most = getattr(settings, "max_pixels", MOST)
         image = load(example.picture, channels=3, background=settings.background, enough=ENOUGH, max_pixels=most)
         image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
@@ -58,7 +62,8 @@ def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
         grey = bool(np.abs(pixels - pixels.mean(2, keepdims=True)).max() < 0.02)
         colour = pixels.reshape(-1, 3)
         values = (tuple(colour.mean(0).tolist()), tuple(np.square(colour).mean(0).tolist()))
-        return Look(name, split, index, "", size, mode, int(example.label), example.text, alike.glance(image), *values, grey)
+        known = (size, mode, int(example.label), example.text, alike.glance(image), *values, grey)
+        return Look(name, split, index, "", *known, look_at_map(example.map, frame, settings, getattr(dataset, "map_classes", ()), name))
     except (DataError, *BROKEN) as error:
         return Look(name, split, index, " ".join(str(error).split()) or type(error).__name__)
 
@@ -78,8 +83,8 @@ def look_at_all(splits: dict[str, Dataset], settings: Settings, console: Console
     return found
 
 
-def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """What was found, as plain values: "splits", "sizes", "modes", "broken", "small", "crop", "duplicates", "classes", "captions", "colour",
+def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings, *, map_classes: Sequence[str] = ()) -> dict[str, Any]:
+    """What was found, as plain values: "splits", "sizes", "modes", "broken", "small", "crop", "duplicates", "classes", "captions", "maps", "colour",
     and in "sentences" what a person should know or change."""
     good, broken = [each for each in looks if not each.why], [each for each in looks if each.why]
     found: dict[str, Any] = {
@@ -90,6 +95,7 @@ def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings) -> 
         "duplicates": duplicates(good),
         "classes": balance(good, classes),
         "captions": captions(good),
+        "maps": check_maps.maps([(each.name, each.map) for each in good], map_classes),
         "colour": colour(good),
     }
     return {**found, "sentences": [each for each in sentences(found, settings) if each]}
@@ -188,6 +194,7 @@ def sentences(found: dict[str, Any], settings: Settings) -> list[str]:
         _of_colour(shades, settings.channels),
         _of_classes(found["classes"]),
         _of_captions(found["captions"]),
+        *check_maps.sentences(found["maps"]),
     ]
 
 

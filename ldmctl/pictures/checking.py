@@ -37,7 +37,7 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
         refuse_out(out.expanduser(), sets["train"])
     introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
-    found = check(looks, sets["train"].classes, config.image)
+    found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
     written: list[str] = []
     if split or metadata:
         written.append(str(write_table(sets["train"], looks, sets["train"].classes, with_split=split)))

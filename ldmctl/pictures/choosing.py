@@ -22,7 +22,7 @@ class Chosen:
 
     def __init__(self, dataset: Dataset, places: list[int], left_out: list[dict[str, Any]]):
         self.dataset, self.places, self.left_out = dataset, places, left_out
-        for name in ("note", "captions", "content"):  # what is asked of an item by its number
+        for name in ("note", "captions", "content", "map_stamp"):  # what is asked of an item by its number
             if hasattr(dataset, name):
                 setattr(self, name, partial(self._of, name))
 

@@ -32,15 +32,15 @@ def summary(splits: Mapping[str, Pictures]) -> str:
 
 def _counted(pictures: Pictures) -> str:
     counts = {"pictures": len(pictures), "classes": len(pictures.classes), **_known(pictures)}
-    ones = {"pictures": "picture", "classes": "class", "labels": "label", "captions": "caption"}
+    ones = {"pictures": "picture", "classes": "class", "labels": "label", "captions": "caption", "maps": "map"}
     return ", ".join(f"{count:,} {ones[name] if count == 1 else name}" for name, count in counts.items())
 
 
 def _known(pictures: Pictures) -> dict[str, int]:
-    """{"labels", "captions"} of a split, {} where that could not be known without opening its pictures."""
+    """{"labels", "captions"} of a split, with "maps" where the set may have some; {} where that could not be known without opening its pictures."""
     dataset = pictures.dataset
     if (counts := getattr(dataset, "counts", None)) is not None:
-        return {name: int(counts.get(name, 0)) for name in ("labels", "captions")}
+        return {name: int(counts.get(name, 0)) for name in ("labels", "captions", *(["maps"] if "maps" in counts else []))}
     if not hasattr(dataset, "note") or len(dataset) > COUNTED:
         return {}
     try:

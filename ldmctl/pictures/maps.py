@@ -8,6 +8,7 @@ continuous, 0 to 255, and resized through an antialiased filter without ringing.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.choosing import name_of
 from ldmctl.pictures.images import TURNS, Settings, finish, size_of
 from ldmctl.pictures.modes import SCALES, rawmode
-from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, refuse_huge
+from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, opened, refuse_huge
 
 UNLABELLED = 255  # in a label map: belongs to no class
 MANY = 64  # numbers from which a map of numbers is rather one of grey
@@ -46,16 +47,18 @@ class Frame:
         return max(short, round(width * short / min(size))), max(short, round(height * short / min(size)))
 
 
-def frame_of(picture: Any, settings: Settings) -> Frame:
-    """The frame of a picture in memory or as Pillow opened it; nothing is decoded, but a JPEG is told to come smaller, as `images.load` does."""
+def frame_of(picture: Any, settings: Settings | None) -> Frame:
+    """The frame of a picture in memory or as Pillow opened it. Nothing is decoded, but by `settings` a JPEG is told to come smaller, as `images.load` does."""
     size = size_of(picture)
     if not isinstance(picture, Image.Image):
         return Frame(size)
     turn = turn_of(picture)
     if picture.format == "TIFF" and turn >= 5:  # Pillow names the size of a TIFF as it is seen
         size = size[::-1]
+    if settings is None or picture.format == "TIFF":
+        return Frame(size, turn)
     picture.draft(None, (2 * settings.size, 2 * settings.size))
-    return Frame(size, turn, picture.size if picture.format != "TIFF" else None)
+    return Frame(size, turn, picture.size)
 
 
 def turn_of(image: Image.Image) -> int:
@@ -74,14 +77,9 @@ def prepare_map(given: Any, picture: Frame | tuple[int, int], settings: Settings
     it is turned with it, unless it lies upright already. `name` is the picture's. A DataError names what cannot be used.
     """
     frame = picture if isinstance(picture, Frame) else Frame(picture)
+    given = opened(given) if isinstance(given, str | Path) else given
     layers = [Image.fromarray(layer) for layer in numbers(given, labels=labels, most=getattr(settings, "max_pixels", MOST))]
-    own = turn_of(given) if isinstance(given, Image.Image) and given.format != "TIFF" else 1  # a TIFF has been turned while it was decoded
-    size = (layers[0].height, layers[0].width) if own >= 5 else layers[0].size
-    turn = own
-    if own == 1 and _fits(size, frame.size):
-        turn = frame.turn
-    elif not _fits(size, frame.upright):
-        raise DataError(_other_shape(given, size, frame, name))
+    turn = turn_for(given, layers[0].size, frame, name)
     way = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
     stored = frame.upright[::-1] if turn >= 5 else frame.upright
     done = []
@@ -111,6 +109,7 @@ def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Ten
 
 def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, Any]:
     """uint8 [K,H,W] of a map as it is stored, palettes and small bit depths as the numbers they are where it holds labels; DataError if unusable."""
+    given = opened(given) if isinstance(given, str | Path) else given
     name = name_of_map(given)
     if not isinstance(given, Image.Image):
         array = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
@@ -141,18 +140,50 @@ def hold_labels(maps: Iterable[Any]) -> bool:
     """Whether such maps, as they are stored, hold numbers of classes: one channel, and few and small numbers. Black and white is a continuous map."""
     found: set[int] = set()
     for each in maps:
-        if isinstance(each, Image.Image) and (each.mode not in ("P", "L", "I;16", "I") or each.format == "JPEG"):
-            return False
-        array = numbers(each, labels=isinstance(each, Image.Image))
-        if len(array) != 1:
+        each = opened(each) if isinstance(each, str | Path) else each
+        if not may_hold_labels(each) or len(array := numbers(each, labels=isinstance(each, Image.Image))) != 1:
             return False
         found |= set(np.unique(array).tolist())
+    return are_few(found)
+
+
+def may_hold_labels(given: Any) -> bool:
+    """Whether a map may hold numbers of classes by what is known before it is decoded."""
+    return not isinstance(given, Image.Image) or (given.mode in ("P", "L", "I;16", "I") and given.format != "JPEG")
+
+
+def are_few(found: set[int]) -> bool:
+    """Whether such numbers count classes."""
     return 2 <= len(found - {UNLABELLED}) <= MANY
 
 
 def name_of_map(given: Any) -> str:
     """The map in a sentence."""
     return f"The map {file}" if (file := getattr(given, "filename", "")) else "A map"
+
+
+# -- shapes ------------------------------------------------------------------
+
+
+def turn_for(given: Any, size: tuple[int, int], frame: Frame, name: str = "") -> int:
+    """The EXIF orientation by which a map of this size comes to lie on its picture; DataError where it has another shape."""
+    own = turn_of(given) if isinstance(given, Image.Image) and given.format != "TIFF" else 1  # a TIFF has been turned while it was decoded
+    if own == 1 and _fits(size, frame.size):
+        return frame.turn
+    size = size[::-1] if own >= 5 else size
+    if _fits(size, frame.upright):
+        return own
+    width, height = frame.upright
+    raise DataError(
+        f"{name_of_map(given)} is {size[0]}x{size[1]} pixels and its picture {name + ' ' if name else ''}{width}x{height}: "
+        "another shape. A map may be smaller or larger than its picture, but covers all of it."
+    )
+
+
+def _fits(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have one shape, up to a pixel of the smaller."""
+    small, large = sorted((size, other))
+    return abs(small[0] - small[1] * large[0] / large[1]) <= 1 or abs(small[1] - small[0] * large[1] / large[0]) <= 1
 
 
 # -- numbers -----------------------------------------------------------------
@@ -194,20 +225,3 @@ def _narrow(image: Image.Image, name: str) -> np.ndarray[Any, Any]:
             f"{name} has 16 bits and numbers from {array.min()} to {array.max()}; those of a map are 0 to 255. Save it with 8 bits."
         )
     return array.astype(np.uint8)[None]
-
-
-# -- shapes ------------------------------------------------------------------
-
-
-def _fits(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes have one shape, up to a pixel of the smaller."""
-    small, large = sorted((size, other))
-    return abs(small[0] - small[1] * large[0] / large[1]) <= 1 or abs(small[1] - small[0] * large[1] / large[0]) <= 1
-
-
-def _other_shape(given: Any, size: tuple[int, int], frame: Frame, name: str) -> str:
-    width, height = frame.upright
-    return (
-        f"{name_of_map(given)} is {size[0]}x{size[1]} pixels and its picture {name + ' ' if name else ''}{width}x{height}: "
-        "another shape. A map may be smaller or larger than its picture, but covers all of it."
-    )

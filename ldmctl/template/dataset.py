@@ -9,6 +9,9 @@ with `self.process, self.archive = 0, None` in the constructor, and it is sent w
 
     def __getstate__(self):
         return {**self.__dict__, "process": 0, "archive": None}
+
+A set of pictures with maps gives `Example(picture, label, text, map)`: the map lies on its picture, a Pillow image or uint8 [H,W], None where an
+item has none. `self.map_classes = ["sky", "ground"]` names the classes that its numbers stand for; without names its values are continuous, 0 to 255.
 """
 
 import random

@@ -2,12 +2,14 @@
 
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ldmctl.pictures import images
+from ldmctl.pictures import images, maps
 from ldmctl.protocols import Example
 from ldmctl.testing.promises import calling, expect, maker, promise
 from ldmctl.testing.workers import check_workers, content, open_files
@@ -22,6 +24,9 @@ def check_dataset(cls: type, /, **options: Any) -> None:
     expect(list(train.classes) == list(val.classes), "the two splits name different classes")
     names = list(train.classes)
     expect(all(isinstance(name, str) for name in names) and len(set(names)) == len(names), "classes must be different strings")
+    mapped = [list(getattr(each, "map_classes", ())) for each in (train, val)]
+    expect(mapped[0] == mapped[1], "the two splits name different map_classes")
+    expect(all(isinstance(name, str) for name in mapped[0]) and len(mapped[0]) <= 255, "map_classes must be at most 255 strings")
     copy = maker(cls, options, split="train")()
     with calling("pickling"):
         sent = pickle.loads(pickle.dumps(train))
@@ -58,7 +63,37 @@ def _check_item(dataset: Any, index: int, classes: int) -> None:
     if hasattr(dataset, "captions"):
         with calling(f"the captions of item {index}"):
             _check_captions(dataset.captions(index), item.text, index)
+    if item.map is not None:
+        _check_map(dataset, item, index)
     expect(_pixels(item).equal(_pixels(dataset[index])), f"item {index} is not the same the second time")
+
+
+def _check_map(dataset: Any, item: Example, index: int) -> None:
+    expect(getattr(dataset, "has_maps", True), f"item {index} has a map, and has_maps says that none has one")
+    classes = list(getattr(dataset, "map_classes", ()))
+    if not isinstance(item.map, Image.Image | str | Path):
+        with calling(f"the map of item {index}"):
+            shape, kind = list(np.shape(item.map)), str(np.asarray(item.map).dtype)
+        expect(
+            len(shape) in (2, 3) and kind == "uint8",
+            f"the map of item {index} is neither a Pillow image nor uint8 [H,W] or [K,H,W], but {kind} {shape}",
+        )
+    with calling(f"the map of item {index}"):
+        array = maps.numbers(item.map, labels=bool(classes))
+        maps.turn_for(item.map, (array.shape[2], array.shape[1]), maps.frame_of(item.picture, None))
+    beyond = sorted(set(array.flatten().tolist()) - {*range(len(classes)), maps.UNLABELLED}) if classes else []
+    expect(
+        not beyond,
+        f"the map of item {index} holds the numbers {beyond[:5]}, and there are {len(classes)} map_classes; {maps.UNLABELLED} is none",
+    )
+    expect(
+        np.array_equal(array, maps.numbers(dataset[index].map, labels=bool(classes))),
+        f"the map of item {index} is another one the second time",
+    )
+    if hasattr(dataset, "map_stamp"):
+        with calling(f"the map stamp of item {index}"):
+            stamp = dataset.map_stamp(index)
+        expect(isinstance(stamp, str) and stamp, f"item {index} has a map with the stamp {stamp!r}, not a string")
 
 
 def _check_captions(found: Any, text: str, index: int) -> None:

@@ -25,6 +25,7 @@ class Note:
     label: str | None = None
     texts: tuple[str, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()  # (column, value), of every row
+    map: str = ""  # below the root
 
 
 @dataclass
@@ -57,11 +58,11 @@ def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, t
         if open_rows:
             meant += _respelt(table, open_rows, every, {path for _, path in meant}, reduced, root, out)
         out.found[table.path] = len(meant)
-        _hear(meant, out)
+        _hear(table, meant, out)
     return out
 
 
-def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
+def _hear(table: Table, meant: list[tuple[Row, str]], out: Matched) -> None:
     """Take over what a table says: its label instead of an earlier one, its captions before earlier ones."""
     own: dict[str, Note] = {}
     for row, path in sorted(meant, key=lambda pair: pair[0].line):
@@ -72,6 +73,7 @@ def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
             note.label = row.label
         note.texts = distinct([*note.texts, *row.texts])
         note.splits = (*note.splits, *row.splits)
+        note.map = below(table.folder, row.map) if row.map else note.map
     for path, note in own.items():
         before = out.notes.get(path, Note())
         if None not in (before.label, note.label) and before.label != note.label:
@@ -80,6 +82,7 @@ def _hear(meant: list[tuple[Row, str]], out: Matched) -> None:
             before.label if note.label is None else note.label,
             distinct([*note.texts, *before.texts]),
             (*note.splits, *before.splits),
+            note.map or before.map,
         )
 
 

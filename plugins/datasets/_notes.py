@@ -29,7 +29,7 @@ def read_tables(
 ) -> Notes:
     """The labels and captions of all pictures that tables know. Tables that fit no picture of a split are a DataError."""
     out = Notes()
-    files = _found(others, {file.path for file in pictures})
+    files = tables_among(others, {file.path for file in pictures})
     if not wanted:
         if files:
             out.remarks.append(f"Tables are not read (tables=false): {listed(files)}.")
@@ -56,7 +56,7 @@ def read_tables(
     return out
 
 
-def _found(others: Sequence[File], pictures: set[str]) -> list[str]:
+def tables_among(others: Sequence[File], pictures: set[str]) -> list[str]:
     """Tables by path: those named metadata, and others that lie beside no picture of the same name."""
     stems = {path.rpartition(".")[0] for path in pictures}
     tables = [file.path for file in others if file.path.lower().endswith(_tables.SUFFIXES)]

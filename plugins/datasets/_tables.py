@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from ldmctl.errors import DataError
 
 from . import _coco, _csv
+from ._formats import SUFFIXES as PICTURES
+from ._formats import ending
 from ._names import listed, shown
-from ._places import Places
-from ._values import CAPTIONS, FILES, SPLITS, USED, captions_of, column, label_of
+from ._places import Places, below
+from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
@@ -35,6 +37,7 @@ class Row(NamedTuple):
     label: str | None
     texts: tuple[str, ...]
     splits: tuple[tuple[str, str], ...] = ()  # (column, value)
+    map: str = ""  # file name of its map, as `name` is written; '' where there is none
 
 
 class Table(NamedTuple):
@@ -60,6 +63,16 @@ def is_named(path: str) -> bool:
     return PurePosixPath(path).stem.casefold() == NAMED
 
 
+def speaks_of_maps(file: Path) -> bool:
+    """Whether a table may have a column of maps, by its first rows; a Parquet file always may."""
+    try:
+        with file.open("rb") as table:
+            start = table.read(1 << 16).replace(b"\0", b"").lower()
+    except OSError:
+        return False
+    return file.suffix.lower() == ".parquet" or b"map" in start or b"mask" in start
+
+
 def read(root: Path, path: str, known: Collection[str]) -> Table:
     """The rows of a table below the root that say something of a picture; what cannot be read is a DataError.
 
@@ -76,11 +89,26 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
         where = f"{shown(str(file))}, line {line}"
         name = places.relative(_name(row, where), where)
         splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits))
-    if rows and not {"label", *CAPTIONS, *SPLITS} & set(columns):
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits, _map(row, places, where)))
+    mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
+    if not mapped:  # a column of another meaning
+        rows = [row._replace(map="") for row in rows]
+    used = USED | set(MAPS) if mapped else USED
+    if rows and not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
         raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
-    return Table(path, rows, [name for name in columns if name and name not in USED])
+    return Table(path, rows, [name for name in columns if name and name not in used])
+
+
+def _map(row: Mapping[str, Any], places: Places, where: str) -> str:
+    """The file name in the column of maps; '' where it can be none."""
+    value = next((value for name in MAPS if isinstance(value := row.get(name), str) and value.strip()), "")
+    if ending(value) not in PICTURES:
+        return ""
+    try:
+        return places.relative(value, where)
+    except DataError:
+        return ""
 
 
 def _name(row: Mapping[str, Any], where: str) -> str:
@@ -181,7 +209,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
         raise Unreadable(f"{shown(str(file))} is not read: that needs pyarrow (pip install pyarrow).") from None
     try:
         table = parquet.ParquetFile(file)
-        names = [name for name in table.schema_arrow.names if column(name) in USED]
+        names = [name for name in table.schema_arrow.names if column(name) in {*USED, *MAPS}]
         lacking = {name: None for name in table.schema_arrow.names if name not in names}
         line = 0
         for batch in table.iter_batches(BATCH, columns=names):

@@ -13,6 +13,7 @@ from ._names import composed
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
 NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
+MAPS = ("map", "mask", "map_file_name", "mask_file_name")  # the first that is there
 SPLITS = ("split", "subset", "partition", "data_set")
 USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})
 

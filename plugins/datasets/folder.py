@@ -11,6 +11,10 @@ Captions:  `text`, `caption` or `prompt` in a table, and `picture.txt` or
 Tables:    `metadata.csv`, `.jsonl`, `.json` or `.parquet` with `file_name`, and
            others that name pictures; paths are relative to the table.
 
+Maps:      in a folder `masks`, `maps`, `labels` or the like, by the names of the
+           pictures, or in a column `map` or `mask` of a table. They are no pictures.
+           CelebAMask-HQ's masks of parts are merged, its attributes are captions.
+
 What was found and what was left out is said: `remarks` and `warnings`.
 """
 
@@ -27,7 +31,7 @@ from ldmctl.errors import DataError
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _columns, _formats, _tree
+from . import _captions, _celeb, _columns, _formats, _maps, _tree
 from ._labels import class_folders, without_splits
 from ._names import counted, natural, shown
 from ._notes import read_tables
@@ -54,12 +58,19 @@ class Folder:
             description="auto: folders named train, val, test and the like split the pictures, otherwise a hash; hash: whatever their names",
         )
         tables: bool = Field(True, description="labels and captions are read from tables beside the pictures")
+        maps: str = Field(
+            "auto",
+            description="auto: folders called masks, maps, labels and the like whose files are named as the pictures are hold their maps and no "
+            "pictures, or a column `map` of a table names them; none: there are no maps; otherwise the folder of the maps",
+        )
 
     def __init__(self, config: Config, *, split: str):
         self.root = find_data(config.path, source=config.source, layout=LAYOUT)
         suffixes = _formats.wanted(config.suffixes)
         tree = _tree.scan(self.root)
         pictures, others = _sorted_out(tree.files, suffixes)
+        maps = _maps.find(self.root, pictures, tree.files, config.maps, tables=config.tables)
+        pictures, others = ([file for file in files if file.path not in maps.files] for files in (pictures, others))
         splits, warnings, remarks = shared_out(pictures, config.val_share, names=config.split_by == "auto")
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         if not used or (split == "train" and not self.files):
@@ -78,6 +89,14 @@ class Folder:
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = [number.get(labels.get(file.path, ""), -1) for file in self.files]
         self.texts = {file.path: note.texts for file in self.files if (note := tables.notes.get(file.path)) and note.texts}
+        attributes, listed_in = _celeb.captions(self.root, others, self.files) if config.tables else ({}, "")
+        self.texts |= {path: (text,) for path, text in attributes.items() if path not in self.texts}
+        others = [file for file in others if file.path != listed_in]
+        if config.maps == "auto":
+            _maps.of_tables(self.root, {path: note.map for path, note in tables.notes.items() if note.map}, maps)
+        maps.say([file.path for file in used])
+        self.maps = {file.path: maps.of[file.path] for file in self.files if file.path in maps.of}
+        self.map_classes, self.has_maps = maps.classes, bool(maps.folders)
         sidecars, beside = _captions.beside(others, (file.path for file in pictures))
         self.sidecars = {file.path: sidecars[file.path] for file in self.files if file.path in sidecars}
         named = _tree.once(others)
@@ -93,15 +112,18 @@ class Folder:
                 else []
             ),
             *tables.warnings,
+            *maps.warnings,
         ]
         self.remarks = [
             *remarks,
             *([folders] if folders and labels is by_folder else []),
             *tables.remarks,
+            *maps.remarks,
             *beside,
             *tree.remarks(suffixes),
         ]
         self.counts = {"labels": sum(label >= 0 for label in self.labels), "captions": self._count_captions(others, split)}
+        self.counts |= {"maps": len(self.maps)} if self.has_maps else {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,7 +133,12 @@ class Folder:
         from ldmctl.pictures.images import opened  # torch is not needed to list a folder
 
         _formats.register()  # in this process
-        return Example(opened(self.root / path), *self.note(index))
+        mapped = self.maps.get(path)
+        picture, (label, text) = opened(self.root / path), self.note(index)
+        try:
+            return Example(picture, label, text, opened(mapped) if isinstance(mapped, Path) else mapped)
+        except DataError:  # the picture is as good as it was: who wants its map opens the file, and says so
+            return Example(picture, label, text, mapped)
 
     def stamp(self, index: int) -> str:
         """`path:size:mtime` as found when the folder was read."""
@@ -128,6 +155,11 @@ class Folder:
         path = self.files[index].path
         text = self.texts.get(path, ("",))[0]
         return self.labels[index], text or next(filter(None, self._beside(path)), "")
+
+    def map_stamp(self, index: int) -> str:
+        """`path:size:mtime` of the map, as it is now; '' where there is none."""
+        mapped = self.maps.get(self.files[index].path)
+        return _maps.stamp(mapped) if mapped else ""
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Every caption of an item, that of its `note` first."""

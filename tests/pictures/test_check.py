@@ -186,3 +186,61 @@ def test_the_command_line_says_it_and_writes_a_contact_sheet(folder, tmp_path, c
     }
     assert run_cli(["data", "check", str(folder), "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": 40, "val": 10}
+
+
+# -- maps ----------------------------------------------------------------------
+
+
+def draw_maps(folder, count=50):
+    """A label map for each of the first pictures: a quarter of it is 1, of one it is 7, the rest 0."""
+    for index in range(count):
+        split, kind = "train" if index < 40 else "val", ("cat", "dog")[index % 2]
+        drawn = np.zeros((64, 64), np.uint8)
+        drawn[:32, :32] = 7 if index == 3 else 1
+        place = folder / split / "masks" / kind
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).save(place / f"{index:02d}.png")
+
+
+def test_classes_of_maps_are_counted_by_their_pixels(folder):
+    draw_maps(folder)
+    found = look(folder)["maps"]
+    assert (found["count"], found["missing"], found["kind"], found["resized"]) == (50, 0, "labels", 0)
+    assert [(each["number"], each["share"], each["maps"]) for each in found["classes"]] == [(0, 0.75, 50), (1, 0.245, 49), (7, 0.005, 1)]
+
+
+def test_maps_of_large_photographs_have_their_size_though_these_are_decoded_smaller(folder):
+    for index in range(40):
+        place = folder / "train" / ("cat", "dog")[index % 2] / f"{index:02d}.png"
+        place.unlink()
+        blobs(index, (603, 401)).save(place.with_suffix(".jpg"))
+    draw_maps(folder)
+    for file in (folder / "train" / "masks").rglob("*.png"):
+        Image.fromarray(np.ones((401, 603), np.uint8)).save(file)
+    found = look(folder)["maps"]
+    assert (found["resized"], found["broken"]["count"]) == (0, 0)
+
+
+def test_missing_broken_resized_and_unknown_maps_are_said(folder):
+    draw_maps(folder, 48)
+    masks = folder / "train" / "masks"
+    (masks / "classes.txt").write_text("ground\nthing\nsky\n")
+    Image.new("L", (32, 32)).save(masks / "cat" / "00.png")
+    Image.new("L", (64, 32)).save(masks / "dog" / "01.png")
+    found = look(folder)
+    assert found["maps"]["resized"] == 1 and found["maps"]["unknown"] == [7] and found["maps"]["missing"] == 2
+    assert "1 of 48 maps cannot be used, the first of train/dog/01.png: The map" in said(found)
+    assert "64x32 pixels and its picture train/dog/01.png 64x64: another shape" in said(found)
+    assert "2 pictures have no map, and 48 have one." in said(found)
+    assert "Maps hold the numbers 7, and 3 classes are named, from 0 to 2" in said(found)
+    assert "1 class is in no map, the first 'sky'." in said(found)
+
+
+def test_grey_maps_are_continuous_and_without_maps_nothing_is_said(folder, capfd):
+    assert look(folder)["maps"] is None
+    draw_maps(folder)
+    for file in (folder / "train" / "masks").rglob("*.png"):
+        Image.fromarray(np.arange(4096, dtype=np.uint16).astype(np.uint8).reshape(64, 64)).save(file)
+    assert look(folder)["maps"]["kind"] == "continuous"
+    run_cli(["data", "check", str(folder), "--size", "32"])
+    assert "maps        50, continuous" in capfd.readouterr().out

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.config.base import PluginConfig
-from ldmctl.errors import PluginError
+from ldmctl.errors import DataError, PluginError
 from ldmctl.protocols import Condition, Example, Reconstruction
 from ldmctl.testing import CHECKS, check, check_autoencoder
 
@@ -235,6 +236,46 @@ class Told(Dataset):
 
 def test_a_good_dataset_may_have_several_captions():
     check("dataset", Told)
+
+
+class Mapped(Dataset):
+    """The left of each picture is ground, a corner of it nothing."""
+
+    map_classes = ("sky", "ground")
+    drawn = np.uint8([*[[1, 1, 0, 0]] * 5, [255, 1, 0, 0]])
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item._replace(map=None if index % 2 else self.drawn)
+
+    def map_stamp(self, index):
+        return "" if index % 2 else "drawn 1"
+
+
+def test_a_good_dataset_may_have_maps():
+    check("dataset", Mapped)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"map_classes": ("sky",)}, r"the map of item \d+ holds the numbers \[1\], and there are 1 map_classes; 255 is none"),
+        ({"drawn": Mapped.drawn.astype(np.float32)}, r"uint8 \[H,W\] or \[K,H,W\], but float32 \[6, 4\]"),
+        ({"has_maps": False}, "has a map, and has_maps says that none has one"),
+        ({"map_classes": property(lambda self: [self.split])}, "the two splits name different map_classes"),
+        ({"map_stamp": lambda self, index: ""}, "has a map with the stamp '', not a string"),
+    ],
+)
+def test_what_is_wrong_with_maps_is_said(changes, complaint):
+    globals()["Broken"] = cls = type("Broken", (Mapped,), {**changes, "__module__": __name__})
+    with pytest.raises(PluginError, match=complaint):
+        check("dataset", cls)
+
+
+def test_a_map_of_another_shape_than_its_picture_is_said():
+    globals()["Broken"] = cls = type("Broken", (Mapped,), {"drawn": Mapped.drawn[:2], "__module__": __name__})
+    with pytest.raises(DataError, match="4x2 pixels and its picture"):
+        check("dataset", cls)
 
 
 def test_a_good_denoiser_may_show_its_tokens():
