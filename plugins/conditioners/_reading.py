@@ -1,0 +1,161 @@
+"""A text encoder of transformers that reads texts: every layer of every kind by the same two calls.
+
+Texts of the same number of tokens are read together and never padded, so none is changed by its neighbours, and encoders that do not
+hide padding, or want it on the left, are right too. SigLIP's alone were trained with padding in view, and get it as they know it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ldmctl.errors import ConfigError, MissingError, one_line
+
+from ._encoders import WITHOUT
+
+PADDED = ("siglip_text_model", "siglip2_text_model")
+TOGETHER = 4096  # tokens in one call
+UNHEARD = ("pooler", "head.")  # parts behind the last layer, which need no weights
+FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+
+
+class Reader:
+    """Tokens and what an encoder makes of them. The encoder is frozen: float32 on a CPU, bfloat16 on a device that has it."""
+
+    def __init__(self, folder: Path, device: str):
+        self.device = torch.device(device)
+        half = self.device.type != "cpu" and (self.device.type != "cuda" or torch.cuda.is_bf16_supported())
+        self.model, self.tokenizer = _opened(folder, torch.bfloat16 if half else torch.float32)
+        self.model.to(self.device).eval().requires_grad_(False)
+        self.layers = self.model.config.num_hidden_layers
+
+    def read(self, texts: Sequence[str], *, layer: int, length: int) -> list[Tensor]:
+        """Texts -> vectors of their tokens, float32 [n,D] on the CPU, each of mean square 1; n from 1 to `length`."""
+        rows = [self.ids(text, length) for text in texts]
+        alike: dict[int, list[int]] = defaultdict(list)
+        for index, row in enumerate(rows):
+            alike[len(row)].append(index)
+        read: dict[int, Tensor] = {}
+        for size, members in alike.items():
+            for start in range(0, len(members), max(1, TOGETHER // size)):
+                chunk = members[start : start + max(1, TOGETHER // size)]
+                with torch.inference_mode():
+                    said = self.hidden(torch.tensor([rows[index] for index in chunk], device=self.device), layer=layer)
+                read |= dict(zip(chunk, said.cpu().clone(), strict=True))
+        return [read[index] for index in range(len(texts))]
+
+    def hidden(self, ids: Tensor, *, layer: int, embedded: Tensor | None = None) -> Tensor:
+        """ids [B,n], or what they are embedded to [B,n,D'] -> vectors of a layer, float32 [B,n,D], each of mean square 1."""
+        if not -self.layers <= layer + 1 <= 0:
+            raise ConfigError(
+                f"conditions.text.layer={layer} is none of this encoder, which has {self.layers}: take -1 to {-self.layers - 1}."
+            )
+        padding = self.room() - ids.shape[1] if self.model.config.model_type in PADDED else 0
+        given = (
+            {"input_ids": F.pad(ids, (0, padding), value=self.tokenizer.pad_token_id or 0)}
+            if embedded is None
+            else {"inputs_embeds": embedded}
+        )
+        said = self.model(**given, output_hidden_states=layer != -1, return_dict=True)
+        vectors = (said.last_hidden_state if layer == -1 else said.hidden_states[layer])[:, : ids.shape[1]].float()
+        return F.rms_norm(vectors, vectors.shape[-1:], eps=1e-12)
+
+    def ids(self, text: str, length: int) -> list[int]:
+        """Numbers of a text's tokens with the tokenizer's own marks, `length` at most and one at least."""
+        most = min(length, self.room())
+        ids = self.tokenizer(text, truncation=True, max_length=most, verbose=False)["input_ids"]
+        marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
+        return ids or [next(mark for mark in marks if mark is not None)]
+
+    def room(self) -> int:
+        """How many tokens the encoder takes."""
+        places = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return min(places, self.tokenizer.model_max_length)
+
+    def cut(self, text: str, length: int) -> str:
+        """The end of a text that `length` tokens with marks leave out; "" where all is heard."""
+        room = min(length, self.room()) - self.tokenizer.num_special_tokens_to_add()
+        said = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast, verbose=False)
+        if len(said["input_ids"]) <= room:
+            return ""
+        return (
+            text[said["offset_mapping"][room][0] :] if self.tokenizer.is_fast else self.tokenizer.decode(said["input_ids"][room:])
+        ).strip()
+
+
+@lru_cache(maxsize=1)
+def reader(folder: Path, device: str) -> Reader:
+    """The encoder of a complete folder on a device, opened once in a process."""
+    return Reader(folder, device)
+
+
+def _opened(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """(encoder, tokenizer) of a folder; a sentence on what is not as it should be."""
+    try:
+        import transformers
+        from transformers import AutoConfig, AutoTokenizer
+    except (ImportError, RuntimeError) as error:
+        raise MissingError(
+            f"Text encoders are run by transformers, which cannot be imported here: {one_line(error)}\n"
+            f"Ways out:\n  pip install 'ldmctl[text]'\n  or {WITHOUT}"
+        ) from None
+    with _quiet(transformers):
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            cls, config = _kind(transformers, config)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model, found = cls.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True)
+        except FOREIGN as error:
+            raise MissingError(
+                f"{folder} cannot be opened as a text encoder: {one_line(error)[:300]}\n"
+                f"Ways out:\n  another folder, or a name on the hub, in conditions.text.encoder\n  or {WITHOUT}"
+            ) from None
+    if lacking := [name for name in found["missing_keys"] if not any(part in name for part in UNHEARD)]:
+        raise MissingError(
+            f"The weights in {folder} are not those of a {cls.__name__}, which its config.json asks for: {sorted(lacking)[0]} and "
+            f"{len(lacking) - 1} more are missing.\nWays out:\n  another folder in conditions.text.encoder\n  or {WITHOUT}"
+        )
+    return (model.get_encoder() if config.is_encoder_decoder and hasattr(model, "decoder") else model), tokenizer
+
+
+def _kind(transformers: Any, config: Any) -> tuple[Any, Any]:
+    """(class of the encoder, config) of what a folder describes; of a model of texts and pictures the half that reads."""
+    encoding = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    text = config.get_text_config()
+    cls = (
+        encoding[type(text)]
+        if type(text) in encoding
+        else getattr(transformers, type(text).__name__.removesuffix("Config") + "Model", None)
+    )
+    if cls is None or cls.main_input_name != "input_ids":
+        raise ConfigError(
+            f"conditions.text.encoder names a model that reads no texts ({config.model_type}). CLIP, T5, BERT, SigLIP and language models do."
+        )
+    if hasattr(text, "use_cache"):
+        text.use_cache = False
+    return cls, text
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without bars, and with nothing said but errors: what is wrong is said by us."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.ERROR)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
