@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ FOREIGN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeE
 
 
 class Reader:
-    """Tokens and what an encoder makes of them. The encoder is frozen: float32 on a CPU, bfloat16 on a device that has it."""
+    """Tokens, and what a frozen encoder makes of them: in float32 on a CPU, in bfloat16 on a device that has it."""
 
     def __init__(self, folder: Path, device: str):
-        self.device = torch.device(device)
+        self.folder, self.device = folder, torch.device(device)
+        self.kind, self.config, self.tokenizer = _described(folder)
+
+    @cached_property
+    def model(self) -> Any:
+        """The encoder, opened when the first text is read."""
         half = self.device.type != "cpu" and (self.device.type != "cuda" or torch.cuda.is_bf16_supported())
-        self.model, self.tokenizer = _opened(folder, torch.bfloat16 if half else torch.float32)
-        self.model.to(self.device).eval().requires_grad_(False)
-        self.layers = self.model.config.num_hidden_layers
+        model = _weighted(self.folder, self.kind, self.config, torch.bfloat16 if half else torch.float32)
+        return model.to(self.device).eval().requires_grad_(False)
 
     def read(self, texts: Sequence[str], *, layer: int, length: int) -> list[Tensor]:
         """Texts -> vectors of their tokens, float32 [n,D] on the CPU, each of mean square 1; n from 1 to `length`."""
@@ -56,11 +60,10 @@ class Reader:
 
     def hidden(self, ids: Tensor, *, layer: int, embedded: Tensor | None = None) -> Tensor:
         """ids [B,n], or what they are embedded to [B,n,D'] -> vectors of a layer, float32 [B,n,D], each of mean square 1."""
-        if not -self.layers <= layer + 1 <= 0:
-            raise ConfigError(
-                f"conditions.text.layer={layer} is none of this encoder, which has {self.layers}: take -1 to {-self.layers - 1}."
-            )
-        padding = self.room() - ids.shape[1] if self.model.config.model_type in PADDED else 0
+        layers = self.config.num_hidden_layers
+        if not -layers <= layer + 1 <= 0:
+            raise ConfigError(f"conditions.text.layer={layer} is none of this encoder, which has {layers}: take -1 to {-layers - 1}.")
+        padding = self.room() - ids.shape[1] if self.config.model_type in PADDED else 0
         given = (
             {"input_ids": F.pad(ids, (0, padding), value=self.tokenizer.pad_token_id or 0)}
             if embedded is None
@@ -79,7 +82,7 @@ class Reader:
 
     def room(self) -> int:
         """How many tokens the encoder takes."""
-        places = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        places = getattr(self.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
         return min(places, self.tokenizer.model_max_length)
 
     def cut(self, text: str, length: int) -> str:
@@ -93,39 +96,36 @@ class Reader:
         ).strip()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def reader(folder: Path, device: str) -> Reader:
     """The encoder of a complete folder on a device, opened once in a process."""
     return Reader(folder, device)
 
 
-def _opened(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(encoder, tokenizer) of a folder; a sentence on what is not as it should be."""
+def _described(folder: Path) -> tuple[Any, Any, Any]:
+    """(class of the encoder, its config, its tokenizer) of a folder."""
     try:
         import transformers
-        from transformers import AutoConfig, AutoTokenizer
     except (ImportError, RuntimeError) as error:
         raise MissingError(
             f"Text encoders are run by transformers, which cannot be imported here: {one_line(error)}\n"
             f"Ways out:\n  pip install 'ldmctl[text]'\n  or {WITHOUT}"
         ) from None
-    with _quiet(transformers):
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            cls, config = _kind(transformers, config)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model, found = cls.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True)
-        except FOREIGN as error:
-            raise MissingError(
-                f"{folder} cannot be opened as a text encoder: {one_line(error)[:300]}\n"
-                f"Ways out:\n  another folder, or a name on the hub, in conditions.text.encoder\n  or {WITHOUT}"
-            ) from None
-    if lacking := [name for name in found["missing_keys"] if not any(part in name for part in UNHEARD)]:
+    with _opening(folder):
+        kind, config = _kind(transformers, transformers.AutoConfig.from_pretrained(folder, local_files_only=True))
+        return kind, config, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _weighted(folder: Path, kind: Any, config: Any, dtype: torch.dtype) -> Any:
+    """The encoder with its weights, every one of them from the folder."""
+    with _opening(folder):
+        model, found = kind.from_pretrained(folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True)
+    if lacking := sorted(name for name in found["missing_keys"] if not any(part in name for part in UNHEARD)):
         raise MissingError(
-            f"The weights in {folder} are not those of a {cls.__name__}, which its config.json asks for: {sorted(lacking)[0]} and "
+            f"The weights in {folder} are not those of a {kind.__name__}, which its config.json asks for: {lacking[0]} and "
             f"{len(lacking) - 1} more are missing.\nWays out:\n  another folder in conditions.text.encoder\n  or {WITHOUT}"
         )
-    return (model.get_encoder() if config.is_encoder_decoder and hasattr(model, "decoder") else model), tokenizer
+    return model.get_encoder() if config.is_encoder_decoder and hasattr(model, "decoder") else model
 
 
 def _kind(transformers: Any, config: Any) -> tuple[Any, Any]:
@@ -147,14 +147,20 @@ def _kind(transformers: Any, config: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without bars, and with nothing said but errors: what is wrong is said by us."""
-    log = transformers.utils.logging
+def _opening(folder: Path) -> Iterator[None]:
+    """What transformers raises becomes a sentence with the ways out, and it says nothing else: no bars, no warnings."""
+    from transformers.utils import logging as log
+
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.ERROR)
     log.disable_progress_bar()
     try:
         yield
+    except FOREIGN as error:
+        raise MissingError(
+            f"{folder} cannot be opened as a text encoder: {one_line(error)[:300]}\n"
+            f"Ways out:\n  another folder, or a name on the hub, in conditions.text.encoder\n  or {WITHOUT}"
+        ) from None
     finally:
         log.set_verbosity(level)
         if bars:

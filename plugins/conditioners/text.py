@@ -1,8 +1,8 @@
 """Captions, by a published text encoder that stays as it is, and a projection trained along.
 
 Any text encoder of transformers will do: CLIP (arXiv:2103.00020), T5 (arXiv:1910.10683), BERT, MiniLM, SigLIP, or a language model such
-as Gemma. It runs once over each caption. What is kept of a caption is the vector of every token, of length 1 in each number, in 16 or 8
-bits; padding is never kept. Each token is normalised before it is projected, so its length says nothing, as in most text-to-image models.
+as Gemma. It runs once over each caption. What is kept of a caption is the vector of every token, scaled to mean square 1, in 16 or 8
+bits; padding is never kept. Nothing is lost by the scale, since tokens are normalised before they are projected.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Captions, by words learned from them and a small transformer trained along: nothing published is needed.
 
-Each word is heard with all others of its caption (pre-norm, in both directions, as in Vaswani et al. 2017 without a decoder), and the
-denoiser hears every word, and the whole as one vector. A new encoder is the words and their places alone, of length 1 in
-each number, since its blocks add nothing yet.
+Each word is heard with all others of its caption (an encoder as in Vaswani et al. 2017, normalised before each part), and the denoiser
+hears every word, and the whole as one vector. A new encoder says words and places alone, since its blocks add nothing yet.
 """
 
 import hashlib

@@ -206,6 +206,6 @@ def test_only_the_projection_learns(folders):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of MiniLM are not on this machine")
 def test_the_real_minilm_knows_what_words_mean():
     text = make(SHARED)
-    rows = [row["tokens"].float().mean(0) for row in text.prepare(["a red circle", "a crimson disc", "a blue star"])]
+    rows = [row["tokens"].float().mean(0) for row in text.prepare(["a cat", "a kitten", "a train"])]
     assert text.empty.shape == (1, 2, 384)
-    assert F.cosine_similarity(rows[0], rows[1], dim=0) > F.cosine_similarity(rows[0], rows[2], dim=0) + 0.1
+    assert F.cosine_similarity(rows[0], rows[1], dim=0) > F.cosine_similarity(rows[0], rows[2], dim=0) + 0.3
