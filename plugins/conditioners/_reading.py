@@ -22,6 +22,7 @@ from torch import Tensor
 from ldmctl.errors import ConfigError, MissingError, one_line
 
 from ._encoders import WITHOUT
+from ._learned import Learned
 
 PADDED = ("siglip_text_model", "siglip2_text_model")
 TOGETHER = 4096  # tokens in one call
@@ -43,9 +44,12 @@ class Reader:
         model = _weighted(self.folder, self.kind, self.config, torch.bfloat16 if half else torch.float32)
         return model.to(self.device).eval().requires_grad_(False)
 
-    def read(self, texts: Sequence[str], *, layer: int, length: int) -> list[Tensor]:
-        """Texts -> vectors of their tokens, float32 [n,D] on the CPU, each of mean square 1; n from 1 to `length`."""
-        rows = [self.ids(text, length) for text in texts]
+    def read(self, texts: Sequence[str], *, layer: int, length: int, learned: Learned | None = None) -> list[Tensor]:
+        """Texts -> vectors of their tokens, float32 [n,D], each of mean square 1; n from 1 to `length`. On the CPU, unless
+        gradients are to reach learned words."""
+        learned = learned or Learned()
+        rows = [self.ids(text, length, learned) for text in texts]
+        learning = torch.is_grad_enabled() and any(vectors.requires_grad for vectors in learned.words.values())
         alike: dict[int, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             alike[len(row)].append(index)
@@ -53,47 +57,88 @@ class Reader:
         for size, members in alike.items():
             for start in range(0, len(members), max(1, TOGETHER // size)):
                 chunk = members[start : start + max(1, TOGETHER // size)]
-                with torch.inference_mode():
-                    said = self.hidden(torch.tensor([rows[index] for index in chunk], device=self.device), layer=layer)
-                read |= dict(zip(chunk, said.cpu().clone(), strict=True))
+                ids = torch.tensor([rows[index] for index in chunk], device=self.device)
+                with torch.set_grad_enabled(learning), self._embedding(ids, learned):
+                    said = self.hidden(ids.clamp_min(0), layer=layer)
+                read |= dict(zip(chunk, said if learning else said.cpu(), strict=True))
         return [read[index] for index in range(len(texts))]
 
-    def hidden(self, ids: Tensor, *, layer: int, embedded: Tensor | None = None) -> Tensor:
-        """ids [B,n], or what they are embedded to [B,n,D'] -> vectors of a layer, float32 [B,n,D], each of mean square 1."""
+    def hidden(self, ids: Tensor, *, layer: int) -> Tensor:
+        """ids [B,n] -> vectors of a layer, float32 [B,n,D], each of mean square 1."""
         layers = self.config.num_hidden_layers
         if not -layers <= layer + 1 <= 0:
             raise ConfigError(f"conditions.text.layer={layer} is none of this encoder, which has {layers}: take -1 to {-layers - 1}.")
         padding = self.room() - ids.shape[1] if self.config.model_type in PADDED else 0
-        given = (
-            {"input_ids": F.pad(ids, (0, padding), value=self.tokenizer.pad_token_id or 0)}
-            if embedded is None
-            else {"inputs_embeds": embedded}
-        )
-        said = self.model(**given, output_hidden_states=layer != -1, return_dict=True)
+        given = F.pad(ids, (0, padding), value=self.tokenizer.pad_token_id or 0)
+        said = self.model(input_ids=given, output_hidden_states=layer != -1, return_dict=True)
         vectors = (said.last_hidden_state if layer == -1 else said.hidden_states[layer])[:, : ids.shape[1]].float()
         return F.rms_norm(vectors, vectors.shape[-1:], eps=1e-12)
 
-    def ids(self, text: str, length: int) -> list[int]:
-        """Numbers of a text's tokens with the tokenizer's own marks, `length` at most and one at least."""
+    def word_vectors(self, text: str) -> Tensor:
+        """What the tokens of a text [n,D'] are before the first layer, float32, without marks."""
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        with torch.no_grad():
+            return self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long, device=self.device)).float()
+
+    def ids(self, text: str, length: int, learned: Learned) -> list[int]:
+        """Numbers of a text's tokens with the tokenizer's own marks, `length` at most and one at least; of learned words -1, -2, ..."""
         most = min(length, self.room())
+        if any(word in text for word in learned.words):
+            return self._marked([number for number, _ in self._tokens(text, learned)], most)
         ids = self.tokenizer(text, truncation=True, max_length=most, verbose=False)["input_ids"]
         marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         return ids or [next(mark for mark in marks if mark is not None)]
+
+    def cut(self, text: str, length: int, learned: Learned) -> str:
+        """The end of a text that `length` tokens with marks leave out; "" where all is heard."""
+        room = min(length, self.room()) - self.tokenizer.num_special_tokens_to_add()
+        unheard = self._tokens(text, learned)[room:]
+        return text[unheard[0][1] :].strip() if unheard else ""
+
+    def _tokens(self, text: str, learned: Learned) -> list[tuple[int, int]]:
+        """(number, where it begins in the text) of every token, without marks."""
+        tokens: list[tuple[int, int]] = []
+        for start, part in learned.split(text):
+            if part in learned.words:
+                tokens += [(-1 - number, start) for number in learned.numbers(part)]
+                continue
+            heard = part.rstrip() if learned.words else part  # a blank before a learned word is no token
+            said = self.tokenizer(heard, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            tokens += [(number, start + place[0]) for number, place in zip(said["input_ids"], said["offset_mapping"], strict=True)]
+        return tokens
+
+    def _marked(self, ids: list[int], most: int) -> list[int]:
+        """As many tokens as there is room for, between the marks that the tokenizer sets around any text."""
+        bare, marked = (self.tokenizer("a", add_special_tokens=marks, verbose=False)["input_ids"] for marks in (False, True))
+        before = next(place for place in range(len(marked)) if marked[place : place + len(bare)] == bare)
+        first, last = marked[:before], marked[before + len(bare) :]
+        return [*first, *ids[: most - len(first) - len(last)], *last]
+
+    @contextmanager
+    def _embedding(self, ids: Tensor, learned: Learned) -> Iterator[None]:
+        """Inside, the encoder's table of words gives learned vectors where ids [B,n] are below 0; the table stays as it is."""
+        if not (ids < 0).any():
+            yield
+            return
+        rows = learned.rows().to(self.device)
+
+        def said(module: Any, given: Any, table: Tensor) -> Tensor:
+            own = F.pad(ids, (0, table.shape[1] - ids.shape[1]))
+            return torch.where((own < 0)[:, :, None], rows[(-1 - own).clamp_min(0)].to(table.dtype), table)
+
+        table = self.model.get_input_embeddings().weight
+        alike = [module for module in self.model.modules() if getattr(module, "weight", None) is table]  # T5 has one table in two modules
+        handles = [module.register_forward_hook(said) for module in alike]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def room(self) -> int:
         """How many tokens the encoder takes."""
         places = getattr(self.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
         return min(places, self.tokenizer.model_max_length)
-
-    def cut(self, text: str, length: int) -> str:
-        """The end of a text that `length` tokens with marks leave out; "" where all is heard."""
-        room = min(length, self.room()) - self.tokenizer.num_special_tokens_to_add()
-        said = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast, verbose=False)
-        if len(said["input_ids"]) <= room:
-            return ""
-        return (
-            text[said["offset_mapping"][room][0] :] if self.tokenizer.is_fast else self.tokenizer.decode(said["input_ids"][room:])
-        ).strip()
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
 from . import _encoders
+from ._learned import Learned
 from ._pooled import masked_mean
 from ._reading import Reader, reader
 
@@ -56,6 +56,7 @@ class Text(nn.Module):
         self.to_tokens = nn.Linear(fitted["width"], config.width)
         self.to_vector = nn.Linear(fitted["width"], config.dim)
         self.register_buffer("empty", torch.tensor(fitted["empty"], dtype=torch.float32)[None])
+        self.learned = Learned()  # no parameters: not saved and not trained with the rest
 
     @classmethod
     def fit(cls, config: Config, captions: Iterable[str]) -> dict[str, Any]:
@@ -70,20 +71,31 @@ class Text(nn.Module):
         """The folder of the encoder, of the hash that the model was trained with."""
         return _encoders.complete(_encoders.find(self.config.encoder, copy=self.home, sha256=self.encoder_sha256))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of what prepared rows depend on, rounding apart, which is coarser on a device that computes in bfloat16."""
-        said = f"{self.encoder_sha256} {self.config.layer} {self.config.length} {self.config.store}"
+        said = f"{self.encoder_sha256} {self.config.layer} {self.config.length} {self.config.store} {self.learned.stamp()}"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def prepare(self, texts: Sequence[str], device: Any = None) -> list[dict[str, Tensor]]:
-        """Texts -> of each {"tokens": float16 [n,D]}, or {"tokens": int8 [n,D], "scale": float32 [n,1]}, on the CPU."""
-        rows = self._reader(device).read(texts, layer=self.config.layer, length=self.config.length)
-        return [packed(row, self.config.store) for row in rows]
+        """Texts -> of each {"tokens": float16 [n,D]}, or {"tokens": int8 [n,D], "scale": float32 [n,1]}, on the CPU.
+
+        Where a word is being learned it is float32 on the device, and gradients go through the encoder to the word.
+        """
+        rows = self._reader(device).read(texts, layer=self.config.layer, length=self.config.length, learned=self.learned)
+        return [{"tokens": row} if row.requires_grad else packed(row, self.config.store) for row in rows]
 
     def cut(self, text: str) -> str:
         """The end of a text that is not heard because it is too long."""
-        return self._reader().cut(text, self.config.length)
+        return self._reader().cut(text, self.config.length, self.learned)
+
+    def word_vectors(self, text: str) -> Tensor:
+        """What the encoder takes the tokens of a text for [n,D'] before its first layer, for a learned word to begin with."""
+        return self._reader().word_vectors(text)
+
+    def with_word(self, word: str, vectors: Tensor) -> None:
+        """Hear vectors [n,D'] wherever a text says `word`; all else stays, bit for bit. Gradients reach them where they want some."""
+        self.learned.add(word, vectors)
 
     def encode(self, given: Mapping[str, Tensor]) -> Condition:
         """What `prepare` gave, padded to [B,N,...], and mask bool [B,N] -> tokens [B,N,width], their mask, and a vector [B,dim]."""

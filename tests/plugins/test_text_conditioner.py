@@ -203,6 +203,35 @@ def test_only_the_projection_learns(folders):
     assert names == ["norm.weight", "norm.bias", "to_tokens.weight", "to_tokens.bias", "to_vector.weight", "to_vector.bias"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learned_word_that_has_the_vectors_of_another_says_the_same(kind, folders):
+    text = make(folders[kind])
+    right, other = text.prepare(["a red star on black", "a blue star"])
+    state = {name: value.clone() for name, value in text.state_dict().items()}
+    text.with_word("<mine>", text.word_vectors("red"))
+    text.with_word("<two>", text.word_vectors("star on"))
+    one, two, still = text.prepare(["a <mine> star on black", "a red <two> black", "a blue star"])
+    assert torch.allclose(one["tokens"].float(), right["tokens"].float(), atol=2e-3)
+    assert torch.allclose(two["tokens"].float(), right["tokens"].float(), atol=2e-3)
+    assert torch.equal(still["tokens"], other["tokens"])
+    assert all(torch.equal(value, state[name]) for name, value in text.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_go_through_the_encoder_to_a_learned_word(kind, folders):
+    text = make(folders[kind], store="int8").requires_grad_(False)
+    mine = text.word_vectors("red circle").requires_grad_()
+    text.with_word("<mine>", mine)
+    rows = text.prepare(["a <mine> on black", "a blue star"])
+    assert [row["tokens"].dtype for row in rows] == [torch.float32, torch.int8]
+    text.encode(padded(rows[:1], 9)).vector.sin().sum().backward()
+    assert mine.grad.shape == (2, 32) and mine.grad.any(dim=1).all()
+    text.with_word("<mine>", mine.detach())
+    (kept,) = text.prepare(["a <mine> on black"])
+    assert kept["tokens"].dtype == torch.int8 and not kept["tokens"].requires_grad
+    assert text.cut("a " * 38 + "<mine>") == ("" if kind == "gemma" else "<mine>")
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the weights of MiniLM are not on this machine")
 def test_the_real_minilm_knows_what_words_mean():
     text = make(SHARED)
