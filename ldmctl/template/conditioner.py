@@ -15,6 +15,7 @@ from ldmctl.protocols import Condition
 class Template(nn.Module):
     """A vector for each class."""
 
+    listens = "label"  # or "text", "map", "picture", which have other contexts: see ldmctl.protocols.Conditioner
     token_dim = 0
     map_channels = 0
 

@@ -1,8 +1,7 @@
 """Captions, by words learned from them and a small transformer trained along: nothing published is needed.
 
-Each word is heard with all others of its caption (pre-norm, in both directions, as in Vaswani et al. 2017 without a decoder), and the
-denoiser hears every word, and the whole as one vector. A new encoder is the words and their places alone, of length 1 in
-each number, since its blocks add nothing yet.
+Each word is heard with all others of its caption (an encoder as in Vaswani et al. 2017, normalised before each part), and the denoiser
+hears every word, and the whole as one vector. A new encoder says words and places alone, since its blocks add nothing yet.
 """
 
 import hashlib
@@ -21,6 +20,7 @@ from ldmctl.config import PluginConfig
 from ldmctl.protocols import Condition
 
 from . import _bytes
+from ._learned import Learned
 from ._pooled import masked_mean
 
 
@@ -29,7 +29,7 @@ class Words(nn.Module):
     map_channels = 0
 
     class Config(PluginConfig):
-        vocabulary: int = Field(2048, ge=_bytes.SMALLEST, le=32_767, description="words at most, bytes included; few captions give fewer")
+        vocabulary: int = Field(2048, ge=_bytes.SMALLEST, le=32_000, description="words at most, bytes included; few captions give fewer")
         lower: bool = Field(True, description="take upper and lower case for the same")
         length: int = Field(64, ge=3, description="words of a caption that are heard, its begin and end included")
         width: PositiveInt = Field(128, description="length of a word's vector")
@@ -54,6 +54,7 @@ class Words(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.to_vector = nn.Linear(config.width, config.dim)
         self.register_buffer("empty", torch.tensor([[_bytes.BEGIN, _bytes.END]]))
+        self.learned = Learned()  # no parameters: not saved and not trained with the rest
 
     @classmethod
     def fit(cls, config: Config, captions: Iterable[str]) -> dict[str, Any]:
@@ -65,30 +66,59 @@ class Words(nn.Module):
         """From a text to ids."""
         return _bytes.tokenizer(self.merges, lower=self.config.lower)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of what ids depend on."""
-        return hashlib.sha256(json.dumps([self.merges, self.config.lower, self.config.length]).encode()).hexdigest()
+        said = [self.merges, self.config.lower, self.config.length, self.learned.stamp()]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def prepare(self, texts: Sequence[str], device: Any = None) -> list[dict[str, Tensor]]:
         """Texts -> {"ids": int16 [n]} of each, from 2, begin and end, to `length`."""
-        heard = [encoding.ids[: self.config.length - 2] for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        heard = ([number for number, _ in self._tokens(text)[: self.config.length - 2]] for text in texts)
         return [{"ids": torch.tensor([_bytes.BEGIN, *ids, _bytes.END], dtype=torch.int16)} for ids in heard]
 
     def cut(self, text: str) -> str:
         """The end of a text that is not heard because it is too long."""
-        places = self.tokenizer.encode(text).offsets[self.config.length - 2 :]
-        return text[places[0][0] :].strip() if places else ""
+        unheard = self._tokens(text)[self.config.length - 2 :]
+        return text[unheard[0][1] :].strip() if unheard else ""
+
+    def word_vectors(self, text: str) -> Tensor:
+        """What the words of a text [n,width] are before anything is heard of them, for a learned word to begin with."""
+        ids = [number for number, _ in self._tokens(text)]
+        return self.words(torch.tensor(ids, dtype=torch.long, device=self.empty.device)).detach().clone()
+
+    def with_word(self, word: str, vectors: Tensor) -> None:
+        """Hear vectors [n,width] wherever a text says `word`; all else stays, bit for bit. Gradients reach them where they want some."""
+        self.learned.add(word, vectors)
+
+    def _tokens(self, text: str) -> list[tuple[int, int]]:
+        """(id, where it begins in the text) of every word; learned words have the ids behind the vocabulary."""
+        tokens: list[tuple[int, int]] = []
+        for start, part in self.learned.split(text):
+            if part in self.learned.words:
+                tokens += [(self.words.num_embeddings + number, start) for number in self.learned.numbers(part)]
+            else:
+                said = self.tokenizer.encode(part)
+                tokens += [(number, start + place[0]) for number, place in zip(said.ids, said.offsets, strict=True)]
+        return tokens
 
     def encode(self, given: Mapping[str, Tensor]) -> Condition:
         """ids [B,N] and mask bool [B,N], True where there is a word -> tokens [B,N,width], their mask, and a vector [B,dim]."""
         ids, mask = (given[name].to(self.empty.device) for name in ("ids", "mask"))
         places = torch.arange(ids.shape[1], device=ids.device).clamp_max(self.config.length - 1)  # padding may reach further than a text
-        tokens = self.words(ids.long()) + self.places(places)
+        tokens = self._words(ids.long()) + self.places(places)
         for block in self.blocks:
             tokens = block(tokens, mask)
         tokens = self.norm(tokens) * mask[:, :, None]
         return Condition(vector=self.to_vector(masked_mean(tokens, mask)), tokens=tokens, mask=mask)
+
+    def _words(self, ids: Tensor) -> Tensor:
+        """ids [B,N] -> [B,N,width], of the vocabulary and of learned words."""
+        if not self.learned.words:
+            return self.words(ids)
+        behind = ids - self.words.num_embeddings
+        own = self.learned.rows().to(self.empty.device)[behind.clamp_min(0)]
+        return torch.where((behind < 0)[:, :, None], self.words(ids.clamp_max(self.words.num_embeddings - 1)), own)
 
     def null(self, count: int) -> Condition:
         """`count` times what an empty caption says."""

@@ -164,3 +164,35 @@ def test_sampling_without_a_caption_needs_no_tokenizer():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValidationError, match="heads=5 does not divide width=32"):
         make(heads=5)
+
+
+def test_a_learned_word_that_has_the_vectors_of_another_says_the_same():
+    words = alive(make()).eval()
+    before = {name: value.clone() for name, value in words.state_dict().items()}
+    right = words.encode(padded(words.prepare(["a red star on black"]), 8))
+    plain = words.fingerprint
+    words.with_word("<mine>", words.word_vectors("red"))
+    words.with_word("<mine>2", words.word_vectors("star on"))
+    for text in ("a <mine> star on black", "a<mine>star on black", "A red <mine>2 black"):
+        said = words.encode(padded(words.prepare([text]), 8))
+        assert torch.equal(said.tokens, right.tokens) and torch.equal(said.vector, right.vector)
+    assert torch.equal(words.encode(padded(words.prepare(["a red star on black"]), 8)).tokens, right.tokens)
+    assert words.fingerprint != plain
+    assert all(torch.equal(value, before[name]) for name, value in words.state_dict().items())
+
+
+def test_gradients_reach_a_learned_word_and_only_where_it_is_said():
+    words = alive(make()).requires_grad_(False)
+    mine = words.word_vectors("small circle").requires_grad_()
+    assert mine.shape == (2, 32)
+    words.with_word("<mine>", mine)
+    said = words.encode(padded(words.prepare(["a <mine> on black", "a red star"]), 8))
+    assert not torch.autograd.grad(said.vector[1].sum(), mine, retain_graph=True, materialize_grads=True)[0].any()
+    said.vector[0].sin().sum().backward()
+    assert mine.grad.any(dim=1).all() and not any(value.grad is not None for value in words.parameters())
+
+
+def test_a_learned_word_that_is_cut_is_told():
+    words = make(length=6)
+    words.with_word("<mine>", words.word_vectors("small circle"))
+    assert words.cut("a red star <mine> on") == "<mine> on" and words.cut("a red <mine>") == ""

@@ -1,0 +1,107 @@
+"""Folders of published text encoders: where they are looked for, and the hash that one is known by.
+
+An encoder is a folder as `save_pretrained` writes it, with its tokenizer. It is looked for at its path, below LDMCTL_WEIGHTS_DIR,
+and then among what the hub has stored, where it is downloaded unless that is switched off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from ldmctl.errors import MissingError, one_line
+from ldmctl.storage.assets import offline
+
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+WITHOUT = "take conditions.text=words, which learns its words from the captions and needs no weights"
+
+
+def find(encoder: str, *, copy: Path | None = None, sha256: str | None = None) -> Path:
+    """The folder of an encoder, of this hash where one is given; a copy in a run comes first. A MissingError has every way out."""
+    if copy is not None and copy.is_dir() and sha256 in (None, digest(copy)):
+        return copy
+    places = [Path(encoder).expanduser()]
+    if own := os.environ.get("LDMCTL_WEIGHTS_DIR"):
+        places += [Path(own).expanduser() / name for name in dict.fromkeys([encoder, encoder.rsplit("/", maxsplit=1)[-1]])]
+    folder = next((place for place in places if place.is_dir()), None) or _stored(encoder, places)
+    if sha256 is not None and (found := digest(folder)) != sha256:
+        raise MissingError(
+            f"The text encoder in {folder} is another one than the model was trained with: the hash of its files is {found[:12]}, not "
+            f"{sha256[:12]}.\nWays out:\n  put the files of then there, or below LDMCTL_WEIGHTS_DIR as {encoder}\n"
+            "  or sample without a text, for which no encoder is needed"
+        )
+    return folder
+
+
+def complete(folder: Path) -> Path:
+    """The folder, if it has a config, a tokenizer and weights; else a MissingError says which is not there."""
+    lacks = [
+        *(["config.json"] if not (folder / "config.json").is_file() else []),
+        *(["a tokenizer (tokenizer.json)"] if not any((folder / name).is_file() for name in TOKENIZERS) else []),
+        *(["weights (model.safetensors)"] if not _weights(folder) else []),
+    ]
+    if lacks:
+        raise MissingError(
+            f"{folder} is no complete text encoder: it lacks {' and '.join(lacks)}.\nWays out:\n"
+            "  save both into it, by model.save_pretrained(FOLDER) and tokenizer.save_pretrained(FOLDER) of transformers\n"
+            f"  or name another folder, or a name on the hub, in conditions.text.encoder\n  or {WITHOUT}"
+        )
+    return folder
+
+
+@lru_cache(maxsize=4)
+def digest(folder: Path) -> str:
+    """SHA-256 of what an encoder says things by: names and bytes of its weights, its tokenizer and their settings; read once in a process."""
+    total = hashlib.sha256()
+    for file in sorted([*_weights(folder), *(folder / name for name in (*TOKENIZERS, *SETTINGS) if (folder / name).is_file())]):
+        with file.open("rb") as stream:
+            total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Files of weights that transformers would read: safetensors, else those of torch."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _stored(encoder: str, places: list[Path]) -> Path:
+    """The folder in which the hub's files of this name are stored, downloaded if need be."""
+    ways = [f"  copy a folder with config.json, a tokenizer and *.safetensors to {places[0].absolute()}"]
+    ways += ["  or set LDMCTL_WEIGHTS_DIR to the folder that holds it", "  or name another folder in conditions.text.encoder"]
+    why = "There is no such folder."
+    if not encoder.startswith((".", "~", "/")) and encoder.count("/") < 2:
+        try:
+            return _snapshot(encoder)
+        except ImportError:
+            why += " Encoders are downloaded by huggingface_hub, which is not installed."
+            ways.append("  or pip install 'ldmctl[text]'")
+        except (OSError, ValueError, RuntimeError) as error:
+            if offline():
+                why += " The hub has stored nothing by this name, and downloads are switched off (LDMCTL_OFFLINE or --offline)."
+                ways.append("  or unset LDMCTL_OFFLINE and leave out --offline, so that it is downloaded")
+            else:
+                why += f" The hub does not have it, or cannot be reached: {one_line(error)[:300]}"
+    looked = ["Looked for:", *(f"  {place.absolute()}" for place in places)]
+    raise MissingError("\n".join([f"The text encoder {encoder} is missing. {why}", *looked, "Ways out:", *ways, f"  or {WITHOUT}"]))
+
+
+def _snapshot(encoder: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    for suffix in ("*.safetensors", "pytorch_model*.bin"):
+        wanted = [suffix, "*.json", *TOKENIZERS, "merges.txt"]
+        for stored in (True, False):  # what is there is taken as it is, without asking the hub for something newer
+            try:
+                folder = Path(snapshot_download(encoder, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=stored))
+            except OSError:
+                if stored and not offline():
+                    continue
+                raise
+            if _weights(folder) or (not offline() and not stored):
+                break
+        if _weights(folder):
+            return folder
+    raise FileNotFoundError(f"{encoder} has no weights for PyTorch.")

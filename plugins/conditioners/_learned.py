@@ -1,0 +1,53 @@
+"""Words that were learned from a few pictures, as vectors beside a vocabulary (textual inversion, arXiv:2208.01618)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class Learned:
+    """Learned words by name; the rows of all stand one behind the other, so that a number finds its row."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, Tensor] = {}
+
+    def add(self, word: str, vectors: Tensor) -> None:
+        """Take vectors [n,D] for a word from now on; gradients reach them where they want some."""
+        self.words[word] = vectors
+
+    def numbers(self, word: str) -> list[int]:
+        """Numbers of a word's rows."""
+        start = 0
+        for name, vectors in self.words.items():
+            if name == word:
+                return list(range(start, start + len(vectors)))
+            start += len(vectors)
+        raise KeyError(word)
+
+    def rows(self) -> Tensor:
+        """Every row [N,D]."""
+        return torch.cat(list(self.words.values()))
+
+    def split(self, text: str) -> Iterator[tuple[int, str]]:
+        """(start, part) of a text, each part one learned word or what lies between; the longer of two words is seen first."""
+        if not self.words:
+            yield 0, text
+            return
+        longest_first = sorted(self.words, key=len, reverse=True)
+        start = 0
+        for part in re.split(f"({'|'.join(map(re.escape, longest_first))})", text):
+            if part:
+                yield start, part
+            start += len(part)
+
+    def stamp(self) -> str:
+        """A hash of the words and their vectors, "" of none."""
+        if not self.words:
+            return ""
+        values = [(word, vectors.detach().cpu().float().tolist()) for word, vectors in sorted(self.words.items())]
+        return hashlib.sha256(repr(values).encode()).hexdigest()
