@@ -18,7 +18,13 @@ from ldmctl.storage.apart import folder_of, same
 from ldmctl.storage.record import model_file
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-PLACES = {"start": "--from", "mask": "--mask", "autoguide": "--autoguide"}  # keys of places, whose files the text knows by hashes
+PLACES = {
+    "start": "--from",
+    "mask": "--mask",
+    "autoguide": "--autoguide",
+    "map": "--map",
+    "picture": "--picture",
+}  # keys of places, whose files the text knows by hashes
 DEFAULT = "runs/ldm"
 SHORT = 12  # digits of a fingerprint that are shown
 
@@ -60,6 +66,7 @@ def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: di
         "ae": ae,
         "seeds": str(said["seed"]),
         "label": ["index:none" if said["label"] is None else f"class:{said['label']}"],
+        **({"prompt": [said["prompt"]]} if "prompt" in said else {}),
         "machine": {**machine, **compute},
         **places,
     }

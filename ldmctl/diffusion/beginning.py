@@ -13,6 +13,7 @@ from ldmctl.diffusion.inpainting import Blend, Pigdm, Repaint, free_cells
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.latents.codec import Codec
+from ldmctl.latents.conditions import Known
 from ldmctl.pictures.canvas import Canvas, feathered, filled
 from ldmctl.pictures.images import to_float
 
@@ -74,8 +75,10 @@ class Given(NamedTuple):
     watch: Callable[[Look], None] | None = None
 
 
-def edit_of(config: Sample, given: Given, codec: Codec, seeds: Sequence[int], header: dict[str, Any]) -> Edit:
-    """What a batch of these seeds begins with; seeds may come several times."""
+def edit_of(
+    config: Sample, given: Given, codec: Codec, seeds: Sequence[int], header: dict[str, Any], *, by_condition: bool = False
+) -> Edit:
+    """What a batch of these seeds begins with; seeds may come several times. `by_condition` the network hears what is known of a picture."""
     canvas, shape, sides = given.canvas, shape_of(config, header, codec), sides_of(config, header)
     first = None if config.interpolate is None else between(config, seeds, shape, codec)
     stream = config.interpolate[0] if config.interpolate else None
@@ -99,6 +102,10 @@ def edit_of(config: Sample, given: Given, codec: Codec, seeds: Sequence[int], he
     corrections: list[Correction] = []
     if given.guides:
         corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), cells.grown))
+    if by_condition:
+        mask = cells.free.float().expand(len(known), 1, *known.shape[2:])
+        heard = {"picture": Known({"latent": known, "mask": mask})} if config.guidance != 0 else {}
+        return edit._replace(corrections=corrections, pictures=heard)
     if config.painting.method == "repaint":
         return edit._replace(corrections=corrections, repaint=Repaint(known, cells, config.painting.repeats))
     return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, cells)])

@@ -5,7 +5,7 @@ formula an observation y adds sigma^2 d log p(y | x) / dx to the clean estimate,
 estimate D that is sigma^2 (dD/dx)^T times its gradient: with (dD/dx) sigma^2 the covariance that is still left of the picture.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ldmctl.config.levels import Spacing
 from ldmctl.diffusion.spacing import CEILING, levels
 from ldmctl.errors import ConfigError
+from ldmctl.latents.conditions import Known
 from ldmctl.protocols import Schedule
 
 Correction = Callable[[Tensor, Tensor, float], Tensor]  # x with a graph, its clean estimate [B,c,h,w], sigma -> what to add to that
@@ -40,6 +41,7 @@ class Edit(NamedTuple):
     corrections: Sequence[Correction] = ()
     repaint: Any = None  # takes the steps in place of the sampler
     watch: Callable[[Look], None] | None = None  # is shown each evaluation, and changes nothing
+    pictures: Mapping[str, Known] = {}  # what the network hears of them
 
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """x [B,c,h,w] at the level sigma: as wide as noised latents of deviation 1 are there, or the pictures with noise."""

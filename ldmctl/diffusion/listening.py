@@ -12,6 +12,7 @@ from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError
 from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
 from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.pictured import prepare_pictures
 from ldmctl.latents.reader import Latents
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
@@ -28,12 +29,26 @@ def begun_with(config: FitDiffusion, out: str | Path | None = None, *, overwrite
 
 
 def conditioners_of(
-    config: FitDiffusion, manifest: Manifest, splits: Mapping[str, Latents], before: Mapping[str, Any]
+    config: FitDiffusion,
+    manifest: Manifest,
+    splits: Mapping[str, Latents],
+    before: Mapping[str, Any],
+    maps: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """(config, context) of each conditioner beside that of labels, by slot. What the cache lacks for one is a ConfigError."""
+    """(config, context) of each conditioner beside that of labels, by slot; `maps` says what is known of the maps there are.
+
+    What the cache lacks for one is a ConfigError.
+    """
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
     if (text := config.conditions.text) is not None:
         found["text"] = text, {"fitted": fitted_to(text, splits["train"], config.latents, before.get("text"))}
+    if (mapped := config.conditions.map) is not None:
+        told = {
+            "maps": maps or {"classes": [], "channels": 1},
+            "size": list(manifest.latent[1:]),
+            "factor": of_pictures(manifest)["factor"],
+        }
+        found["map"] = mapped, before["map"]["context"] if before.get("map", {}).get("type") == mapped.type else told
     if (picture := config.conditions.picture) is not None:
         found["picture"] = picture, of_pictures(manifest)
     return found
@@ -65,12 +80,23 @@ def of_pictures(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def known_for(network: Network, cache: Path, splits: Mapping[str, Latents], engine: Engine, console: Console) -> dict[str, Several]:
+def known_for(
+    network: Network,
+    cache: Path,
+    manifest: Manifest,
+    splits: Mapping[str, Latents],
+    engine: Engine,
+    console: Console,
+    maps: Mapping[str, Source] | None = None,
+) -> dict[str, Several]:
     """What a cache knows of each item for these conditioners, by split; what is not prepared yet is prepared and kept."""
-    sources: dict[str, dict[str, Source]] = {split: {} for split in splits}
+    sources: dict[str, dict[str, Source]] = {split: {"map": maps[split]} if maps else {} for split in splits}
     if network.text is not None:
         captions = {split: captions_of(latents) for split, latents in splits.items()}
         rows = prepare_captions(network.text, cache, (each for row in captions.values() for each in row), engine, console)
         for split, found in captions.items():
             sources[split]["text"] = Captions(rows, found)
+    if getattr(network.picture, "wants", None) == "image":
+        for split, small in prepare_pictures(network.picture, cache, manifest, dict(splits), engine, console).items():
+            sources[split]["picture"] = small
     return {split: Several(found) for split, found in sources.items()}

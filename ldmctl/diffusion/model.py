@@ -24,7 +24,7 @@ from ldmctl.diffusion.prompts import negative_ask
 from ldmctl.diffusion.recorded import settings_of
 from ldmctl.diffusion.samples import sample, samples
 from ldmctl.diffusion.sampling import even_threads, rows_of, sample_latents
-from ldmctl.diffusion.shown import shown_of
+from ldmctl.diffusion.shown import paints_by_condition, shown_of
 from ldmctl.errors import DivergedError
 from ldmctl.latents.codec import Codec, load_codec
 from ldmctl.pictures.canvas import Canvas, open_canvas
@@ -83,6 +83,8 @@ class Model:
         given = given or self.given(config)
         with even_threads():
             filled = [*seeds, *[seeds[-1]] * (rows - len(seeds))]
+            shown = shown_of(config, self, filled, sides)
+            edit = edit_of(config, given, self.codec, filled, self.header, by_condition=paints_by_condition(config, self.network))
             latent = sample_latents(
                 self.network,
                 self.schedule,
@@ -98,9 +100,9 @@ class Model:
                 spacing=config.spacing,
                 guiding=config.guiding,
                 negative=negative_ask(config, self.header),
-                pictures=shown_of(config, given, self, filled, sides),
+                pictures={**shown, **edit.pictures},
                 weaker=weaker.network if weaker else None,
-                edit=edit_of(config, given, self.codec, filled, self.header),
+                edit=edit,
                 known=self.known,
             )
             if output == "latents":

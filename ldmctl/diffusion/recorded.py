@@ -11,6 +11,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
+from ldmctl.diffusion.shown import paints_by_condition, refuse_unseen
 from ldmctl.pictures.canvas import digest
 
 
@@ -36,12 +37,15 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     )
     if third := foreign_plugins(parts):
         found["plugins"] = third  # another version of them makes other pictures
+    refuse_unseen(config, model.network)
+    found |= {name: digest(place) for name, place in (("mapped", config.map), ("shown", config.picture)) if place is not None}
     if (weaker := model.weaker(config)) is not None:
         found["weaker"] = weaker.fingerprint
     if model.canvas(config) is not None:
         found |= {"strength": config.level, "pictures": digest(config.start)}
     if (painted := {"mask": config.mask, "outpaint": config.outpaint and list(config.outpaint)}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
+        found["painting"] |= {"method": "condition"} if paints_by_condition(config, model.network) else {}
         found |= {"painted": digest(config.mask)} if config.mask else {}
     if any(stamps := [getattr(guide, "stamp", None) for guide in model.guides(config)]):
         found["guided_by"] = stamps

@@ -3,22 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.errors import ConfigError
+from ldmctl.config.schemas.shared import Image
+from ldmctl.errors import ConfigError, DataError
 from ldmctl.latents.conditions import Known
+from ldmctl.pictures.canvas import fitted, listed
+from ldmctl.pictures.images import opened
+from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers
 
 SAID = {"map": "maps", "picture": "pictures"}
 
 
-def shown_of(config: Sample, given: Any, model: Any, seeds: Sequence[int], sides: tuple[int, int]) -> dict[str, Known]:
-    """What a batch of these seeds is shown, by slot."""
-    return {}
-
-
-def refuse_unseen(config: Sample, header: dict[str, Any]) -> None:
+def refuse_unseen(config: Sample, network: Any) -> None:
     """A ConfigError for a map or a picture that the model does not look at."""
     for slot, what in SAID.items():
-        if getattr(config, slot) is not None and slot not in header.get("conditions", {}):
+        if getattr(config, slot) is not None and getattr(network, slot) is None:
             raise ConfigError(f"This model was trained without {what}, so --{slot} has nothing to show to it. Leave it away.")
+    if config.picture is not None and network.picture.wants != "image":
+        raise ConfigError("This model continues pictures around a mask: give the picture as --from, with --mask, in place of --picture.")
+
+
+def paints_by_condition(config: Sample, network: Any) -> bool:
+    """Whether the masked part is painted by a model that is told what is known, and not by a correction of its steps.
+
+    A ConfigError where that is asked of a model that does not listen to it.
+    """
+    hears = getattr(network.picture, "wants", None) == "latent"
+    named = "method" in config.painting.model_fields_set
+    if config.painting.method == "condition" and not hears:
+        raise ConfigError("painting.method=condition needs a model trained with conditions.picture=inpaint: take pigdm, or leave it away.")
+    return hears and (config.painting.method == "condition" or not named)
+
+
+def shown_of(config: Sample, model: Any, seeds: Sequence[int], sides: tuple[int, int]) -> dict[str, Known]:
+    """The maps and the pictures of a batch of these seeds, by slot, on the device."""
+    refuse_unseen(config, model.network)
+    found = {}
+    settings = Image.model_validate(model.header["image"]).model_copy(update={"crop": "center"})
+    if config.map is not None and config.guidance != 0:
+        maps = [map_of(file, settings, sides, model.network.map) for file in in_turn(config.map, seeds)]
+        found["map"] = Known(torch.stack(maps).to(model.engine.device))
+    if config.picture is not None and config.guidance != 0:
+        size = (-(-sides[1] // model.network.picture.smaller), -(-sides[0] // model.network.picture.smaller))
+        pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds)]
+        found["picture"] = Known(torch.stack(pictures).to(model.engine.device))
+    return found
+
+
+def in_turn(given: str, seeds: Sequence[int]) -> list[Path]:
+    """The file of each seed, of one file or of those in a folder."""
+    files = listed(given)
+    return [files[seed % len(files)] for seed in seeds]
+
+
+def map_of(file: Path, settings: Image, sides: tuple[int, int], conditioner: Any) -> Tensor:
+    """uint8 [K,H,W] of a map, as large as covers `sides` = (height, width), the middle of it; what does not fit the model is a DataError."""
+    classes = conditioner.classes
+    with opened(file) as image:
+        layers = numbers(image, labels=bool(classes), most=settings.max_pixels)
+        name = name_of_map(image)
+    wanted = (conditioner.map_channels - 1) if not classes else 1
+    if len(layers) != wanted:
+        layers = layers.mean(axis=0, keepdims=True).round().astype(np.uint8) if wanted == 1 else np.repeat(layers[:1], wanted, axis=0)
+    if classes and (beyond := sorted(set(np.unique(layers).tolist()) - {UNLABELLED, *range(len(classes))})):
+        raise DataError(
+            f"{name} has class {beyond[0]}, and this model knows {len(classes)} classes, counted from 0: {', '.join(classes[:20])}. "
+            f"Pixels of no class have {UNLABELLED}."
+        )
+    height, width = sides
+    scale = max(width / layers.shape[2], height / layers.shape[1])
+    size = (max(width, round(layers.shape[2] * scale)), max(height, round(layers.shape[1] * scale)))
+    way = Pillow.Resampling.NEAREST if classes else Pillow.Resampling.BILINEAR
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    done = [np.asarray(Pillow.fromarray(layer).resize(size, way))[top : top + height, left : left + width] for layer in layers]
+    return torch.from_numpy(np.stack(done))

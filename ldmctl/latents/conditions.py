@@ -4,9 +4,9 @@ Captions are prepared once each, by the frozen half of their conditioner, and ke
 are not touched. Which of several captions an item has in a step, and what is mirrored, is a function of seed and step.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ldmctl.signals import Signals
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
+T = TypeVar("T")
 TOGETHER = 2048  # captions of one shard
 FOLDER = "conditions"
 
@@ -131,28 +132,50 @@ def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[
     every = sorted({text for each in captions for text in each})
     if not getattr(conditioner, "kept", True):  # made faster than read
         return in_memory(conditioner, every)
+
+    def make(texts: Sequence[str]) -> list[tuple[Row, bool]]:
+        rows = conditioner.prepare(texts, device=engine.device)
+        return [(row, bool(conditioner.cut(text))) for row, text in zip(rows, texts, strict=True)]
+
     folder = cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
+    return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER)
+
+
+def kept(
+    folder: Path,
+    wanted: Mapping[bytes, T],
+    make: Callable[[Sequence[T]], Sequence[tuple[Row, bool] | None]],
+    engine: Engine,
+    console: Console,
+    *,
+    what: str,
+    together: int,
+) -> Prepared:
+    """The rows of a folder, with those that are `wanted` made and written where they are missing, `together` in a shard; ranks share them.
+
+    `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep.
+    """
     there = prepared.opened(folder)
-    missing = [text for text in every if key_of(text) not in there]
-    mine = missing[engine.rank :: engine.world]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        turns = -(-len(missing) // (TOGETHER * engine.world))
-        with Signals(console.say) as signals, console.bar("captions", len(mine), unit="captions") as bar:
-            for turn in range(turns):
-                texts = mine[turn * TOGETHER : (turn + 1) * TOGETHER]
-                if texts:
-                    rows = conditioner.prepare(texts, device=engine.device)
-                    prepared.write(folder, rows, [key_of(text) for text in texts], [bool(conditioner.cut(text)) for text in texts])
-                done = turn * TOGETHER + len(texts)
-                bar.advance(done, amount=done)
-                if engine.any(signals.asked) and turn < turns - 1:
-                    raise Stopped(
-                        f"Stopped after {done * engine.world:,} of {len(missing):,} captions, which are kept. The same command continues."
-                    )
-        engine.barrier()
-        there = prepared.opened(folder)
-    return there
+    missing = [(key, each) for key, each in wanted.items() if key not in there]
+    if not missing:
+        return there
+    mine, turns, done = missing[engine.rank :: engine.world], -(-len(missing) // (together * engine.world)), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    with Signals(console.say) as signals, console.bar(what, len(mine), unit=what) as bar:
+        for turn in range(turns):
+            part = mine[turn * together : (turn + 1) * together]
+            made = zip(part, make([each for _, each in part]), strict=True)
+            if found := [(key, *each) for (key, _), each in made if each is not None]:
+                keys, rows, cut = zip(*found, strict=True)
+                prepared.write(folder, rows, keys, cut)
+            done += len(part)
+            bar.advance(done, amount=done)
+            if engine.any(signals.asked) and turn < turns - 1:
+                raise Stopped(
+                    f"Stopped after {done * engine.world:,} of {len(missing):,} {what}, which are kept. The same command continues."
+                )
+    engine.barrier()
+    return prepared.opened(folder)
 
 
 def in_memory(conditioner: Any, texts: Sequence[str]) -> Prepared:

@@ -30,6 +30,7 @@ from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.latents.conditions import Several, on_device
 from ldmctl.latents.fit import check_cache, check_same_cache, of_cache
 from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.pictured import prepare_maps
 from ldmctl.latents.reader import Latents, open_latents
 from ldmctl.latents.resident import Resident
 from ldmctl.latents.stream import training_latents
@@ -73,7 +74,8 @@ def fit_diffusion(
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
     check_preview(config, train)
     splits = {"train": train, "val": val}
-    others = conditioners_of(config, manifest, splits, begun_with(config, out, overwrite=overwrite))
+    maps, drawn = prepare_maps(cache, manifest, splits, engine, console) if config.conditions.map is not None else ({}, None)
+    others = conditioners_of(config, manifest, splits, begun_with(config, out, overwrite=overwrite), drawn)
     described = describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
     order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
@@ -83,7 +85,7 @@ def fit_diffusion(
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
-    known = known_for(network, cache, splits, engine, console)
+    known = known_for(network, cache, manifest, splits, engine, console, maps)
     size = " x ".join(str(side) for side in manifest.latent)
     console.say(
         f"denoiser {config.denoiser.type}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"

@@ -112,8 +112,9 @@ def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
     for key in ("samples", "against"):
         if isinstance(value := config.get(key), str):
             yield Read(f"the folder {value}{far}" + ("" if far else f" ({key})"), folder_of(value), pictures=True, far=bool(far))
-    if isinstance(start := config.get("start"), str) and Path(start).expanduser().is_dir():
-        yield Read(f"the folder of pictures {start}{far}" + ("" if far else " (start)"), Path(start).expanduser(), pictures=True)
+    for key in ("start", "map", "picture"):
+        if isinstance(start := config.get(key), str) and Path(start).expanduser().is_dir():
+            yield Read(f"the folder of pictures {start}{far}" + ("" if far else f" ({key})"), Path(start).expanduser(), pictures=True)
     yield from (Read(f"the folder {folder} (pairs)", Path(folder).expanduser(), pictures=True) for folder in pairs)
     for folder in _pictures(config.get("dataset")):
         yield Read(f"the folder of pictures {folder}{far}" + ("" if far else " (data)"), folder, pictures=True, far=bool(far))

@@ -1,0 +1,175 @@
+"""Maps and small pictures of the items of a cache, made once from the data that its latents were made from, and kept beside them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmctl.config.presets import pictures_of
+from ldmctl.config.resolve import resolve
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.console import Console
+from ldmctl.errors import ConfigError, DataError
+from ldmctl.latents.conditions import FOLDER, Known, kept
+from ldmctl.latents.manifest import Manifest
+from ldmctl.latents.prepared import Prepared, Row, key_of
+from ldmctl.latents.reader import Latents
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.loading import open_pictures
+from ldmctl.pictures.maps import UNLABELLED, hold_labels, map_of
+from ldmctl.training.engine import Engine, on_all
+
+SHARD = 1 << 26  # bytes of one
+LOOKED_AT = 64  # maps by which it is known whether they hold labels
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The pictures of a split that a cache was made from, in the order of its items."""
+
+    pictures: Pictures
+    rows: list[int]  # of each item, its place among the pictures
+
+
+class Images:
+    """A map, or a small picture, of each item of a split."""
+
+    def __init__(self, rows: Prepared, keys: Sequence[bytes]):
+        self.rows, self.keys = rows, keys
+        first = next((key for key in keys if key in rows), None)
+        self.nothing = None if first is None else torch.zeros_like(rows.row(first)["image"][0])
+
+    @property
+    def share(self) -> float:
+        """Of the items, how many have one."""
+        return sum(key in self.rows for key in self.keys) / max(len(self.keys), 1)
+
+    def known(self, items: Tensor, mirrored: Tensor | None = None, chosen: Tensor | None = None) -> Known:
+        """uint8 [B,K,H,W], and which items have one; see `Source`."""
+        keys = [self.keys[item] for item in items.tolist()]
+        if self.nothing is None:
+            return Known(None)
+        image = torch.stack([self.rows.row(key)["image"][0] if key in self.rows else self.nothing for key in keys])
+        if mirrored is not None:
+            image = torch.where(mirrored.view(-1, 1, 1, 1), image.flip(-1), image)
+        return Known(image, torch.tensor([key in self.rows for key in keys]))
+
+
+def behind(cache: Path, latents: Latents) -> Behind:
+    """The pictures that a split of a cache was made from; a DataError where they are not there any more."""
+    layer = pictures_of(cache)
+    config = resolve(EncodeDataset, [layer], source=f"{cache / 'config.yaml'}")
+    pictures = open_pictures(config, latents.split)
+    places = {pictures.stamp(index): index for index in reversed(range(len(pictures)))}
+    stamps = [item["stamp"] for item in latents.items()]
+    if lost := [stamp for stamp in stamps if stamp not in places]:
+        raise DataError(
+            f"{len(lost):,} of {len(stamps):,} pictures of {cache} are not where they were, such as {lost[0]}. Bring the cache up to date: "
+            "the same ldmctl encode-dataset keeps the latents of all that only moved."
+        )
+    return Behind(pictures, [places[stamp] for stamp in stamps])
+
+
+def map_keys(split: Behind) -> list[bytes]:
+    """What the map of each item is known by: the name and version of map and picture."""
+    dataset = split.pictures.dataset
+    stamp = getattr(dataset, "map_stamp", lambda _: "")
+    return [key_of(f"{split.pictures.stamp(row)} {stamp(row)}") for row in split.rows]
+
+
+def prepare_maps(
+    cache: Path, manifest: Manifest, splits: dict[str, Latents], engine: Engine, console: Console
+) -> tuple[dict[str, Images], dict[str, Any]]:
+    """(the maps of the items of each split, {"classes": names or [], "channels": K}), made where the cache has not kept them.
+
+    A ConfigError where there are none, a DataError for one that cannot be used.
+    """
+    sets = {split: behind(cache, latents) for split, latents in splits.items()}
+    dataset: Any = sets["train"].pictures.dataset
+    looked = (dataset[row].map for row in sets["train"].rows[:LOOKED_AT])
+    some = [each for each in looked if each is not None] if getattr(dataset, "has_maps", True) else []
+    if not some:
+        raise ConfigError(
+            f"conditions.map has nothing to listen to: the pictures of {cache} have no maps. Lay them beside the pictures in a folder `masks`, "
+            "under the same names, or take conditions.map=null."
+        )
+    names = list(getattr(dataset, "map_classes", None) or [])
+    labels = bool(names) or hold_labels(some)
+    folder = cache / FOLDER / f"map-{named([manifest.image, labels])}"
+    keys = {split: map_keys(each) for split, each in sets.items()}
+    stamped = hasattr(dataset, "map_stamp")
+    wanted = {
+        key: (split, row)
+        for split, each in sets.items()
+        for key, row in zip(keys[split], each.rows, strict=True)
+        if not stamped or each.pictures.dataset.map_stamp(row)  # type: ignore[attr-defined]
+    }
+
+    def one(place: tuple[str, int]) -> Tensor | None:
+        return map_of(sets[place[0]].pictures, place[1], labels=labels)
+
+    side = int(manifest.image["size"])
+    rows = on_images(folder, wanted, one, engine, console, what="maps", size=side * side)
+    found = {split: Images(rows, keys[split]) for split in sets}
+    return found, on_all(engine, lambda: described(found["train"], names, labels=labels))
+
+
+def described(train: Images, names: list[str], *, labels: bool) -> dict[str, Any]:
+    """What is said of maps in a model's header; a DataError for classes beyond those that have names."""
+    assert train.nothing is not None
+    channels = int(train.nothing.shape[0])
+    if not labels:
+        return {"classes": [], "channels": channels}
+    highest = 0
+    for key in train.keys:
+        if key in train.rows:
+            numbers = train.rows.row(key)["image"]
+            highest = max(highest, int(torch.where(numbers == UNLABELLED, 0, numbers).max()))
+    if names and highest >= len(names):
+        raise DataError(
+            f"A map has class {highest}, and there are names for {len(names)} classes, counted from 0: {', '.join(names[:20])}."
+        )
+    return {"classes": names or [str(number) for number in range(highest + 1)], "channels": channels}
+
+
+def prepare_pictures(
+    conditioner: Any, cache: Path, manifest: Manifest, splits: dict[str, Latents], engine: Engine, console: Console
+) -> dict[str, Images]:
+    """The pictures of the items of each split as a conditioner `shrink`s them, made where the cache has not kept them."""
+    sets = {split: behind(cache, latents) for split, latents in splits.items()}
+    keys = {split: [key_of(each.pictures.stamp(row)) for row in each.rows] for split, each in sets.items()}
+    wanted = {key: (split, row) for split, each in sets.items() for key, row in zip(keys[split], each.rows, strict=True)}
+    key = [type(conditioner).__name__, getattr(conditioner, "smaller", None), manifest.image]
+    folder = cache / FOLDER / f"picture-{named(key)}"
+
+    def one(place: tuple[str, int]) -> Tensor:
+        small: Tensor = conditioner.shrink(sets[place[0]].pictures.item(place[1])[None])[0]
+        return small
+
+    side = int(manifest.image["size"])
+    rows = on_images(folder, wanted, one, engine, console, what="pictures", size=side * side)
+    return {split: Images(rows, keys[split]) for split in sets}
+
+
+def on_images(
+    folder: Path, wanted: dict[bytes, tuple[str, int]], one: Any, engine: Engine, console: Console, *, what: str, size: int
+) -> Prepared:
+    """`kept` of images uint8 [K,H,W], some decoded at a time; items without one have no row."""
+
+    def make(places: Sequence[tuple[str, int]]) -> list[tuple[Row, bool] | None]:
+        with ThreadPoolExecutor(4) as pool:
+            images = list(pool.map(one, places))
+        return [None if image is None else ({"image": image[None]}, False) for image in images]
+
+    return kept(folder, wanted, make, engine, console, what=what, together=max(1, SHARD // max(size * 3, 1)))
+
+
+def named(what: Any) -> str:
+    """A short hash of what decides how images are made."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
