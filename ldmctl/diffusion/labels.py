@@ -39,7 +39,8 @@ def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
     if not header.get("conditional", True) and not others:  # older models do not say
         refuse_conditions(config, asked)
         return [-1]
-    if config.guidance != 1 and negative_label(config, header) < 0 and config.autoguide is None:
+    words = "text" in others and config.negative is not None and named(config.negative, header["classes"]) is None  # to go away from
+    if config.guidance != 1 and not words and negative_label(config, header) < 0 and config.autoguide is None:
         refuse_no_label(header, f"guidance={config.guidance:g}")
     if turn and min(turn) < 0:
         refuse_no_label(header, "label=none")
