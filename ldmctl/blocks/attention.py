@@ -50,6 +50,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 def _bias(mask: Tensor) -> Tensor:
     """bool [B,N] -> float32 [B,1,1,N], what is added to logits: 0 where a key counts, else minus infinity."""
     # cut from longer rows: between convolutions torch.compile takes the strides of a dense map for constants, though N changes (2.14)
-    return torch.zeros(mask.shape[0], mask.shape[1] + 1, device=mask.device).masked_fill(~F.pad(mask, (0, 1)), -math.inf)[
-        :, None, None, :-1
-    ]
+    longer = F.pad(mask, (0, 1))
+    return torch.zeros(longer.shape, device=mask.device).masked_fill(~longer, -math.inf)[:, None, None, :-1]
