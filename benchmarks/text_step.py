@@ -4,7 +4,7 @@ python benchmarks/text_step.py              # two minutes on two cores; writes r
 python benchmarks/text_step.py --rounds 3 --print   # only a look
 
 A step here is what the network takes of a training step: forward, the mean squared error, backward. Both networks stand in one process and take turns,
-step by step, in an order that changes every round, in float32 on a CPU and under autocast to bf16 on CUDA, not compiled. Before anything is timed,
+step by step and line by line, in an order that changes every round, in float32 on a CPU and under autocast to bf16 on CUDA, not compiled. Before anything is timed,
 their predictions and gradients are compared. Three lines:
 
 whole     77 tokens that all count, and no mask, as diffusers' train_text_to_image gives CLIP's
@@ -51,7 +51,7 @@ def main() -> None:
     found = {"sizes": sizes, "rounds": asked.rounds, "precision": "bf16" if device.type == "cuda" else "fp32"}
     found |= {"parameters": sum(value.numel() for value in ours.parameters()), "apart": apart(ours, theirs, sizes)}
     ours.to(device).train(), theirs.to(device).train()
-    found |= {name: timed(ours, theirs, pair, asked.rounds) for name, pair in lines(sizes, device).items()}
+    found |= timed(ours, theirs, lines(sizes, device), sizes["latent"], asked.rounds)
     if asked.print:
         print(json.dumps(found, indent=2))
     else:
@@ -124,24 +124,32 @@ def apart(ours: nn.Module, theirs: nn.Module, sizes: dict[str, Any]) -> dict[str
     return out
 
 
-def timed(ours: nn.Module, theirs: nn.Module, pair: tuple[Condition, Condition], rounds: int) -> dict[str, Any]:
-    """Seconds of a step of each side in each round, and how many times faster ours is."""
-    assert pair[0].tokens is not None
-    device, batch = pair[0].tokens.device, len(pair[0].tokens)
-    shape = SIZES[device.type]["latent"]
-    x, goal = torch.randn(2, batch, *shape, device=device)
-    t = torch.randint(1000, (batch,), device=device)
-    steps = [stepper(network, x, t, goal, told) for network, told in zip((ours, theirs), pair, strict=True)]
-    seconds: list[list[float]] = [[], []]
+def timed(
+    ours: nn.Module, theirs: nn.Module, told: dict[str, tuple[Condition, Condition]], shape: list[int], rounds: int
+) -> dict[str, Any]:
+    """Of each line the seconds of a step of both sides, and how many times faster ours is."""
+    tokens = next(iter(told.values()))[0].tokens
+    assert tokens is not None
+    x, goal = torch.randn(2, len(tokens), *shape, device=tokens.device)
+    t = torch.randint(1000, (len(tokens),), device=tokens.device)
+    steps = {
+        line: [stepper(network, x, t, goal, each) for network, each in zip((ours, theirs), pair, strict=True)]
+        for line, pair in told.items()
+    }
+    seconds: dict[str, tuple[list[float], list[float]]] = {line: ([], []) for line in told}
     for number in range(WARMUP + rounds):
-        for side in (0, 1) if number % 2 else (1, 0):
-            taken = steps[side]()
-            if number >= WARMUP:
-                seconds[side].append(taken)
+        for line, pair in steps.items():
+            for side in (0, 1) if number % 2 else (1, 0):
+                taken = pair[side]()
+                if number >= WARMUP:
+                    seconds[line][side].append(taken)
     return {
-        "ours_seconds": round(statistics.median(seconds[0]), 5),
-        "theirs_seconds": round(statistics.median(seconds[1]), 5),
-        "times_faster": round(statistics.median(other / own for own, other in zip(*seconds, strict=True)), 3),
+        line: {
+            "ours_seconds": round(statistics.median(own), 5),
+            "theirs_seconds": round(statistics.median(other), 5),
+            "times_faster": round(statistics.median(slow / fast for fast, slow in zip(own, other, strict=True)), 3),
+        }
+        for line, (own, other) in seconds.items()
     }
 
 

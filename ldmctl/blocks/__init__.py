@@ -1,6 +1,6 @@
 """Parts to build networks of, public for plugin authors. Parameter names follow diffusers, so weights can be exchanged."""
 
-from ldmctl.blocks.attention import Attention
+from ldmctl.blocks.attention import Attention, attend
 from ldmctl.blocks.autoencoding import Decoder, Encoder
 from ldmctl.blocks.backbone import (
     UNREADABLE,
@@ -62,6 +62,7 @@ __all__ = [
     "TransformerBlock",
     "UpBlock",
     "Upsample",
+    "attend",
     "axial_rotary",
     "axial_sinusoids",
     "channels_order",

@@ -1,5 +1,7 @@
 """Self-attention between the pixels of a map. Parameter names are those of diffusers."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,9 +38,17 @@ class Attention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, query [B,heads,L,D] and twice [B,heads,N,D] -> [B,heads,L,D].
 
-    mask bool [B,1,1,N] is True where a key counts, and at least one in each row is.
+    mask bool [B,N] is True where a key counts, and at least one in each row is.
     """
+    bias = None if mask is None else _bias(mask)
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
-        return F.scaled_dot_product_attention(query, key, value, mask)
+        return F.scaled_dot_product_attention(query, key, value, bias if bias is None else bias.to(query.dtype))
     with torch.autocast("cpu", enabled=False):  # float32, because bfloat16 measured 2 to 5 times slower at 49 tokens and no faster at 256
-        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask).to(query.dtype)
+        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), bias).to(query.dtype)
+
+
+def _bias(mask: Tensor) -> Tensor:
+    """bool [B,N] -> float32 [B,1,1,N], what is added to logits: 0 where a key counts, else minus infinity."""
+    # cut from longer rows: between convolutions torch.compile takes the strides of a dense map for constants, though N changes (2.14)
+    longer = F.pad(mask, (0, 1))
+    return torch.zeros(longer.shape, device=mask.device).masked_fill(~longer, -math.inf)[:, None, None, :-1]

@@ -16,7 +16,7 @@ def join_maps(x: Tensor, count: int, condition: Condition | None) -> Tensor:
 
 
 def heard_tokens(x: Tensor, token_dim: int, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
-    """(tokens [B,N,token_dim] of x's dtype, 0 where they do not count; mask bool [B,1,1,N] for `attend`, None when all of them count).
+    """(tokens [B,N,token_dim] of x's dtype, 0 where they do not count; mask bool [B,N] for `attend`, None when all of them count).
 
     Where there is nothing to hear, in a row or at all, tokens of zeros are attended to, whose values are 0 in layers without bias:
     neither NaN nor any trace of what stands in the padding, and every weight takes part whatever the condition.
@@ -26,8 +26,7 @@ def heard_tokens(x: Tensor, token_dim: int, condition: Condition | None) -> tupl
     tokens, mask = condition.tokens.to(x.dtype), condition.mask
     if mask is None:
         return tokens, None
-    kept = mask | ~mask.any(dim=1, keepdim=True)
-    return tokens.masked_fill(~mask[:, :, None], 0), kept[:, None, None]
+    return tokens.masked_fill(~mask[:, :, None], 0), mask | ~mask.any(dim=1, keepdim=True)
 
 
 def refuse_tokens(denoiser: str, token_dim: int) -> None:

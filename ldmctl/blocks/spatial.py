@@ -7,6 +7,7 @@ Transformer2DModel with `use_linear_projection=True`. Weights made with convolut
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,9 +76,9 @@ class ProjectedAttention(nn.Module):
 
     def forward(self, tokens: Tensor, heard: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B,L,width] -> [B,L,width]."""
-        query, key, value = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(tokens), self.to_k(heard), self.to_v(heard))
-        )
+        # one product, of which both are cut, for the reason that a mask is in `attend`
+        key, value = F.linear(heard, torch.cat([self.to_k.weight, self.to_v.weight])).chunk(2, dim=2)
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.to_q(tokens), key, value))
         return self.to_out[0](attend(query, key, value, mask).transpose(1, 2).flatten(2))
 
 

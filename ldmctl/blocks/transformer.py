@@ -110,9 +110,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, heard: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens [B,L,width], heard [B,N,width], mask as in `attend` -> [B,L,width]."""
-        query = _normed(self.to_q(tokens).unflatten(2, (self.heads, -1)), self.norm_q).to(tokens.dtype)
+        query = self.to_q(tokens).unflatten(2, (self.heads, -1))
         key, value = self.to_kv(heard).unflatten(2, (2, self.heads, -1)).unbind(2)
-        mixed = attend(query.transpose(1, 2), _normed(key, self.norm_k).to(key.dtype).transpose(1, 2), value.transpose(1, 2), mask)
+        query, key = _normed(query, self.norm_q).to(query.dtype), _normed(key, self.norm_k).to(key.dtype)
+        mixed = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -37,7 +37,9 @@ class UNet(nn.Module):
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution on the way down; one more on the way up")
         attention: list[StrictBool] | None = Field(
-            None, description="self-attention or not at each resolution; null: at all but the first. The middle always has it"
+            None,
+            description="whether each resolution has attention, of pixels to each other and to words where there are any; "
+            "null: all but the first. The middle always has it",
         )
         head_dim: PositiveInt = Field(8, description="channels of one attention head; divides the widths that have attention")
         norm_groups: PositiveInt = Field(

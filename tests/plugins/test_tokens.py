@@ -67,7 +67,7 @@ def test_cross_attention_by_hand():
         ):
             layer.weight.copy_(weight)
     pixels, heard, counts = noise(2, 5, 4), noise(2, 3, 4, seed=2), (2, 1)
-    said = attention(pixels, heard, torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()[:, None, None])
+    said = attention(pixels, heard, torch.tensor([[1, 1, 0], [1, 0, 0]]).bool())
 
     for row, pixel, head in itertools.product(range(2), range(5), range(2)):
         part = slice(2 * head, 2 * head + 2)
@@ -186,7 +186,7 @@ def test_what_stands_in_the_padding_may_even_be_nan():
     told.tokens[~told.mask] = float("nan")
     tokens, mask = heard_tokens(noise(2, 3, 8, 8), WIDTH, told)
     assert torch.equal(tokens[0, :3], told.tokens[0, :3]) and not tokens[0, 3:].any() and not tokens[1].any()
-    assert mask.tolist() == [[[[True, True, True, False]]], [[[True, True, True, True]]]]
+    assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]
 
 
 @each
