@@ -6,7 +6,7 @@ continuous, 0 to 255, and resized through an antialiased filter without ringing.
 `images.finish` with the same seed crops and flips a prepared map and its picture alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,16 +95,30 @@ def prepare_map(given: Any, picture: Frame | tuple[int, int], settings: Settings
 def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Tensor | None:
     """uint8 [K,size,size], the map of an item with the center crop and no flip, as its picture is encoded; None where it has none.
 
-    `labels` says whether it holds numbers of classes; by default it does where the data set names them. A DataError names a file that cannot be read.
+    `labels` says whether it holds numbers of classes; by default it does where the data set names them. A DataError names a file that cannot be read,
+    or holds the number of no class.
     """
     dataset = pictures.dataset
     example = dataset[index]
     if example.map is None:
         return None
-    if labels is None:
-        labels = bool(getattr(dataset, "map_classes", None))
+    classes = list(getattr(dataset, "map_classes", ()))
+    labels = bool(classes) if labels is None else labels
     frame = frame_of(example.picture, pictures.settings)
-    return finish(prepare_map(example.map, frame, pictures.settings, labels=labels, name=name_of(dataset, index)), pictures.settings, None)
+    prepared = prepare_map(example.map, frame, pictures.settings, labels=labels, name=name_of(dataset, index))
+    if labels and classes:
+        refuse_unknown(prepared, classes, name_of_map(example.map))
+    return finish(prepared, pictures.settings, None)
+
+
+def refuse_unknown(prepared: Tensor, classes: Sequence[str], name: str) -> None:
+    """A DataError where a label map holds a number that is no class's and not UNLABELLED."""
+    if unknown := [number for number in prepared.unique().tolist() if len(classes) <= number != UNLABELLED]:
+        numbers = f"number{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:5]))}"
+        raise DataError(
+            f"{name} holds the {numbers}, and there are {len(classes)} classes, from 0 ({classes[0]}) to {len(classes) - 1} ({classes[-1]}); "
+            f"{UNLABELLED} is a pixel of none."
+        )
 
 
 def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, Any]:
