@@ -24,7 +24,8 @@ from ldmctl.pictures.modes import SCALES, rawmode
 from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, opened, refuse_huge
 
 UNLABELLED = 255  # in a label map: belongs to no class
-MANY = 64  # numbers from which a map of numbers is rather one of grey
+MANY = 64  # numbers in one map from which it is rather one of grey
+APART = 16  # and how far they lie apart on average: grey levels do, numbers of classes do not
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Ten
 def refuse_unknown(prepared: Tensor, classes: Sequence[str], name: str) -> None:
     """A DataError where a label map holds a number that is no class's and not UNLABELLED."""
     if unknown := [number for number in prepared.unique().tolist() if len(classes) <= number != UNLABELLED]:
-        numbers = f"number{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:5]))}"
+        those = f"number{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:5]))}"
         raise DataError(
-            f"{name} holds the {numbers}, and there are {len(classes)} classes, from 0 ({classes[0]}) to {len(classes) - 1} ({classes[-1]}); "
+            f"{name} holds the {those}, and there are {len(classes)} classes, from 0 ({classes[0]}) to {len(classes) - 1} ({classes[-1]}); "
             f"{UNLABELLED} is a pixel of none."
         )
 
@@ -151,14 +152,17 @@ def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, An
 
 
 def hold_labels(maps: Iterable[Any]) -> bool:
-    """Whether such maps, as they are stored, hold numbers of classes: one channel, and few and small numbers. Black and white is a continuous map."""
+    """Whether such maps, as they are stored, hold numbers of classes: one channel, few in each, and small. Black and white is a continuous map."""
     found: set[int] = set()
     for each in maps:
         each = opened(each) if isinstance(each, str | Path) else each
         if not may_hold_labels(each) or len(array := numbers(each, labels=isinstance(each, Image.Image))) != 1:
             return False
-        found |= set(np.unique(array).tolist())
-    return are_few(found)
+        here = set(np.unique(array).tolist())
+        if len(here - {UNLABELLED}) > MANY:
+            return False
+        found |= here
+    return are_classes(found)
 
 
 def may_hold_labels(given: Any) -> bool:
@@ -166,9 +170,10 @@ def may_hold_labels(given: Any) -> bool:
     return not isinstance(given, Image.Image) or (given.mode in ("P", "L", "I;16", "I") and given.format != "JPEG")
 
 
-def are_few(found: set[int]) -> bool:
-    """Whether such numbers count classes."""
-    return 2 <= len(found - {UNLABELLED}) <= MANY
+def are_classes(found: set[int]) -> bool:
+    """Whether the numbers of all maps together count classes: at least two, and close together."""
+    known = found - {UNLABELLED}
+    return len(known) >= 2 and max(known) < APART * len(known)
 
 
 def name_of_map(given: Any) -> str:

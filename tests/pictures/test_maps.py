@@ -233,7 +233,10 @@ def test_maps_are_those_of_their_pictures_where_small_pictures_are_left_out():
 def test_few_small_numbers_are_classes_and_black_and_white_or_grey_are_not():
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert hold_labels([Image.fromarray(ramp % 5), Image.fromarray(np.where(ramp == 9, 255, ramp % 5).astype(np.uint8))])
+    many = [Image.fromarray((ramp % 30 + 30 * part).astype(np.uint8)) for part in range(5)]
+    assert hold_labels(many)  # 150 classes, 30 in each map
     assert not hold_labels([Image.fromarray(ramp)])
+    assert not hold_labels([Image.fromarray((ramp % 3 * 127).astype(np.uint8))])
     assert not hold_labels([Image.fromarray((ramp > 9).astype(np.uint8) * 255)])
     assert not hold_labels([Image.new("RGB", (4, 4))])
     assert not hold_labels([])
