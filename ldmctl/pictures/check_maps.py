@@ -12,7 +12,7 @@ from PIL import Image
 
 from ldmctl.errors import DataError
 from ldmctl.pictures.images import Settings
-from ldmctl.pictures.maps import MANY, UNLABELLED, Frame, are_few, may_hold_labels, numbers, turn_for
+from ldmctl.pictures.maps import MANY, UNLABELLED, Frame, are_classes, may_hold_labels, numbers, turn_for
 from ldmctl.pictures.opening import BROKEN, MOST, opened
 
 SHOWN = 10  # of a list
@@ -36,11 +36,13 @@ def look_at_map(given: Any, frame: Frame, settings: Settings, classes: Sequence[
     try:
         given = opened(given) if not isinstance(given, Image.Image) and not hasattr(given, "__array__") else given
         plain = bool(classes) or may_hold_labels(given)
-        array = numbers(given, labels=plain, most=getattr(settings, "max_pixels", MOST))
+        array = numbers(
+            given, labels=bool(classes) or (plain and isinstance(given, Image.Image)), most=getattr(settings, "max_pixels", MOST)
+        )
         size = (array.shape[2], array.shape[1])
         turn_for(given, size, frame, name)
         values, counts = np.unique(array, return_counts=True)
-        few = len(array) == 1 and ((plain and len(values) <= MANY + 1) or bool(classes))
+        few = len(array) == 1 and ((plain and len(set(values.tolist()) - {UNLABELLED}) <= MANY) or bool(classes))
         found = dict(zip(values.tolist(), counts.tolist(), strict=True)) if few else {}
         return MapLook(resized=size not in (frame.size, frame.upright), channels=len(array), numbers=found, plain=plain)
     except (DataError, *BROKEN) as error:
@@ -61,7 +63,7 @@ def maps(good: Sequence[tuple[str, MapLook | None]], classes: Sequence[str]) -> 
     for each in sound:
         pixels.update(each.numbers)
         within.update(each.numbers.keys())
-    labels = bool(classes) or (all(each.plain and each.numbers for each in sound) and are_few(set(pixels)))
+    labels = bool(classes) or (all(each.plain and each.numbers for each in sound) and are_classes(set(pixels)))
     total = sum(pixels.values())
     known = sorted({*pixels, *range(len(classes))} - {UNLABELLED}) if labels else []
     return {

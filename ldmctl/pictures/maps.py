@@ -6,7 +6,7 @@ continuous, 0 to 255, and resized through an antialiased filter without ringing.
 `images.finish` with the same seed crops and flips a prepared map and its picture alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from ldmctl.pictures.modes import SCALES, rawmode
 from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, limits, opened, refuse_huge
 
 UNLABELLED = 255  # in a label map: belongs to no class
-MANY = 64  # numbers from which a map of numbers is rather one of grey
+MANY = 64  # numbers in one map from which it is rather one of grey
+APART = 16  # and how far they lie apart on average: grey levels do, numbers of classes do not
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,30 @@ def prepare_map(given: Any, picture: Frame | tuple[int, int], settings: Settings
 def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Tensor | None:
     """uint8 [K,size,size], the map of an item with the center crop and no flip, as its picture is encoded; None where it has none.
 
-    `labels` says whether it holds numbers of classes; by default it does where the data set names them. A DataError names a file that cannot be read.
+    `labels` says whether it holds numbers of classes; by default it does where the data set names them. A DataError names a file that cannot be read,
+    or holds the number of no class.
     """
     dataset = pictures.dataset
     example = dataset[index]
     if example.map is None:
         return None
-    if labels is None:
-        labels = bool(getattr(dataset, "map_classes", None))
+    classes = list(getattr(dataset, "map_classes", ()))
+    labels = bool(classes) if labels is None else labels
     frame = frame_of(example.picture, pictures.settings)
-    return finish(prepare_map(example.map, frame, pictures.settings, labels=labels, name=name_of(dataset, index)), pictures.settings, None)
+    prepared = prepare_map(example.map, frame, pictures.settings, labels=labels, name=name_of(dataset, index))
+    if labels and classes:
+        refuse_unknown(prepared, classes, name_of_map(example.map))
+    return finish(prepared, pictures.settings, None)
+
+
+def refuse_unknown(prepared: Tensor, classes: Sequence[str], name: str) -> None:
+    """A DataError where a label map holds a number that is no class's and not UNLABELLED."""
+    if unknown := [number for number in prepared.unique().tolist() if len(classes) <= number != UNLABELLED]:
+        those = f"number{'s' if len(unknown) > 1 else ''} {', '.join(map(str, unknown[:5]))}"
+        raise DataError(
+            f"{name} holds the {those}, and there are {len(classes)} classes, from 0 ({classes[0]}) to {len(classes) - 1} ({classes[-1]}); "
+            f"{UNLABELLED} is a pixel of none."
+        )
 
 
 def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, Any]:
@@ -137,14 +152,17 @@ def numbers(given: Any, *, labels: bool, most: int = MOST) -> np.ndarray[Any, An
 
 
 def hold_labels(maps: Iterable[Any]) -> bool:
-    """Whether such maps, as they are stored, hold numbers of classes: one channel, and few and small numbers. Black and white is a continuous map."""
+    """Whether such maps, as they are stored, hold numbers of classes: one channel, few in each, and small. Black and white is a continuous map."""
     found: set[int] = set()
     for each in maps:
         each = opened(each) if isinstance(each, str | Path) else each
         if not may_hold_labels(each) or len(array := numbers(each, labels=isinstance(each, Image.Image))) != 1:
             return False
-        found |= set(np.unique(array).tolist())
-    return are_few(found)
+        here = set(np.unique(array).tolist())
+        if len(here - {UNLABELLED}) > MANY:
+            return False
+        found |= here
+    return are_classes(found)
 
 
 def may_hold_labels(given: Any) -> bool:
@@ -152,9 +170,10 @@ def may_hold_labels(given: Any) -> bool:
     return not isinstance(given, Image.Image) or (given.mode in ("P", "L", "I;16", "I") and given.format != "JPEG")
 
 
-def are_few(found: set[int]) -> bool:
-    """Whether such numbers count classes."""
-    return 2 <= len(found - {UNLABELLED}) <= MANY
+def are_classes(found: set[int]) -> bool:
+    """Whether the numbers of all maps together count classes: at least two, and close together."""
+    known = found - {UNLABELLED}
+    return len(known) >= 2 and max(known) < APART * len(known)
 
 
 def name_of_map(given: Any) -> str:

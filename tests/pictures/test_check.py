@@ -11,7 +11,9 @@ from ldmctl.cli.app import run as run_cli
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures.alike import glance, groups, pairs
+from ldmctl.pictures.check_maps import look_at_map
 from ldmctl.pictures.checking import check_data
+from ldmctl.pictures.maps import Frame
 
 
 def blobs(seed, size=(64, 64)):
@@ -234,6 +236,13 @@ def test_missing_broken_resized_and_unknown_maps_are_said(folder):
     assert "2 pictures have no map, and 48 have one." in said(found)
     assert "Maps hold the numbers 7, and 3 classes are named, from 0 to 2" in said(found)
     assert "1 class is in no map, the first 'sky'." in said(found)
+
+
+def test_maps_in_memory_may_have_several_channels():
+    drawn = np.arange(3 * 64 * 64, dtype=np.uint32).astype(np.uint8).reshape(3, 64, 64)
+    assert look_at_map(drawn, Frame((64, 64)), None, (), "0").channels == 3
+    assert look_at_map(drawn[0] % 4, Frame((64, 64)), None, (), "0").numbers == dict.fromkeys(range(4), 1024)
+    assert "has 3 channels, and a label map one" in look_at_map(drawn, Frame((64, 64)), None, ("ground",), "0").why
 
 
 def test_grey_maps_are_continuous_and_without_maps_nothing_is_said(folder, capfd):

@@ -206,10 +206,37 @@ def test_the_map_of_an_item_is_the_center_without_a_flip_whatever_training_does(
         map_of(pictures, 2)
 
 
+def test_a_number_of_no_class_is_refused_with_the_file_and_255_is_not(tmp_path):
+    file = tmp_path / "2.png"
+    drawn = np.zeros((8, 13), np.uint8)
+    drawn[:, 5:7] = 255
+    Image.fromarray(drawn).save(file)
+    assert map_of(Pictures(Two(file), settings()), 2).unique().tolist() == [0, 255]
+    Image.fromarray(drawn // 51).save(file)
+    known = r"holds the number 5, and there are 2 classes, from 0 \(ground\) to 1 \(thing\); 255 is a pixel of none"
+    with pytest.raises(DataError, match=known) as error:
+        map_of(Pictures(Two(file), settings()), 2)
+    assert str(file) in str(error.value)
+
+
+def test_maps_are_those_of_their_pictures_where_small_pictures_are_left_out():
+    class Sized(Two):
+        map_classes = ()
+
+        def __getitem__(self, index):
+            return Example(Image.new("L", (8 + index, 8 + index)), map=np.full((8 + index, 8 + index), index, np.uint8))
+
+    pictures = Pictures(Sized(None), SimpleNamespace(**vars(settings()), smallest=9))
+    assert len(pictures) == 2 and [map_of(pictures, index).unique().tolist() for index in (0, 1)] == [[1], [2]]
+
+
 def test_few_small_numbers_are_classes_and_black_and_white_or_grey_are_not():
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert hold_labels([Image.fromarray(ramp % 5), Image.fromarray(np.where(ramp == 9, 255, ramp % 5).astype(np.uint8))])
+    many = [Image.fromarray((ramp % 30 + 30 * part).astype(np.uint8)) for part in range(5)]
+    assert hold_labels(many)  # 150 classes, 30 in each map
     assert not hold_labels([Image.fromarray(ramp)])
+    assert not hold_labels([Image.fromarray((ramp % 3 * 127).astype(np.uint8))])
     assert not hold_labels([Image.fromarray((ramp > 9).astype(np.uint8) * 255)])
     assert not hold_labels([Image.new("RGB", (4, 4))])
     assert not hold_labels([])

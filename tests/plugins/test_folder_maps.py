@@ -1,6 +1,7 @@
 """Maps beside pictures: found by folder or table, given to their pictures, and never trained on as pictures themselves."""
 
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,23 @@ def test_a_folder_without_maps_is_read_as_it_is_with_maps_none(tmp_path):
             other.warnings,
             other.counts,
         )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_maps_change_neither_the_pictures_nor_their_split_nor_their_classes(tmp_path, seed):
+    draw = random.Random(seed)
+    splits, kinds = draw.choice([("train", "val"), ("training", "test"), ("",)]), draw.choice([("",), ("cat", "dog")])
+    images, word, ending = draw.choice(["", "images"]), draw.choice(["masks", "labels", "Segmentation"]), draw.choice(["", "_mask"])
+    inside = draw.random() < 0.5
+    every = [(split, kind, f"{kind}{i}") for split in splits for kind in kinds for i in range(draw.randint(3, 6))]
+    joined = lambda *parts: "/".join(part for part in parts if part)
+    write_pictures(tmp_path, *(joined(split, images, kind, f"{name}.jpg") for split, kind, name in every))
+    before = {split: (names(each := opened(tmp_path, split)), each.labels, each.classes) for split in ("train", "val")}
+    places = [joined(*((split, word) if inside else (word, split)), kind, f"{name}{ending}.png") for split, kind, name in every]
+    write_maps(tmp_path, *places)
+    after = {split: opened(tmp_path, split) for split in ("train", "val")}
+    assert before == {split: (names(each), each.labels, each.classes) for split, each in after.items()}
+    assert sum(len(each.maps) for each in after.values()) == len(places) and not after["train"].warnings
 
 
 # -- by the key ------------------------------------------------------------------
