@@ -181,10 +181,23 @@ def test_weights_of_another_model_are_not_filled_up_by_chance(folders, tmp_path)
 
 
 def test_a_name_that_nobody_has_is_a_sentence_with_every_way_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         MissingError, match=r"(?s)someone/encoder is missing.*downloads are switched off.*Looked for:.*unset LDMCTL_OFFLINE"
     ):
+        make("someone/encoder")
+
+
+def test_what_the_hub_has_stored_is_taken_without_asking_it(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    stored = tmp_path / "models--someone--encoder"
+    revision = "0" * 40
+    shutil.copytree(folders["bert"], stored / "snapshots" / revision)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text(revision)
+    assert make("someone/encoder").files == stored / "snapshots" / revision
+    (stored / "snapshots" / revision / "model.safetensors").unlink()
+    with pytest.raises(MissingError, match="downloads are switched off"):
         make("someone/encoder")
 
 
