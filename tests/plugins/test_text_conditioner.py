@@ -107,6 +107,12 @@ def test_a_caption_that_is_too_long_is_cut_and_the_end_is_told(folders):
     assert len(make(folders["bert"], length=1000).prepare(["star " * 99])[0]["tokens"]) == 40  # all that the encoder takes
 
 
+def test_half_a_character_is_a_question_mark(folders):
+    text = make(folders["bert"])
+    half, mark = text.prepare(["star \ud83e", "star ?"])
+    assert torch.equal(half["tokens"], mark["tokens"]) and text.cut("star \ud83e") == ""
+
+
 def test_a_saved_model_opens_and_says_nothing_without_its_encoder(folders, tmp_path):
     folder = shutil.copytree(folders["clip-text"], tmp_path / "encoder")
     text = make(folder)
@@ -236,7 +242,7 @@ def test_gradients_go_through_the_encoder_to_a_learned_word(kind, folders):
     mine = text.word_vectors("red circle").requires_grad_()
     text.with_word("<mine>", mine)
     rows = text.prepare(["a <mine> on black", "a blue star"])
-    assert [row["tokens"].dtype for row in rows] == [torch.float32, torch.int8]
+    assert [row["tokens"].dtype for row in rows] == [torch.float32, torch.float32]
     text.encode(padded(rows[:1], 9)).vector.sin().sum().backward()
     assert mine.grad.shape == (2, 32) and mine.grad.any(dim=1).all()
     text.with_word("<mine>", mine.detach())
