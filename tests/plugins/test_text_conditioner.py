@@ -12,6 +12,7 @@ from test_words_conditioner import padded
 
 from ldmctl import registry
 from ldmctl.errors import ConfigError, MissingError, PluginError
+from ldmctl.testing import check_conditioner
 
 transformers = pytest.importorskip("transformers", reason="the extra `text` is not installed")
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "weights" / "all-MiniLM-L6-v2"
@@ -105,6 +106,11 @@ def test_a_caption_that_is_too_long_is_cut_and_the_end_is_told(folders):
     assert text.cut("a red Star on White, here") == "White, here" and text.cut("a red star on") == ""
     assert text.cut("star " * 10_000).split() == ["star"] * 9_996
     assert len(make(folders["bert"], length=1000).prepare(["star " * 99])[0]["tokens"]) == 40  # all that the encoder takes
+
+
+@pytest.mark.parametrize("keys", [{}, {"store": "int8", "layer": -2, "length": 5}])
+def test_it_keeps_the_promises_of_its_kind(keys, folders):
+    check_conditioner(registry.load("conditioner", "text"), encoder=str(folders["t5"]), **keys)
 
 
 def test_half_a_character_is_a_question_mark(folders):
