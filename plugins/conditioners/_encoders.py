@@ -93,15 +93,13 @@ def _snapshot(encoder: str) -> Path:
 
     for suffix in ("*.safetensors", "pytorch_model*.bin"):
         wanted = [suffix, "*.json", *TOKENIZERS, "merges.txt"]
-        for stored in (True, False):  # what is there is taken as it is, without asking the hub for something newer
+        for stored in (True,) if offline() else (True, False):  # what is there is taken as it is, without asking for something newer
             try:
                 folder = Path(snapshot_download(encoder, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=stored))
             except OSError:
-                if stored and not offline():
-                    continue
-                raise
-            if _weights(folder) or (not offline() and not stored):
-                break
-        if _weights(folder):
-            return folder
-    raise FileNotFoundError(f"{encoder} has no weights for PyTorch.")
+                if not stored:
+                    raise
+                continue
+            if _weights(folder):
+                return folder
+    raise FileNotFoundError(f"{encoder} has no weights that PyTorch reads.")

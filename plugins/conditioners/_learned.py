@@ -35,6 +35,7 @@ class Learned:
 
     def split(self, text: str) -> Iterator[tuple[int, str]]:
         """(start, part) of a text, each part one learned word or what lies between; the longer of two words is seen first."""
+        text = characters(text)
         if not self.words:
             yield 0, text
             return
@@ -51,3 +52,8 @@ class Learned:
             return ""
         values = [(word, vectors.detach().cpu().float().tolist()) for word, vectors in sorted(self.words.items())]
         return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def characters(text: str) -> str:
+    """The text with question marks for halves of surrogate pairs, which a file of captions may hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -22,7 +22,7 @@ from torch import Tensor
 from ldmctl.errors import ConfigError, MissingError, one_line
 
 from ._encoders import WITHOUT
-from ._learned import Learned
+from ._learned import Learned, characters
 
 PADDED = ("siglip_text_model", "siglip2_text_model")
 TOGETHER = 4096  # tokens in one call
@@ -85,7 +85,7 @@ class Reader:
         most = min(length, self.room())
         if any(word in text for word in learned.words):
             return self._marked([number for number, _ in self._tokens(text, learned)], most)
-        ids = self.tokenizer(text, truncation=True, max_length=most, verbose=False)["input_ids"]
+        ids = self.tokenizer(characters(text), truncation=True, max_length=most, verbose=False)["input_ids"]
         marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         return ids or [next(mark for mark in marks if mark is not None)]
 

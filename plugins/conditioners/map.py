@@ -36,6 +36,8 @@ class Map(nn.Module):
 
     def encode(self, given: Tensor) -> Condition:
         """Maps uint8 [B,K,H,W] -> [B,map_channels,ceil(H/factor),ceil(W/factor)]: shares in [0, 1] of classes, means in [-1, 1] of the rest."""
+        if given.shape[1] != (expected := 1 if self.classes else self.map_channels - 1):
+            raise DataError(f"A map has {given.shape[1]} channels, and this model was made for maps of {expected}.")
         given = given.to(self.absent.device)
         cells = self._occupancy(given[:, 0]) if self.classes else F.avg_pool2d(given / 127.5 - 1, self.factor, ceil_mode=True)
         return Condition(maps=F.pad(cells, (0, 0, 0, 0, 0, 1)))

@@ -83,7 +83,8 @@ class Text(nn.Module):
         Where a word is being learned it is float32 on the device, and gradients go through the encoder to the word.
         """
         rows = self._reader(device).read(texts, layer=self.config.layer, length=self.config.length, learned=self.learned)
-        return [{"tokens": row} if row.requires_grad else packed(row, self.config.store) for row in rows]
+        learning = any(row.requires_grad for row in rows)
+        return [{"tokens": row} if learning else packed(row, self.config.store) for row in rows]
 
     def cut(self, text: str) -> str:
         """The end of a text that is not heard because it is too long."""

@@ -20,12 +20,13 @@ from ldmctl.config import PluginConfig
 from ldmctl.protocols import Condition
 
 from . import _bytes
-from ._learned import Learned
+from ._learned import Learned, characters
 from ._pooled import masked_mean
 
 
 class Words(nn.Module):
     listens = "text"
+    kept = False  # ids are made faster than they are read
     map_channels = 0
     kept = False  # ids are made faster than they are read
 
@@ -60,7 +61,7 @@ class Words(nn.Module):
     @classmethod
     def fit(cls, config: Config, captions: Iterable[str]) -> dict[str, Any]:
         """The vocabulary of the training captions, as a header keeps it."""
-        return {"merges": _bytes.learn(captions, vocabulary=config.vocabulary, lower=config.lower)}
+        return {"merges": _bytes.learn(map(characters, captions), vocabulary=config.vocabulary, lower=config.lower)}
 
     @cached_property
     def tokenizer(self) -> Any:

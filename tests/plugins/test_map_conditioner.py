@@ -52,6 +52,13 @@ def test_a_class_that_does_not_exist_is_refused_by_name():
         make(["sky", "sea"]).encode(torch.tensor([[[[0, 2], [255, 1]]]], dtype=torch.uint8))
 
 
+def test_a_map_of_another_number_of_channels_is_refused():
+    with pytest.raises(DataError, match=r"A map has 3 channels, and this model was made for maps of 1\."):
+        make(["sky", "sea"]).encode(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(DataError, match="1 channels, and this model was made for maps of 2"):
+        make(channels=2).encode(torch.zeros(1, 1, 4, 4, dtype=torch.uint8))
+
+
 def test_shares_add_up_to_one_where_every_pixel_has_a_class():
     drawn = torch.randint(0, 19, (3, 1, 33, 47), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     maps = make([str(number) for number in range(19)], factor=8).encode(drawn).maps

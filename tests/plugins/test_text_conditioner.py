@@ -12,6 +12,7 @@ from test_words_conditioner import padded
 
 from ldmctl import registry
 from ldmctl.errors import ConfigError, MissingError, PluginError
+from ldmctl.testing import check_conditioner
 
 transformers = pytest.importorskip("transformers", reason="the extra `text` is not installed")
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "weights" / "all-MiniLM-L6-v2"
@@ -107,6 +108,17 @@ def test_a_caption_that_is_too_long_is_cut_and_the_end_is_told(folders):
     assert len(make(folders["bert"], length=1000).prepare(["star " * 99])[0]["tokens"]) == 40  # all that the encoder takes
 
 
+@pytest.mark.parametrize("keys", [{}, {"store": "int8", "layer": -2, "length": 5}])
+def test_it_keeps_the_promises_of_its_kind(keys, folders):
+    check_conditioner(registry.load("conditioner", "text"), encoder=str(folders["t5"]), **keys)
+
+
+def test_half_a_character_is_a_question_mark(folders):
+    text = make(folders["bert"])
+    half, mark = text.prepare(["star \ud83e", "star ?"])
+    assert torch.equal(half["tokens"], mark["tokens"]) and text.cut("star \ud83e") == ""
+
+
 def test_a_saved_model_opens_and_says_nothing_without_its_encoder(folders, tmp_path):
     folder = shutil.copytree(folders["clip-text"], tmp_path / "encoder")
     text = make(folder)
@@ -181,10 +193,23 @@ def test_weights_of_another_model_are_not_filled_up_by_chance(folders, tmp_path)
 
 
 def test_a_name_that_nobody_has_is_a_sentence_with_every_way_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         MissingError, match=r"(?s)someone/encoder is missing.*downloads are switched off.*Looked for:.*unset LDMCTL_OFFLINE"
     ):
+        make("someone/encoder")
+
+
+def test_what_the_hub_has_stored_is_taken_without_asking_it(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    stored = tmp_path / "models--someone--encoder"
+    revision = "0" * 40
+    shutil.copytree(folders["bert"], stored / "snapshots" / revision)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text(revision)
+    assert make("someone/encoder").files == stored / "snapshots" / revision
+    (stored / "snapshots" / revision / "model.safetensors").unlink()
+    with pytest.raises(MissingError, match="downloads are switched off"):
         make("someone/encoder")
 
 
@@ -223,7 +248,7 @@ def test_gradients_go_through_the_encoder_to_a_learned_word(kind, folders):
     mine = text.word_vectors("red circle").requires_grad_()
     text.with_word("<mine>", mine)
     rows = text.prepare(["a <mine> on black", "a blue star"])
-    assert [row["tokens"].dtype for row in rows] == [torch.float32, torch.int8]
+    assert [row["tokens"].dtype for row in rows] == [torch.float32, torch.float32]
     text.encode(padded(rows[:1], 9)).vector.sin().sum().backward()
     assert mine.grad.shape == (2, 32) and mine.grad.any(dim=1).all()
     text.with_word("<mine>", mine.detach())

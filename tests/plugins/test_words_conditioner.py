@@ -83,6 +83,8 @@ def test_no_text_is_unknown():
         spelled = words.tokenizer.decode(row["ids"].tolist()[1:-1], skip_special_tokens=False)
         assert spelled.replace("Ġ", " ").split() or not text
         assert not set(row["ids"].tolist()[1:-1]) & {0, 1}
+    half, mark = words.prepare(["half \ud83e", "half ?"])  # of a pair of surrogates
+    assert torch.equal(half["ids"], mark["ids"]) and make(captions=["half \ud83e"] * 2).merges == make(captions=["half ?"] * 2).merges
     fox = words.prepare(["🦊"])[0]["ids"]
     assert len(fox) == 2 + 1 + 4  # a blank and four bytes
 
