@@ -1,13 +1,18 @@
 """What a command says to the person at the terminal: on stderr, a live bar there and plain lines elsewhere."""
 
+import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARKED = 24  # characters of a sparkline at most
 
 
 class Console:
@@ -99,3 +104,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def sparkline(values: Sequence[float], width: int = SPARKED) -> str:
+    """Finite values as a row of at most `width` blocks, each the mean of as many neighbours; the lowest is ▁, the highest █, and of equal ones all are ▁."""
+    known = [value for value in values if math.isfinite(value)]
+    count = min(width, len(known))
+    cuts = [index * len(known) // count for index in range(count + 1)] if count else []
+    means = [sum(known[first:end]) / (end - first) for first, end in pairwise(cuts)]
+    low = min(means, default=0.0)
+    reach = max(means, default=0.0) - low
+    return "".join(SPARKS[min(int((value - low) / reach * len(SPARKS)), len(SPARKS) - 1)] if reach > 0 else SPARKS[0] for value in means)
