@@ -52,6 +52,7 @@ class Bar:
         self.task: TaskID | None = None
         self.began = self.said = time.monotonic()
         self.first = done
+        self.curve: list[float] = []  # the first fact of each report
 
     def __enter__(self) -> "Bar":
         if not self.console.quiet and self.console.terminal.is_terminal and sys.stderr.isatty():
@@ -84,11 +85,12 @@ class Bar:
             self.report(facts or {}, rate=rate)
 
     def report(self, facts: Mapping[str, float], *, rate: float) -> None:
-        """The numbers of this moment, with `rate` in units a second."""
+        """The numbers of this moment, with `rate` in units a second; on a terminal with the curve of the first, so far."""
         self.said = time.monotonic()
         text = self._words(facts, rate)
         if self.live is not None and self.task is not None:
-            self.live.update(self.task, completed=self.done, facts=text)
+            self.curve += list(facts.values())[:1]
+            self.live.update(self.task, completed=self.done, facts=f"{sparkline(self.curve)} {text}".lstrip())
         else:
             spent = time.monotonic() - self.began
             left = spent / max(self.done - self.first, 1) * (self.total - self.done)

@@ -35,9 +35,12 @@ def report(paths: Sequence[str], out: str | Path, *, console: Console, alone: bo
     With what the named ones were made from, and what was made of them, unless they are to stand `alone`. To `watch` renews the page while one of
     them is running.
     """
-    named = [one for path in paths for one in held(apart.folder_of(path))]
+    places = [apart.folder_of(path) for path in paths]
+    named = [one for place in places for one in held(place)]
     file = Path(out).expanduser()
-    refuse_out(file, named)
+    refuse_out(file, places)
+    if watch:
+        console.say(f"{file} is renewed every {EVERY} seconds while a run goes on; Ctrl-C ends that.")
     while True:
         troubles: list[str] = []
         found = named if alone else chain(named, troubles)
@@ -50,8 +53,10 @@ def report(paths: Sequence[str], out: str | Path, *, console: Console, alone: bo
         write_text(file, text)
         if not again:
             break
-        console.say(f"{file} is renewed every {EVERY} seconds while a run goes on; Ctrl-C ends that.")
-        time.sleep(EVERY)
+        try:
+            time.sleep(EVERY)
+        except KeyboardInterrupt:  # once more, as a page that stays as it is
+            watch = False
     for sentence in [*troubles, *lost]:
         console.warn(sentence)
     console.say(f"The report is {file}, {len(text.encode()) / 1e6:.1f} MB: open it in a browser.")
@@ -93,12 +98,10 @@ def chapter_of(one: Found, looks: dict[Path, Look], album: Album) -> Chapter:
     )
 
 
-def refuse_out(file: Path, named: Sequence[Found]) -> None:
+def refuse_out(file: Path, places: Sequence[Path]) -> None:
     """An error where the page would take the place of something else, or lie in what it tells of; the folder is made."""
-    for one in named:
-        folder = one.path if one.path.is_dir() else one.path.parent
-        inputs = [apart.Read(f"the folder {folder}", folder), *apart.reads_of({"run": str(folder)})]
-        apart.refuse(file, inputs, verb="report", owns=False)
+    for place in places:
+        apart.refuse(file, [apart.Read(f"{place}", place), *apart.reads_of({"run": str(place)})], verb="report", owns=False)
     if file.is_dir():
         raise MismatchError(f"{file} is a folder; --out wants the name of a file, such as {file / 'report.html'}.")
     if file.exists() and f'content="{GENERATOR}"' not in file.read_text(encoding="utf-8", errors="replace")[:1000]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from ldmctl.evaluation.report.parts import Plot, Series
+from ldmctl.evaluation.report.parts import Plot, Series, objects
 from ldmctl.storage.runs import VAL, Look, Row, finite
 
 LEVEL = re.compile(r"val/loss_sigma_([\d.]+)-([\d.]+|inf)")
@@ -76,11 +76,6 @@ def called(name: str) -> str:
 
 def happened(look: Look) -> list[tuple[int, str]]:
     """(step, what) of keys that were changed on the way, and of what was done about a loss that rose."""
-    found = []
-    for each in look.record.get("changes") or []:
-        if isinstance(each, dict) and isinstance(each.get("step"), int):
-            found.append((each["step"], f"step {each['step']:,}: {each.get('key')} becomes {each.get('to')}"))
-    for each in look.record.get("watch") or []:
-        if isinstance(each, dict) and isinstance(each.get("step"), int):
-            found.append((each["step"], f"step {each['step']:,}: {each.get('why') or each.get('what')}"))
-    return found
+    told = [(each.get("step"), f"{each.get('key')} becomes {each.get('to')}") for each in objects(look.record, "changes")]
+    told += [(each.get("step"), str(each.get("why") or each.get("what"))) for each in objects(look.record, "watch")]
+    return [(step, f"step {step:,}: {said}") for step, said in told if isinstance(step, int)]

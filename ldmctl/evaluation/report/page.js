@@ -49,5 +49,5 @@ for (const slides of document.querySelectorAll(".slides")) {
   slider.addEventListener("input", show);
   show();
 }
-// On paper nothing is folded.
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+// On paper nothing is folded but keys at their defaults.
+addEventListener("beforeprint", () => document.querySelectorAll("section > details").forEach((each) => { each.open = true; }));

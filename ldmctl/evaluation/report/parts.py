@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ldmctl.config.documents import write_json
+
+Found = Mapping[str, Any]  # what was read of a file that anybody may have changed
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,20 @@ def decoded(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def part(found: Found, name: str) -> Found:
+    """An object in one; {} where there is none."""
+    each = found.get(name)
+    return each if isinstance(each, Mapping) else {}
+
+
+def listing(found: Found, name: str) -> list[Any]:
+    """A list in an object; [] where there is none."""
+    each = found.get(name)
+    return each if isinstance(each, list) else []
+
+
+def objects(found: Found, name: str) -> list[Found]:
+    """The objects in a list of one."""
+    return [each for each in listing(found, name) if isinstance(each, Mapping)]

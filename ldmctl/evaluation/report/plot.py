@@ -75,7 +75,7 @@ def nice(low: float, high: float, most: int = 5) -> list[float]:
 def decades(low: float, high: float) -> list[float]:
     """Powers of ten between two numbers, with 2 and 5 times of them where they are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    times = (1, 2, 5) if len(powers) <= 3 else (1,)
+    times = (1, 2, 5) if sum(low <= 10.0**power <= high for power in powers) < 3 else (1,)
     found = [10.0**power * each for power in powers for each in times if low <= 10.0**power * each <= high]
     return found[:: -(-len(found) // 6)] if found else [low, high]
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmctl.evaluation.report.parts import Chapter, Plot, Score, Scores, Series, Sheet, listed, written
+from ldmctl.evaluation.report.parts import Chapter, Found, Plot, Score, Scores, Series, Sheet, listed, listing, objects, part, written
 from ldmctl.evaluation.report.pictures import Album, said_below
 from ldmctl.storage.runs import finite
 
 SHEETS = {"closest.png": "Samples and the training pictures nearest to them", "alike.png": "Samples and the samples nearest to them"}
 CLASSES = 20  # shown unfolded
-Found = Mapping[str, Any]
 
 
 def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
@@ -25,7 +24,7 @@ def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
     )
     chapter.fact("extractor", f"{extractor.get('name')}, {written(extractor.get('features'))} features")
     chapter.fact("fingerprint of the extractor", str(extractor.get("fingerprint") or "")[:20])
-    leveled = {str(each.get("sentence")): str(each.get("level")) for each in listing(found, "judgements") if isinstance(each, Mapping)}
+    leveled = {str(each.get("sentence")): str(each.get("level")) for each in objects(found, "judgements")}
     chapter.verdict = [(leveled.get(str(each), ""), str(each)) for each in listing(found, "verdict")]
     rows = [score(str(each.get("title") or name), each) for name, each in part(found, "measures").items() if isinstance(each, Mapping)]
     if asked := part(found, "asked"):
@@ -45,7 +44,7 @@ def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
 
 def curve_judged(file: Path, found: Found) -> Chapter:
     """What curve.json says: a row for each snapshot."""
-    rows = [each for each in listing(found, "curve") if isinstance(each, Mapping)]
+    rows = objects(found, "curve")
     chapter = Chapter(
         "Scores of snapshots", str(file), f"{len(rows):,} models of {found.get('of')}, seen by {part(found, 'extractor').get('name')}."
     )
@@ -80,7 +79,7 @@ def data_checked(file: Path, found: Found, album: Album) -> Chapter:
     chapter.fact("captions", f"{written(captions.get('count'))}, {written(captions.get('different'))} different" if captions else "none")
     if colour:
         chapter.fact("colour", f"mean {numbers(colour.get('mean'))}, deviation {numbers(colour.get('deviation'))}")
-    if first := [each for each in listing(broken, "first") if isinstance(each, Mapping)]:
+    if first := objects(broken, "first"):
         chapter.sheets.append(
             Sheet("Unreadable pictures", ["file", "why"], [[str(each.get("name")), str(each.get("why"))] for each in first])
         )
@@ -149,18 +148,6 @@ def interval(each: Found) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
-
-
-def part(found: Found, name: str) -> Found:
-    """An object in one; {} where there is none."""
-    each = found.get(name)
-    return each if isinstance(each, Mapping) else {}
-
-
-def listing(found: Found, name: str) -> list[Any]:
-    """A list in an object; [] where there is none."""
-    each = found.get(name)
-    return each if isinstance(each, list) else []
 
 
 def numbers(values: Any) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
 from typing import Any
 
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.config.usual import ABSENT, beside_defaults
 from ldmctl.console import duration
 from ldmctl.evaluation.report.curves import curves
-from ldmctl.evaluation.report.parts import Chapter, Key, Score, Scores, Sheet, written
+from ldmctl.evaluation.report.parts import Chapter, Found, Key, Score, Scores, Sheet, listing, objects, part, written
 from ldmctl.evaluation.report.pictures import Album, previews, said_below
 from ldmctl.storage.runs import VAL, Look, finite, size_of, word
 
@@ -34,10 +34,8 @@ def training(look: Look, album: Album) -> Chapter:
     verb, record = look.verb or "", look.record
     chapter = Chapter(TITLES.get(verb, "A run"), str(look.folder), lead(look), look.state, troubles=list(look.troubles))
     facts(chapter, look)
-    judged = record.get("judged")
-    if isinstance(judged, Mapping):
-        chapter.verdict += [("", str(each)) for each in judged.get("verdict") or []]
-        chapter.scores += measured(judged)
+    chapter.verdict = [("", str(each)) for each in listing(part(record, "judged"), "verdict")]
+    chapter.scores = measured(part(record, "judged"))
     shown, more = curves(look)
     chapter.plots, chapter.more_plots = shown, more
     if not look.rows:
@@ -61,8 +59,7 @@ def training(look: Look, album: Album) -> Chapter:
 
 def lead(look: Look) -> str:
     """What it is, and how far."""
-    part = look.config.get(PARTS.get(look.verb or "", ""))
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = part(look.config, PARTS.get(look.verb or "", "")).get("type")
     what = f"A {kind} {PARTS.get(look.verb or '', 'run')}" if kind else "A run"
     data = look.config.get("data") if look.verb == "fit-ae" else look.config.get("latents")
     on = f", trained on {data}" if data else ""
@@ -80,76 +77,52 @@ def facts(chapter: Chapter, look: Look) -> None:
     chapter.fact("speed", f"{sorted(speed)[len(speed) // 2]:,.0f} pictures a second" if speed else None)
     chapter.fact("memory", f"{max(look.values('memory_gib')[1]):.2f} GiB at most" if "memory_gib" in last else None)
     chapter.fact("disk", f"{size_of(look.folder) / 2**20:,.1f} MiB")
-    counts = (
-        {split: each.get("count") for split, each in (record.get("pictures") or {}).items() if isinstance(each, Mapping)}
-        if isinstance(record.get("pictures"), Mapping)
-        else record.get("cache_items")
-    )
-    if isinstance(counts, Mapping):
-        chapter.fact("pictures", ", ".join(f"{split} {count:,}" for split, count in counts.items() if isinstance(count, int)))
-        chapter.fact("passes over them", passes(look, counts.get("train")))
+    pictures = part(record, "pictures")
+    counts = {split: part(pictures, split).get("count") for split in pictures} or part(record, "cache_items")
+    chapter.fact("pictures", ", ".join(f"{split} {count:,}" for split, count in counts.items() if isinstance(count, int)))
+    chapter.fact("passes over them", passes(look, counts.get("train")))
     if (best := look.best()) is not None:
         chapter.fact("best validation loss", f"{best[1]:.4g} at step {best[0]:,}")
-    published = record.get("published")
-    if isinstance(published, Mapping):
-        chapter.fact(
-            "published weights", f"the {published.get('which')} ones, of step {written(published.get('step'))}: {published.get('why')}"
-        )
+    if published := part(record, "published"):
+        said = f"the {published.get('which')} ones, of step {written(published.get('step'))}: {published.get('why')}"
+        chapter.fact("published weights", said)
     chapter.fact("made from", word(record.get("parent")))
-    plugins = record.get("plugins")
-    chapter.fact("plugins", ", ".join(map(str, plugins)) if isinstance(plugins, list) else None)
-    versions = record.get("versions")
-    chapter.fact("versions", ", ".join(f"{name} {value}" for name, value in versions.items()) if isinstance(versions, Mapping) else None)
-    for name, title in (("cache", "fingerprint of the cache"), ("latent_space", "fingerprint of the autoencoder")):
-        chapter.fact(title, (word(record.get(name)) or "")[:LONG])
-    pictures = record.get("pictures")
-    train = pictures.get("train") if isinstance(pictures, Mapping) else None
-    chapter.fact("hash of the pictures' names", (word(train.get("names")) or "")[:LONG] if isinstance(train, Mapping) else None)
+    chapter.fact("plugins", ", ".join(map(str, listing(record, "plugins"))))
+    chapter.fact("versions", ", ".join(f"{name} {value}" for name, value in part(record, "versions").items()))
+    chapter.fact("fingerprint of the cache", (word(record.get("cache")) or "")[:LONG])
+    chapter.fact("fingerprint of the latents' space", (word(record.get("latent_space")) or "")[:LONG])
+    chapter.fact("hash of the pictures' names", (word(part(pictures, "train").get("names")) or "")[:LONG])
 
 
 def passes(look: Look, count: Any) -> str | None:
     """How often each training picture was seen."""
-    loop = look.config.get("loop")
-    batch = loop.get("batch") if isinstance(loop, Mapping) else None
+    batch = part(look.config, "loop").get("batch")
     return f"{look.step * batch / count:,.1f}" if look.step and isinstance(batch, int) and isinstance(count, int) and count else None
 
 
-def measured(judged: Mapping[str, Any]) -> list[Scores]:
+def measured(judged: Found) -> list[Scores]:
     """PSNR, SSIM and distances of an autoencoder, beside the pictures merely shrunk."""
-    baseline = judged.get("baseline")
     rows = []
-    for name, each in judged.items():
-        if isinstance(each, Mapping) and (mean := finite(each.get("mean"))) is not None and "low" in each:
-            theirs = baseline.get(name) if isinstance(baseline, Mapping) else None
-            other = finite(theirs.get("mean")) if isinstance(theirs, Mapping) else None
+    for name in judged:
+        each = part(judged, name)
+        if (mean := finite(each.get("mean"))) is not None and "low" in each:
+            other = finite(part(part(judged, "baseline"), name).get("mean"))
             rows.append(Score(name.upper(), mean, finite(each["low"]), finite(each.get("high")), other))
     caption = f"Reconstructions of {written(judged.get('count'))} pictures of the {judged.get('split')} split"
     return [Scores(caption, "merely shrunk", rows)] if rows else []
 
 
-def commands(record: Mapping[str, Any]) -> list[Sheet]:
+def commands(record: Found) -> list[Sheet]:
     """Each command that worked on it, where there were several."""
-    told = record.get("history")
-    rows = [
-        [written(each.get(name)) if each.get(name) is not None else "" for name in ("started", "status", "from_step", "to_step", "command")]
-        for each in (told if isinstance(told, list) else [])
-        if isinstance(each, Mapping)
-    ]
-    return (
-        [Sheet("Commands that worked on it", ["started", "ended", "from step", "to step", "command"], rows, folded=True)]
-        if len(rows) > 1
-        else []
-    )
+    names = ("started", "status", "from_step", "to_step", "command")
+    rows = [["" if each.get(name) is None else written(each[name]) for name in names] for each in objects(record, "history")]
+    head = ["started", "ended", "from step", "to step", "command"]
+    return [Sheet("Commands that worked on it", head, rows, folded=True)] if len(rows) > 1 else []
 
 
-def changes(record: Mapping[str, Any]) -> list[Sheet]:
+def changes(record: Found) -> list[Sheet]:
     """Keys that were changed on the way."""
-    told = record.get("changes")
-    rows = [
-        [str(each.get("key")), written(each.get("from")), written(each.get("to")), written(each.get("step"))]
-        for each in (told if isinstance(told, list) else [])
-        if isinstance(each, Mapping)
-    ]
+    rows = [[written(each.get(name)) for name in ("key", "from", "to", "step")] for each in objects(record, "changes")]
     return [Sheet("Changed on the way", ["key", "from", "to", "from step"], rows)] if rows else []
 
 
@@ -167,5 +140,6 @@ def keys(look: Look) -> list[Key]:
 def repeat(look: Look) -> list[str]:
     """The commands that make it again: as it was made, and from its config."""
     said = word(look.record.get("command"))
-    again = f"ldmctl {look.verb} --config {look.folder / 'config.yaml'} --out {look.folder}-again" if look.verb in PARTS else None
+    words = ["ldmctl", str(look.verb), "--config", str(look.folder / "config.yaml"), "--out", f"{look.folder}-again"]
+    again = shlex.join(words) if look.verb in PARTS else None
     return [each for each in (said, again) if each]
