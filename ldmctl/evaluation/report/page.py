@@ -66,7 +66,7 @@ def bars(scores: Scores, markup: Any) -> list[dict[str, Any]]:
     for each in scores.rows:
         known = [value for value in (each.value, each.low, each.high, each.other) if value is not None]
         low, high = min(0.0, *known), max(*known, 0.0)
-        place = lambda value, low=low, high=high: 2 + 116 * (value - low) / ((high - low) or 1.0)
+        place = lambda value, low=low, high=high: 4 + 112 * (value - low) / ((high - low) or 1.0)
         whisker = (
             f'<line class="whisker" x1="{place(each.low):.1f}" x2="{place(each.high):.1f}" y1="8" y2="8"/>'
             if each.low is not None and each.high is not None

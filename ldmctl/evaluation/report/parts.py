@@ -109,6 +109,7 @@ class Chapter:
     sheets: list[Sheet] = field(default_factory=list)
     config: list[Key] = field(default_factory=list)
     repeat: list[str] = field(default_factory=list)
+    known: str = "How it was made"  # the title above the facts
 
     def fact(self, name: str, value: Any) -> None:
         """One more line of what is known; nothing where nothing is."""

@@ -63,7 +63,7 @@ def data_checked(file: Path, found: Found, album: Album) -> Chapter:
     splits = part(found, "splits")
     count = ", ".join(f"{written(number)} {split}" for split, number in splits.items())
     chapter = Chapter("Data", str(file), f"A look at pictures before anything was trained: {count}.")
-    chapter.verdict = [("", str(each)) for each in listing(found, "sentences")]
+    chapter.verdict, chapter.known = [("", str(each)) for each in listing(found, "sentences")], "What was found"
     sizes, colour, twice, broken = (part(found, name) for name in ("sizes", "colour", "duplicates", "broken"))
     side, crop = part(sizes, "shorter_side"), part(sizes, "cropped_away")
     chapter.fact("shorter side", f"{side.get('least')} to {side.get('most')} pixels, {side.get('median')} in the middle")

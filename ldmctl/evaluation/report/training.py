@@ -142,4 +142,7 @@ def repeat(look: Look) -> list[str]:
     said = word(look.record.get("command"))
     words = ["ldmctl", str(look.verb), "--config", str(look.folder / "config.yaml"), "--out", f"{look.folder}-again"]
     again = shlex.join(words) if look.verb in PARTS else None
-    return [each for each in (said, again) if each]
+    return [
+        *(["# as it was made", said] if said else []),
+        *(["# from its config, whatever presets have become", again] if again else []),
+    ]
