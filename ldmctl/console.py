@@ -4,8 +4,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,6 +24,7 @@ class Console:
         self.quiet = quiet or not leads
         self.verbose = verbose and leads
         self.terminal = rich_console.Console(stderr=True, highlight=False, soft_wrap=True)
+        self.draw: Callable[[Path], None] | None = None  # pictures that a command makes on its way, where that was asked for
 
     def say(self, text: str) -> None:
         """A line for everyone."""
@@ -95,6 +97,16 @@ class Bar:
             spent = time.monotonic() - self.began
             left = spent / max(self.done - self.first, 1) * (self.total - self.done)
             self.console.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
+
+    def picture(self, file: Path) -> None:
+        """Draw a picture above the bar, if the console does."""
+        if self.console.draw is None:
+            return
+        if self.live is not None:
+            self.live.stop()
+        self.console.draw(file)
+        if self.live is not None:
+            self.live.start()
 
     def _words(self, facts: Mapping[str, float], rate: float) -> str:
         often = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
