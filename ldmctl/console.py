@@ -1,13 +1,19 @@
 """What a command says to the person at the terminal: on stderr, a live bar there and plain lines elsewhere."""
 
+import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARKED = 24  # characters of a sparkline at most
 
 
 class Console:
@@ -18,6 +24,7 @@ class Console:
         self.quiet = quiet or not leads
         self.verbose = verbose and leads
         self.terminal = rich_console.Console(stderr=True, highlight=False, soft_wrap=True)
+        self.draw: Callable[[Path], None] | None = None  # pictures that a command makes on its way, where that was asked for
 
     def say(self, text: str) -> None:
         """A line for everyone."""
@@ -47,6 +54,7 @@ class Bar:
         self.task: TaskID | None = None
         self.began = self.said = time.monotonic()
         self.first = done
+        self.curve: list[float] = []  # the first fact of each report
 
     def __enter__(self) -> "Bar":
         if not self.console.quiet and self.console.terminal.is_terminal and sys.stderr.isatty():
@@ -79,15 +87,26 @@ class Bar:
             self.report(facts or {}, rate=rate)
 
     def report(self, facts: Mapping[str, float], *, rate: float) -> None:
-        """The numbers of this moment, with `rate` in units a second."""
+        """The numbers of this moment, with `rate` in units a second; on a terminal with the curve of the first, so far."""
         self.said = time.monotonic()
         text = self._words(facts, rate)
         if self.live is not None and self.task is not None:
-            self.live.update(self.task, completed=self.done, facts=text)
+            self.curve += list(facts.values())[:1]
+            self.live.update(self.task, completed=self.done, facts=f"{sparkline(self.curve)} {text}".lstrip())
         else:
             spent = time.monotonic() - self.began
             left = spent / max(self.done - self.first, 1) * (self.total - self.done)
             self.console.say(f"{self.what} {self.done:,}/{self.total:,}  {text}  ETA {duration(left)}")
+
+    def picture(self, file: Path) -> None:
+        """Draw a picture above the bar, if the console does."""
+        if self.console.draw is None:
+            return
+        if self.live is not None:
+            self.live.stop()
+        self.console.draw(file)
+        if self.live is not None:
+            self.live.start()
 
     def _words(self, facts: Mapping[str, float], rate: float) -> str:
         often = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
@@ -99,3 +118,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def sparkline(values: Sequence[float], width: int = SPARKED) -> str:
+    """Finite values as a row of at most `width` blocks, each the mean of as many neighbours; the lowest is ▁, the highest █, and of equal ones all are ▁."""
+    known = [value for value in values if math.isfinite(value)]
+    count = min(width, len(known))
+    cuts = [index * len(known) // count for index in range(count + 1)] if count else []
+    means = [sum(known[first:end]) / (end - first) for first, end in pairwise(cuts)]
+    low = min(means, default=0.0)
+    reach = max(means, default=0.0) - low
+    return "".join(SPARKS[min(int((value - low) / reach * len(SPARKS)), len(SPARKS) - 1)] if reach > 0 else SPARKS[0] for value in means)

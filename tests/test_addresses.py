@@ -63,6 +63,12 @@ def test_every_folder_with_code_is_a_package():
 
 def test_every_preset_and_schema_lies_where_it_is_packaged():
     presets, schemas = list((ROOT / "configs").rglob("*.yaml")), list((ROOT / "configs").rglob("*.json"))
-    assert presets and PYPROJECT["tool"]["setuptools"]["package-data"] == {"ldmctl_configs": ["*/*.yaml", "schema/*.json"]}
+    assert presets and PYPROJECT["tool"]["setuptools"]["package-data"]["ldmctl_configs"] == ["*/*.yaml", "schema/*.json"]
     assert all(preset.parent.parent == ROOT / "configs" for preset in presets)
     assert schemas and all(schema.parent == ROOT / "configs" / "schema" for schema in schemas)
+
+
+def test_whatever_is_no_python_beside_the_code_is_packaged():
+    packed = {(package, name) for package, names in PYPROJECT["tool"]["setuptools"]["package-data"].items() for name in names}
+    found = [file for file in (ROOT / "ldmctl").rglob("*") if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts]
+    assert found and packed >= {(".".join(file.parent.relative_to(ROOT).parts), file.name) for file in found}

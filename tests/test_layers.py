@@ -29,6 +29,7 @@ ALSO_LIGHT = {
     "ldmctl.storage.folder",
     "ldmctl.storage.history",
     "ldmctl.storage.record",
+    "ldmctl.storage.runs",
 }
 
 HOST = files("ldmctl/**/*.py")

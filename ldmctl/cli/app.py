@@ -26,6 +26,8 @@ from ldmctl.cli import (
     plugins,
     quickstart,
     ranks,
+    report,
+    runs,
     sample,
     spacing,
 )
@@ -61,6 +63,8 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.add_typer(runs.app, name="runs")
+app.command("report")(report.command)
 app.command("doctor")(doctor.command)
 
 

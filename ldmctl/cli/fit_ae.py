@@ -35,13 +35,14 @@ def command(
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    preview: options.Preview = False,
 ) -> None:
     """Fit an autoencoder to a folder of pictures. The same command again resumes."""
     flags = options.given(
         autoencoder=ae, init=init, data=data, machine__device=device, machine__devices=devices, machine__precision=precision
     )
     settings, source = compose(FitAE, config=config, overrides=overrides or [], flags=flags, out=out, overwrite=overwrite)
-    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run, preview)
 
     def work(console: options.Console) -> dict:
         from ldmctl.stages.fit_ae import fit_ae

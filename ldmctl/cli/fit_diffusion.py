@@ -27,6 +27,7 @@ def command(
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    preview: options.Preview = False,
 ) -> None:
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
@@ -36,7 +37,7 @@ def command(
     settings, source = compose(
         FitDiffusion, config=config, overrides=overrides or [], flags=flags, below=below, out=out, overwrite=overwrite
     )
-    manner = options.Manner(json, quiet, verbose, offline, dry_run)
+    manner = options.Manner(json, quiet, verbose, offline, dry_run, preview)
 
     def work(console: options.Console) -> dict:
         from ldmctl.stages.fit_diffusion import fit_diffusion

@@ -53,6 +53,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (also
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and what it would cost, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Draw each preview in the terminal, where it can draw.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 
@@ -65,6 +66,7 @@ class Manner:
     verbose: bool = False
     offline: bool = False
     dry_run: bool = False
+    preview: bool = False
 
 
 def perform(
@@ -106,6 +108,10 @@ def perform(
         console.say(f"{config.verb}: {source}")  # type: ignore[attr-defined]
     for path, value in sorted(vars(config).items()):
         console.detail(f"  {path}: {value}")
+    if manner.preview:
+        from ldmctl.pictures import terminal
+
+        console.draw = (lambda file: terminal.show(file, console)) if terminal.draws(console) else None
     done = work(console)
     if manner.json and os.environ.get("RANK", "0") == "0":
         print_json(done)

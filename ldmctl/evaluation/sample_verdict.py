@@ -89,7 +89,8 @@ def _asked(found: dict[str, Any]) -> Judgement:
 
 def _copies(found: dict[str, Any]) -> Judgement:
     share, passes = found["share"], found["passes"]
-    after = f" after {passes:.3g} passes over the {found['of']:,} training pictures" if passes else ""
+    many = f"{passes:,.0f}" if passes and passes >= 100 else f"{passes or 0:.3g}"
+    after = f" after {many} passes over the {found['of']:,} training pictures" if passes else ""
     words = (
         f"{share:.1%} of the samples ({found['low']:.1%} to {found['high']:.1%}) are nearer to a training picture "
         f"than {1 - found['quantile']:.0%} of {found['ordinary']} are"

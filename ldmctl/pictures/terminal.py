@@ -35,16 +35,24 @@ def way(environment: Mapping[str, str]) -> str:
     return "blocks"
 
 
-def show(file: Path, console: Console) -> None:
-    """Draw a picture where `console` speaks; a sentence instead where that is no terminal, or one without colours."""
+def draws(console: Console) -> bool:
+    """Whether pictures can be drawn where `console` speaks; a sentence where that is no terminal, or one without colours."""
     terminal = console.terminal
     if console.quiet:
-        return
+        return False
     if not (terminal.is_terminal and sys.stderr.isatty()):
         console.say("--preview draws on a terminal only, and this output is none.")
-        return
+        return False
     if terminal.is_dumb_terminal or terminal.color_system in (None, "standard"):
         console.say("--preview needs a terminal with 256 colours or more, and this one says it has none (TERM, COLORTERM, NO_COLOR).")
+        return False
+    return True
+
+
+def show(file: Path, console: Console) -> None:
+    """Draw a picture where `console` speaks, if it can be drawn there."""
+    terminal = console.terminal
+    if not draws(console):
         return
     with Image.open(file) as opened:
         image = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened.convert("RGBA")).convert("RGB")

@@ -247,6 +247,8 @@ class Training:
                 self.tracker.image(step + 1, picture)
         if self.loop.watch.bound is not None and self._regular(step):
             self.curves.add(step + 1, {name: values[name] for name in watched if name in values})
+        if picture is not None and self.engine.leads:
+            self.bar.picture(picture)
         best = self.scalars.get("best")
         judged = values.get(judged_by, math.nan)
         better = self.engine.leads and math.isfinite(judged) and (best is None or judged < best)

@@ -58,6 +58,7 @@ def test_a_number_is_judged_by_that_of_real_pictures(name, own, real, level, wor
         ((0.005, 0, 0.01), "good", "the run does not copy after 12.5 passes over the 64 training pictures"),
         ((0.1, 0.07, 0.13), "doubtful", "the run has begun to copy after 12.5 passes"),
         ((0.9, 0.85, 0.95), "poor", "the run repeats its training pictures after 12.5 passes"),
+        ((0.9, 0.85, 0.95, 1500.0), "poor", "after 1,500 passes"),
         ((0.05, 0.0, 0.12), "unknown", "more samples needed"),
         ((0.0, 0.0, 3 / 8), "unknown", "more samples needed"),
     ],

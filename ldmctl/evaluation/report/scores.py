@@ -1,0 +1,161 @@
+"""The chapters of what was measured: eval-samples on samples and on snapshots, and data check on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmctl.evaluation.report.parts import Chapter, Found, Plot, Score, Scores, Series, Sheet, listed, listing, objects, part, written
+from ldmctl.evaluation.report.pictures import Album, said_below
+from ldmctl.storage.runs import finite
+
+SHEETS = {"closest.png": "Samples and the training pictures nearest to them", "alike.png": "Samples and the samples nearest to them"}
+CLASSES = 20  # shown unfolded
+
+
+def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
+    """What judgement.json says."""
+    extractor = part(found, "extractor")
+    chapter = Chapter(
+        "Scores of samples",
+        str(file),
+        f"{written(found.get('count'))} {found.get('of')}, against {written(found.get('references'))} real pictures.",
+    )
+    chapter.fact("extractor", f"{extractor.get('name')}, {written(extractor.get('features'))} features")
+    chapter.fact("fingerprint of the extractor", str(extractor.get("fingerprint") or "")[:20])
+    leveled = {str(each.get("sentence")): str(each.get("level")) for each in objects(found, "judgements")}
+    chapter.verdict = [(leveled.get(str(each), ""), str(each)) for each in listing(found, "verdict")]
+    rows = [score(str(each.get("title") or name), each) for name, each in part(found, "measures").items() if isinstance(each, Mapping)]
+    if asked := part(found, "asked"):
+        rows.append(score(f"seen as asked ({asked.get('judge')})", asked))
+    if known := [each for each in rows if each is not None]:
+        chapter.scores.append(Scores("Measures with 95 % intervals", "real against real", known))
+    chapter.sheets += by_class(part(found, "classes"))
+    if copies := part(found, "memorisation"):
+        chapter.sheets.append(nearness(copies))
+    for name, title in SHEETS.items():
+        if (sheet := file.parent / name).exists() and (
+            figure := album.add(sheet, f"{title}. {said_below(sheet)}", f"{title}. {said_below(sheet)}")
+        ):
+            chapter.figures.append(figure)
+    return chapter
+
+
+def curve_judged(file: Path, found: Found) -> Chapter:
+    """What curve.json says: a row for each snapshot."""
+    rows = objects(found, "curve")
+    chapter = Chapter(
+        "Scores of snapshots", str(file), f"{len(rows):,} models of {found.get('of')}, seen by {part(found, 'extractor').get('name')}."
+    )
+    chapter.verdict = [("", str(each)) for each in listing(found, "verdict")]
+    names = ("frechet_distance", "precision", "recall")
+    cells = [[str(each.get("run")), written(each.get("step")), *(interval(part(each, name)) for name in names)] for each in rows]
+    chapter.sheets.append(Sheet("Each model, with 95 % intervals", ["model", "step", "Frechet distance", "precision", "recall"], cells))
+    known = sorted((each["step"], finite(part(each, names[0]).get("value"))) for each in rows if isinstance(each.get("step"), int))
+    if len(known) > 1:
+        chapter.plots.append(Plot("Frechet distance", [Series("Frechet distance", *map(list, zip(*known, strict=True)))]))  # type: ignore[arg-type]
+    return chapter
+
+
+def data_checked(file: Path, found: Found, album: Album) -> Chapter:
+    """What check.json says of pictures."""
+    splits = part(found, "splits")
+    count = ", ".join(f"{written(number)} {split}" for split, number in splits.items())
+    chapter = Chapter("Data", str(file), f"A look at pictures before anything was trained: {count}.")
+    chapter.verdict, chapter.known = [("", str(each)) for each in listing(found, "sentences")], "What was found"
+    sizes, colour, twice, broken = (part(found, name) for name in ("sizes", "colour", "duplicates", "broken"))
+    side, crop = part(sizes, "shorter_side"), part(sizes, "cropped_away")
+    chapter.fact("shorter side", f"{side.get('least')} to {side.get('most')} pixels, {side.get('median')} in the middle")
+    chapter.fact("not square", sizes.get("not_square"))
+    if (mean := finite(crop.get("mean"))) is not None and (most := finite(crop.get("most"))) is not None:
+        chapter.fact("left out by the crop", f"{mean:.1%} on average, {most:.0%} at most")
+    chapter.fact("modes", ", ".join(f"{mode} {written(number)}" for mode, number in part(found, "modes").items()))
+    chapter.fact("unreadable", broken.get("count"))
+    chapter.fact(
+        "near-duplicates", f"{written(twice.get('spare'))} spare, {written(twice.get('leaks'))} in train and val at once" if twice else None
+    )
+    captions = part(found, "captions")
+    chapter.fact("captions", f"{written(captions.get('count'))}, {written(captions.get('different'))} different" if captions else "none")
+    if colour:
+        chapter.fact("colour", f"mean {numbers(colour.get('mean'))}, deviation {numbers(colour.get('deviation'))}")
+    if first := objects(broken, "first"):
+        chapter.sheets.append(
+            Sheet("Unreadable pictures", ["file", "why"], [[str(each.get("name")), str(each.get("why"))] for each in first])
+        )
+    if leaked := [each for each in listing(twice, "leaked") if isinstance(each, list)]:
+        chapter.sheets.append(
+            Sheet(
+                "In train and val at once", ["picture", "and"], [[str(each[0]), ", ".join(map(str, each[1:]))] for each in leaked if each]
+            )
+        )
+    if counts := part(part(found, "classes"), "counts"):
+        ordered = sorted(((str(name), number) for name, number in counts.items() if isinstance(number, int)), key=lambda each: -each[1])
+        chapter.sheets.append(
+            Sheet("Classes", ["class", "pictures"], [[name, f"{number:,}"] for name, number in ordered], folded=len(ordered) > CLASSES)
+        )
+    if (sheet := file.parent / "contact.png").exists() and (
+        figure := album.add(sheet, "Training pictures as they are trained on", said_below(sheet))
+    ):
+        chapter.figures.append(figure)
+    return chapter
+
+
+def by_class(classes: Found) -> list[Sheet]:
+    """A row for each class."""
+    rows = []
+    for name, each in classes.items():
+        if isinstance(each, Mapping):
+            asked, own = part(each, "asked"), part(each, "measures")
+            distance, covered = part(own, "frechet_distance"), part(own, "coverage")
+            right = finite(asked.get("value"))
+            cells = [
+                "" if right is None else f"{right:.1%}",
+                interval(distance) if distance else "too few",
+                interval(covered) if covered else "",
+            ]
+            rows.append([str(name), written(each.get("count")), *cells])
+    head = ["class", "samples", "seen as asked", "Frechet distance", "coverage"]
+    return [Sheet("By class", head, rows, folded=len(rows) > CLASSES)] if rows else []
+
+
+def nearness(copies: Found) -> Sheet:
+    """How near samples are to training pictures, beside ordinary pictures."""
+    rows = []
+    for name in ("features", "pixels"):
+        each = part(copies, name)
+        rows.append([name, *(short(each.get(key)) for key in ("median", "ordinary_median", "bound"))])
+    return Sheet(
+        f"Distance to the nearest training picture, beside {copies.get('ordinary')}",
+        ["in", "samples, median", "others, median", "bound of a copy"],
+        rows,
+    )
+
+
+def score(title: str, each: Found) -> Score | None:
+    """A measure; None of one without a value."""
+    value = finite(each.get("value"))
+    return (
+        None
+        if value is None
+        else Score(title, value, finite(each.get("low")), finite(each.get("high")), finite(part(each, "real").get("value")))
+    )
+
+
+def interval(each: Found) -> str:
+    """`12.3 (11.9 to 12.8)`."""
+    value, low, high = (finite(each.get(key)) for key in ("value", "low", "high"))
+    if value is None:
+        return ""
+    return f"{value:.4g}" if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
+
+
+def numbers(values: Any) -> str:
+    """Numbers of a list."""
+    return listed([each for each in values if finite(each) is not None]) if isinstance(values, list) else ""
+
+
+def short(value: Any) -> str:
+    """Four digits."""
+    number = finite(value)
+    return "" if number is None else f"{number:.4g}"
