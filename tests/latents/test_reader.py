@@ -354,7 +354,7 @@ def test_training_reads_the_batches_of_the_order_with_their_labels(tmp_path, shu
         assert torch.equal(one.items, batch_items(7, 300, 64, step, shuffle))
         assert [abs(number) for number in numbers(one.stored)] == one.items.tolist()
         assert torch.equal(one.labels, one.items % 3) and one.stored.dtype == torch.float16
-        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+        assert all(torch.equal(*pair) for pair in zip(one[:3], other[:3], strict=True))
     mirrored = sum(number < 0 for batch in mapped for number in numbers(batch.stored))
     assert 300 < mirrored < 460 if flip else mirrored == 0
 
