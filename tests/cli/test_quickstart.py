@@ -21,9 +21,10 @@ def test_quickstart_goes_from_nothing_to_samples_and_the_same_command_keeps_them
     first = quickstart(tmp_path, "--json")
     assert first.returncode == 0, first.stderr
     found = json.loads(first.stdout)
-    assert set(found) == {"out", "seconds", "fit-ae", "eval-lpips", "encode-dataset", "fit-diffusion", "sample"}
+    assert set(found) == {"out", "seconds", "fit-ae", "eval-lpips", "encode-dataset", "fit-diffusion", "sample", "sentence"}
     assert found["fit-ae"]["steps"] == found["fit-diffusion"]["steps"] == 30
     assert found["eval-lpips"]["psnr"]["mean"] > 8
+    assert set(found["sentence"]["prompts"]) == {"a blue star on a dark background"} and found["sentence"]["made"] == 16
     assert found["sample"]["made"] == 64 and (tmp_path / "quickstart" / "samples" / "grid.png").is_file()
     assert len(list((tmp_path / "quickstart" / "samples").glob("[0-9]*.png"))) == 64
 

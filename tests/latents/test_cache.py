@@ -407,7 +407,9 @@ def test_what_a_cache_does_not_hold_cannot_be_learned_from(vae_cache, tiny, enco
         Image.fromarray(np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(flat / f"{index}.png")
     ae = fit_ae(tmp_path / "ae", "autoencoder={type: identity}")
     cache = encode(tmp_path / "cache", ae, f"data={flat}")
-    with pytest.raises(ConfigError, match=r"conditions\.label=label has nothing to listen to: .* has no labels\. Take conditions\.label=null"):
+    with pytest.raises(
+        ConfigError, match=r"conditions\.label=label has nothing to listen to: .* has no labels\. Take conditions\.label=null"
+    ):
         check_cache(tiny("fit-diffusion", f"latents={cache}"), cache)
 
 
