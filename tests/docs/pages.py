@@ -6,7 +6,8 @@ A comment before a block says what a test does with it:
 <!-- dry-run -->          every line is run with --dry-run
 <!-- not run: why -->     only its words are checked
 
-A page that begins with <!-- starts with: runs --> finds runs/ae, cache and runs/ldm; others find pictures alone, in photos and FOLDER.
+A page that begins with <!-- starts with: runs --> finds runs/ae, cache and runs/ldm; others find pictures alone, in photos and
+FOLDER, and with captions and maps, in captioned.
 """
 
 import re
@@ -49,7 +50,7 @@ class Block:
         """The words after `ldmctl` of each of its commands that is one, also behind `&&` or torchrun."""
         out = []
         for line in self.lines:
-            for part in re.split(r"&&|\|\||\|", line):
+            for part in re.split(r"(?:&&|\|\||\|)(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", line):
                 words = shlex.split(part, comments=True)
                 if "ldmctl" in words:
                     out.append(words[words.index("ldmctl") + 1 :])

@@ -13,6 +13,8 @@ from pages import START, blocks, pages
 from PIL import Image
 
 from ldmctl.cli.app import run
+from ldmctl.config.resolve import plugin_config
+from ldmctl.registry import build
 
 CLASSES = {"cat": 0, "dog": 1}
 OVERRIDES = {  # over presets and under what a command itself says
@@ -69,6 +71,19 @@ def draw(folder: Path) -> None:
                 Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(folder / split / name / f"{index}.png")
 
 
+def draw_captioned(folder: Path) -> None:
+    """Pictures with a caption and a label map each, some of them held out."""
+    for split, count in {"train": 10, "val": 3}.items():
+        dataset = build("dataset", plugin_config("dataset", {"type": "shapes", "size": 20, "sizes": "two", "maps": True}), split=split)
+        (folder / split).mkdir(parents=True)
+        (folder / "masks" / split).mkdir(parents=True)
+        for index in range(count):
+            item = dataset[index]
+            item.picture.save(folder / split / f"{index}.png")
+            (folder / split / f"{index}.txt").write_text(item.text)
+            Image.fromarray(np.asarray(item.map)).save(folder / "masks" / split / f"{index}.png")
+
+
 @pytest.fixture(scope="module")
 def environment():
     """The environment in which all pages are run."""
@@ -84,6 +99,7 @@ def workshop(tmp_path_factory, environment):
     """A folder with photos, runs/ae, cache and runs/ldm."""
     folder = tmp_path_factory.mktemp("workshop")
     draw(folder / "photos")
+    draw_captioned(folder / "captioned")
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -98,6 +114,7 @@ def place(page: str, workshop: Path, folder: Path) -> Path:
     """The folder in which a page is run, with what it starts with."""
     for name in ("photos", "FOLDER"):
         (folder / name).symlink_to(workshop / "photos")
+    (folder / "captioned").symlink_to(workshop / "captioned")
     if START in pages()[page]:
         for name in ("runs", "cache"):
             shutil.copytree(workshop / name, folder / name)

@@ -135,7 +135,7 @@ def check_config(verb, values):
     compose(schema, config=config if config in names(verb) else None, overrides=overrides, flags=flags)
     assert config is None or config in names(verb) or config.endswith(".yaml")
     data = values.get("data")
-    assert data in (None, "photos", "FOLDER") or data in names("data")
+    assert data in (None, "photos", "captioned", "FOLDER") or data in names("data")
 
 
 @pytest.mark.parametrize(
