@@ -25,9 +25,9 @@ MODELS = {
     "vqvae": "autoencoder={type: vqvae, channels: 4, codebook_size: 1024, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
 }
 LOSSES = {
-    "weight": ["perceptual=features"],
+    "weight": ["perceptual=features", "losses.shares=null"],
     "shares": ["perceptual=features", "losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"],
-    "none": ["perceptual=null"],
+    "none": ["perceptual=null", "losses.shares=null"],
 }
 UNGUARDED = ["adversarial.advantage=0", "adversarial.balance_growth=null", "loop.watch.bound=null", "loop.publish=last"]
 COMMON = ["image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "loop.batch=16", "loop.warmup=100", "loop.report=50"]

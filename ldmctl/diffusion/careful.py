@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ldmctl.latents.careful import finite, latents, named, shape, tensor
 def guard(network: Network, *, channels: int, classes: list[str], device: torch.device) -> None:
     """From now on a call of `network` with another input than it was trained on is a ConfigError."""
 
-    def check(module: nn.Module, given: tuple[Any, ...], keys: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def check(module: Any, given: tuple[Any, ...], keys: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         names = ("x", "timestep", "given", "dropped")
         call = dict(zip(names, given, strict=False)) | keys
         if "x" not in call or "timestep" not in call:
@@ -23,8 +24,14 @@ def guard(network: Network, *, channels: int, classes: list[str], device: torch.
         call["x"] = latents(call["x"], channels, device)
         count = len(call["x"])
         call["timestep"] = timesteps(call["timestep"], count, device)
-        if module.conditioner is not None:
-            call["given"] = labels(call.get("given"), count, classes, device)
+        given_now = call.get("given")
+        if isinstance(given_now, Mapping):
+            if unknown := sorted(set(given_now) - set(module.conditioners)):
+                raise ConfigError(f"This network does not listen to {unknown[0]}; it listens to {', '.join(module.conditioners) or 'nothing'}.")
+            if given_now.get("label") is not None:
+                call["given"] = {**given_now, "label": labels(given_now["label"], count, classes, device)}
+        elif module.conditioner is not None:
+            call["given"] = labels(given_now, count, classes, device)
         return (), call
 
     network.register_forward_pre_hook(check, with_kwargs=True)
