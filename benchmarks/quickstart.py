@@ -1,4 +1,4 @@
-"""How long `ldmctl quickstart` takes, and how many of its labelled samples show what was asked for.
+"""How long `ldmctl quickstart` takes, and how many of its samples of labels and of sentences show what was asked for.
 
 python benchmarks/quickstart.py [FOLDER]     # a folder that is kept; else a temporary one
 
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from machine import describe, keep, ldmctl
-from shapes_rule import name_shape
+from shapes_rule import name_shape, says, see
 
 from ldmctl.config.resolve import plugin_config
 from ldmctl.pictures.images import read, to_tensor
@@ -33,6 +33,12 @@ def main() -> None:
         asked, sampling = ldmctl(
             "sample", "--run", "quickstart/runs/ldm", "-n", str(count), "--guidance", "2", *labels, "--out", "judged", cwd=folder
         )
+        sentences = [f"a {name} on a {background} background" for name in dataset.classes for background in ("dark", "light")]
+        prompts = [word for sentence in sentences for word in ("--prompt", sentence)]
+        spoken, _ = ldmctl(
+            "sample", "--run", "quickstart/runs/ldm", "-n", str(count), "--guidance", "2", *prompts, "--out", "spoken", cwd=folder
+        )
+        heard = [see(read(folder / "spoken" / f"{seed:06d}.png")) for seed in spoken["seeds"]]
         said = [name_shape(read(folder / "judged" / f"{seed:06d}.png")) for seed in asked["seeds"]]
         real = [
             (name_shape(to_tensor(item.picture)), dataset.classes[item.label]) for item in map(dataset.__getitem__, range(len(dataset)))
@@ -46,6 +52,7 @@ def main() -> None:
                 "guidance": 2,
                 "share_right": round(share(zip(said, asked["labels"], strict=True)), 3),
                 "share_right_colour": round(share((a.split()[0], b.split()[0]) for a, b in zip(said, asked["labels"], strict=True)), 3),
+                "share_right_of_sentences": round(share((says(a, b), True) for a, b in zip(spoken["prompts"], heard, strict=True)), 3),
                 "share_right_on_real_pictures": round(share(real), 3),
                 "sampling_seconds": round(sampling, 1),
             },

@@ -27,7 +27,9 @@ def guard(network: Network, *, channels: int, classes: list[str], device: torch.
         given_now = call.get("given")
         if isinstance(given_now, Mapping):
             if unknown := sorted(set(given_now) - set(module.conditioners)):
-                raise ConfigError(f"This network does not listen to {unknown[0]}; it listens to {', '.join(module.conditioners) or 'nothing'}.")
+                raise ConfigError(
+                    f"This network does not listen to {unknown[0]}; it listens to {', '.join(module.conditioners) or 'nothing'}."
+                )
             if given_now.get("label") is not None:
                 call["given"] = {**given_now, "label": labels(given_now["label"], count, classes, device)}
         elif module.conditioner is not None:
