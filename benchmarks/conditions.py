@@ -1,24 +1,29 @@
-"""How well models do what they are told: captions never seen together in training, and maps, on shapes, judged by a fixed rule.
+"""How well models do what they are told: captions never seen together in training, maps, holes, small pictures, on shapes.
 
-python benchmarks/conditions.py FOLDER [words] [text] [map] [--steps 1600] [--guidance 2]
+python benchmarks/conditions.py FOLDER [words] [text] [map] [inpaint] [lowres] [--steps 1600] [--guidance 2]
 LDMCTL_WEIGHTS_DIR=FOLDER_WITH_all-MiniLM-L6-v2 for `text`
 
 One autoencoder and one cache of shapes with two sizes, four captions each, and a fifth of all combinations of form, colour, size and
 background held out. `words` learns its words from the captions, `text` hears the frozen MiniLM, `map` a map of the form; none hears
 labels. Then 320 captions of held-out combinations, or 320 maps of held-out pictures, are sampled and judged by benchmarks/shapes_rule.py.
-For `text`, also captions in words that no caption of training has. FOLDER keeps what is trained; the same command continues.
+For `text`, also captions in words that no caption of training has.
+
+`inpaint` paints the middle of held-out pictures anew, half as wide and high, and the same model paints it by the methods of the sampler, told
+nothing. `lowres` makes held-out pictures of 8x8 pixels large again, beside bicubic interpolation. FOLDER keeps what is trained; the same command continues.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from machine import describe, keep, ldmctl
 from PIL import Image
 from shapes_rule import map_iou, says, see
 
 from ldmctl.config.resolve import plugin_config
-from ldmctl.pictures.images import read
+from ldmctl.pictures.images import read, to_tensor
 from ldmctl.registry import build
 
 DATA = {"type": "shapes", "sizes": "two", "held_out": 0.2, "captions": 4, "maps": True}
@@ -28,6 +33,8 @@ LISTENS = {
     "words": ["conditions.text=words"],
     "text": ["conditions={text: {type: text, encoder: all-MiniLM-L6-v2}}"],
     "map": ["conditions={text: null, map: map}"],
+    "inpaint": ["conditions={text: null, picture: inpaint}"],
+    "lowres": ["conditions={text: null, picture: {type: lowres, factor: 4}}"],
 }
 SYNONYMS = {
     "crimson": "red", "scarlet": "red", "emerald": "green", "azure": "blue", "navy": "blue", "golden": "yellow", "lemon": "yellow",
@@ -55,11 +62,7 @@ def main() -> None:
             "fit-diffusion", *LISTENS[name], "conditions.label=null", f"loop.steps={given.steps}", "--out", out, "-q", cwd=folder
         )
         minutes = round(seconds / 60, 2)
-        found = (
-            map_scores(folder, out, given.guidance)
-            if name == "map"
-            else caption_scores(folder, out, given.guidance, synonyms=name == "text")
-        )
+        found = JUDGES[name](folder, out, given.guidance)
         keep(f"conditions_{name}", {"steps": given.steps, "minutes_of_this_call": minutes, "guidance": given.guidance, **found}, machine)
 
 
@@ -75,7 +78,7 @@ def sampled(folder: Path, run: str, out: str, guidance: float, *words: str) -> l
     return [read(folder / out / f"{seed:06d}.png") for seed in answer["seeds"]]
 
 
-def caption_scores(folder: Path, run: str, guidance: float, *, synonyms: bool) -> dict:
+def caption_scores(folder: Path, run: str, guidance: float, *, synonyms: bool = False) -> dict:
     """Shares of samples that show what their captions ask for."""
     combinations = held_out()
     every = [text for each in combinations for text in each.captions(4)]
@@ -133,6 +136,80 @@ def map_scores(folder: Path, run: str, guidance: float) -> dict:
     return {"maps": COUNT, "mean_iou": found}
 
 
+def held_out_pictures() -> torch.Tensor:
+    """uint8 [COUNT,3,32,32]."""
+    val = build("dataset", plugin_config("dataset", {**DATA, "val_count": COUNT}), split="val")
+    return torch.stack([to_tensor(val[index].picture) for index in range(COUNT)])
+
+
+def saved(folder: Path, name: str, pictures: torch.Tensor) -> str:
+    """A folder with these pictures, in order."""
+    (folder / name).mkdir(exist_ok=True)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / name / f"{index:06d}.png")
+    return name
+
+
+def inpaint_scores(folder: Path, run: str, guidance: float) -> dict:
+    """PSNR inside the hole, and the step at its seam beside that of the true pictures, for the condition and for the sampler's methods."""
+    real = held_out_pictures()
+    hole = torch.zeros(32, 32, dtype=torch.bool)
+    hole[8:24, 8:24] = True
+    Image.fromarray(hole.to(torch.uint8).mul(255).numpy()).save(folder / "hole.png")
+    start = ["--from", saved(folder, "real", real), "--mask", "hole.png", "-n", str(COUNT), "painting.feather=0"]
+    found = {"true pictures": {"seam": seam(real)}}
+    for method in ("condition", "pigdm", "blend"):
+        made = torch.stack(sampled(folder, run, f"judged/{Path(run).name}-{method}", 1.0, *start, f"painting.method={method}"))
+        found[method] = {"psnr_in_hole": psnr(made[..., hole], real[..., hole]), "seam": seam(made)}
+    found["share_of_shapes_right"] = {
+        method: share(
+            [same(see(read(folder / f"judged/{Path(run).name}-{method}/{index:06d}.png")), see(each)) for index, each in enumerate(real)]
+        )
+        for method in ("condition", "pigdm", "blend")
+    }
+    return {"pictures": COUNT, **found}
+
+
+def same(one, other) -> bool:
+    """Whether two pictures show the same form and colour."""
+    return one is not None and other is not None and (one.shape, one.colour) == (other.shape, other.colour)
+
+
+def seam(pictures: torch.Tensor) -> float:
+    """The mean step between the pixels on both sides of the hole's edge, of 255."""
+    x = pictures.float()
+    steps = [
+        x[..., 8:24, 7] - x[..., 8:24, 8],
+        x[..., 8:24, 24] - x[..., 8:24, 23],
+        x[..., 7, 8:24] - x[..., 8, 8:24],
+        x[..., 24, 8:24] - x[..., 23, 8:24],
+    ]
+    return round(float(torch.cat(steps, dim=-1).abs().mean()), 2)
+
+
+def lowres_scores(folder: Path, run: str, guidance: float) -> dict:
+    """PSNR of pictures made large again, beside bicubic interpolation; and how many still show their form and colour."""
+    real = held_out_pictures()
+    small = F.interpolate(real.float(), (8, 8), mode="bicubic", antialias=True).round().clamp(0, 255)
+    bicubic = F.interpolate(small, (32, 32), mode="bicubic").round().clamp(0, 255).to(torch.uint8)
+    words = ["--picture", saved(folder, "small", small.to(torch.uint8)), "-n", str(COUNT)]
+    made = torch.stack(sampled(folder, run, f"judged/{Path(run).name}", 1.0, *words))
+    return {
+        "pictures": COUNT,
+        "psnr": {"lowres": psnr(made, real), "bicubic": psnr(bicubic, real)},
+        "share_of_shapes_right": {
+            name: share([same(see(one), see(other)) for one, other in zip(pictures, real, strict=True)])
+            for name, pictures in {"lowres": made, "bicubic": bicubic}.items()
+        },
+    }
+
+
+def psnr(made: torch.Tensor, real: torch.Tensor) -> float:
+    """The mean over pictures, dB."""
+    error = (made.float() - real.float()).square().flatten(1).mean(1).clamp_min(1e-3)
+    return round(float((20 * torch.log10(torch.tensor(255.0)) - 10 * torch.log10(error)).mean()), 2)
+
+
 def written(folder: Path, prompts: list[str]) -> str:
     """A file with these prompts."""
     (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
@@ -143,6 +220,14 @@ def share(rows: list[bool]) -> float:
     """Of the rows, how many are true."""
     return round(sum(rows) / len(rows), 4)
 
+
+JUDGES = {
+    "words": caption_scores,
+    "text": partial(caption_scores, synonyms=True),
+    "map": map_scores,
+    "inpaint": inpaint_scores,
+    "lowres": lowres_scores,
+}
 
 if __name__ == "__main__":
     main()
