@@ -18,6 +18,7 @@ from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.reader import Latents, evenly
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import grid, write_png
+from ldmctl.storage.atomic import write_text
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
@@ -70,7 +71,8 @@ def save_preview(
 ) -> None:
     """A grid of samples whose seeds and labels never change, written by the first rank.
 
-    Where more than labels is known, it is what is known of held-out items, whose own pictures stand to the right of their samples.
+    Where more than labels is known, it is what is known of held-out items, whose own pictures stand to the right of their samples, and
+    whose captions stand in captions.txt, one on a line.
     """
     count, size = config.preview.count, int(manifest.image["size"])
     shown, pictures = [], {}
@@ -100,3 +102,7 @@ def save_preview(
     if engine.leads:
         decoded = [to_uint8(codec.decode(each, (size, size))) for each in (latent, *shown)]
         write_png(path, grid(torch.stack(decoded, dim=1).flatten(0, 1)))
+        if "text" in several.sources and shown and val is not None:
+            texts = {row: item["text"] for row, item in zip(sorted(set(items.tolist())), val.items(set(items.tolist())), strict=True)}
+            lines = [" ".join(texts[row].split()) for row in items.tolist()]
+            write_text(path.parent / "captions.txt", "\n".join(lines) + "\n")
