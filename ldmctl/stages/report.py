@@ -12,7 +12,7 @@ from ldmctl.console import Console
 from ldmctl.errors import MismatchError
 from ldmctl.evaluation.report.beside import beside
 from ldmctl.evaluation.report.cache import cache
-from ldmctl.evaluation.report.chain import Found, chain, held
+from ldmctl.evaluation.report.chain import RUNS, Found, chain, held
 from ldmctl.evaluation.report.page import GENERATOR, page
 from ldmctl.evaluation.report.parts import Chapter
 from ldmctl.evaluation.report.pictures import Album
@@ -26,7 +26,6 @@ from ldmctl.storage.folder import make_folder
 from ldmctl.storage.runs import Look, look
 
 EVERY = 15  # seconds between two pages that are watched
-RUNS = ("fit-ae", "encode-dataset", "fit-diffusion")
 
 
 def report(paths: Sequence[str], out: str | Path, *, console: Console, alone: bool = False, watch: bool = False) -> dict[str, Any]:

@@ -240,6 +240,18 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "loop.lr 0.5 0.0001" in page.text and "val/loss 0.25 0.125, better" in page.text
 
 
+def test_a_folder_of_runs_is_all_of_them_side_by_side(tmp_path):
+    for name in ("one", "other"):
+        run(tmp_path / "runs" / name, "fit-ae", rows=losses(0.5))
+    found, _, _ = told(tmp_path, tmp_path / "runs")
+    assert [each["title"] for each in found["chapters"]] == ["Side by side: fit-ae", "Autoencoder", "Autoencoder"]
+
+
+def test_a_run_of_a_verb_that_is_not_known_is_refused_by_name(tmp_path):
+    with pytest.raises(MismatchError, match="holds a run of fit-text, which a report does not tell of"):
+        told(tmp_path, run(tmp_path / "run", "fit-text"))
+
+
 def test_what_data_check_found_is_a_chapter(tmp_path):
     check = {
         "splits": {"train": 30},
@@ -368,7 +380,11 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
     (folder / "samples/000000100.png").write_bytes(picture(tmp_path / "x.png").read_bytes()[:60])
     (folder / "samples/verdict.png").write_text("no picture")
     found, page, _ = told(tmp_path, folder)
-    assert "000000100.png cannot be shown" in page.text and "verdict.png cannot be shown" in page.text and len(found["troubles"]) == 2
+    assert (
+        "000000100.png cannot be shown: it is damaged, or no picture." in page.text
+        and "verdict.png cannot be shown" in page.text
+        and len(found["troubles"]) == 2
+    )
 
 
 def test_large_pictures_are_made_smaller_and_the_page_stays_below_five_megabytes(tmp_path):

@@ -35,7 +35,7 @@ class Album:
         try:
             data, kind, width, height = packed(file, side)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.lost.append(f"{file} cannot be shown ({type(error).__name__}).")
+            self.lost.append(f"{file} cannot be shown: {getattr(error, 'strerror', None) or 'it is damaged, or no picture'}.")
             return None
         if len(data) > self.room:
             self.left_out += 1
