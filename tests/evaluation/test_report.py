@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldmctl import api
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.stages import report as stage
@@ -470,9 +471,24 @@ def test_the_command_tells_of_the_default_run_and_says_where_the_page_is(tmp_pat
     said = json.loads(capsys.readouterr().out)
     assert said["report"] == "report.html" and len(said["chapters"]) == 5
     assert whole((chain / "report.html").read_text(encoding="utf-8"))
+    assert api.report(out="again.html")["chapters"] == said["chapters"]
+    assert len(api.report(Path("runs/ae"), out="again.html", alone=True)["chapters"]) == 1
     monkeypatch.chdir(tmp_path)
     assert command(["report"]) == 2
     assert "There is nothing to tell of here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_twenty_thousand_reports_take_seconds_and_no_more_room_than_few(tmp_path):
+    rows = [
+        {"step": step, **{name: 1.0 + step % 7 for name in ("loss", "kl", "lr", "a/gradient", "images_per_second")}}
+        for step in range(20_000)
+    ]
+    folder = run(tmp_path / "run", "fit-ae", rows=[*rows, *losses(0.5)])
+    told(tmp_path, folder)  # whatever is imported
+    began = time.process_time()
+    found = report([str(folder)], tmp_path / "report.html", console=QUIET)
+    assert time.process_time() - began < 3 and found["bytes"] < 300_000
 
 
 # -- in a browser ---------------------------------------------------------------------
