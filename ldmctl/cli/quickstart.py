@@ -46,6 +46,7 @@ def command(
         f"  {ldm}/samples       the same seeds while the denoiser learned\n"
         f"  {samples}/grid.png  64 new pictures\n"
         "Next:\n"
+        f"  ldmctl report {ldm} --out {out}/report.html   # all of it on one page\n"
         f'  ldmctl sample --run {ldm} --label "red circle" --guidance 3 -n 16 --out {out}/red\n'
         f"  ldmctl fit-ae --data FOLDER_OF_YOUR_PICTURES && ldmctl encode-dataset && ldmctl fit-diffusion && ldmctl sample"
     )
