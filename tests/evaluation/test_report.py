@@ -253,6 +253,24 @@ def test_a_run_of_a_verb_that_is_not_known_is_refused_by_name(tmp_path):
         told(tmp_path, run(tmp_path / "run", "fit-text"))
 
 
+def test_scores_stand_side_by_side_and_only_intervals_that_are_apart_make_one_better(tmp_path):
+    recall = lambda low, high: {"title": "recall (latent)", "value": (low + high) / 2, "low": low, "high": high}
+    for name, distance, shares in (("a", (4.0, 5.0), (0.5, 0.75)), ("b", (2.0, 3.0), (0.625, 0.875))):
+        low, high = distance
+        measures = {"frechet_distance": {**MEASURE, "value": (low + high) / 2, "low": low, "high": high}, "recall": recall(*shares)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(judgement(measures=measures)))
+    _, page, _ = told(tmp_path, tmp_path / "a.json", tmp_path / "b.json")
+    assert "Frechet distance (latent) 4.5 (4 to 5) 2.5 (2 to 3), better" in page.text
+    assert "recall (latent) 0.625 (0.5 to 0.75) 0.75 (0.625 to 0.875) " in page.text
+    (tmp_path / "b.json").write_text(json.dumps(judgement(measures=measures, count=50)))
+    _, page, _ = told(tmp_path, tmp_path / "a.json", tmp_path / "b.json")
+    assert (
+        "Their numbers of samples differ, so these numbers have nothing to do with each other." in page.text
+        and "better Frechet" not in page.text
+    )
+    assert "(2 to 3), better" not in page.text
+
+
 def test_what_data_check_found_is_a_chapter(tmp_path):
     check = {
         "splits": {"train": 30},
