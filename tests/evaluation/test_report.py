@@ -241,6 +241,26 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "loop.lr 0.5 0.0001" in page.text and "val/loss 0.25 0.125, better" in page.text
 
 
+def test_of_many_runs_curves_are_of_the_first_and_previews_of_the_last_step(tmp_path):
+    for name in "abcdefgh":
+        folder = run(tmp_path / "runs" / name, "fit-ae", rows=losses(0.5, 0.25))
+        for step in (100, 200):
+            picture(folder / f"samples/{step:09d}.png")
+    _, page, text = told(tmp_path, tmp_path / "runs")
+    assert "Curves are of the first 6 runs: name fewer to see others." in page.text
+    first = text[text.index('<section id="c1"') : text.index('<section id="c2"')]
+    assert first.count("<polyline") == 2 * 6 and re.findall(r"/(\w), step (\d+)</dt>", first) == [(name, "200") for name in "abcdefgh"]
+
+
+def test_a_long_way_is_shown_in_forty_pictures_with_the_last(tmp_path):
+    folder = run(tmp_path / "run", "fit-ae", rows=losses(0.5))
+    for step in range(1, 100):
+        picture(folder / f"samples/{step:09d}.png")
+    _, page, _ = told(tmp_path, folder)
+    shown = [int(each["alt"].split()[-1]) for each in page.all("img")]
+    assert len(shown) == 40 and shown[0] == 2 and shown[-1] == 99 and shown == sorted(set(shown))
+
+
 def test_a_folder_of_runs_is_all_of_them_side_by_side(tmp_path):
     for name in ("one", "other"):
         run(tmp_path / "runs" / name, "fit-ae", rows=losses(0.5))
@@ -359,7 +379,7 @@ def test_numbers_that_are_not_finite_and_one_report_and_none_are_told(tmp_path):
     assert "1 of 1 reported numbers are not finite" in page.text
     assert "A lower loop.lr is the first thing to try." in page.text
     assert "Nothing was validated: there is no validation loss." in page.text
-    assert "It has reported no numbers yet, so there are no curves." in page.text
+    assert "It has reported no numbers, so there are no curves." in page.text
 
 
 @pytest.mark.parametrize("verb", ["fit-ae", "encode-dataset", "fit-diffusion"])
