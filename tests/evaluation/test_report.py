@@ -436,6 +436,14 @@ def test_large_pictures_are_made_smaller_and_the_page_stays_below_five_megabytes
     assert {each["src"][:16] for each in page.all("img")} == {"data:image/jpeg;"}
 
 
+def test_very_long_values_and_tables_are_shown_by_their_beginning(tmp_path):
+    folder = run(tmp_path / "cache", "encode-dataset", command="x" * 100_000)
+    (folder / "latents.json").write_text(json.dumps(manifest(classes=[f"c{n}" for n in range(5000)], label_counts=[1] * 5000)))
+    found, page, _ = told(tmp_path, folder)
+    assert "(100,000 characters)" in page.text and "... and 4,000 more" in page.text and "c999" in page.text and "c1000" not in page.text
+    assert found["bytes"] < 200_000
+
+
 def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_is(tmp_path):
     folder = run(Path(f"{tmp_path}/\udcff"), "fit-ae", rows=losses(0.5))
     assert len(told(tmp_path, folder)[0]["chapters"]) == 1
