@@ -47,11 +47,13 @@ __all__ = [
     "Console",
     "encode_dataset",
     "eval_lpips",
+    "eval_samples",
     "fit_ae",
     "fit_diffusion",
     "load",
     "load_autoencoder",
     "load_network",
+    "report",
     "sample",
     "sample_images",
 ]
@@ -278,6 +280,16 @@ def eval_samples(
     settings, _ = compose_judgement(overrides, {name: value for name, value in flags.items() if value is not None})
     refuse_inputs(settings, out)
     return stage(settings, out, console=console or Console(quiet=True))
+
+
+@blaming
+def report(
+    *runs: str | Path, out: str | Path = "report.html", alone: bool = False, watch: bool = False, console: Console | None = None
+) -> dict[str, Any]:
+    """Tell of runs, caches, samples and scores on one HTML page -> {"report", "bytes", "chapters": [{"title", "path"}], "troubles"}."""
+    from ldmctl.stages.report import report as stage
+
+    return stage(list(map(str, runs or ["runs/ldm"])), out, console=console or Console(quiet=True), alone=alone, watch=watch)
 
 
 @blaming

@@ -54,6 +54,7 @@ def command(
         + (f"  {said}/grid.png 16 pictures of `{SENTENCE}`\n" if "sentence" in results else "")
         + "Next, write a sentence of your own, or ask for a class:\n"
         f'  ldmctl sample --run {ldm} --prompt "a green star on a light background" --guidance 3 --out {out}/yours\n'
+        f"  ldmctl report {ldm} --out {out}/report.html   # all of it on one page\n"
         f'  ldmctl sample --run {ldm} --label "red circle" --guidance 3 -n 16 --out {out}/red\n'
         f"  ldmctl fit-ae --data FOLDER_OF_YOUR_PICTURES && ldmctl encode-dataset && ldmctl fit-diffusion && ldmctl sample"
     )

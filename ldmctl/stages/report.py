@@ -12,12 +12,13 @@ from ldmctl.console import Console
 from ldmctl.errors import MismatchError
 from ldmctl.evaluation.report.beside import beside
 from ldmctl.evaluation.report.cache import cache
-from ldmctl.evaluation.report.chain import Found, chain, held
+from ldmctl.evaluation.report.chain import RUNS, Found, chain, held
 from ldmctl.evaluation.report.page import GENERATOR, page
 from ldmctl.evaluation.report.parts import Chapter
 from ldmctl.evaluation.report.pictures import Album
 from ldmctl.evaluation.report.samples import samples
 from ldmctl.evaluation.report.scores import curve_judged, data_checked, samples_judged
+from ldmctl.evaluation.report.scores_beside import scores_beside
 from ldmctl.evaluation.report.training import training
 from ldmctl.pictures.album import pictures_in
 from ldmctl.storage import apart, history
@@ -26,7 +27,6 @@ from ldmctl.storage.folder import make_folder
 from ldmctl.storage.runs import Look, look
 
 EVERY = 15  # seconds between two pages that are watched
-RUNS = ("fit-ae", "encode-dataset", "fit-diffusion")
 
 
 def report(paths: Sequence[str], out: str | Path, *, console: Console, alone: bool = False, watch: bool = False) -> dict[str, Any]:
@@ -75,6 +75,8 @@ def told(found: Sequence[Found], looks: dict[Path, Look], named: Sequence[Found]
         several = [looks[one.path] for one in found if one.kind == verb and any(each.path == one.path for each in named)]
         if len(several) > 1:
             chapters.append(beside(several, album))
+    if len(judged := [one for one in found if one.kind == "scores"]) > 1:
+        chapters.append(scores_beside([str(one.path) for one in judged], [one.said or {} for one in judged]))
     for one in found:
         chapters.append(chapter_of(one, looks, album))
     return chapters, album.sentences()

@@ -17,6 +17,7 @@ from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage.record import _record
 
 VAL = "val/loss"  # what the training verbs judge by
+MOST = 2**53  # of a step; a larger one is damage
 DEEP = 4  # folders below the one that is asked for
 Row = dict[str, Any]  # a line of metrics.jsonl
 
@@ -102,8 +103,8 @@ class Look:
         }
 
 
-def look(folder: str | Path) -> Look:
-    """What a run folder says; a MismatchError where it is none."""
+def look(folder: str | Path, *, curves: bool = True) -> Look:
+    """What a run folder says, without `curves` all but its reports; a MismatchError where it is none."""
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise MismatchError(f"There is no run folder {place}. `ldmctl runs list` shows those below runs/.")
@@ -118,7 +119,7 @@ def look(folder: str | Path) -> Look:
             lacks = read is read_config and not (place / "config.yaml").exists()
             troubles.append(f"{place} has no config.yaml." if lacks else str(error).split(" Two ways on: ")[0])
             parts.append({})
-    rows, unread = reports(place / "metrics.jsonl", troubles)
+    rows, unread = reports(place / "metrics.jsonl", troubles) if curves else ([], 0)
     if unread:
         troubles.append(f"{place / 'metrics.jsonl'}: {unread:,} of its lines cannot be read, and are left out.")
     record, config = parts
@@ -143,14 +144,17 @@ def parsed(line: str) -> Row | None:
     """One report; None where the line is none, as the half one of a killed process."""
     with suppress(ValueError, RecursionError):
         row = json.loads(line)
-        if isinstance(row, dict) and type(row.get("step")) is int:
+        if isinstance(row, dict) and type(row.get("step")) is int and abs(row["step"]) < MOST:
             return row
     return None
 
 
 def finite(value: Any) -> float | None:
     """A number that is one; None of anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    with suppress(OverflowError):  # an integer of four hundred digits
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    return None
 
 
 def word(value: Any) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldmctl import api
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.stages import report as stage
@@ -240,6 +241,56 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "loop.lr 0.5 0.0001" in page.text and "val/loss 0.25 0.125, better" in page.text
 
 
+def test_of_many_runs_curves_are_of_the_first_and_previews_of_the_last_step(tmp_path):
+    for name in "abcdefgh":
+        folder = run(tmp_path / "runs" / name, "fit-ae", rows=losses(0.5, 0.25))
+        for step in (100, 200):
+            picture(folder / f"samples/{step:09d}.png")
+    _, page, text = told(tmp_path, tmp_path / "runs")
+    assert "Curves are of the first 6 runs: name fewer to see others." in page.text
+    first = text[text.index('<section id="c1"') : text.index('<section id="c2"')]
+    assert first.count("<polyline") == 2 * 6 and re.findall(r"/(\w), step (\d+)</dt>", first) == [(name, "200") for name in "abcdefgh"]
+
+
+def test_a_long_way_is_shown_in_forty_pictures_with_the_last(tmp_path):
+    folder = run(tmp_path / "run", "fit-ae", rows=losses(0.5))
+    for step in range(1, 100):
+        picture(folder / f"samples/{step:09d}.png")
+    _, page, _ = told(tmp_path, folder)
+    shown = [int(each["alt"].split()[-1]) for each in page.all("img")]
+    assert len(shown) == 40 and shown[0] == 2 and shown[-1] == 99 and shown == sorted(set(shown))
+
+
+def test_a_folder_of_runs_is_all_of_them_side_by_side(tmp_path):
+    for name in ("one", "other"):
+        run(tmp_path / "runs" / name, "fit-ae", rows=losses(0.5))
+    found, _, _ = told(tmp_path, tmp_path / "runs")
+    assert [each["title"] for each in found["chapters"]] == ["Side by side: fit-ae", "Autoencoder", "Autoencoder"]
+
+
+def test_a_run_of_a_verb_that_is_not_known_is_refused_by_name(tmp_path):
+    with pytest.raises(MismatchError, match="holds a run of fit-text, which a report does not tell of"):
+        told(tmp_path, run(tmp_path / "run", "fit-text"))
+
+
+def test_scores_stand_side_by_side_and_only_intervals_that_are_apart_make_one_better(tmp_path):
+    recall = lambda low, high: {"title": "recall (latent)", "value": (low + high) / 2, "low": low, "high": high}
+    for name, distance, shares in (("a", (4.0, 5.0), (0.5, 0.75)), ("b", (2.0, 3.0), (0.625, 0.875))):
+        low, high = distance
+        measures = {"frechet_distance": {**MEASURE, "value": (low + high) / 2, "low": low, "high": high}, "recall": recall(*shares)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(judgement(measures=measures)))
+    _, page, _ = told(tmp_path, tmp_path / "a.json", tmp_path / "b.json")
+    assert "Frechet distance (latent) 4.5 (4 to 5) 2.5 (2 to 3), better" in page.text
+    assert "recall (latent) 0.625 (0.5 to 0.75) 0.75 (0.625 to 0.875) " in page.text
+    (tmp_path / "b.json").write_text(json.dumps(judgement(measures=measures, count=50)))
+    _, page, _ = told(tmp_path, tmp_path / "a.json", tmp_path / "b.json")
+    assert (
+        "Their numbers of samples differ, so these numbers have nothing to do with each other." in page.text
+        and "better Frechet" not in page.text
+    )
+    assert "(2 to 3), better" not in page.text
+
+
 def test_what_data_check_found_is_a_chapter(tmp_path):
     check = {
         "splits": {"train": 30},
@@ -328,7 +379,7 @@ def test_numbers_that_are_not_finite_and_one_report_and_none_are_told(tmp_path):
     assert "1 of 1 reported numbers are not finite" in page.text
     assert "A lower loop.lr is the first thing to try." in page.text
     assert "Nothing was validated: there is no validation loss." in page.text
-    assert "It has reported no numbers yet, so there are no curves." in page.text
+    assert "It has reported no numbers, so there are no curves." in page.text
 
 
 @pytest.mark.parametrize("verb", ["fit-ae", "encode-dataset", "fit-diffusion"])
@@ -368,7 +419,11 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
     (folder / "samples/000000100.png").write_bytes(picture(tmp_path / "x.png").read_bytes()[:60])
     (folder / "samples/verdict.png").write_text("no picture")
     found, page, _ = told(tmp_path, folder)
-    assert "000000100.png cannot be shown" in page.text and "verdict.png cannot be shown" in page.text and len(found["troubles"]) == 2
+    assert (
+        "000000100.png cannot be shown: it is damaged, or no picture." in page.text
+        and "verdict.png cannot be shown" in page.text
+        and len(found["troubles"]) == 2
+    )
 
 
 def test_large_pictures_are_made_smaller_and_the_page_stays_below_five_megabytes(tmp_path):
@@ -379,6 +434,14 @@ def test_large_pictures_are_made_smaller_and_the_page_stays_below_five_megabytes
     assert found["bytes"] < 5e6
     assert "pictures are left out, so that this page stays below 5 MB." in page.text
     assert {each["src"][:16] for each in page.all("img")} == {"data:image/jpeg;"}
+
+
+def test_very_long_values_and_tables_are_shown_by_their_beginning(tmp_path):
+    folder = run(tmp_path / "cache", "encode-dataset", command="x" * 100_000)
+    (folder / "latents.json").write_text(json.dumps(manifest(classes=[f"c{n}" for n in range(5000)], label_counts=[1] * 5000)))
+    found, page, _ = told(tmp_path, folder)
+    assert "(100,000 characters)" in page.text and "... and 4,000 more" in page.text and "c999" in page.text and "c1000" not in page.text
+    assert found["bytes"] < 200_000
 
 
 def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_is(tmp_path):
@@ -454,9 +517,24 @@ def test_the_command_tells_of_the_default_run_and_says_where_the_page_is(tmp_pat
     said = json.loads(capsys.readouterr().out)
     assert said["report"] == "report.html" and len(said["chapters"]) == 5
     assert whole((chain / "report.html").read_text(encoding="utf-8"))
+    assert api.report(out="again.html")["chapters"] == said["chapters"]
+    assert len(api.report(Path("runs/ae"), out="again.html", alone=True)["chapters"]) == 1
     monkeypatch.chdir(tmp_path)
     assert command(["report"]) == 2
     assert "There is nothing to tell of here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_twenty_thousand_reports_take_seconds_and_no_more_room_than_few(tmp_path):
+    rows = [
+        {"step": step, **{name: 1.0 + step % 7 for name in ("loss", "kl", "lr", "a/gradient", "images_per_second")}}
+        for step in range(20_000)
+    ]
+    folder = run(tmp_path / "run", "fit-ae", rows=[*rows, *losses(0.5)])
+    told(tmp_path, folder)  # whatever is imported
+    began = time.process_time()
+    found = report([str(folder)], tmp_path / "report.html", console=QUIET)
+    assert time.process_time() - began < 3 and found["bytes"] < 300_000
 
 
 # -- in a browser ---------------------------------------------------------------------

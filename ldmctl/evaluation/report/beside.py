@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ldmctl.evaluation.contrast import contrast
+from ldmctl.evaluation.report.curves import SPREAD
 from ldmctl.evaluation.report.curves import beside as curves_beside
 from ldmctl.evaluation.report.parts import Chapter, Sheet, written
 from ldmctl.evaluation.report.pictures import Album, previews
@@ -27,9 +28,10 @@ def beside(looks: Sequence[Look], album: Album) -> Chapter:
     if numbers:
         chapter.sheets.append(Sheet("Last numbers (the better one says so)", ["number", *names], numbers))
     chapter.plots = curves_beside(looks, names)
+    if len(looks) > SPREAD:
+        chapter.troubles.append(f"Curves are of the first {SPREAD} runs: name fewer to see others.")
     for each, name in zip(looks, names, strict=True):
-        if shown := previews(each.folder / "samples", Album(room=album.room), SHOWN.get(each.verb or "", "preview"))[-1:]:
-            album.room -= len(shown[0].uri) * 3 // 4
+        if shown := previews(each.folder / "samples", album, SHOWN.get(each.verb or "", "preview"), most=1):
             chapter.groups.append((f"{name}, {shown[0].caption}", shown))
     return chapter
 

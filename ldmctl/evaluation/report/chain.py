@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from ldmctl.evaluation.report.parts import decoded
 from ldmctl.evaluation.report.samples import source
 from ldmctl.pictures.album import pictures_in
 from ldmctl.storage.apart import folder_of
-from ldmctl.storage.record import _record
-from ldmctl.storage.runs import look, word
+from ldmctl.storage.folder import verb_of
+from ldmctl.storage.runs import find, look, word
 
+RUNS = ("fit-ae", "encode-dataset", "fit-diffusion")
 ORDER = ("data", "fit-ae", "encode-dataset", "fit-diffusion", "samples", "scores", "curve")
 ANSWERS = {  # JSON files by the keys that they have
     "data": {"splits", "sizes", "duplicates"},
@@ -44,16 +46,26 @@ def held(path: Path) -> list[Found]:
     if not path.exists():
         raise MismatchError(f"There is no {path} to tell of. `ldmctl runs list` shows the runs below runs/.")
     if os.path.lexists(path / "run.json"):
-        return [Found(look(path).verb or "fit-ae", path)]
+        return [run_in(path)]
     answers = [answer(path / name) for name in FILES if (path / name).exists()]
     if answers:
         return answers
     if any(True for _ in pictures_in(path)):
         return [Found("samples", path)]
+    if below := find(path)[0]:
+        return [run_in(each) for each in below]
     raise MismatchError(
         f"{path} holds nothing that a report is made of: a run of fit-ae or fit-diffusion, a cache, samples, or what eval-samples (--out) "
         "or data check (--out) wrote."
     )
+
+
+def run_in(folder: Path) -> Found:
+    """A run or a cache; one of a verb that is not known here is a MismatchError, and one that says none is told as damaged."""
+    verb = verb_of(folder)
+    if verb is not None and verb not in RUNS:
+        raise MismatchError(f"{folder} holds a run of {verb}, which a report does not tell of.")
+    return Found(verb or RUNS[0], folder)
 
 
 def answer(file: Path) -> Found:
@@ -86,7 +98,7 @@ def parents(one: Found, troubles: list[str]) -> Iterator[Found]:
     if one.kind not in wanted:
         return
     key, kind = wanted[one.kind]
-    own = look(one.path)
+    own = look(one.path, curves=False)
     name = word(own.config.get(key)) or word(own.record.get("parent"))
     if name is None:
         return
@@ -95,7 +107,7 @@ def parents(one: Found, troubles: list[str]) -> Iterator[Found]:
         troubles.append(f"{one.path} was made from {name}, which is not here or is something else now.")
         return
     known = word(own.record.get("cache"))
-    if kind == "encode-dataset" and known and (now := fingerprint(there)) != known:
+    if kind == "encode-dataset" and known and (now := fingerprint(there)) not in (None, known):
         troubles.append(f"The cache {there} has changed since {one.path} began: its fingerprint was {known[:12]}, and is {str(now)[:12]}.")
     yield Found(kind, there)
 
@@ -107,17 +119,9 @@ def locate(name: str, home: Path, verb: str) -> Path | None:
     tails = [Path(*named.parts[-count:]) for count in (2, 1) if count < len(named.parts)]
     places = [named] if named.is_absolute() else [*(place / named for place in above), named]
     for place in [*places, *(place / tail for place in above for tail in tails)]:
-        if (place / "run.json").exists() and verb_in(place) == verb:
+        if (place / "run.json").exists() and verb_of(place) == verb:
             return shorter(place)
     return None
-
-
-def verb_in(folder: Path) -> str | None:
-    """The verb of a run folder; None where it is damaged."""
-    try:
-        return word(_record(folder).get("verb"))
-    except MismatchError:
-        return None
 
 
 def shorter(path: Path) -> Path:
@@ -136,10 +140,14 @@ def made_of(run: Path) -> Iterator[Found]:
             if same_run(source(folder), run):
                 yield Found("samples", shorter(folder))
             for file in (folder / each for each in FILES[1:]):
-                if file.is_file() and isinstance(said := decoded(file.read_text(encoding="utf-8", errors="replace")), dict):
-                    model = (word(said.get("of")) or "").removeprefix("samples of ")
-                    if same_run(model, run) and (kinds := [kind for kind, keys in ANSWERS.items() if keys <= said.keys()]):
-                        yield Found(kinds[0], shorter(file), said)
+                with suppress(MismatchError):  # of others, or damaged: nobody named it
+                    if file.is_file() and same_run(model_of(found := answer(file)), run):
+                        yield Found(found.kind, shorter(file), found.said)
+
+
+def model_of(found: Found) -> str:
+    """What scores are of, as the command named it."""
+    return (word((found.said or {}).get("of")) or "").removeprefix("samples of ")
 
 
 def same_run(name: str | None, run: Path) -> bool:

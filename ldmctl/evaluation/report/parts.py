@@ -9,6 +9,8 @@ from typing import Any
 
 from ldmctl.config.documents import write_json
 
+LONGEST = 2000  # characters of a value
+ROWS = 1000  # of a table
 Found = Mapping[str, Any]  # what was read of a file that anybody may have changed
 
 
@@ -78,6 +80,12 @@ class Sheet:
     rows: list[list[str]]
     folded: bool = False
 
+    @property
+    def shown(self) -> list[list[str]]:
+        """The first rows, and how many more there are."""
+        more = len(self.rows) - ROWS
+        return self.rows if more <= 0 else [*self.rows[:ROWS], [f"... and {more:,} more", *[""] * (len(self.head) - 1)]]
+
 
 @dataclass(frozen=True)
 class Key:
@@ -114,12 +122,13 @@ class Chapter:
     def fact(self, name: str, value: Any) -> None:
         """One more line of what is known; nothing where nothing is."""
         if value not in (None, "", [], {}):
-            self.facts.append((name, value if isinstance(value, str) else written(value)))
+            self.facts.append((name, written(value)))
 
 
 def written(value: Any) -> str:
-    """A value of a config or a record in words."""
-    return value if isinstance(value, str) else f"{value:,}" if type(value) is int else write_json(value)
+    """A value of a config or a record in words, the first ones of very many."""
+    text = value if isinstance(value, str) else f"{value:,}" if type(value) is int else write_json(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
 
 
 def listed(values: Sequence[float], most: int = 8) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +34,7 @@ class Album:
         try:
             data, kind, width, height = packed(file, side)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.lost.append(f"{file} cannot be shown ({type(error).__name__}).")
+            self.lost.append(f"{file} cannot be shown: {getattr(error, 'strerror', None) or 'it is damaged, or no picture'}.")
             return None
         if len(data) > self.room:
             self.left_out += 1
@@ -69,18 +68,13 @@ def packed(file: Path, side: int) -> tuple[bytes, str, int, int]:
     return out.getvalue(), "jpeg", *image.size
 
 
-def previews(folder: Path, album: Album, what: str) -> list[Figure]:
-    """The pictures that a run made while it learned, the first and the last among them."""
+def previews(folder: Path, album: Album, what: str, *, most: int = SLIDES) -> list[Figure]:
+    """At most so many of the pictures that a run made while it learned, evenly, the last one among them."""
     files = sorted(file for file in folder.glob("[0-9]*.png") if file.stem.isdecimal())
-    found = [album.add(file, f"{what} at step {int(file.stem):,}", f"step {int(file.stem):,}") for file in evenly(files, SLIDES)]
+    count = min(most, len(files))
+    chosen = [files[(index + 1) * len(files) // count - 1] for index in range(count)]
+    found = [album.add(file, f"{what} at step {int(file.stem):,}", f"step {int(file.stem):,}") for file in chosen]
     return [each for each in found if each is not None]
-
-
-def evenly(items: Sequence[Path], most: int) -> list[Path]:
-    """So many of them, with both ends."""
-    if len(items) <= most:
-        return list(items)
-    return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]
 
 
 def said_below(file: Path) -> str:

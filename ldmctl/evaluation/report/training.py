@@ -39,7 +39,7 @@ def training(look: Look, album: Album) -> Chapter:
     shown, more = curves(look)
     chapter.plots, chapter.more_plots = shown, more
     if not look.rows:
-        chapter.troubles.append("It has reported no numbers yet, so there are no curves.")
+        chapter.troubles.append(f"It has reported no numbers{' yet' if look.state == 'running' else ''}, so there are no curves.")
     elif not look.values(VAL)[0]:
         chapter.troubles.append("Nothing was validated: there is no validation loss.")
     samples = look.folder / "samples"
