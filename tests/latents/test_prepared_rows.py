@@ -295,7 +295,7 @@ def test_pictures_that_were_moved_away_before_maps_are_made_are_a_sentence(tmp_p
                 Image.new(mode, (16, 16), number).save(place / f"{number}.png")
     cache = encode(tmp_path / "cache", vae_run, f"data={tmp_path / 'pictures'}")
     (tmp_path / "pictures" / "train" / "2.png").unlink()
-    with pytest.raises(DataError, match="1 of 4 pictures of .* are not where they were, such as .*encode-dataset"):
+    with pytest.raises(DataError, match=r"1 of 4 pictures of .* are not where they were, such as .*encode-dataset"):
         maps_of(cache, quiet)
     shutil.rmtree(tmp_path / "pictures")
     with pytest.raises((DataError, ConfigError), match="pictures"):
@@ -304,7 +304,7 @@ def test_pictures_that_were_moved_away_before_maps_are_made_are_a_sentence(tmp_p
 
 def test_what_was_mirrored_is_mirrored_with_its_map_in_every_step(own, quiet):
     """The latents of a step and their maps are turned by the same numbers."""
-    manifest, splits = splits_of(own)
+    _, splits = splits_of(own)
     maps, _ = maps_of(own, quiet)
     loop = Loop(steps=4, batch=6)
     stream = training_latents(splits["train"], loop, CPU, rows=slice(0, 6), flip=True, first=0, several=Several({"map": maps["train"]}))
