@@ -40,7 +40,7 @@ def repeat(file: str | Path, out: str | Path, overrides: Sequence[str], flags: M
     if others := [*overrides, *left, *(["precision"] if "precision" in machine else [])]:
         raise ConfigError(
             f"--again makes a picture as its file says, so {', '.join(others)} cannot be given with it: only --run, --ae, --out and the "
-            "device can. Where the files that it was made of lie now is said by --from, --mask and --autoguide. For another picture leave "
+            f"device can. Where the files that it was made of lie now is said by {', '.join(PLACES.values())}. For another picture leave "
             "--again away."
         )
     path = Path(file).expanduser()

@@ -5,21 +5,23 @@ Words are prepared and encoded one prompt at a time and padded to one length, so
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ldmctl.diffusion.denoise import joined
 from ldmctl.errors import ConfigError
 from ldmctl.latents.conditions import Known
 from ldmctl.latents.prepared import padded
 from ldmctl.protocols import Condition
 from ldmctl.training.engine import Engine
 
-EVEN = 64  # tokens that prompts are padded to a multiple of, where a conditioner does not say how many it hears
+EVEN = 64  # tokens that prompts are padded to a multiple of, where a conditioner does not say by `length` how many it hears
 MIXED = re.compile(r"(?<!\\)\|")  # between the parts of a mixed prompt
-SHARE = re.compile(r"^(?P<words>.*?)\s*(?<!\\):\s*(?P<share>[0-9.]+)\s*$", re.DOTALL)
+SHARE = re.compile(r"^(?P<words>.*?)\s*(?<!\\):\s*(?P<share>[-+0-9.,%]+)\s*$", re.DOTALL)
 
 
 class Ask(NamedTuple):
@@ -77,8 +79,7 @@ def words_known(conditioner: Any, prompts: Sequence[str], engine: Engine) -> Kno
     once = {prompt: heard_words(conditioner, prompt, engine) for prompt in dict.fromkeys(prompts)}
     rows = [once[prompt] for prompt in prompts]
     there = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=engine.device)
-    parts = zip(*rows, strict=True)
-    return Known(Condition(*(None if each[0] is None else torch.cat(each) for each in parts)), there)
+    return Known(reduce(joined, rows), there)
 
 
 @torch.no_grad()
@@ -86,7 +87,7 @@ def heard_words(conditioner: Any, prompt: str, engine: Engine) -> Condition:
     """The condition [1, ...] of one prompt, its tokens padded to as many as any prompt has."""
     said = parts_of(prompt)
     rows = conditioner.prepare([part.words for part in said], device=engine.device)
-    most = int(getattr(conditioner, "length", 0)) or EVEN
+    most = int(getattr(conditioner, "length", 0) or getattr(getattr(conditioner, "config", None), "length", 0)) or EVEN
     every = [conditioner.encode({name: value.to(engine.device) for name, value in padded([row], even=most).items()}) for row in rows]
     return mixed(every, [part.share for part in said]) if len(every) > 1 else every[0]
 

@@ -56,15 +56,15 @@ def conditioners_of(
 
 def fitted_to(text: Any, train: Latents, cache: str, before: Mapping[str, Any] | None) -> Any:
     """What a conditioner of captions takes from those that there are, or took when the run began; None where it takes nothing."""
-    if before is not None and before["type"] == text.type:
-        return before["context"].get("fitted")
-    kind: Any = registry.load("conditioner", text.type)
     captions = captions_of(train)
     if not any(captions):
         raise ConfigError(
             f"conditions.text={text.type} has nothing to listen to: {cache} has no captions. Take conditions.text=null, or give the pictures "
             "captions (docs: Your pictures) and encode them again: latents that are there are kept."
         )
+    if before is not None and before["type"] == text.type:
+        return before["context"].get("fitted")
+    kind: Any = registry.load("conditioner", text.type)
     return kind.fit(text, (each for several in captions for each in several)) if hasattr(kind, "fit") else None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ldmctl import registry
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.conditions import SLOTS
@@ -32,7 +33,9 @@ def learns_without(config: FitDiffusion, train: Latents, slot: str, captions: fl
     """Whether the network learns from items without this one condition, or never hears it."""
     if getattr(config.conditions, slot) is None or config.conditions.dropped(slot) > 0:
         return True
-    return {"label": bool((train.labels < 0).any()), "text": captions < 1}.get(slot, slot == "picture")
+    if slot == "picture":  # masks are drawn, and most hide everything; a small picture is always there
+        return getattr(registry.load("conditioner", config.conditions.picture.type), "wants", None) == "latent"  # type: ignore[union-attr]
+    return {"label": bool((train.labels < 0).any()), "text": captions < 1}.get(slot, False)
 
 
 def learns_with_labels(config: FitDiffusion, train: Latents) -> bool:

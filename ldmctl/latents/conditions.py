@@ -170,10 +170,9 @@ def kept(
                 prepared.write(folder, rows, keys, cut)
             done += len(part)
             bar.advance(done, amount=done)
-            if engine.any(signals.asked) and turn < turns - 1:
-                raise Stopped(
-                    f"Stopped after {done * engine.world:,} of {len(missing):,} {what}, which are kept. The same command continues."
-                )
+            if engine.any(signals.asked):
+                ready = min(done * engine.world, len(missing))
+                raise Stopped(f"Stopped after {ready:,} of {len(missing):,} {what}, which are kept. The same command continues.")
     engine.barrier()
     return prepared.opened(folder)
 

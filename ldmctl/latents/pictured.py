@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ def prepare_maps(
     """
     sets = {split: behind(cache, latents) for split, latents in splits.items()}
     dataset: Any = sets["train"].pictures.dataset
-    looked = (dataset[row].map for row in sets["train"].rows[:LOOKED_AT])
-    some = [each for each in looked if each is not None] if getattr(dataset, "has_maps", True) else []
+    some = first_maps(sets["train"]) if getattr(dataset, "has_maps", True) else []
     if not some:
         raise ConfigError(
             f"conditions.map has nothing to listen to: the pictures of {cache} have no maps. Lay them beside the pictures in a folder `masks`, "
@@ -117,20 +117,28 @@ def prepare_maps(
     side = int(manifest.image["size"])
     rows = on_images(folder, wanted, one, engine, console, what="maps", size=side * side)
     found = {split: Images(rows, keys[split]) for split in sets}
-    return found, on_all(engine, lambda: described(found["train"], names, labels=labels))
+    return found, on_all(engine, lambda: described(found, names, labels=labels))
 
 
-def described(train: Images, names: list[str], *, labels: bool) -> dict[str, Any]:
+def first_maps(split: Behind) -> list[Any]:
+    """The first LOOKED_AT maps there are, as they are stored; where none is named beforehand, each picture is asked."""
+    dataset: Any = split.pictures.dataset
+    rows = (row for row in split.rows if not hasattr(dataset, "map_stamp") or dataset.map_stamp(row))
+    return list(islice((each for row in rows if (each := dataset[row].map) is not None), LOOKED_AT))
+
+
+def described(splits: Mapping[str, Images], names: list[str], *, labels: bool) -> dict[str, Any]:
     """What is said of maps in a model's header; a DataError for classes beyond those that have names."""
-    assert train.nothing is not None
-    channels = int(train.nothing.shape[0])
+    assert splits["train"].nothing is not None
+    channels = int(splits["train"].nothing.shape[0])
     if not labels:
         return {"classes": [], "channels": channels}
     highest = 0
-    for key in train.keys:
-        if key in train.rows:
-            numbers = train.rows.row(key)["image"]
-            highest = max(highest, int(torch.where(numbers == UNLABELLED, 0, numbers).max()))
+    for split in splits.values():
+        for key in split.keys:
+            if key in split.rows:
+                numbers = split.rows.row(key)["image"]
+                highest = max(highest, int(torch.where(numbers == UNLABELLED, 0, numbers).max()))
     if names and highest >= len(names):
         raise DataError(
             f"A map has class {highest}, and there are names for {len(names)} classes, counted from 0: {', '.join(names[:20])}."

@@ -28,7 +28,6 @@ class Words(nn.Module):
     listens = "text"
     kept = False  # ids are made faster than they are read
     map_channels = 0
-    kept = False  # ids are made faster than they are read
 
     class Config(PluginConfig):
         vocabulary: int = Field(2048, ge=_bytes.SMALLEST, le=32_000, description="words at most, bytes included; few captions give fewer")
