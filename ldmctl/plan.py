@@ -21,7 +21,7 @@ from ldmctl.diffusion.autoguidance import load_weaker
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.listening import begun_with, conditioners_of
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
@@ -168,6 +168,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     engine, devices = engines.start(config.machine), config.machine.devices
     per_device(config.loop.batch, devices)
     manifest = check_cache(config, cache := Path(config.latents).expanduser())
+    check_slots(config)
     check_preview(config, train_latents := open_latents(cache, manifest, "train"))
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
     others = conditioners_of(config, manifest, {"train": train_latents}, begun_with(config))

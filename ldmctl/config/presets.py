@@ -18,7 +18,7 @@ from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
 from ldmctl.config.network_origins import layer_of as network_layer_of
 from ldmctl.config.origins import layer_of
 from ldmctl.config.provenance import said_by
-from ldmctl.config.resolve import merge, resolve, spell_out
+from ldmctl.config.resolve import merge, renamed, resolve, spell_out
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import ConfigError, DataError, PluginError, UnknownPlugin, did_you_mean, with_article
 
@@ -187,7 +187,7 @@ def environment(schema: type[Config]) -> list[Raw]:
 
 def _has(schema: Any, layer: Raw) -> bool:
     """Whether the one path of this layer leads to a key, or into a slot, of the schema."""
-    ((key, value),) = layer.items()
+    ((key, value),) = renamed(schema, layer).items()
     field = schema.model_fields.get(key)
     if field is None:
         return False

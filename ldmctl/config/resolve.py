@@ -62,7 +62,7 @@ def merge(layers: Sequence[Raw]) -> Raw:
 def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
     """The same layer with `slot: name` written as `slot: {type: name}`, each plugin by the one name that it has in a config; so for a
     section that has a `type`. Keys have the names of today."""
-    raw = out = _renamed(getattr(schema, "renamed", {}), raw)
+    raw = out = renamed(schema, raw)
     for name, field in schema.model_fields.items():
         if name not in raw:
             continue
@@ -78,10 +78,10 @@ def spell_out(schema: type[BaseModel], raw: Raw) -> Raw:
     return out
 
 
-def _renamed(names: Mapping[str, str], raw: Raw) -> Raw:
+def renamed(schema: type[BaseModel], raw: Raw) -> Raw:
     """A copy in which keys that moved stand where they are now; what stands there already is stronger."""
     out = dict(raw)
-    for before, now in names.items():
+    for before, now in getattr(schema, "renamed", {}).items():
         if before in out:
             section, key = now.split(".")
             there = out.get(section)

@@ -81,10 +81,10 @@ SIZES = ("vector_dim", "token_dim", "map_channels")
 
 
 def refuse_other_slot(slot: str, conditioner: Any) -> None:
-    """A ConfigError for a conditioner that listens to something else than its slot has."""
+    """A ConfigError for a conditioner, or a class of them, that listens to something else than its slot has."""
     listens = getattr(conditioner, "listens", "label")
     if listens != slot:
-        kind = type(conditioner).__name__.lower()
+        kind = (conditioner if isinstance(conditioner, type) else type(conditioner)).__name__.lower()
         raise ConfigError(
             f"{kind} listens to {LISTENS.get(listens, listens)}, so it belongs to conditions.{listens}, not to conditions.{slot}."
         )

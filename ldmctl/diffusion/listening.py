@@ -8,6 +8,7 @@ from ldmctl import registry
 from ldmctl.config.network_origins import find
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.console import Console
+from ldmctl.diffusion.conditions import refuse_other_slot
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError
 from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
@@ -18,6 +19,12 @@ from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 
 OTHERS = ("text", "map", "picture")  # slots beside that of labels
+
+
+def check_slots(config: FitDiffusion) -> None:
+    """A ConfigError for a conditioner that listens to something else than its slot has."""
+    for slot in config.conditions.slots:
+        refuse_other_slot(slot, registry.load("conditioner", getattr(config.conditions, slot).type))
 
 
 def begun_with(config: FitDiffusion, out: str | Path | None = None, *, overwrite: bool = False) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from ldmctl.config.schemas.shared import Coding
 from ldmctl.console import Console
 from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.listening import begun_with, conditioners_of, known_for
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, known_for
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
@@ -72,6 +72,7 @@ def fit_diffusion(
     autoencoder, _ = load_autoencoder(cache / "autoencoder.safetensors", engine)
     codec = Codec(autoencoder, engine, manifest.statistics, tile=Coding().tile, at_once=PREVIEWED)
     train, val = (open_latents(cache, manifest, split) for split in ("train", "val"))
+    check_slots(config)
     check_preview(config, train)
     splits = {"train": train, "val": val}
     maps, drawn = prepare_maps(cache, manifest, splits, engine, console) if config.conditions.map is not None else ({}, None)
@@ -110,9 +111,7 @@ def fit_diffusion(
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
         learns = what_it_learns(config, train, known["train"])
         header = header_of(config, described, manifest, learns)
-        source = (
-            Resident(train, engine) if Resident.fits(train, engine) else train
-        )  # before a micro-batch is found for the room that is left
+        source = Resident(train, engine) if Resident.fits(train, engine) else train  # before a micro-batch is found for what is left
         micro_batch = (
             find_micro(config, described, manifest.latent, known["train"], engine, console)
             if config.loop.micro == "auto"
