@@ -17,7 +17,7 @@ from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage.record import _record
 
 VAL = "val/loss"  # what the training verbs judge by
-MOST = 2**53  # of a step; a larger one is damage
+MOST = 2**53  # of a step or a count; a larger one is damage
 DEEP = 4  # folders below the one that is asked for
 Row = dict[str, Any]  # a line of metrics.jsonl
 
@@ -46,15 +46,14 @@ class Look:
     @property
     def step(self) -> int | None:
         """Steps, or shards of a cache, that are done: as the record says, or the newest report does."""
-        said = [each for each in (self.record.get("step"), *(row["step"] for row in self.rows[-1:])) if isinstance(each, int)]
-        return max(said, default=None)
+        said = (whole(each) for each in (self.record.get("step"), *(row["step"] for row in self.rows[-1:])))
+        return max((each for each in said if each is not None), default=None)
 
     @property
     def steps(self) -> int | None:
         """Steps that were asked for."""
         loop = self.config.get("loop")
-        asked = loop.get("steps") if isinstance(loop, Mapping) else None
-        return asked if isinstance(asked, int) else None
+        return whole(loop.get("steps")) if isinstance(loop, Mapping) else None
 
     @property
     def seconds(self) -> float | None:
@@ -144,7 +143,7 @@ def parsed(line: str) -> Row | None:
     """One report; None where the line is none, as the half one of a killed process."""
     with suppress(ValueError, RecursionError):
         row = json.loads(line)
-        if isinstance(row, dict) and type(row.get("step")) is int and abs(row["step"]) < MOST:
+        if isinstance(row, dict) and whole(row.get("step")) is not None:
             return row
     return None
 
@@ -155,6 +154,11 @@ def finite(value: Any) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
+
+
+def whole(value: Any) -> int | None:
+    """An integer of a size that steps and counts have; None of anything else."""
+    return value if type(value) is int and abs(value) < MOST else None
 
 
 def word(value: Any) -> str | None:

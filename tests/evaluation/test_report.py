@@ -214,6 +214,29 @@ def test_one_alone_is_told_without_its_chain(tmp_path, chain):
     assert [each["title"] for each in told(tmp_path, chain / "runs/ldm", alone=True)[0]["chapters"]] == ["Denoiser"]
 
 
+def test_samples_stand_by_what_they_were_asked_to_be(tmp_path):
+    for seed, said in enumerate(
+        ({"label": "cat"}, {"label": "dog"}, {"label": "cat"}, {"label": None}, {"label": None, "prompt": "a red hat"})
+    ):
+        picture(tmp_path / f"made/{seed:06d}.png", {"ldmctl": json.dumps({"seed": seed, "model": "abc", "steps": 20, **said})})
+    _, page, _ = told(tmp_path, tmp_path / "made")
+    for words in ("5 pictures.", "cat (2)", "dog (1)", "without a label (1)", "a red hat (1)", "steps 20"):
+        assert words in page.text, words
+    assert [each["alt"] for each in page.all("img")] == [
+        "cat, seed 0",
+        "cat, seed 2",
+        "dog, seed 1",
+        "without a label, seed 3",
+        "a red hat, seed 4",
+    ]
+
+
+def test_pictures_of_others_are_shown_by_name(tmp_path):
+    picture(tmp_path / "made/000007.png")
+    _, page, _ = told(tmp_path, tmp_path / "made")
+    assert [each["alt"] for each in page.all("img")] == ["000007.png"]
+
+
 def test_samples_and_scores_of_another_run_are_left_out(tmp_path, chain):
     (chain / "runs/ldm").rename(chain / "runs/other")
     assert [each["title"] for each in told(tmp_path, chain / "runs/other")[0]["chapters"]] == [

@@ -84,7 +84,7 @@ def test_every_number_of_a_run_stands_in_one_picture(tmp_path):
 def test_what_was_changed_on_the_way_is_marked(tmp_path):
     record = {
         "changes": [{"step": 40, "key": "loop.lr", "from": 1, "to": 0.5}],
-        "watch": [{"step": 80, "what": "risen", "why": "It rose"}, 3],
+        "watch": [{"step": 80, "what": "risen", "why": "It rose"}, 3, {"step": 10**400}],
     }
     assert happened(Look(tmp_path, record)) == [(40, "step 40: loop.lr becomes 0.5"), (80, "step 80: It rose")]
     found = svg(Plot("loss", [Series("loss", [0, 100], [1.0, 2.0])], happened(Look(tmp_path, record))), "p")

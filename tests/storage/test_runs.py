@@ -135,6 +135,14 @@ def test_one_run_on_a_page_has_its_curve_and_what_is_not_at_its_default(tmp_path
     assert not [each for each in found["changed"] if each["key"] == "prediction" and each["value"] == each["default"]]
 
 
+def test_numbers_too_large_to_be_steps_are_damage(tmp_path, tell):
+    folder = make(tmp_path / "ldm", rows=[{"step": 10**400, "loss": 1.0}, {"step": 3, "loss": 10**400}], step=10**400)
+    (folder / "config.yaml").write_text(json.dumps({"loop": {"steps": 10**400}}))
+    look = runs.look(folder)
+    assert (look.step, look.steps, look.last()) == (3, None, {}) and "1 of its lines" in look.troubles[0]
+    assert tell("runs", "list", tmp_path)[0] == 0
+
+
 def test_losses_that_are_null_or_infinite_are_no_numbers(tmp_path):
     folder = make(tmp_path / "ldm", rows=losses(0.5, None, float("nan"), float("inf"), True))
     look = runs.look(folder)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ldmctl.evaluation.report.parts import Plot, Series, objects
-from ldmctl.storage.runs import VAL, Look, Row, finite
+from ldmctl.storage.runs import VAL, Look, Row, finite, whole
 
 LEVEL = re.compile(r"val/loss_sigma_([\d.]+)-([\d.]+|inf)")
 SPREAD = 6  # of runs at most, side by side
@@ -76,6 +76,6 @@ def called(name: str) -> str:
 
 def happened(look: Look) -> list[tuple[int, str]]:
     """(step, what) of keys that were changed on the way, and of what was done about a loss that rose."""
-    told = [(each.get("step"), f"{each.get('key')} becomes {each.get('to')}") for each in objects(look.record, "changes")]
-    told += [(each.get("step"), str(each.get("why") or each.get("what"))) for each in objects(look.record, "watch")]
-    return [(step, f"step {step:,}: {said}") for step, said in told if isinstance(step, int)]
+    told = [(whole(each.get("step")), f"{each.get('key')} becomes {each.get('to')}") for each in objects(look.record, "changes")]
+    told += [(whole(each.get("step")), str(each.get("why") or each.get("what"))) for each in objects(look.record, "watch")]
+    return [(step, f"step {step:,}: {said}") for step, said in told if step is not None]

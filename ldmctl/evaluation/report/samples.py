@@ -13,7 +13,7 @@ from ldmctl.pictures.recorded import ORIGIN
 LABELS, EACH = 24, 8  # classes or prompts shown, and samples of each
 SIDE, WIDE = 128, 64  # pixels of a shown sample at most, and shown at least
 LOOKED = 2000  # files that are looked into
-OF_ONE = ("label", "seed", "model", "autoencoder", "grid")
+OF_ONE = ("label", "prompt", "seed", "model", "autoencoder", "grid")
 
 
 def samples(folder: Path, files: list[Path], album: Album) -> Chapter:
@@ -24,7 +24,7 @@ def samples(folder: Path, files: list[Path], album: Album) -> Chapter:
     )
     by_label: dict[str, list[tuple[Path, object]]] = {}
     for file, said in told:
-        label = said.get("label")
+        label = said.get("prompt", said.get("label"))
         by_label.setdefault("without a label" if label is None else str(label), []).append((file, said.get("seed")))
     if told:
         said = told[0][1]

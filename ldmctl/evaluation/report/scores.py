@@ -8,7 +8,7 @@ from typing import Any
 
 from ldmctl.evaluation.report.parts import Chapter, Found, Plot, Score, Scores, Series, Sheet, listed, listing, objects, part, written
 from ldmctl.evaluation.report.pictures import Album, said_below
-from ldmctl.storage.runs import finite
+from ldmctl.storage.runs import finite, whole
 
 SHEETS = {"closest.png": "Samples and the training pictures nearest to them", "alike.png": "Samples and the samples nearest to them"}
 CLASSES = 20  # shown unfolded
@@ -52,9 +52,10 @@ def curve_judged(file: Path, found: Found) -> Chapter:
     names = ("frechet_distance", "precision", "recall")
     cells = [[str(each.get("run")), written(each.get("step")), *(interval(part(each, name)) for name in names)] for each in rows]
     chapter.sheets.append(Sheet("Each model, with 95 % intervals", ["model", "step", "Frechet distance", "precision", "recall"], cells))
-    known = sorted((each["step"], finite(part(each, names[0]).get("value"))) for each in rows if isinstance(each.get("step"), int))
+    known = sorted((each for each in rows if whole(each.get("step")) is not None), key=lambda each: each["step"])
     if len(known) > 1:
-        chapter.plots.append(Plot("Frechet distance", [Series("Frechet distance", *map(list, zip(*known, strict=True)))]))  # type: ignore[arg-type]
+        values = [finite(part(each, names[0]).get("value")) for each in known]
+        chapter.plots.append(Plot("Frechet distance", [Series("Frechet distance", [each["step"] for each in known], values)]))
     return chapter
 
 

@@ -11,7 +11,7 @@ from ldmctl.console import duration
 from ldmctl.evaluation.report.curves import curves
 from ldmctl.evaluation.report.parts import Chapter, Found, Key, Score, Scores, Sheet, listing, objects, part, written
 from ldmctl.evaluation.report.pictures import Album, previews, said_below
-from ldmctl.storage.runs import VAL, Look, finite, size_of, word
+from ldmctl.storage.runs import VAL, Look, finite, size_of, whole, word
 
 TITLES = {"fit-ae": "Autoencoder", "fit-diffusion": "Denoiser", "encode-dataset": "Cache of latents"}
 PARTS = {"fit-ae": "autoencoder", "fit-diffusion": "denoiser"}
@@ -96,8 +96,8 @@ def facts(chapter: Chapter, look: Look) -> None:
 
 def passes(look: Look, count: Any) -> str | None:
     """How often each training picture was seen."""
-    batch = part(look.config, "loop").get("batch")
-    return f"{look.step * batch / count:,.1f}" if look.step and isinstance(batch, int) and isinstance(count, int) and count else None
+    batch, count = whole(part(look.config, "loop").get("batch")), whole(count)
+    return f"{look.step * batch / count:,.1f}" if look.step and batch and count else None
 
 
 def measured(judged: Found) -> list[Scores]:
