@@ -16,6 +16,9 @@ def command(
     config: options.ConfigName = None,
     latents: Annotated[str | None, typer.Option("--latents", help="The cache that encode-dataset wrote [default: cache].")] = None,
     init: Annotated[str | None, typer.Option("--init", help="Weights to start from: a run (runs/ldm, runs/ldm@best).")] = None,
+    embed_text: Annotated[
+        bool, typer.Option("--embed-text", help="Copy the text encoder into the run, so that the folder alone makes pictures of words.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", "-o", help="The run folder.")] = "runs/ldm",
     overwrite: options.Overwrite = False,
     accept_data: options.AcceptData = False,
@@ -31,7 +34,8 @@ def command(
 ) -> None:
     """Fit a denoiser to cached latents. The same command again resumes."""
     folder = None if latents is None else latents.rstrip("/") or latents
-    flags = options.given(latents=folder, init=init, machine__device=device, machine__devices=devices, machine__precision=precision)
+    machine = {"machine__device": device, "machine__devices": devices, "machine__precision": precision}
+    flags = options.given(latents=folder, init=init, conditions__embed_text=embed_text or None, **machine)
     cache = manifest.read(folder or str(wished(FitDiffusion, overrides, "latents", config=config) or "cache"))
     below = recipe(cache, out, overwrite=overwrite)
     settings, source = compose(

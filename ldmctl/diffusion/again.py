@@ -15,7 +15,7 @@ from ldmctl.pictures.album import differing, shared
 from ldmctl.pictures.recorded import WAYS, Recorded, recorded
 from ldmctl.storage import weights
 from ldmctl.storage.apart import folder_of, same
-from ldmctl.storage.record import model_file
+from ldmctl.storage.record import model_file, run_of
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 PLACES = {
@@ -103,7 +103,7 @@ def find_decoder(picture: Recorded, run: str, ae: str | None) -> str | None:
     """`--ae` of the decoder that made a picture, None for the one beside its model; a MismatchError where it is not found."""
     wish = picture.said["autoencoder"]
     source = model_file(run, verb="fit-diffusion")
-    beside = (source.parent.parent if source.parent.name == "snapshots" else source.parent) / "autoencoder.safetensors"
+    beside = run_of(source) / "autoencoder.safetensors"
     if ae is None and _is_decoder(beside, wish):
         return None
     named = ae or picture.ae

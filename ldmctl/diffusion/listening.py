@@ -6,9 +6,10 @@ from typing import Any
 
 from ldmctl import registry
 from ldmctl.config.network_origins import find
-from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.fit_diffusion import Conditions, FitDiffusion
 from ldmctl.console import Console
-from ldmctl.diffusion.conditions import refuse_other_slot
+from ldmctl.diffusion.carried import at_home
+from ldmctl.diffusion.conditions import LISTENS, refuse_other_slot
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError
 from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
@@ -75,6 +76,24 @@ def fitted_to(text: Any, train: Latents, cache: str, before: Mapping[str, Any] |
     return kind.fit(text, (each for several in captions for each in several)) if hasattr(kind, "fit") else None
 
 
+def listens_to(conditions: Conditions, manifest: Manifest, shares: Mapping[str, float]) -> str:
+    """`labels (16 classes) and captions (words, 4,096 of 4,096 items)`, by the share of training items that have what each slot hears.
+
+    Also what most items have and the network does not listen to.
+    """
+    count = manifest.count("train")
+
+    def heard(slot: str) -> str:
+        kind, many = getattr(conditions, slot).type, f"{round(shares.get(slot, 1) * count):,} of {count:,} items"
+        said = {"label": f"{len(manifest.classes):,} classes", "text": many, "map": many, "picture": ""}[slot]
+        return f"{LISTENS[slot]} ({', '.join(filter(None, [kind * (kind != slot or slot == 'text'), said]))})"
+
+    said = " and ".join(filter(None, [", ".join(map(heard, conditions.slots[:-1])), *map(heard, conditions.slots[-1:])]))
+    unheard = manifest.captions.get("train", 0) if conditions.text is None else 0
+    more = f"; not to captions, which {unheard:,} of {count:,} items have" if unheard else ""
+    return (said or "nothing, so samples are of all the pictures there are") + more
+
+
 def of_pictures(manifest: Manifest) -> dict[str, Any]:
     """What a conditioner of pictures is told of the latents and of the pictures behind them."""
     side = int(manifest.image["size"])
@@ -95,12 +114,20 @@ def known_for(
     engine: Engine,
     console: Console,
     maps: Mapping[str, Source] | None = None,
+    *,
+    out: str | Path,
 ) -> dict[str, Several]:
-    """What a cache knows of each item for these conditioners, by split; what is not prepared yet is prepared and kept."""
+    """What a cache knows of each item for these conditioners, by split; what is not prepared yet is prepared and kept.
+
+    The run in `out` may hold a copy of what captions are prepared by.
+    """
     sources: dict[str, dict[str, Source]] = {split: {"map": maps[split]} if maps else {} for split in splits}
     if network.text is not None:
+        at_home(network, out)
         captions = {split: captions_of(latents) for split, latents in splits.items()}
         rows = prepare_captions(network.text, cache, (each for row in captions.values() for each in row), engine, console)
+        if hasattr(network.text, "release"):
+            network.text.release()  # of the memory that a frozen encoder takes
         for split, found in captions.items():
             sources[split]["text"] = Captions(rows, found)
     if getattr(network.picture, "wants", None) == "image":

@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldmctl.attribution import expect_shape
+from ldmctl.diffusion.carried import at_home
 from ldmctl.diffusion.conditions import SLOTS, heard, merged, null_of, refuse_other_slot, sizes_of, try_conditioner
 from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
 from ldmctl.storage import headers, weights
+from ldmctl.storage.record import run_of
 from ldmctl.training.engine import Engine
 
 
@@ -123,6 +125,7 @@ def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], s
     weights.refuse_oversized(header["denoiser"], tensors, path)
     network = build_network(header)
     weights.load_into(network, tensors, path)
+    at_home(network, run_of(path))
     return network.to(engine.device).eval().requires_grad_(False), header, fingerprint_of(tensors, header)
 
 

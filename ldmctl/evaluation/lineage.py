@@ -29,7 +29,7 @@ from ldmctl.latents.reader import Latents, evenly, open_latents
 from ldmctl.pictures.batches import Batch
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage import weights
-from ldmctl.storage.record import config_of
+from ldmctl.storage.record import config_of, run_of
 from ldmctl.training import order
 from ldmctl.training import state as states
 from ldmctl.training.engine import Engine
@@ -103,7 +103,7 @@ class Lineage:
 
 def open_lineage(source: Path, engine: Engine) -> Lineage:
     """The run that a model's file belongs to; its cache where that is still there and whole."""
-    folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
+    folder = run_of(source)
     network, header, _ = load_network(source, engine)
     config = config_of(folder) if (folder / "config.yaml").exists() else {}
     record = recorded(folder)

@@ -16,7 +16,7 @@ from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.storage import headers, weights
 from ldmctl.storage.apart import folder_of
 from ldmctl.storage.initial import same_encoder
-from ldmctl.storage.record import model_file
+from ldmctl.storage.record import model_file, run_of
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
 
@@ -172,8 +172,7 @@ def load_codec(
 
     With `ae` it is that of this run of fit-ae, which must have the same encoder. A codec that `is_careful` checks what it is given.
     """
-    folder = source.parent.parent if source.parent.name == "snapshots" else source.parent
-    file = folder / "autoencoder.safetensors"
+    file = run_of(source) / "autoencoder.safetensors"
     autoencoder, about = load_autoencoder(file, engine)
     if autoencoder_fingerprint(file) != header["autoencoder"]["fingerprint"]:
         raise MismatchError(f"{file} is not the autoencoder that {source} was trained with.")

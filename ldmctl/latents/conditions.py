@@ -4,6 +4,7 @@ Captions are prepared once each, by the frozen half of their conditioner, and ke
 are not touched. Which of several captions an item has in a step, and what is mirrored, is a function of seed and step.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -68,6 +69,14 @@ class Captions:
             self.rows.row(self.known_as[self.flat[at]]) if many else self.nothing for at, many in zip(place, count, strict=True)
         ]
         return Known(padded(rows), torch.from_numpy(count > 0))
+
+    def longer_than(self, share: float) -> int:
+        """An item whose first caption has as many tokens as this share of all of them have at most; 1: as the longest."""
+        some = np.flatnonzero(np.diff(self.starts) > 0)
+        if not len(some):
+            return 0
+        lengths = self.rows.counts()[self.flat[self.starts[some]]]
+        return int(some[np.argsort(lengths, kind="stable")[math.ceil(share * len(some)) - 1]])
 
     @property
     def share(self) -> float:

@@ -18,13 +18,15 @@ from ldmctl.config import network_origins
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.console import Console
+from ldmctl.diffusion.carried import carry_encoder
 from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, known_for
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, known_for, listens_to
 from ldmctl.diffusion.network import Network, build_network, describe_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
 from ldmctl.diffusion.spacing import levels
+from ldmctl.diffusion.typical import forward_of, item_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.latents.conditions import Several, on_device
@@ -86,7 +88,8 @@ def fit_diffusion(
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
-    known = known_for(network, cache, manifest, splits, engine, console, maps)
+    known = known_for(network, cache, manifest, splits, engine, console, maps, out=out)
+    console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS})}")
     size = " x ".join(str(side) for side in manifest.latent)
     console.say(
         f"denoiser {config.denoiser.type}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"
@@ -109,6 +112,8 @@ def fit_diffusion(
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)
+        if config.conditions.embed_text:
+            carry_encoder(network, run.folder, engine, console)
         learns = what_it_learns(config, train, known["train"])
         header = header_of(config, described, manifest, learns)
         source = Resident(train, engine) if Resident.fits(train, engine) else train  # before a micro-batch is found for what is left
@@ -117,7 +122,7 @@ def fit_diffusion(
             if config.loop.micro == "auto"
             else config.loop.micro
         )
-        flops = training_flops(flops_of(network, manifest.latent), checkpointing=config.loop.checkpointing)
+        flops = training_flops(forward_flops(forward_of(network, manifest.latent, known["train"])), checkpointing=config.loop.checkpointing)
         model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
         if config.weighting.kind == "learned":
@@ -230,7 +235,7 @@ def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int
     model = Learner(new_network(config, described, engine), config.loop, engine, sharded=is_sharded(config, engine))
 
     def step(count: int) -> None:
-        others = on_device(known.known(torch.zeros(count, dtype=torch.long)), engine.device)
+        others = on_device(known.known(torch.full((count,), item_of(known, 1))), engine.device)
         x, label = torch.zeros(count, *latent, device=engine.device), torch.zeros(count, device=engine.device)
         parts = 2 if model.sharded and count < share else 1  # gradients of all weights wait for the last part
         for part in range(parts):
@@ -240,10 +245,3 @@ def try_micro(config: FitDiffusion, described: dict[str, Any], latent: tuple[int
         model.track(0)
 
     return largest_micro(step, share, engine, memory=config.machine.memory)
-
-
-def flops_of(network: Network, latent: tuple[int, ...]) -> int:
-    """Floating-point operations of one latent's forward, where the network is."""
-    device = next(network.parameters()).device
-    one = torch.zeros(1, *latent, device=device)
-    return forward_flops(lambda: network(one, one.new_zeros(1), torch.zeros(1, dtype=torch.long, device=device)))

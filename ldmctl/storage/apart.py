@@ -24,7 +24,7 @@ INPUTS = {
     "autoguide": "the weaker run",
 }  # by key
 TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
-LINKED = ("samples", "snapshots", "averages", "checkup")  # folders in a run folder that somebody may have put elsewhere
+LINKED = ("samples", "snapshots", "averages", "checkup", "text-encoder")  # folders in a run folder that somebody may have put elsewhere
 FAR = 4  # steps back: pictures, autoencoder, cache, denoiser
 
 

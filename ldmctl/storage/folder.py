@@ -37,10 +37,11 @@ OWN_PATTERNS = (
     "train-[0-9]*.items.jsonl",
     "val-[0-9]*.items.jsonl",
     "state-[0-9]*-of-[0-9]*.safetensors",
+    *(f"text-encoder/*{ending}" for ending in (".json", ".txt", ".model", ".safetensors", ".bin")),
 )
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|part)|\.metrics\.csv\.tmp|\.tmp\w{6}")  # of a process that was killed while it wrote
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\..+")  # what the tracker tensorboard writes
-PARTS = (".", "samples", "snapshots", "averages")
+PARTS = (".", "samples", "snapshots", "averages", "text-encoder")
 KEYS = {"fit-diffusion": "latents", "encode-dataset": "shard", "fit-ae": "autoencoder"}  # in the config.yaml of each verb alone
 
 

@@ -73,6 +73,11 @@ def record_of(folder: Path) -> dict[str, Any]:
     return _record(folder) if (folder / "run.json").exists() else {}
 
 
+def run_of(file: Path) -> Path:
+    """The folder of the run that the file of a model lies in, or that of a snapshot."""
+    return file.parent.parent if file.parent.name == "snapshots" else file.parent
+
+
 def model_file(run: str, *, verb: str) -> Path:
     """The weights that `--run runs/ae`, `runs/ae@10000` or `runs/ae@best` names, or a MismatchError that says what there is."""
     name, _, snapshot = run.rpartition("@") if "@" in Path(run).name else (run, "", "")

@@ -18,6 +18,11 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "toke
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 WITHOUT = "take conditions.text=words, which learns its words from the captions and needs no weights"
 
+TRAINED = (  # ways out for a model that is there
+    "  or run its ldmctl fit-diffusion again with --embed-text where the encoder is, even if it is finished: that copies it into the run\n"
+    "  or sample without --prompt and --negative, for which no encoder is needed"
+)
+
 
 def find(encoder: str, *, copy: Path | None = None, sha256: str | None = None) -> Path:
     """The folder of an encoder, of this hash where one is given; a copy in a run comes first. A MissingError has every way out."""
@@ -26,12 +31,11 @@ def find(encoder: str, *, copy: Path | None = None, sha256: str | None = None) -
     places = [Path(encoder).expanduser()]
     if own := os.environ.get("LDMCTL_WEIGHTS_DIR"):
         places += [Path(own).expanduser() / name for name in dict.fromkeys([encoder, encoder.rsplit("/", maxsplit=1)[-1]])]
-    folder = next((place for place in places if place.is_dir()), None) or _stored(encoder, places)
+    folder = next((place for place in places if place.is_dir()), None) or _stored(encoder, places, trained=sha256 is not None)
     if sha256 is not None and (found := digest(folder)) != sha256:
         raise MissingError(
             f"The text encoder in {folder} is another one than the model was trained with: the hash of its files is {found[:12]}, not "
-            f"{sha256[:12]}.\nWays out:\n  put the files of then there, or below LDMCTL_WEIGHTS_DIR as {encoder}\n"
-            "  or sample without a text, for which no encoder is needed"
+            f"{sha256[:12]}.\nWays out:\n  put the files of then there, or below LDMCTL_WEIGHTS_DIR as {encoder}\n{TRAINED}"
         )
     return folder
 
@@ -52,14 +56,25 @@ def complete(folder: Path) -> Path:
     return folder
 
 
-@lru_cache(maxsize=4)
 def digest(folder: Path) -> str:
-    """SHA-256 of what an encoder says things by: names and bytes of its weights, its tokenizer and their settings; read once in a process."""
+    """SHA-256 of what an encoder says things by: names and bytes of its files."""
+    return _hashed(tuple((file, (known := file.stat()).st_size, known.st_mtime_ns) for file in needed(folder)))
+
+
+@lru_cache(maxsize=4)
+def _hashed(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files with their sizes and times; read once in a process while they stay as they are."""
     total = hashlib.sha256()
-    for file in sorted([*_weights(folder), *(folder / name for name in (*TOKENIZERS, *SETTINGS) if (folder / name).is_file())]):
+    for file, *_ in files:
         with file.open("rb") as stream:
             total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def needed(folder: Path) -> list[Path]:
+    """The files of an encoder's folder that it is opened from: its weights, its tokenizer and their settings."""
+    named = [folder / name for name in (*TOKENIZERS, *SETTINGS) if (folder / name).is_file()]
+    return sorted([*named, *_weights(folder), *folder.glob("*.index.json")])
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -67,10 +82,11 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def _stored(encoder: str, places: list[Path]) -> Path:
-    """The folder in which the hub's files of this name are stored, downloaded if need be."""
+def _stored(encoder: str, places: list[Path], *, trained: bool) -> Path:
+    """The folder in which the hub's files of this name are stored, downloaded if need be; what to do differs for a model that is `trained`."""
     ways = [f"  copy a folder with config.json, a tokenizer and *.safetensors to {places[0].absolute()}"]
-    ways += ["  or set LDMCTL_WEIGHTS_DIR to the folder that holds it", "  or name another folder in conditions.text.encoder"]
+    ways += ["  or set LDMCTL_WEIGHTS_DIR to the folder that holds it"]
+    ways += [] if trained else ["  or name another folder in conditions.text.encoder"]
     why = "There is no such folder."
     if not encoder.startswith((".", "~", "/")) and encoder.count("/") < 2:
         try:
@@ -85,7 +101,9 @@ def _stored(encoder: str, places: list[Path]) -> Path:
             else:
                 why += f" The hub does not have it, or cannot be reached: {one_line(error)[:300]}"
     looked = ["Looked for:", *(f"  {place.absolute()}" for place in places)]
-    raise MissingError("\n".join([f"The text encoder {encoder} is missing. {why}", *looked, "Ways out:", *ways, f"  or {WITHOUT}"]))
+    raise MissingError(
+        "\n".join([f"The text encoder {encoder} is missing. {why}", *looked, "Ways out:", *ways, TRAINED if trained else f"  or {WITHOUT}"])
+    )
 
 
 def _snapshot(encoder: str) -> Path:

@@ -72,6 +72,11 @@ class Text(nn.Module):
         return _encoders.complete(_encoders.find(self.config.encoder, copy=self.home, sha256=self.encoder_sha256))
 
     @property
+    def needed(self) -> list[Path]:
+        """Those of its files that it is opened from."""
+        return _encoders.needed(self.files)
+
+    @property
     def fingerprint(self) -> str:
         """A hash of what prepared rows depend on, rounding apart, which is coarser on a device that computes in bfloat16."""
         said = f"{self.encoder_sha256} {self.config.layer} {self.config.length} {self.config.store} {self.learned.stamp()}"

@@ -1,0 +1,217 @@
+"""100,000 captions, each once through a conditioner and then kept: minutes, disk, memory, seconds to start with all of them, and per batch.
+
+python benchmarks/captions.py --encoder FOLDER              # such as all-MiniLM-L6-v2; writes results/captions.json
+python benchmarks/captions.py --encoder FOLDER --read 2000 --print   # fewer through the encoder, and only a look
+
+The captions are sentences of 5 to 30 words, no two alike. Each line is a process of its own, on as many threads as torch takes:
+
+words     a vocabulary learned from all of them, their ids (which are kept in memory alone), the start of a resumed run
+text      --read of them through the encoder, from which the time of all follows; their rows are kept and, in the place of the others, the same
+          rows once more under other keys, so that disk, start and batches are those of all
+
+A start is what a resumed run does until its first batch: the items of the cache are read, captions are found among the kept rows.
+It is measured once for files that were just written, so they are in the page cache. A batch is 256 items drawn at random,
+padded, as a step is given it; the median of all but the first. Memory is the peak of the process above one that has only imported torch.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe, keep
+
+from ldmctl import registry
+from ldmctl.config.resolve import plugin_config
+from ldmctl.console import Console
+from ldmctl.latents import conditions, prepared
+from ldmctl.latents import manifest as manifests
+from ldmctl.latents.items import Item, write_items
+from ldmctl.latents.manifest import Manifest, Shard, Statistics
+from ldmctl.latents.reader import Latents
+from ldmctl.storage import weights
+from ldmctl.training.engine import Engine
+
+COUNT, SHARD, BATCH, BATCHES = 100_000, 16_384, 256, 200
+WORDS = 3000  # that captions are made of, the first ones more often
+HOST = Engine(torch.device("cpu"), torch.float32)
+PEAK = "VmHWM"
+TORCH_ALONE = f"""
+import torch, json
+line = next(line for line in open("/proc/self/status") if line.startswith("{PEAK}"))
+print(json.dumps({{"peak": int(line.split()[1]) / 1024}}))
+"""
+
+
+def main() -> None:
+    """Write the items, then each measurement in a process of its own."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--encoder", required=True, help="folder of a text encoder")
+    options.add_argument("--read", type=int, default=8192, help="captions that go through it")
+    options.add_argument("--print", action="store_true", help="show the result and keep nothing")
+    options.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    asked = options.parse_args()
+    if asked.part:
+        kind, folder = asked.part
+        print(json.dumps(PARTS[kind](Path(folder), asked)))
+        return
+    machine = describe()
+    with tempfile.TemporaryDirectory() as name:
+        make(Path(name))
+        alone = json.loads(child("-c", TORCH_ALONE))["peak"]
+        found: dict[str, Any] = {"captions": COUNT, "batch": BATCH, "read": asked.read, "encoder": Path(asked.encoder).name}
+        for kind in ("words", "text", "text_kept"):
+            said = json.loads(child(__file__, "--encoder", asked.encoder, "--read", str(asked.read), "--part", kind, name))
+            found[kind] = {**said, "peak_mib_above_torch": round(said.pop("peak") - alone, 1)}
+    if asked.print:
+        print(json.dumps(found, indent=2))
+    else:
+        keep("captions", found, machine)
+
+
+def child(*words: str) -> str:
+    """The last line that a fresh process prints."""
+    done = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def sentences(count: int) -> list[str]:
+    """So many different captions."""
+    draw = random.Random(0)
+    letters = ["".join(draw.choices("abcdefghiklmnoprstuvw", k=draw.randint(2, 9))) for _ in range(WORDS)]
+    often = [1 / (rank + 3) for rank in range(WORDS)]  # as words of a language, about
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[" ".join(draw.choices(letters, often, k=draw.randint(5, 30)))] = None
+    return list(found)
+
+
+def make(folder: Path) -> None:
+    """A cache of the smallest latents there are, with a caption of each item."""
+    captions, shards = sentences(COUNT), []
+    for number, first in enumerate(range(0, COUNT, SHARD)):
+        part = captions[first : first + SHARD]
+        path = folder / f"train-{number:05d}.safetensors"
+        labels = torch.full((len(part),), -1)
+        weights.save(path, {"moments": torch.zeros(len(part), 1, 1, 1).half(), "labels": labels}, {"kind": "latents", "split": "train"})
+        write_items(path.with_suffix(".items.jsonl"), [Item(f"{first + row}.png", text, -1) for row, text in enumerate(part)])
+        shards.append(Shard(file=path.name, count=len(part), sha256="", crc32=[0] * (-(-len(part) // 1024))))
+    manifest = Manifest(
+        format=manifests.FORMAT,
+        moments=(1, 1, 1),
+        latent=(1, 1, 1),
+        dtype="float16",
+        flipped=False,
+        statistics=Statistics(mean=[0.0], deviation=[1.0]),
+        classes=[],
+        label_counts=[],
+        data=None,
+        image={},
+        autoencoder={"type": "identity", "fingerprint": ""},
+        fingerprint="",
+        splits={"train": shards},
+    )
+    (folder / "latents.json").write_text(manifest.model_dump_json())
+
+
+def captions_in(folder: Path) -> list[tuple[str, ...]]:
+    """Of every item of the cache."""
+    return conditions.captions_of(Latents(folder, manifests.read(folder), "train"))
+
+
+def conditioner(kind: str, captions: list[str], **keys: Any) -> tuple[Any, float]:
+    """(a conditioner fitted to captions, seconds that took)."""
+    config, plugin = plugin_config("conditioner", {"type": kind, **keys}), registry.load("conditioner", kind)
+    began = time.perf_counter()
+    fitted = plugin.fit(config, captions)
+    return plugin(config, fitted=fitted), time.perf_counter() - began
+
+
+def words(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Of the conditioner `words`."""
+    every = [text for (text,) in captions_in(folder)]
+    made, fitting = conditioner("words", every)
+    return {"fit_seconds": round(fitting, 2), **started(folder, made), "peak": peak()}
+
+
+def reading(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Of the conditioner `text`, the first time."""
+    some = captions_in(folder)[: asked.read]
+    made, opening = conditioner("text", [], encoder=asked.encoder)
+    began = time.perf_counter()
+    conditions.prepare_captions(made, folder, some, HOST, Console(quiet=True))
+    seconds = time.perf_counter() - began
+    return {
+        "open_seconds": round(opening, 2),
+        "captions_per_second": round(len(some) / seconds, 1),
+        "minutes_for_all": round(COUNT * seconds / len(some) / 60, 2),
+        "peak": peak(),
+    }
+
+
+def kept(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Of the conditioner `text`, when all captions are kept."""
+    every = [text for (text,) in captions_in(folder)]
+    made, _ = conditioner("text", [], encoder=asked.encoder)
+    place = folder / conditions.FOLDER / f"text-{made.fingerprint[:16]}"
+    fill(folder, place, every)
+    made.release()
+    files = list(place.glob("*.safetensors"))
+    disk = sum(file.stat().st_size for file in files)
+    again = json.loads(child(__file__, "--encoder", asked.encoder, "--part", "start", str(folder)))
+    return {"disk_mib": round(disk / 2**20, 1), "shards": len(files), **again}
+
+
+def fill(folder: Path, place: Path, every: list[str]) -> None:
+    """Rows for all captions that have none, of those that there are in turn."""
+    there = prepared.opened(place)
+    keys = [prepared.key_of(text) for text in every]
+    have, lack = [key for key in keys if key in there], [key for key in keys if key not in there]
+    for first in range(0, len(lack), conditions.TOGETHER):
+        part = lack[first : first + conditions.TOGETHER]
+        rows = [there.row(have[(first + row) % len(have)]) for row in range(len(part))]
+        prepared.write(place, rows, part, [False] * len(part))
+
+
+def start(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Of a process that finds all captions kept."""
+    made, _ = conditioner("text", [], encoder=asked.encoder)
+    made.release()
+    return {**started(folder, made), "peak": peak()}
+
+
+def started(folder: Path, made: Any) -> dict[str, Any]:
+    """Seconds until the first batch can be drawn, and milliseconds of batches."""
+    began = time.perf_counter()
+    found = captions_in(folder)
+    read = time.perf_counter()
+    source = conditions.Captions(conditions.prepare_captions(made, folder, found, HOST, Console(quiet=True)), found)
+    ready, seconds = time.perf_counter(), []
+    for step in range(BATCHES):
+        items = torch.randint(len(found), (BATCH,), generator=torch.Generator().manual_seed(step))
+        at = time.perf_counter()
+        source.known(items)
+        seconds.append(time.perf_counter() - at)
+    return {
+        "read_items_seconds": round(read - began, 2),
+        "find_captions_seconds": round(ready - read, 2),
+        "batch_milliseconds": round(1000 * statistics.median(seconds[1:]), 2),
+    }
+
+
+def peak() -> float:
+    """MiB that this process had at most."""
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open() if line.startswith(PEAK))
+
+
+PARTS = {"words": words, "text": reading, "text_kept": kept, "start": start}
+
+if __name__ == "__main__":
+    main()
