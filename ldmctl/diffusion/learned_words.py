@@ -87,24 +87,60 @@ def refuse_other(word: LearnedWord, conditioner: Any, described: Mapping[str, An
         raise MismatchError(f"{word.file} is damaged: its vectors have {word.vectors.shape[1]} numbers, and words here have {width}.")
 
 
-def said_in(words: Iterable[LearnedWord], config: Sample) -> list[LearnedWord]:
-    """Of learned words, those that a prompt of this config says, or what it goes away from."""
-    texts = [*(config.prompt or []), *([config.negative] if config.negative else [])]
-    parts = [part.words for text in texts for part in parts_of(text)]
+def said_in(words: Iterable[LearnedWord], texts: Iterable[str]) -> list[LearnedWord]:
+    """Of learned words, those that one of these prompts says."""
+    parts = [part.words for text in texts if text for part in parts_of(text)]
     return [word for word in words if any(word.word in each for each in parts)]
 
 
-def taught(conditioner: Any, words: Sequence[LearnedWord], described: Mapping[str, Any], run: str) -> Any:
-    """A copy of a conditioner of text that also hears these words; what does not fit is a ConfigError or a MismatchError."""
-    listener(conditioner, run)
-    known = copy.deepcopy(conditioner)
+class Vocabulary:
+    """The conditioner of text of a network as it was trained, and copies of it that also hear learned words, each made once."""
+
+    def __init__(self, network: Any, header: Mapping[str, Any], run: str):
+        self.network, self.described, self.run = network, header.get("conditions", {}).get("text", {}), run
+        self.plain = network.text
+        self.files: dict[str, LearnedWord] = {}
+        self.copies: dict[tuple[str, ...], Any] = {(): network.text}
+
+    def said(self, texts: Iterable[str], config: Sample) -> list[LearnedWord]:
+        """The words of the files that a config names, as far as these prompts say them."""
+        return said_in(self.read(config), texts)
+
+    def read(self, config: Sample) -> list[LearnedWord]:
+        """All words of the files that a config names; those that do not fit are a ConfigError or a MismatchError."""
+        for file in config.token or []:
+            if file not in self.files:
+                listener(self.plain, self.run)
+                word = read_word(file)
+                refuse_other(word, self.plain, self.described, self.run)
+                refuse_known(self.plain, word.word)
+                self.files[file] = word
+        words = [self.files[file] for file in config.token or []]
+        refuse_twice(words)
+        return words
+
+    def hear(self, config: Sample) -> None:
+        """Have the network hear the words of the files that a config names, and no others."""
+        words = self.read(config)
+        key = tuple(word.sha256 for word in words)
+        if key not in self.copies:
+            self.copies[key] = copy.deepcopy(self.plain)
+            for word in words:
+                self.copies[key].with_word(word.word, word.vectors.to(_device_of(self.plain)))
+        self.network.text = self.copies[key]
+
+
+def refuse_twice(words: Sequence[LearnedWord]) -> None:
+    """A ConfigError where two files have the same word."""
     for place, word in enumerate(words):
         if twice := next((other for other in words[:place] if other.word == word.word), None):
             raise ConfigError(f"{twice.file} and {word.file} both have the word {word.word!r}: give one of them.")
-        refuse_other(word, conditioner, described, run)
-        refuse_known(conditioner, word.word)
-        known.with_word(word.word, word.vectors.to(_device_of(conditioner)))
-    return known
+
+
+def unsaid(words: Sequence[LearnedWord], config: Sample) -> list[str]:
+    """A sentence for each learned word that no prompt of this config says."""
+    said = said_in(words, [*(config.prompt or []), config.negative or ""])
+    return [f"No prompt says {word.word!r}, so {word.file} changes nothing." for word in words if word not in said]
 
 
 def _device_of(module: torch.nn.Module) -> torch.device:

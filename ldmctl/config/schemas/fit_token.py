@@ -20,7 +20,9 @@ class FitToken(Pictures):
         description="the word to learn, with a sign that no other word has, such as <mine>: it is heard wherever it stands in a prompt"
     )
     init_word: str = Field("a", min_length=1, description="a word that the model knows, whose vectors the new one begins with")
-    vectors: PositiveInt = Field(1, description="vectors that the word is heard as; more can hold more, and fit a few pictures more closely")
+    vectors: PositiveInt = Field(
+        1, description="vectors that the word is heard as; more can hold more, and fit a few pictures more closely"
+    )
     templates: tuple[str, ...] = Field(
         ("a {}", "{}"), min_length=1, description="captions of the pictures, drawn by step; {} stands for the word"
     )
