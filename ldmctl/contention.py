@@ -14,7 +14,7 @@ from pathlib import Path
 BUSY = 0.25  # share of the processors that others take, from which something is said or done
 SHORTEST = 0.1  # seconds: the kernel counts in hundredths
 SPINS = "3000"  # looks of a waiting thread
-HEAVY = ("fit-ae", "fit-diffusion", "encode-dataset", "sample", "eval-lpips", "spacing", "quickstart")  # commands that compute
+HEAVY = ("fit-ae", "fit-diffusion", "encode-dataset", "sample", "eval-lpips", "spacing", "fit-token", "quickstart")  # commands that compute
 
 
 class Contention:

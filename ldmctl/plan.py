@@ -21,6 +21,7 @@ from ldmctl.diffusion.autoguidance import load_weaker
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
+from ldmctl.diffusion.learned_words import Vocabulary
 from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
@@ -243,6 +244,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     refuse_size(config, header, codec, network)
     if config.start is not None:  # refuses pictures and masks that cannot be read or do not fit
         open_canvas(config.start, config.mask, header["image"], size=config.size, margins=config.outpaint)
+    Vocabulary(network, header, config.run).read(config)  # refuses words that were learned for another model
     if config.autoguide is not None:
         load_weaker(config.autoguide, header, fingerprint, HOST)
     count = len(wanted(config, header))  # refuses labels and guidance that this model does not know

@@ -95,7 +95,7 @@ def test_stages_never_import_stages(wing):
 def test_the_path_is_the_address():
     """`ldmctl sample` is cli/sample.py, stages/sample.py and config/schemas/sample.py."""
     verbs = {file.stem for file in files("ldmctl/config/schemas/*.py")} - {"__init__", "shared", "verbs"}
-    assert verbs == {"fit_ae", "encode_dataset", "fit_diffusion", "sample", "eval_lpips", "eval_samples", "spacing"}
+    assert verbs == {"fit_ae", "encode_dataset", "fit_diffusion", "sample", "eval_lpips", "eval_samples", "spacing", "fit_token"}
     for verb in verbs:
         assert (ROOT / "ldmctl" / "cli" / f"{verb}.py").is_file()
         stage = ast.parse((ROOT / "ldmctl" / "stages" / f"{verb}.py").read_text(encoding="utf-8"))

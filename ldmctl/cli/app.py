@@ -23,6 +23,7 @@ from ldmctl.cli import (
     eval_samples,
     fit_ae,
     fit_diffusion,
+    fit_token,
     plugins,
     quickstart,
     ranks,
@@ -58,6 +59,7 @@ app.command("eval-lpips")(eval_lpips.command)
 app.command("eval-samples")(eval_samples.command)
 app.command("ema")(ema.command)
 app.command("spacing")(spacing.command)
+app.command("fit-token")(fit_token.command)
 app.command("quickstart")(quickstart.command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(configs.app, name="configs")

@@ -39,6 +39,10 @@ def command(
         typer.Option("--prompt", help="Words; give it again for several. 'a cat :0.6 | a dog :0.4' mixes what is heard of them."),
     ] = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt on each line.")] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option("--token", metavar="FILE", help="A word of fit-token that prompts may say; give it again for several."),
+    ] = None,
     map: Annotated[
         str | None, typer.Option("--map", help="A map to paint by, or a folder of them, taken in turn; for models that listen to maps.")
     ] = None,
@@ -123,6 +127,7 @@ def command(
         sampler=sampler,
         label=label or None,
         prompt=[*(prompt or []), *lines_of(prompts)] or None,
+        token=token or None,
         map=map,
         picture=picture,
         guidance=guidance,

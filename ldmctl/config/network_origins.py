@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ldmctl.config.documents import Raw, read_config
+from ldmctl.config.made_before import spelled_out
 from ldmctl.config.origins import Origin, file_of, header_of
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
@@ -39,6 +40,15 @@ def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = Fals
     if folder is not None and folder.resolve() in origin.file.resolve().parents[:2]:  # snapshots/ is one deeper
         raise ConfigError(f"A run cannot start from its own weights: init is {name} and --out is {out}. Name another --out.")
     return origin.layer
+
+
+def image_of(name: str) -> Raw:
+    """How the pictures were prepared that a run learned from, as the layer {"image": ...}; {} where that cannot be read."""
+    try:
+        image = header_of(file_of(name, verb="fit-diffusion")).get("image")
+    except MismatchError:  # said when the model is opened
+        return {}
+    return {"image": spelled_out(image)} if isinstance(image, dict) else {}
 
 
 def same_path(one: str, other: str) -> bool:

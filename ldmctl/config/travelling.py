@@ -20,6 +20,7 @@ BESIDE = {  # where things are, how many there are and what each is of: the text
     "each",
     "label",
     "prompt",
+    "token",
     "npz",
     "trace",
     "machine",

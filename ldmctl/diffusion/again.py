@@ -24,6 +24,7 @@ PLACES = {
     "autoguide": "--autoguide",
     "map": "--map",
     "picture": "--picture",
+    "token": "--token",
 }  # keys of places, whose files the text knows by hashes
 DEFAULT = "runs/ldm"
 SHORT = 12  # digits of a fingerprint that are shown
@@ -67,6 +68,7 @@ def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: di
         "seeds": str(said["seed"]),
         "label": ["index:none" if said["label"] is None else f"class:{said['label']}"],
         **({"prompt": [said["prompt"]]} if "prompt" in said else {}),
+        **({"token": said["token"]} if "token" in said else {}),
         "machine": {**machine, **compute},
         **places,
     }
@@ -76,8 +78,11 @@ def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: di
         raise MismatchError(f"{error} It was edited, or written by another version of ldmctl. {WAYS}") from None
 
 
-def apart(picture: Recorded, settings: Mapping[str, Any]) -> str:
-    """How a picture differs from those with these settings, wherever the files lie that both name; nothing where it does not."""
+def apart(picture: Recorded, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """How a picture differs from those with these settings, and from what is its `own`, wherever the files lie that both name; nothing
+    where it does not."""
+    if picture.said.get("learned") != own.get("learned"):
+        return "with words that were learned otherwise (--token)"
     return differing(*({key: value for key, value in each.items() if key not in PLACES} for each in (shared(picture.text), settings)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ldmctl.diffusion.learned_words import Vocabulary
 from ldmctl.diffusion.network import Network, load_network
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.storage.apart import folder_of
@@ -23,6 +24,7 @@ class Weaker(NamedTuple):
 
     network: Network
     fingerprint: str
+    vocabulary: Vocabulary  # what it hears words by
 
 
 def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine) -> Weaker:
@@ -47,7 +49,7 @@ def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine
             f"autoguide={run} is the same model as the one that it should guide, so it would change nothing at twice the cost. Name an "
             "earlier snapshot (RUN@STEP), or a run of a weaker model."
         )
-    return Weaker(network, fingerprint)
+    return Weaker(network, fingerprint, Vocabulary(network, other, run))
 
 
 def said(header: Mapping[str, Any], key: str) -> Any:

@@ -35,7 +35,7 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
     folder = root / f"samples-{hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]}"
 
     def text(place: int) -> str:
-        return json.dumps({"seed": asked.seeds[place], **model.said(asked.ask(place)), **settings}, sort_keys=True)
+        return json.dumps({"seed": asked.seeds[place], **model.said(asked.ask(place), config), **settings}, sort_keys=True)
 
     def file(place: int) -> Path:
         return folder / f"{asked.seeds[place]:06d}.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides
 from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import build_guides
+from ldmctl.diffusion.learned_words import Vocabulary, unsaid
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.prompts import negative_ask
 from ldmctl.diffusion.recorded import settings_of
@@ -46,6 +48,7 @@ class Model:
     codec: Codec
     decoder: str  # fingerprint of the autoencoder that decodes
     tile: int | None
+    run: str = "runs/ldm"  # as it was named
     others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
     built: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)  # guides, by their configs
     canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
@@ -75,6 +78,7 @@ class Model:
         """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, or their latents, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
+        self.vocabulary.hear(config)
         refuse_method(config.guiding.method, self.header["prediction"])
         sampler = registry.build("sampler", config.sampler)
         refuse_momentum(config.guiding.momentum, sampler)
@@ -163,14 +167,27 @@ class Model:
             return None
         if config.autoguide not in self.others:
             self.others[config.autoguide] = load_weaker(config.autoguide, self.header, self.fingerprint, self.engine)
+        self.others[config.autoguide].vocabulary.hear(config)
         return self.others[config.autoguide]
 
-    def said(self, ask: Ask) -> dict[str, Any]:
-        """What a picture's text says of what it was asked to be."""
-        return {"label": self.name_of(ask.label), **({"prompt": ask.prompt} if ask.prompt else {})}
+    def said(self, ask: Ask, config: Sample) -> dict[str, Any]:
+        """What a picture's text says of what it was asked to be, and of the learned words in that."""
+        words = self.vocabulary.said([ask.prompt, config.negative or ""], config)
+        learned = {"token": [word.file for word in words], "learned": [word.sha256 for word in words]} if words else {}
+        return {"label": self.name_of(ask.label), **({"prompt": ask.prompt} if ask.prompt else {}), **learned}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the network hears words by."""
+        return Vocabulary(self.network, self.header, self.run)
+
+    def unheard(self, config: Sample) -> list[str]:
+        """A sentence for each learned word that no prompt says."""
+        return unsaid(self.vocabulary.read(config), config)
 
     def cut_prompts(self, config: Sample) -> list[str]:
         """A sentence for each prompt that is longer than the model hears, with what it does not hear."""
+        self.vocabulary.hear(config)
         if self.network.text is None or config.prompt is None or config.guidance == 0:
             return []
         ends = {prompt: cut_off(self.network.text, prompt) for prompt in dict.fromkeys(config.prompt)}
@@ -191,7 +208,7 @@ def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = N
     network, header, fingerprint = load_network(source, engine)
     cast_once(network.denoiser, engine)
     codec, decoder = load_codec(source, header, engine, tile=tile, ae=ae)
-    return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile)
+    return Model(source, engine, network, header, fingerprint, build_schedule(header), codec, decoder, tile, run)
 
 
 def not_finite(module: torch.nn.Module) -> str:

@@ -21,7 +21,8 @@ from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
 from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
 
-OF_ONE = ("seed", "label", "prompt")  # what the text says of one picture, beside what all of a command share
+OF_ONE = ("seed", "label", "prompt", "token", "learned")  # what the text says of one picture, beside what all of a command share
+OTHER = {"label": "of another label", "prompt": "of another prompt", "learned": "of a word that was learned otherwise"}
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
 TRACE = ("trace.png", "trace.gif", "trace.webp")  # whose they are, the first one says
 SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first
@@ -67,7 +68,7 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, sides: tu
         if said.text is None and (blocking := file if is_foreign(file) else _in_place_of(file.parent)):
             in_the_way[blocking] = None
         elif said.text is not None and not belongs:
-            others[file] = _apart(said.text, settings) or "of another label"
+            others[file] = _apart(said.text, settings) or _otherwise(said.text, text_of(position))
     for name, is_own in {"grid.png": is_own_grid, "samples.npz": is_own_npz}.items():
         if os.path.lexists(folder / name) and not is_own(folder / name):
             in_the_way[folder / name] = None
@@ -188,6 +189,13 @@ def _apart(text: str, settings: dict[str, Any]) -> str:
     """How a picture with this text differs from those with these settings; nothing where it does not."""
     said = shared(text)
     return "" if said == settings else differing(said, settings)
+
+
+def _otherwise(text: str, wanted: str) -> str:
+    """How two pictures of one seed and the same settings differ."""
+    old, new = json.loads(text), json.loads(wanted)
+    kind = next((words for key, words in OTHER.items() if old.get(key) != new.get(key)), OTHER["label"])
+    return kind
 
 
 def shared(text: str) -> dict[str, Any]:

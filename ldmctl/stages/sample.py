@@ -45,11 +45,11 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
     asked = wanted(config, model.header)
     if engine.leads:
-        for ignored in filter(None, [unused_labels(config, model.header), *model.cut_prompts(config)]):
+        for ignored in filter(None, [unused_labels(config, model.header), *model.unheard(config), *model.cut_prompts(config)]):
             console.warn(ignored)
     settings = model.settings(config)
     if again:
-        if how := apart(again, settings):
+        if how := apart(again, settings, model.said(asked.ask(0), config)):
             raise MismatchError(f"{again.file} cannot be made again here: it was made {how}.")
         settings = shared(again.text)  # byte for byte, wherever what it was made of lies now
     if engine.leads and (unusual := caveat(config, model.header)):
@@ -61,7 +61,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     make_folder(folder)
     if config.trace:
         refuse_foreign_trace(folder)
-    said, sides = texts(asked, model, settings), sides_of(config, model.header)
+    said, sides = texts(asked, model, config, settings), sides_of(config, model.header)
     found = engines.on_all(engine, lambda: look_around(folder, asked, said, sides=sides, overwrite=overwrite))
     if isinstance(found, MismatchError):
         raise found
@@ -131,9 +131,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place)) for place in range(len(asked))]}
 
 
-def texts(asked: Wanted, model: Model, settings: dict[str, Any]) -> Callable[[int], str]:
+def texts(asked: Wanted, model: Model, config: Sample, settings: dict[str, Any]) -> Callable[[int], str]:
     """What the PNG text says of how the picture at a place was made."""
-    return lambda place: describe({"seed": asked.seeds[place], **model.said(asked.ask(place)), **settings})
+    return lambda place: describe({"seed": asked.seeds[place], **model.said(asked.ask(place), config), **settings})
 
 
 def look_around(

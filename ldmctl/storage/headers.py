@@ -89,6 +89,16 @@ class Diffusion(Loose):
     step: NonNegativeInt | None = None
 
 
+class Token(Loose):
+    """Of a file of fit-token."""
+
+    kind: Literal["token"]
+    word: str = Field(min_length=1)
+    type: str  # of the conditioner
+    conditioner: str  # what it is known by
+    step: NonNegativeInt
+
+
 class Scalars(Loose):
     """Numbers of the loop in a state."""
 

@@ -91,6 +91,7 @@ class Sample(Config):
         None,
         description="words, taken in turn; `a red circle :0.6 | a blue star :0.4` mixes what is heard of them, \\| and \\: stand for themselves",
     )
+    token: list[str] | None = Field(None, description="files of fit-token, each with a word that prompts may then say")
     map: str | None = Field(
         None, description="a map to paint by, or a folder of them, taken in turn by seed, for models that listen to maps"
     )
@@ -144,7 +145,7 @@ class Sample(Config):
     def _named_or_spelled_out(cls, spacing: Any) -> Any:
         return spacing
 
-    @field_validator("prompt", mode="before", json_schema_input_type=str | list[str] | None)
+    @field_validator("prompt", "token", mode="before", json_schema_input_type=str | list[str] | None)
     @classmethod
     def _one_prompt_or_many(cls, prompt: Any) -> Any:
         return prompt if prompt is None or isinstance(prompt, list) else [str(prompt)]

@@ -1,0 +1,136 @@
+"""What learning a word minimises: the denoising loss of a few pictures under captions that say it (Gal et al., arXiv:2208.01618, eq. 2).
+
+The vectors are one tensor beside the model, and the only one that wants gradients: they are read into the captions' words, so no other
+word shares a parameter, an optimizer or a weight decay with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmctl.config.base import PluginConfig
+from ldmctl.config.schemas.fit_diffusion import FitDiffusion, Times
+from ldmctl.config.schemas.fit_token import FitToken
+from ldmctl.diffusion.model import Model
+from ldmctl.diffusion.objective import denoising_losses, draw
+from ldmctl.diffusion.weighting import validation_times
+from ldmctl.errors import DivergedError
+from ldmctl.latents.conditions import Known
+from ldmctl.latents.prepared import padded
+from ldmctl.protocols import Condition
+from ldmctl.training.engine import Engine
+from ldmctl.training.order import batch_items, generator, reseed
+
+MEASURED = 128  # noised pictures, always the same, by which a word is measured
+HALF = 2.0**12  # of the loss in float16, whose smallest numbers lie above most gradients
+
+
+class Inversion:
+    """A word that is being learned: its vectors, and the optimizer that moves them.
+
+    `stored` are the moments of the pictures [N,m,h,w], `label` is their class, -1 for none.
+    """
+
+    def __init__(self, config: FitToken, model: Model, stored: Tensor, vectors: Tensor, *, label: int):
+        self.config, self.model, self.stored, self.label = config, model, stored, label
+        self.conditioner, self.engine = model.network.text, model.engine
+        self.vectors = vectors.detach().to(self.engine.device, torch.float32).clone().requires_grad_()
+        self.size = float(vectors.square().mean().sqrt())  # of the first vectors' numbers
+        self.conditioner.with_word(config.word, self.vectors)
+        self.optimizer = torch.optim.AdamW([self.vectors], lr=config.lr * self.size, weight_decay=0.0)
+        kinds = {key: PluginConfig.model_validate(model.header[key]["config"], extra="ignore") for key in ("denoiser", "schedule")}
+        self.drawn_as = FitDiffusion(**kinds, prediction=model.header["prediction"], drop=0.0, times=Times(sampling="stratified"))
+
+    def step(self, step: int) -> Tensor:
+        """One optimizer step -> the loss, on the device; a DivergedError where its gradient is not finite."""
+        count = self.config.batch
+        reseed("token", self.config.seed, step)
+        items = batch_items(self.config.seed, len(self.stored), count, step)
+        random = generator("cpu", "template", self.config.seed, step)
+        which = torch.randint(len(self.config.captions), (count,), generator=random).tolist()
+        loss = self._losses(items, which, ("token", self.config.seed, step)).mean()
+        scale = HALF if self.engine.dtype == torch.float16 else 1.0
+        (gradient,) = torch.autograd.grad(loss * scale, [self.vectors])
+        if not bool(gradient.isfinite().all()):
+            raise DivergedError(f"The gradient of step {step + 1} is not finite. Try a lower lr, or --precision fp32.")
+        self.vectors.grad = gradient / scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self.size * falling(step, self.config.steps)
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def measure(self, vectors: Tensor) -> float:
+        """The loss of the pictures with these vectors for the word, at noises and times that never change."""
+        self.conditioner.with_word(self.config.word, vectors)
+        rows = torch.arange(MEASURED)
+        which = (rows // len(self.stored) % len(self.config.captions)).tolist()
+        times = validation_times(self.model.schedule, MEASURED)
+        losses = [
+            self._losses(rows[part] % len(self.stored), which[part], ("measured", part.start), times=times[part])
+            for part in (slice(first, first + self.config.batch) for first in range(0, MEASURED, self.config.batch))
+        ]
+        self.conditioner.with_word(self.config.word, self.vectors)
+        return float(torch.cat(losses).mean())
+
+    def _losses(self, items: Tensor, which: Sequence[int], key: Sequence[object], *, times: Tensor | None = None) -> Tensor:
+        """The loss of each of these items [B], under the caption that is named for it."""
+        count, device = len(items), self.engine.device
+        labels = torch.full((count,), self.label, device=device)
+        whole = slice(0, count)
+        drawn = draw(
+            self.drawn_as,
+            count,
+            whole,
+            self.stored[items.to(device)],
+            labels,
+            self.model.codec,
+            self.model.schedule,
+            self.engine,
+            key,
+            times=times,
+        )
+        captions = [self.config.captions[place] for place in which]
+        heard = Known(hear(self.conditioner, captions, self.engine))
+        return denoising_losses(self.model.network, drawn._replace(known={"text": heard}), self.engine)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a file holds: the vectors, and what the optimizer knows."""
+        return {
+            "vectors": self.vectors.detach(),
+            **{f"optimizer.{name}": value for name, value in self.optimizer.state[self.vectors].items()},
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        with torch.no_grad():
+            self.vectors.copy_(tensors["vectors"])
+        known = {name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")}
+        self.optimizer.state[self.vectors] = {name: value.to(self.vectors.device if value.ndim else "cpu") for name, value in known.items()}
+
+
+def hear(conditioner: Any, texts: Sequence[str], engine: Engine) -> Condition:
+    """The condition of texts [B, ...], each distinct one prepared and encoded once, with gradients to the words that are being learned."""
+    once = list(dict.fromkeys(texts))
+    rows = padded(conditioner.prepare(once, device=engine.device))
+    said = conditioner.encode({name: value.to(engine.device) for name, value in rows.items()})
+    places = torch.tensor([once.index(text) for text in texts], device=engine.device)
+    return Condition(*(None if part is None else part[places] for part in said))
+
+
+def first_vectors(conditioner: Any, word: str, count: int) -> Tensor:
+    """`count` vectors [count,D] for a new word to begin with: those of a known one, means of neighbours where it has more, in turn where it has fewer."""
+    known = conditioner.word_vectors(word)
+    if len(known) > count:
+        return torch.stack([part.mean(0) for part in known.tensor_split(count)])
+    return known[torch.arange(count, device=known.device) % len(known)]
+
+
+def falling(step: int, steps: int) -> float:
+    """The share of the learning rate at a step: from 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
