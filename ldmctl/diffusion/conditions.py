@@ -39,7 +39,7 @@ def heard(slot: str, conditioner: Any, given: Any, dropped: Tensor | None, like:
 
 def null_of(conditioner: Any, count: int, like: Tensor | None = None) -> Condition:
     """The null condition of so many pictures; its maps are as large as `like` [B,c,h,w]."""
-    if conditioner.map_channels and like is not None and getattr(conditioner, "listens", "label") != "label":
+    if getattr(conditioner, "map_channels", 0) and like is not None and getattr(conditioner, "listens", "label") != "label":
         null: Condition = conditioner.null(count, size=tuple(like.shape[-2:]))
         return null
     null = conditioner.null(count)

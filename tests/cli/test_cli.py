@@ -232,7 +232,7 @@ def test_a_dry_run_refuses_what_the_command_refuses(there, tell):
         (["--seeds", "x"], "seeds: 'x' names no seeds; write numbers and ranges, such as 0-63,100"),
         (["--seeds", "0-3", "--seed", "3"], "seeds=0-3 and seed=3 both say which pictures to make; leave one of them away"),
         (["--seeds", "0-3", "-n", "4"], "seeds=0-3 and count=4 both say which pictures to make"),
-        (["--each", "4"], "each=4 counts pictures of each label, and none is asked for"),
+        (["--each", "4"], "each=4 counts pictures of each label or prompt, and none is asked for"),
     ],
 )
 def test_sample_refuses_what_it_cannot_make(there, tell, words, said):
