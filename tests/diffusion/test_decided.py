@@ -1,0 +1,85 @@
+"""Every denoiser learns through every conditioner: where the condition alone decides the answer, the answer is learned."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ldmctl import registry
+from ldmctl.diffusion.network import build_network, describe_network
+from ldmctl.diffusion.objective import Drawn, denoising_losses
+from ldmctl.latents.conditions import Known
+from ldmctl.latents.prepared import padded
+from ldmctl.training.engine import Engine
+
+CPU = Engine(torch.device("cpu"), torch.float32)
+DENOISERS = {
+    "unet": "denoiser={type: unet, widths: [16, 16], layers: 1, attention: [false, true], norm_groups: 4, head_dim: 8}",
+    "dit": "denoiser={type: dit, width: 32, depth: 2, head_dim: 16, patch: 1}",
+}
+ASKED = {
+    "label": ["conditions.label={type: label, dim: 16}"],
+    "words": ["conditions.text={type: words, width: 16, dim: 8, depth: 1}"],
+    "map": ["conditions.map=map"],
+    "inpaint": ["conditions.picture={type: inpaint, full: 0, grow: 0}"],
+    "lowres": ["conditions.picture={type: lowres, factor: 2}"],
+}
+CAPTIONS = ["a dark square", "a bright square", "the brightest of all squares"]
+LEVELS = torch.tensor([-1.0, 0.0, 1.0])
+COUNT, SIDE = 24, 4  # latents 1 x 4 x 4 of pictures 8 x 8
+
+
+def problem(kind, network, random):
+    """(what is known of COUNT items, the answers [COUNT,1,4,4] that follow from it)."""
+    which = torch.randint(0, 3, (COUNT,), generator=random)
+    flat = LEVELS[which].view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE)
+    if kind == "label":
+        return {"label": which}, flat
+    if kind == "words":
+        return {"text": Known(padded(network.text.prepare([CAPTIONS[each] for each in which])))}, flat
+    cells = torch.randint(0, 2, (COUNT, 1, SIDE, SIDE), generator=random)
+    if kind == "map":
+        return {"map": Known(cells.repeat_interleave(2, 2).repeat_interleave(2, 3).to(torch.uint8))}, cells * 2.0 - 1
+    if kind == "lowres":
+        return {"picture": Known((cells * 255).to(torch.uint8))}, cells * 2.0 - 1
+    latent = cells * 2.0 - 1
+    return {"picture": Known({"latent": latent, "mask": torch.zeros(COUNT, 1, SIDE, SIDE)})}, latent
+
+
+def drawn(kind, network, step, *, drop=0.2):
+    """A batch of noise alone, so that nothing but the condition tells the answer."""
+    random = torch.Generator().manual_seed(step)
+    known, answer = problem(kind, network, random)
+    x, dropped = torch.randn(COUNT, 1, SIDE, SIDE, generator=random), torch.rand(COUNT, generator=random) < drop
+    none = torch.zeros(COUNT)
+    labels = known.pop("label", torch.full((COUNT,), -1))
+    return Drawn(x, none + 999, answer.float(), labels, dropped, none + 1, none, known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("denoiser", DENOISERS)
+def test_what_the_condition_decides_is_learned_and_the_null_knows_nothing(tiny, denoiser, kind):
+    config = tiny("fit-diffusion", "conditioner=null", DENOISERS[denoiser], *ASKED[kind])
+    told = {"channels": 1, "size": [SIDE, SIDE], "image_channels": 1, "factor": 2, "side": 2 * SIDE}
+    others = {}
+    if config.conditions.text is not None:
+        others["text"] = (config.conditions.text, {"fitted": registry.load("conditioner", "words").fit(config.conditions.text, CAPTIONS)})
+    if config.conditions.map is not None:
+        others["map"] = (config.conditions.map, {"maps": {"classes": ["ground", "thing"], "channels": 1}, "factor": 2, "size": [SIDE] * 2})
+    if config.conditions.picture is not None:
+        others["picture"] = (config.conditions.picture, told)
+    torch.manual_seed(0)
+    described = describe_network(config.denoiser, config.conditions.label, latent=(1, SIDE, SIDE), classes=["a", "b", "c"], others=others)
+    network = build_network(described).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=4e-3)
+    for step in range(400):
+        optimizer.zero_grad()
+        denoising_losses(network, drawn(kind, network, step), CPU).mean().backward()
+        optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        heard = denoising_losses(network, drawn(kind, network, 1000, drop=0), CPU).mean()
+        batch = drawn(kind, network, 1000, drop=1.1)
+        silent = denoising_losses(network, batch, CPU).mean()
+    assert heard < 0.1, "the answer is in the condition"
+    assert silent > 0.5 * F.mse_loss(batch.target, torch.zeros_like(batch.target)), "and nowhere else"
