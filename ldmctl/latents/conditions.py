@@ -144,7 +144,7 @@ def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[
 
     def make(texts: Sequence[str]) -> list[tuple[Row, bool]]:
         rows = conditioner.prepare(texts, device=engine.device)
-        return [(row, bool(conditioner.cut(text))) for row, text in zip(rows, texts, strict=True)]
+        return list(zip(rows, are_cut(conditioner, texts, rows), strict=True))
 
     folder = cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
     return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER)
@@ -190,5 +190,12 @@ def in_memory(conditioner: Any, texts: Sequence[str]) -> Prepared:
     """The same of these texts, kept nowhere."""
     if not texts:
         return Prepared([])
-    rows, cut = conditioner.prepare(texts), [bool(conditioner.cut(text)) for text in texts]
-    return Prepared([Shard(gathered(rows, [key_of(text) for text in texts], cut))])
+    rows = conditioner.prepare(texts)
+    return Prepared([Shard(gathered(rows, [key_of(text) for text in texts], are_cut(conditioner, texts, rows)))])
+
+
+def are_cut(conditioner: Any, texts: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    """Of each text, whether its end is not heard: asked of the longest alone, since a text that is cut has as many tokens as any."""
+    counts = [len(next(iter(row.values()))) for row in rows]
+    longest = max(counts, default=0)
+    return [count == longest and bool(conditioner.cut(text)) for count, text in zip(counts, texts, strict=True)]

@@ -46,7 +46,7 @@ class Shard:
     """Rows that lie one after the other, in memory or in a file that is mapped into it."""
 
     def __init__(self, tensors: Mapping[str, Tensor]):
-        self.keys = [bytes(row) for row in tensors["keys"].numpy()]
+        self.keys = np.ascontiguousarray(tensors["keys"].numpy()).view("V32").ravel().tolist()
         self.cut = tensors["cut"].bool()
         self.counts = tensors["counts"].numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
@@ -90,13 +90,11 @@ def padded(rows: Sequence[Row], *, even: int = EVEN) -> dict[str, Tensor]:
     """Rows as one batch: each tensor [B,N,...], zeros behind the end of a row, and `mask` bool [B,N], true where a row has a token."""
     counts = [len(next(iter(row.values()))) for row in rows]
     longest = -(-max(counts) // even) * even
-    batch: dict[str, Tensor] = {}
+    mask = torch.arange(longest) < torch.tensor(counts)[:, None]
+    batch: dict[str, Tensor] = {"mask": mask}
     for name, first in rows[0].items():
-        out = torch.zeros((len(rows), longest, *first.shape[1:]), dtype=first.dtype)
-        for number, row in enumerate(rows):
-            out[number, : counts[number]] = row[name]
-        batch[name] = out
-    batch["mask"] = torch.arange(longest) < torch.tensor(counts)[:, None]
+        batch[name] = first.new_zeros((len(rows), longest, *first.shape[1:]))
+        batch[name][mask] = torch.cat([row[name] for row in rows])
     return batch
 
 
