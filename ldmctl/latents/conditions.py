@@ -147,7 +147,8 @@ def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[
         return list(zip(rows, are_cut(conditioner, texts, rows), strict=True))
 
     folder = cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
-    return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER)
+    about = {"slot": "text", **getattr(conditioner, "about", {"type": type(conditioner).__name__.lower()})}
+    return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER, about=about)
 
 
 def kept(
@@ -159,10 +160,11 @@ def kept(
     *,
     what: str,
     together: int,
+    about: Mapping[str, Any],
 ) -> Prepared:
     """The rows of a folder, with those that are `wanted` made and written where they are missing, `together` in a shard; ranks share them.
 
-    `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep.
+    `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep. `about` says what makes them.
     """
     there = prepared.opened(folder)
     missing = [(key, each) for key, each in wanted.items() if key not in there]
@@ -170,6 +172,8 @@ def kept(
         return there
     mine, turns, done = missing[engine.rank :: engine.world], -(-len(missing) // (together * engine.world)), 0
     folder.mkdir(parents=True, exist_ok=True)
+    if engine.leads:
+        prepared.note(folder, about)
     with Signals(console.say) as signals, console.bar(what, len(mine), unit=what) as bar:
         for turn in range(turns):
             part = mine[turn * together : (turn + 1) * together]

@@ -115,7 +115,8 @@ def prepare_maps(
         return map_of(sets[place[0]].pictures, place[1], labels=labels)
 
     side = int(manifest.image["size"])
-    rows = on_images(folder, wanted, one, engine, console, what="maps", size=side * side)
+    about = {"slot": "map", "holds": "classes" if labels else "numbers", "classes": names, "image": manifest.image}
+    rows = on_images(folder, wanted, one, engine, console, what="maps", size=side * side, about=about)
     found = {split: Images(rows, keys[split]) for split in sets}
     return found, on_all(engine, lambda: described(found, names, labels=labels))
 
@@ -153,20 +154,29 @@ def prepare_pictures(
     sets = {split: behind(cache, latents) for split, latents in splits.items()}
     keys = {split: [key_of(each.pictures.stamp(row)) for row in each.rows] for split, each in sets.items()}
     wanted = {key: (split, row) for split, each in sets.items() for key, row in zip(keys[split], each.rows, strict=True)}
-    key = [type(conditioner).__name__, getattr(conditioner, "smaller", None), manifest.image]
-    folder = cache / FOLDER / f"picture-{named(key)}"
+    kind, smaller = type(conditioner).__name__, getattr(conditioner, "smaller", None)
+    folder = cache / FOLDER / f"picture-{named([kind, smaller, manifest.image])}"
+    about = {"slot": "picture", "type": kind.lower(), "smaller": smaller, "image": manifest.image}
 
     def one(place: tuple[str, int]) -> Tensor:
         small: Tensor = conditioner.shrink(sets[place[0]].pictures.item(place[1])[None])[0]
         return small
 
     side = int(manifest.image["size"])
-    rows = on_images(folder, wanted, one, engine, console, what="pictures", size=side * side)
+    rows = on_images(folder, wanted, one, engine, console, what="pictures", size=side * side, about=about)
     return {split: Images(rows, keys[split]) for split in sets}
 
 
 def on_images(
-    folder: Path, wanted: dict[bytes, tuple[str, int]], one: Any, engine: Engine, console: Console, *, what: str, size: int
+    folder: Path,
+    wanted: dict[bytes, tuple[str, int]],
+    one: Any,
+    engine: Engine,
+    console: Console,
+    *,
+    what: str,
+    size: int,
+    about: Mapping[str, Any],
 ) -> Prepared:
     """`kept` of images uint8 [K,H,W], some decoded at a time; items without one have no row."""
 
@@ -175,7 +185,7 @@ def on_images(
             images = list(pool.map(one, places))
         return [None if image is None else ({"image": image[None]}, False) for image in images]
 
-    return kept(folder, wanted, make, engine, console, what=what, together=max(1, SHARD // max(size * 3, 1)))
+    return kept(folder, wanted, make, engine, console, what=what, together=max(1, SHARD // max(size * 3, 1)), about=about)
 
 
 def named(what: Any) -> str:
