@@ -146,9 +146,14 @@ def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[
         rows = conditioner.prepare(texts, device=engine.device)
         return list(zip(rows, are_cut(conditioner, texts, rows), strict=True))
 
-    folder = cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
+    folder = folder_of_captions(conditioner, cache)
     about = {"slot": "text", **getattr(conditioner, "about", {"type": type(conditioner).__name__.lower()})}
     return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER, about=about)
+
+
+def folder_of_captions(conditioner: Any, cache: Path) -> Path:
+    """Where the captions that a conditioner has prepared are kept."""
+    return cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
 
 
 def kept(
