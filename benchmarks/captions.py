@@ -3,7 +3,7 @@
 python benchmarks/captions.py --encoder FOLDER              # such as all-MiniLM-L6-v2; writes results/captions.json
 python benchmarks/captions.py --encoder FOLDER --read 2000 --print   # fewer through the encoder, and only a look
 
-The captions are sentences of 5 to 30 words, no two alike. Each line is a process of its own, on as many threads as torch takes:
+The captions are sentences of 7 to 30 words, 15 on average, no two alike. Each line is a process of its own, on as many threads as torch takes:
 
 words     a vocabulary learned from all of them, their ids (which are kept in memory alone), the start of a resumed run
 text      --read of them through the encoder, from which the time of all follows; their rows are kept and, in the place of the others, the same
@@ -11,7 +11,7 @@ text      --read of them through the encoder, from which the time of all follows
 
 A start is what a resumed run does until its first batch: the items of the cache are read, captions are found among the kept rows.
 It is measured once for files that were just written, so they are in the page cache. A batch is 256 items drawn at random,
-padded, as a step is given it; the median of all but the first. Memory is the peak of the process above one that has only imported torch.
+padded, as a step is given it; the median of all but the first. Memory is the process's own at its end, above one that has only imported torch.
 """
 
 import argparse
@@ -40,13 +40,26 @@ from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 
 COUNT, SHARD, BATCH, BATCHES = 100_000, 16_384, 256, 200
-WORDS = 3000  # that captions are made of, the first ones more often
+PARTS_OF_SPEECH = [
+    row.split(",")
+    for row in (
+        ",a photograph of,a painting of,close-up of,black and white photo of",
+        "a,one,the,two,some,his,her",
+        "small,old,red,wooden,happy,yellow,tired,large,striped,young,silver,round,empty,green",
+        "dog,bicycle,woman,kitchen,train,clock,horse,sandwich,giraffe,surfer,bench,umbrella,child,bus,vase,player,elephant,laptop",
+        "standing,lying,parked,seen,running,waiting,sitting,placed,moving,resting",
+        "beside,in front of,on top of,behind,under,next to,near,across from",
+        "a,the,an old,another,a tall,a broken,a white",
+        "tree,building,river,table,fence,car,lake,window,wall,road,field,mountain,bridge,stove,bed,crowd,airport,skateboard",
+        ",in the rain,at night,during summer,on a sunny day,with people watching,in winter,before dinner",
+    )
+]
 HOST = Engine(torch.device("cpu"), torch.float32)
-PEAK = "VmHWM"
+OWN = "RssAnon"  # what is mapped from files of the cache is not a process's own
 TORCH_ALONE = f"""
 import torch, json
-line = next(line for line in open("/proc/self/status") if line.startswith("{PEAK}"))
-print(json.dumps({{"peak": int(line.split()[1]) / 1024}}))
+line = next(line for line in open("/proc/self/status") if line.startswith("{OWN}"))
+print(json.dumps({{"own": int(line.split()[1]) / 1024}}))
 """
 
 
@@ -65,11 +78,11 @@ def main() -> None:
     machine = describe()
     with tempfile.TemporaryDirectory() as name:
         make(Path(name))
-        alone = json.loads(child("-c", TORCH_ALONE))["peak"]
+        alone = json.loads(child("-c", TORCH_ALONE))["own"]
         found: dict[str, Any] = {"captions": COUNT, "batch": BATCH, "read": asked.read, "encoder": Path(asked.encoder).name}
         for kind in ("words", "text", "text_kept"):
             said = json.loads(child(__file__, "--encoder", asked.encoder, "--read", str(asked.read), "--part", kind, name))
-            found[kind] = {**said, "peak_mib_above_torch": round(said.pop("peak") - alone, 1)}
+            found[kind] = {**said, "private_mib_above_torch": round(said.pop("own") - alone, 1)}
     if asked.print:
         print(json.dumps(found, indent=2))
     else:
@@ -83,13 +96,11 @@ def child(*words: str) -> str:
 
 
 def sentences(count: int) -> list[str]:
-    """So many different captions."""
-    draw = random.Random(0)
-    letters = ["".join(draw.choices("abcdefghiklmnoprstuvw", k=draw.randint(2, 9))) for _ in range(WORDS)]
-    often = [1 / (rank + 3) for rank in range(WORDS)]  # as words of a language, about
-    found: dict[str, None] = {}
+    """So many different captions, as people write them under photographs."""
+    draw, found = random.Random(0), {}
     while len(found) < count:
-        found[" ".join(draw.choices(letters, often, k=draw.randint(5, 30)))] = None
+        words = [draw.choice(row) for row in (*PARTS_OF_SPEECH, *(PARTS_OF_SPEECH[4:] if draw.random() < 0.3 else ()))]
+        found[" ".join(filter(None, words))] = None
     return list(found)
 
 
@@ -138,7 +149,7 @@ def words(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Of the conditioner `words`."""
     every = [text for (text,) in captions_in(folder)]
     made, fitting = conditioner("words", every)
-    return {"fit_seconds": round(fitting, 2), **started(folder, made), "peak": peak()}
+    return {"fit_seconds": round(fitting, 2), **started(folder, made), "own": own()}
 
 
 def reading(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def reading(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "open_seconds": round(opening, 2),
         "captions_per_second": round(len(some) / seconds, 1),
         "minutes_for_all": round(COUNT * seconds / len(some) / 60, 2),
-        "peak": peak(),
+        "own": own(),
     }
 
 
@@ -184,7 +195,7 @@ def start(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Of a process that finds all captions kept."""
     made, _ = conditioner("text", [], encoder=asked.encoder)
     made.release()
-    return {**started(folder, made), "peak": peak()}
+    return {**started(folder, made), "own": own()}
 
 
 def started(folder: Path, made: Any) -> dict[str, Any]:
@@ -206,9 +217,9 @@ def started(folder: Path, made: Any) -> dict[str, Any]:
     }
 
 
-def peak() -> float:
-    """MiB that this process had at most."""
-    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open() if line.startswith(PEAK))
+def own() -> float:
+    """MiB of this process alone, as it is now."""
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open() if line.startswith(OWN))
 
 
 PARTS = {"words": words, "text": reading, "text_kept": kept, "start": start}

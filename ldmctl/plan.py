@@ -19,18 +19,22 @@ from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
 from ldmctl.diffusion.autoguidance import load_weaker
 from ldmctl.diffusion.beginning import refuse_size, sides_of
+from ldmctl.diffusion.foreseen import classes_of, foresee
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
 from ldmctl.diffusion.learned_words import Vocabulary
-from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, listens_to
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.spacing import levels
+from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import MissingError
 from ldmctl.latents.codec import load_autoencoder, load_codec
+from ldmctl.latents.conditions import Several
 from ldmctl.latents.fit import check_cache
 from ldmctl.latents.manifest import WIDTHS
+from ldmctl.latents.pictured import find_maps
 from ldmctl.latents.reader import open_latents
 from ldmctl.latents.store import refuse_without_codes, smallest
 from ldmctl.losses.adversary import Adversary
@@ -170,17 +174,20 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     per_device(config.loop.batch, devices)
     manifest = check_cache(config, cache := Path(config.latents).expanduser())
     check_slots(config)
-    check_preview(config, train_latents := open_latents(cache, manifest, "train"))
+    splits = {split: open_latents(cache, manifest, split) for split in ("train", "val")}
+    check_preview(config, splits["train"])
     levels(registry.build("schedule", config.schedule), config.preview.steps)  # more steps than the schedule has are refused
-    others = conditioners_of(config, manifest, {"train": train_latents}, begun_with(config))
+    maps = find_maps(cache, manifest, splits) if config.conditions.map is not None else None
+    drawn = None if maps is None else classes_of(maps)
+    others = conditioners_of(config, manifest, splits, begun_with(config), drawn)
     network = build_network(
         describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
     )
     if config.init is not None:
         load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)
-    label = torch.zeros(1, dtype=torch.long)
-    forward = lambda: network(torch.zeros(1, *manifest.latent), torch.zeros(1), label)
+    foreseen = foresee(network, cache, manifest, splits, maps, drawn["channels"] if drawn else 1)
+    forward = forward_of(network, manifest.latent, foreseen.known)
     activations, flops = saved_bytes(network, forward), forward_flops(forward)
     if config.machine.parallel == "fsdp":
         refuse_single_numbers(network)
@@ -188,6 +195,8 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     out = {
         "network": f"{count:,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
         "latent": " x ".join(str(side) for side in manifest.latent),
+        "listens": f"to {listens_to(config.conditions, manifest, foreseen.shares)}",
+        **foreseen.said,
         **costs(config.loop, devices, count, activations, train, manifest.count("val"), averaged=count, share=sharing),
     }
     if sharing > 1:
@@ -199,7 +208,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     if not timed:
         return out | {"time": "not measured: there seems to be no room for a step of one latent on this device"}
     contention = Contention()
-    rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine)
+    rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine, foreseen.known)
     out["time"] = (
         f"about {duration(train / rate)} per epoch, {duration(config.loop.steps * config.loop.batch / rate)} in all: {rate:,.3g} latents/s, "
         f"{rate / devices * arithmetic / peak:.0%} of this device's peak, by one step of {timed} without compiling{while_busy(contention)}"
@@ -221,14 +230,16 @@ def timed_count(wanted: int, affordable: float, left: float, activations: int) -
     return min(wanted, max(1, int(affordable)), max(0, int(TIMED * left / max(activations, 1))))
 
 
-def training_rate(network: nn.Module, config: FitDiffusion, latent: tuple[int, ...], count: int, engine: engines.Engine) -> float:
-    """Latents per second over all devices, by a step of `count` latents that is timed."""
+def training_rate(
+    network: nn.Module, config: FitDiffusion, latent: tuple[int, ...], count: int, engine: engines.Engine, known: Several
+) -> float:
+    """Latents per second over all devices, by a step of `count` latents that is timed; their captions are longer than most."""
     model = Learner(network.train(), config.loop, engine)
-    x, label = torch.randn(count, *latent, device=engine.device), torch.zeros(count, dtype=torch.long, device=engine.device)
+    x, given = torch.randn(count, *latent, device=engine.device), typical(known, count, engine.device)
 
     def step() -> None:
         with engine.autocast():
-            said = network(x, label.float(), label)
+            said = network(x, x.new_zeros(count), given)
         (said.float().square().mean() * model.scale).backward()
         model.update(0)
         model.track(0)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ldmctl.cli import conditions
 from ldmctl.cli.options import Json, print_json
 from ldmctl.config.differences import flatten
 from ldmctl.latents import manifest as manifests
@@ -18,13 +19,16 @@ CLASSES = 20  # said by name at most
 def info(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A cache that encode-dataset wrote.")] = Path("cache"), json: Json = False
 ) -> None:
-    """Items, shapes, size on disk, codes in use, classes, statistics and their drift, and what made the latents."""
+    """Items, shapes, size on disk, codes in use, classes, statistics and their drift, what made the latents, and captions and maps."""
+    from ldmctl.latents.inventory import inventory
+
     place = folder.expanduser()
-    found = describe(place, manifests.read(place))
+    manifest = manifests.read(place)
+    found = describe(place, manifest) | inventory(place, manifest)
     if json:
         print_json(found)
         return
-    for name, value in lines(found):
+    for name, value in [*lines(found), *conditions.lines(found)]:
         print(f"{name:12} {value}")
 
 

@@ -144,10 +144,16 @@ def prepare_captions(conditioner: Any, cache: Path, captions: Iterable[Sequence[
 
     def make(texts: Sequence[str]) -> list[tuple[Row, bool]]:
         rows = conditioner.prepare(texts, device=engine.device)
-        return [(row, bool(conditioner.cut(text))) for row, text in zip(rows, texts, strict=True)]
+        return list(zip(rows, are_cut(conditioner, texts, rows), strict=True))
 
-    folder = cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
-    return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER)
+    folder = folder_of_captions(conditioner, cache)
+    about = {"slot": "text", **getattr(conditioner, "about", {"type": type(conditioner).__name__.lower()})}
+    return kept(folder, {key_of(text): text for text in every}, make, engine, console, what="captions", together=TOGETHER, about=about)
+
+
+def folder_of_captions(conditioner: Any, cache: Path) -> Path:
+    """Where the captions that a conditioner has prepared are kept."""
+    return cache / FOLDER / f"text-{conditioner.fingerprint[:16]}"
 
 
 def kept(
@@ -159,10 +165,11 @@ def kept(
     *,
     what: str,
     together: int,
+    about: Mapping[str, Any],
 ) -> Prepared:
     """The rows of a folder, with those that are `wanted` made and written where they are missing, `together` in a shard; ranks share them.
 
-    `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep.
+    `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep. `about` says what makes them.
     """
     there = prepared.opened(folder)
     missing = [(key, each) for key, each in wanted.items() if key not in there]
@@ -170,6 +177,8 @@ def kept(
         return there
     mine, turns, done = missing[engine.rank :: engine.world], -(-len(missing) // (together * engine.world)), 0
     folder.mkdir(parents=True, exist_ok=True)
+    if engine.leads:
+        prepared.note(folder, about)
     with Signals(console.say) as signals, console.bar(what, len(mine), unit=what) as bar:
         for turn in range(turns):
             part = mine[turn * together : (turn + 1) * together]
@@ -190,5 +199,12 @@ def in_memory(conditioner: Any, texts: Sequence[str]) -> Prepared:
     """The same of these texts, kept nowhere."""
     if not texts:
         return Prepared([])
-    rows, cut = conditioner.prepare(texts), [bool(conditioner.cut(text)) for text in texts]
-    return Prepared([Shard(gathered(rows, [key_of(text) for text in texts], cut))])
+    rows = conditioner.prepare(texts)
+    return Prepared([Shard(gathered(rows, [key_of(text) for text in texts], are_cut(conditioner, texts, rows)))])
+
+
+def are_cut(conditioner: Any, texts: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    """Of each text, whether its end is not heard: asked of the longest alone, since a text that is cut has as many tokens as any."""
+    counts = [len(next(iter(row.values()))) for row in rows]
+    longest = max(counts, default=0)
+    return [count == longest and bool(conditioner.cut(text)) for count, text in zip(counts, texts, strict=True)]

@@ -38,6 +38,18 @@ class Behind:
     rows: list[int]  # of each item, its place among the pictures
 
 
+@dataclass(frozen=True)
+class Maps:
+    """The maps behind a cache, before any is made."""
+
+    sets: dict[str, Behind]
+    names: list[str]  # of their classes, where the data set says them
+    labels: bool  # whether they hold classes, and not shades
+    folder: Path  # in the cache
+    keys: dict[str, list[bytes]]  # of each item of each split
+    wanted: dict[bytes, tuple[str, int]]  # those that there are, or may be: split and place among its pictures
+
+
 class Images:
     """A map, or a small picture, of each item of a split."""
 
@@ -91,6 +103,21 @@ def prepare_maps(
 
     A ConfigError where there are none, a DataError for one that cannot be used.
     """
+    maps = find_maps(cache, manifest, splits)
+    names, labels = maps.names, maps.labels
+
+    def one(place: tuple[str, int]) -> Tensor | None:
+        return map_of(maps.sets[place[0]].pictures, place[1], labels=labels)
+
+    side = int(manifest.image["size"])
+    about = {"slot": "map", "holds": "classes" if labels else "numbers", "classes": names, "image": manifest.image}
+    rows = on_images(maps.folder, maps.wanted, one, engine, console, what="maps", size=side * side, about=about)
+    found = {split: Images(rows, maps.keys[split]) for split in maps.sets}
+    return found, on_all(engine, lambda: described(found, names, labels=labels))
+
+
+def find_maps(cache: Path, manifest: Manifest, splits: dict[str, Latents]) -> Maps:
+    """The maps behind a cache; a ConfigError where there are none."""
     sets = {split: behind(cache, latents) for split, latents in splits.items()}
     dataset: Any = sets["train"].pictures.dataset
     some = first_maps(sets["train"]) if getattr(dataset, "has_maps", True) else []
@@ -110,14 +137,7 @@ def prepare_maps(
         for key, row in zip(keys[split], each.rows, strict=True)
         if not stamped or each.pictures.dataset.map_stamp(row)  # type: ignore[attr-defined]
     }
-
-    def one(place: tuple[str, int]) -> Tensor | None:
-        return map_of(sets[place[0]].pictures, place[1], labels=labels)
-
-    side = int(manifest.image["size"])
-    rows = on_images(folder, wanted, one, engine, console, what="maps", size=side * side)
-    found = {split: Images(rows, keys[split]) for split in sets}
-    return found, on_all(engine, lambda: described(found, names, labels=labels))
+    return Maps(sets, names, labels, folder, keys, wanted)
 
 
 def first_maps(split: Behind) -> list[Any]:
@@ -150,23 +170,44 @@ def prepare_pictures(
     conditioner: Any, cache: Path, manifest: Manifest, splits: dict[str, Latents], engine: Engine, console: Console
 ) -> dict[str, Images]:
     """The pictures of the items of each split as a conditioner `shrink`s them, made where the cache has not kept them."""
-    sets = {split: behind(cache, latents) for split, latents in splits.items()}
-    keys = {split: [key_of(each.pictures.stamp(row)) for row in each.rows] for split, each in sets.items()}
-    wanted = {key: (split, row) for split, each in sets.items() for key, row in zip(keys[split], each.rows, strict=True)}
-    key = [type(conditioner).__name__, getattr(conditioner, "smaller", None), manifest.image]
-    folder = cache / FOLDER / f"picture-{named(key)}"
+    sets, keys, wanted = find_pictures(cache, splits)
+    kind, smaller = type(conditioner).__name__, getattr(conditioner, "smaller", None)
+    folder = folder_of_pictures(conditioner, cache, manifest)
+    about = {"slot": "picture", "type": kind.lower(), "smaller": smaller, "image": manifest.image}
 
     def one(place: tuple[str, int]) -> Tensor:
         small: Tensor = conditioner.shrink(sets[place[0]].pictures.item(place[1])[None])[0]
         return small
 
     side = int(manifest.image["size"])
-    rows = on_images(folder, wanted, one, engine, console, what="pictures", size=side * side)
+    rows = on_images(folder, wanted, one, engine, console, what="pictures", size=side * side, about=about)
     return {split: Images(rows, keys[split]) for split in sets}
 
 
+def find_pictures(
+    cache: Path, splits: dict[str, Latents]
+) -> tuple[dict[str, Behind], dict[str, list[bytes]], dict[bytes, tuple[str, int]]]:
+    """(the pictures behind each split, the keys of its items, {key: (split, place among its pictures)})."""
+    sets = {split: behind(cache, latents) for split, latents in splits.items()}
+    keys = {split: [key_of(each.pictures.stamp(row)) for row in each.rows] for split, each in sets.items()}
+    return sets, keys, {key: (split, row) for split, each in sets.items() for key, row in zip(keys[split], each.rows, strict=True)}
+
+
+def folder_of_pictures(conditioner: Any, cache: Path, manifest: Manifest) -> Path:
+    """Where the pictures that a conditioner shrinks are kept."""
+    return cache / FOLDER / f"picture-{named([type(conditioner).__name__, getattr(conditioner, 'smaller', None), manifest.image])}"
+
+
 def on_images(
-    folder: Path, wanted: dict[bytes, tuple[str, int]], one: Any, engine: Engine, console: Console, *, what: str, size: int
+    folder: Path,
+    wanted: dict[bytes, tuple[str, int]],
+    one: Any,
+    engine: Engine,
+    console: Console,
+    *,
+    what: str,
+    size: int,
+    about: Mapping[str, Any],
 ) -> Prepared:
     """`kept` of images uint8 [K,H,W], some decoded at a time; items without one have no row."""
 
@@ -175,7 +216,7 @@ def on_images(
             images = list(pool.map(one, places))
         return [None if image is None else ({"image": image[None]}, False) for image in images]
 
-    return kept(folder, wanted, make, engine, console, what=what, together=max(1, SHARD // max(size * 3, 1)))
+    return kept(folder, wanted, make, engine, console, what=what, together=max(1, SHARD // max(size * 3, 1)), about=about)
 
 
 def named(what: Any) -> str:

@@ -32,6 +32,7 @@ KINDS = {
     "F32": torch.float32,
 }
 OWN = ("keys", "counts", "cut")  # tensors of a shard that are not prepared ones
+ABOUT = "about.json"
 EVEN = 8  # rows of a batch are padded to a multiple of it, so that a compiled network meets few lengths
 
 Row = Mapping[str, Tensor]  # prepared tensors of one caption, map or picture, [n, ...] each
@@ -46,7 +47,7 @@ class Shard:
     """Rows that lie one after the other, in memory or in a file that is mapped into it."""
 
     def __init__(self, tensors: Mapping[str, Tensor]):
-        self.keys = [bytes(row) for row in tensors["keys"].numpy()]
+        self.keys = np.ascontiguousarray(tensors["keys"].numpy()).view("V32").ravel().tolist()
         self.cut = tensors["cut"].bool()
         self.counts = tensors["counts"].numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
@@ -90,13 +91,11 @@ def padded(rows: Sequence[Row], *, even: int = EVEN) -> dict[str, Tensor]:
     """Rows as one batch: each tensor [B,N,...], zeros behind the end of a row, and `mask` bool [B,N], true where a row has a token."""
     counts = [len(next(iter(row.values()))) for row in rows]
     longest = -(-max(counts) // even) * even
-    batch: dict[str, Tensor] = {}
+    mask = torch.arange(longest) < torch.tensor(counts)[:, None]
+    batch: dict[str, Tensor] = {"mask": mask}
     for name, first in rows[0].items():
-        out = torch.zeros((len(rows), longest, *first.shape[1:]), dtype=first.dtype)
-        for number, row in enumerate(rows):
-            out[number, : counts[number]] = row[name]
-        batch[name] = out
-    batch["mask"] = torch.arange(longest) < torch.tensor(counts)[:, None]
+        batch[name] = first.new_zeros((len(rows), longest, *first.shape[1:]))
+        batch[name][mask] = torch.cat([row[name] for row in rows])
     return batch
 
 
@@ -116,9 +115,39 @@ def write(folder: Path, rows: Sequence[Row], keys: Sequence[bytes], cut: Sequenc
     return file
 
 
-def opened(folder: Path) -> Prepared:
-    """All rows of a folder; a damaged shard is a MismatchError that says what to do."""
-    return Prepared(Shard(_mapped(file)) for file in sorted(folder.glob("*.safetensors")))
+def opened(folder: Path, *, checked: bool = True) -> Prepared:
+    """All rows of a folder; a damaged shard is a MismatchError that says what to do. Unless `checked`, what is in it is not read as a whole."""
+    return Prepared(Shard(_mapped(file, checked=checked)) for file in shards_in(folder))
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The files of its shards."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def fault(file: Path) -> str:
+    """What is wrong with a shard; '' where nothing is."""
+    try:
+        _mapped(file)
+    except MismatchError as error:
+        return str(error)
+    return ""
+
+
+def note(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write down what the rows of a folder are made by, for those who look into it."""
+    text = json.dumps(about, indent=2, default=str) + "\n"
+    if not (folder / ABOUT).exists() or (folder / ABOUT).read_text(encoding="utf-8", errors="replace") != text:
+        weights.write_text(folder / ABOUT, text)
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """The same as it was written; {} where it was not, or is damaged."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -130,7 +159,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
     return value
 
 
-def _mapped(file: Path) -> dict[str, Tensor]:
+def _mapped(file: Path, *, checked: bool = True) -> dict[str, Tensor]:
     """The tensors of a shard, mapped into memory."""
     try:
         size = file.stat().st_size
@@ -144,7 +173,9 @@ def _mapped(file: Path) -> dict[str, Tensor]:
             first, last = (8 + length + int(offset) for offset in entry["data_offsets"])
             part, kind = whole[first:last], KINDS[entry["dtype"]]
             tensors[name] = (part if first % kind.itemsize == 0 else part.clone()).view(kind).view(entry["shape"])
-        if checksum(tensors) != header["crc32"] or int(tensors["counts"].sum()) != len(next(v for k, v in tensors.items() if k not in OWN)):
+        if (checked and checksum(tensors) != header["crc32"]) or int(tensors["counts"].sum()) != len(
+            next(v for k, v in tensors.items() if k not in OWN)
+        ):
             raise ValueError("its contents have changed since it was written")
         return tensors
     except (ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError, StopIteration) as error:

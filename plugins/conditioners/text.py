@@ -82,6 +82,12 @@ class Text(nn.Module):
         said = f"{self.encoder_sha256} {self.config.layer} {self.config.length} {self.config.store} {self.learned.stamp()}"
         return hashlib.sha256(said.encode()).hexdigest()
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What prepared rows are made by."""
+        said = {"type": "text", "encoder": self.config.encoder, "sha256": self.encoder_sha256}
+        return {**said, "layer": self.config.layer, "length": self.config.length, "store": self.config.store}
+
     def prepare(self, texts: Sequence[str], device: Any = None) -> list[dict[str, Tensor]]:
         """Texts -> of each {"tokens": float16 [n,D]}, or {"tokens": int8 [n,D], "scale": float32 [n,1]}, on the CPU.
 

@@ -75,7 +75,11 @@ class Words(nn.Module):
 
     def prepare(self, texts: Sequence[str], device: Any = None) -> list[dict[str, Tensor]]:
         """Texts -> {"ids": int16 [n]} of each, from 2, begin and end, to `length`."""
-        heard = ([number for number, _ in self._tokens(text)[: self.config.length - 2]] for text in texts)
+        room = self.config.length - 2
+        if self.learned.words:
+            heard = [[number for number, _ in self._tokens(text)[:room]] for text in texts]
+        else:
+            heard = [said.ids[:room] for said in self.tokenizer.encode_batch_fast([characters(text) for text in texts])]
         return [{"ids": torch.tensor([_bytes.BEGIN, *ids, _bytes.END], dtype=torch.int16)} for ids in heard]
 
     def cut(self, text: str) -> str:
