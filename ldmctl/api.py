@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 from ldmctl.attribution import blaming
 from ldmctl.config.base import Config
 from ldmctl.config.compared import compose_judgement
+from ldmctl.config.network_origins import image_of
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.eval_lpips import EvalLpips
 from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion
+from ldmctl.config.schemas.fit_token import FitToken
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.schemas.shared import Coding, Compute
 from ldmctl.console import Console
@@ -50,6 +52,7 @@ __all__ = [
     "eval_samples",
     "fit_ae",
     "fit_diffusion",
+    "fit_token",
     "load",
     "load_autoencoder",
     "load_network",
@@ -130,6 +133,34 @@ def fit_diffusion(
     )
     refuse_several_devices(settings)
     return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite, accept_data=accept_data)
+
+
+@blaming
+def fit_token(
+    overrides: list[str] | str | None = None,
+    *,
+    run: str | Path | None = None,
+    data: str | Path | None = None,
+    word: str | None = None,
+    init_word: str | None = None,
+    label: str | None = None,
+    steps: int | None = None,
+    out: str | Path = "token.safetensors",
+    overwrite: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Learn a word from a few pictures, or continue -> {"token", "word", "steps", "loss", "loss_before"}."""
+    from ldmctl.stages.fit_token import fit_token as stage
+
+    keys = {"run": text(run), "data": text(data), "word": word, "init_word": init_word, "label": label, "steps": steps}
+    below = image_of(text(run) or wished(FitToken, overrides, "run") or "runs/ldm")
+    settings, _ = compose(
+        FitToken, overrides=overrides or [], flags={**keys, "machine": {"device": device, "precision": precision}}, below=below
+    )
+    refuse_inputs(settings, out)
+    return stage(settings, out, console=console or Console(quiet=True), overwrite=overwrite)
 
 
 @blaming

@@ -23,7 +23,7 @@ from ldmctl.diffusion.learned_words import KIND, LearnedWord, listener, read_wor
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.latents.codec import Codec
-from ldmctl.pictures.introduction import introduce
+from ldmctl.pictures.introduction import sayings
 from ldmctl.pictures.loading import in_order, on_device, open_pictures
 from ldmctl.signals import Signals
 from ldmctl.storage import weights
@@ -42,8 +42,7 @@ def fit_token(config: FitToken, out: str | Path, *, console: Console, overwrite:
     # Build the parts.
     engine = engines.start(config.machine)
     model = open_model(config.run, engine, tile=config.machine.tile)
-    conditioner, described, label = hearing(config, model)
-    before = {"type": described["type"], "conditioner": spoken_by(conditioner, described), "model": model.fingerprint}
+    conditioner, known_by, label = hearing(config, model)
     first = first_vectors(conditioner, config.init_word, config.vectors)
     stored, pictures = encoded(config, model.codec, console)
     inversion = Inversion(config, model, stored, first, label=label)
@@ -51,7 +50,7 @@ def fit_token(config: FitToken, out: str | Path, *, console: Console, overwrite:
     # Restore or start.
     file = Path(out).expanduser()
     make_folder(file.parent)
-    about = {**before, "config": config.model_dump(mode="json"), "pictures": pictures}
+    about = {**known_by, "model": model.fingerprint, "config": config.model_dump(mode="json"), "pictures": pictures}
     begun = 0
     if (known := there(file, overwrite=overwrite)) is not None:
         refuse_changed(known, config, about)
@@ -88,7 +87,7 @@ def fit_token(config: FitToken, out: str | Path, *, console: Console, overwrite:
 
 
 def hearing(config: FitToken, model: Model) -> tuple[Any, Mapping[str, Any], int]:
-    """(the conditioner that is to hear the word, what the model's header says of it, the class of the pictures or -1).
+    """(the conditioner that is to hear the word, what a file says it is for, the class of the pictures or -1).
 
     What does not fit the model is a ConfigError.
     """
@@ -105,10 +104,16 @@ def hearing(config: FitToken, model: Model) -> tuple[Any, Mapping[str, Any], int
     label = -1 if config.label is None else label_of(config.label, header)
     if label < 0 and header["conditioner"] is not None and not header["left_alone"]["label"]:
         raise ConfigError("This model was never trained on words without a label: name the class of the pictures by --label.")
+    if needed := [slot for slot in ["map"] if not header.get("left_alone", {}).get(slot, True)]:
+        raise ConfigError(
+            f"This model was never trained on words without a {needed[0]} (conditions.drop.{needed[0]}=0), so no word can be learned for it."
+        )
+    described = header["conditions"]["text"]
+    known_by = {"type": described["type"], "conditioner": spoken_by(conditioner, described)}
     conditioner.with_word(config.word, first_vectors(conditioner, config.init_word, config.vectors))
     if long := [caption for caption in config.captions if conditioner.cut(caption)]:
         raise ConfigError(f"The caption {long[0]!r} is longer than the model hears: take fewer vectors, or a shorter template.")
-    return conditioner, header["conditions"]["text"], label
+    return conditioner, known_by, label
 
 
 def label_of(name: str, header: Mapping[str, Any]) -> int:
@@ -123,7 +128,8 @@ def label_of(name: str, header: Mapping[str, Any]) -> int:
 def encoded(config: FitToken, codec: Codec, console: Console) -> tuple[Tensor, str]:
     """(moments [N,m,h,w] of all pictures, mirrored ones behind, on the device; a hash of their pixels)."""
     splits = {split: open_pictures(config, split) for split in ("train", "val")}
-    introduce(splits, console)
+    for warning in sayings(splits, "warnings"):
+        console.warn(warning)
     moments, digest = [], hashlib.sha256()
     for pictures in splits.values():
         for batch in in_order(pictures, TOGETHER, codec.engine, wanted=config.workers):
@@ -134,8 +140,9 @@ def encoded(config: FitToken, codec: Codec, console: Console) -> tuple[Tensor, s
                 moments.append(codec.encode(on_device(each, codec.engine)))
         for bad in pictures.bad:
             console.warn(f"Left out: {bad['reason']}")
-    if not sum(map(len, moments)):
+    if not (count := sum(map(len, moments))):
         raise DataError(f"There are no pictures to learn from in {config.data or 'the data set'}.")
+    console.say(f"{count:,} pictures to learn from{', half of them mirrored' if config.flip else ''}.")
     return torch.cat(moments), digest.hexdigest()
 
 

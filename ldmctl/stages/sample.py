@@ -51,7 +51,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if again:
         if how := apart(again, settings, model.said(asked.ask(0), config)):
             raise MismatchError(f"{again.file} cannot be made again here: it was made {how}.")
-        settings = shared(again.text)  # byte for byte, wherever what it was made of lies now
+        kept = {"token": again.said["token"]} if "token" in again.said else {}
+        settings = {**shared(again.text), **kept}  # byte for byte, wherever what it was made of lies now
     if engine.leads and (unusual := caveat(config, model.header)):
         console.warn(unusual)
 

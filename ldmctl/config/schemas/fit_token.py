@@ -31,7 +31,7 @@ class FitToken(Pictures):
     steps: PositiveInt = Field(300, description="optimizer steps", json_schema_extra=Free)
     batch: PositiveInt = Field(16, description="noised pictures per step")
     lr: PositiveFloat = Field(
-        0.05, description="peak learning rate, as a share of the size of the first vectors' numbers; it falls to 0 along a cosine"
+        0.1, description="peak learning rate, as a share of the size of the first vectors' numbers; it falls to 0 along a cosine"
     )
     seed: NonNegativeInt = Field(0, description="decides order, captions and noise")
     report: PositiveInt = Field(50, description="steps between reports, at which the file is saved", json_schema_extra=Free)
