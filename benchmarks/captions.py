@@ -1,7 +1,7 @@
 """100,000 captions, each once through a conditioner and then kept: minutes, disk, memory, seconds to start with all of them, and per batch.
 
 python benchmarks/captions.py --encoder FOLDER              # such as all-MiniLM-L6-v2; writes results/captions.json
-python benchmarks/captions.py --encoder FOLDER --read 2000 --print   # fewer through the encoder, and only a look
+python benchmarks/captions.py --encoder FOLDER --read 500 --print    # fewer through the encoder, and only a look
 
 The captions are sentences of 7 to 30 words, 15 on average, no two alike. Each line is a process of its own, on as many threads as torch takes:
 
@@ -10,7 +10,8 @@ text      --read of them through the encoder, from which the time of all follows
           rows once more under other keys, so that disk, start and batches are those of all
 
 A start is what a resumed run does until its first batch: the items of the cache are read, captions are found among the kept rows.
-It is measured once for files that were just written, so they are in the page cache. A batch is 256 items drawn at random,
+It is measured once for files that were just written, so they are in the page cache. Beside each time stands that of the processor, which others on the
+machine change little. A batch is 256 items drawn at random,
 padded, as a step is given it; the median of all but the first. Memory is the process's own at its end, above one that has only imported torch.
 """
 
@@ -67,7 +68,7 @@ def main() -> None:
     """Write the items, then each measurement in a process of its own."""
     options = argparse.ArgumentParser()
     options.add_argument("--encoder", required=True, help="folder of a text encoder")
-    options.add_argument("--read", type=int, default=8192, help="captions that go through it")
+    options.add_argument("--read", type=int, default=2048, help="captions that go through it")
     options.add_argument("--print", action="store_true", help="show the result and keep nothing")
     options.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()
@@ -137,32 +138,44 @@ def captions_in(folder: Path) -> list[tuple[str, ...]]:
     return conditions.captions_of(Latents(folder, manifests.read(folder), "train"))
 
 
-def conditioner(kind: str, captions: list[str], **keys: Any) -> tuple[Any, float]:
-    """(a conditioner fitted to captions, seconds that took)."""
+def conditioner(kind: str, captions: list[str], **keys: Any) -> tuple[Any, dict[str, float]]:
+    """(a conditioner fitted to captions, what that took)."""
     config, plugin = plugin_config("conditioner", {"type": kind, **keys}), registry.load("conditioner", kind)
-    began = time.perf_counter()
+    began = now()
     fitted = plugin.fit(config, captions)
-    return plugin(config, fitted=fitted), time.perf_counter() - began
+    return plugin(config, fitted=fitted), spent(began)
 
 
-def words(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+def now() -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    return time.perf_counter(), time.process_time()
+
+
+def spent(since: tuple[float, float]) -> dict[str, float]:
+    """The same since then."""
+    clock, processor = (after - before for before, after in zip(since, now(), strict=True))
+    return {"seconds": round(clock, 2), "processor_seconds": round(processor, 2)}
+
+
+def learned(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Of the conditioner `words`."""
     every = [text for (text,) in captions_in(folder)]
     made, fitting = conditioner("words", every)
-    return {"fit_seconds": round(fitting, 2), **started(folder, made), "own": own()}
+    return {"fit": fitting, **started(folder, made), "own": own()}
 
 
 def reading(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Of the conditioner `text`, the first time."""
     some = captions_in(folder)[: asked.read]
     made, opening = conditioner("text", [], encoder=asked.encoder)
-    began = time.perf_counter()
+    began = now()
     conditions.prepare_captions(made, folder, some, HOST, Console(quiet=True))
-    seconds = time.perf_counter() - began
+    took = spent(began)
     return {
-        "open_seconds": round(opening, 2),
-        "captions_per_second": round(len(some) / seconds, 1),
-        "minutes_for_all": round(COUNT * seconds / len(some) / 60, 2),
+        "open": opening,
+        "read": took,
+        "captions_per_processor_second": round(len(some) / took["processor_seconds"], 1),
+        "processor_minutes_for_all": round(COUNT * took["processor_seconds"] / len(some) / 60, 2),
         "own": own(),
     }
 
@@ -199,22 +212,19 @@ def start(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def started(folder: Path, made: Any) -> dict[str, Any]:
-    """Seconds until the first batch can be drawn, and milliseconds of batches."""
-    began = time.perf_counter()
+    """What it takes until the first batch can be drawn, and what a batch takes."""
+    began = now()
     found = captions_in(folder)
-    read = time.perf_counter()
+    reading, began = spent(began), now()
     source = conditions.Captions(conditions.prepare_captions(made, folder, found, HOST, Console(quiet=True)), found)
-    ready, seconds = time.perf_counter(), []
+    finding, batches = spent(began), []
     for step in range(BATCHES):
         items = torch.randint(len(found), (BATCH,), generator=torch.Generator().manual_seed(step))
-        at = time.perf_counter()
+        began = now()
         source.known(items)
-        seconds.append(time.perf_counter() - at)
-    return {
-        "read_items_seconds": round(read - began, 2),
-        "find_captions_seconds": round(ready - read, 2),
-        "batch_milliseconds": round(1000 * statistics.median(seconds[1:]), 2),
-    }
+        batches.append([1000 * (after - before) for before, after in zip(began, now(), strict=True)])
+    clock, processor = (round(statistics.median(row), 2) for row in zip(*batches[1:], strict=True))
+    return {"read_items": reading, "find_captions": finding, "batch": {"milliseconds": clock, "processor_milliseconds": processor}}
 
 
 def own() -> float:
@@ -222,7 +232,7 @@ def own() -> float:
     return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open() if line.startswith(OWN))
 
 
-PARTS = {"words": words, "text": reading, "text_kept": kept, "start": start}
+PARTS = {"words": learned, "text": reading, "text_kept": kept, "start": start}
 
 if __name__ == "__main__":
     main()

@@ -26,6 +26,7 @@ from ldmctl.diffusion.learned_words import Vocabulary
 from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, listens_to
 from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
 from ldmctl.diffusion.preview import check_preview
+from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
@@ -259,6 +260,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     if config.autoguide is not None:
         load_weaker(config.autoguide, header, fingerprint, HOST)
     count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
+    expect_encoder(config, network, header)
     levels(build_schedule(header), config.steps, config.spacing)  # refuses steps and levels that this schedule does not have
     sampler = registry.build("sampler", config.sampler)
     refuse_method(config.guiding.method, header["prediction"])

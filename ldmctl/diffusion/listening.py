@@ -128,8 +128,11 @@ def known_for(
         rows = prepare_captions(network.text, cache, (each for row in captions.values() for each in row), engine, console)
         if hasattr(network.text, "release"):
             network.text.release()  # of the memory that a frozen encoder takes
-        for split, found in captions.items():
-            sources[split]["text"] = Captions(rows, found)
+        heard = {split: Captions(rows, found) for split, found in captions.items()}
+        for split, found in heard.items():
+            sources[split]["text"] = found
+        if engine.leads and (cut := heard["train"].cut())[0]:
+            console.warn(f"{cut[0]:,} of {cut[1]:,} captions are longer than the denoiser hears: their ends are left out.")
     if getattr(network.picture, "wants", None) == "image":
         for split, small in prepare_pictures(network.picture, cache, manifest, dict(splits), engine, console).items():
             sources[split]["picture"] = small

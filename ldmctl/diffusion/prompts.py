@@ -37,3 +37,10 @@ def negative_ask(config: Sample, header: dict[str, Any]) -> Ask | None:
     if not words or (header["conditioner"] is not None and named(config.negative, header["classes"]) is not None):
         return Ask(negative_label(config, header))
     return Ask(prompt=config.negative)
+
+
+def expect_encoder(config: Sample, network: Any, header: dict[str, Any]) -> None:
+    """A MissingError where words are asked for and what reads them is not to be had."""
+    negative = negative_ask(config, header)
+    if any(prompts_in_turn(config, header)) or (negative is not None and negative.prompt):
+        getattr(network.text, "needed", None)  # its folder is looked for, and its hash compared

@@ -70,6 +70,11 @@ class Captions:
         ]
         return Known(padded(rows), torch.from_numpy(count > 0))
 
+    def cut(self) -> tuple[int, int]:
+        """(how many different captions have an end that is not heard, how many there are)."""
+        different = np.unique(self.flat)
+        return sum(self.rows.is_cut(self.known_as[number]) for number in different), len(different)
+
     def longer_than(self, share: float) -> int:
         """An item whose first caption has as many tokens as this share of all of them have at most; 1: as the longest."""
         some = np.flatnonzero(np.diff(self.starts) > 0)

@@ -48,7 +48,7 @@ class Shard:
 
     def __init__(self, tensors: Mapping[str, Tensor]):
         self.keys = np.ascontiguousarray(tensors["keys"].numpy()).view("V32").ravel().tolist()
-        self.cut = tensors["cut"].bool()
+        self.cut = tensors["cut"].numpy().astype(bool)
         self.counts = tensors["counts"].numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.counts)])
         self.parts = {name: value for name, value in tensors.items() if name not in OWN}

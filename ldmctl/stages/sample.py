@@ -19,6 +19,7 @@ from ldmctl.diffusion.again import apart
 from ldmctl.diffusion.beginning import caveat, sides_of
 from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
+from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
 from ldmctl.diffusion.wanted import Wanted, shares, wanted
 from ldmctl.errors import MismatchError, Stopped
@@ -44,6 +45,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     engine = engines.start(config.machine)
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
     asked = wanted(config, model.header)
+    expect_encoder(config, model.network, model.header)
     if engine.leads:
         for ignored in filter(None, [unused_labels(config, model.header), *model.unheard(config), *model.cut_prompts(config)]):
             console.warn(ignored)

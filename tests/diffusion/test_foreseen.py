@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ldmctl.console import Console
 from ldmctl.diffusion.typical import TYPICAL, item_of
 from ldmctl.latents.conditions import Captions, Several, prepare_captions
 from ldmctl.plan import plan_fit_diffusion
+from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 
@@ -87,3 +89,11 @@ def test_longer_captions_are_more_arithmetic(planned):
 
 def test_what_is_not_listened_to_is_said(planned):
     assert planned()["listens"] == "to nothing, so samples are of all the pictures there are; not to captions, which 4 of 6 items have"
+
+
+def test_a_run_says_what_it_listens_to_and_how_many_captions_are_cut(tiny, cache, tmp_path, capsys):
+    words = ["conditions.label=null", "conditions.text={type: words, length: 8}", "loop.steps=1"]
+    stage(tiny("fit-diffusion", f"latents={cache}", *words), tmp_path / "ldm", console=Console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "listens to captions (words, 4 of 6 items)" in said
+    assert "2 of 3 captions are longer than the denoiser hears: their ends are left out." in said

@@ -8,7 +8,7 @@ import pytest
 import torch
 from encoders import save
 
-from ldmctl.cli.app import run
+from ldmctl.cli.app import run as main
 from ldmctl.diffusion.carried import FOLDER
 from ldmctl.diffusion.model import open_model
 from ldmctl.errors import ConfigError, MissingError
@@ -75,6 +75,10 @@ def test_without_its_encoder_a_model_makes_pictures_of_nothing_and_says_how_it_w
         for way in (str(tmp_path / "encoder"), "LDMCTL_WEIGHTS_DIR", "--embed-text", "sample without --prompt"):
             assert way in str(missing.value)
         assert "conditions.text=words" not in str(missing.value), "a model that is there learns no other words"
+    for words in (["--prompt", "red"], ["--negative", "red", "--guidance", "2"]):
+        for also in ([], ["--dry-run"]):
+            assert main(["sample", "--run", str(run), "--out", str(tmp_path / "made"), "--device", "cpu", *words, *also]) == 4
+    assert not (tmp_path / "made").exists(), "before anything is made"
     shutil.copytree(tmp_path / "away", run / FOLDER)
     drawn(run, prompt="red")
 
@@ -129,5 +133,5 @@ def test_where_there_is_no_encoder_to_copy_that_is_said(tmp_path, fit_diffusion,
 def test_the_flag_is_the_key(tmp_path, monkeypatch, vae_cache, capsys):
     monkeypatch.chdir(tmp_path)
     tiny = str(Path(__file__).parents[1] / "tiny" / "fit-diffusion.yaml")
-    assert run(["fit-diffusion", "--config", tiny, "--latents", str(vae_cache), "--embed-text", "--dry-run", "--json"]) == 0
+    assert main(["fit-diffusion", "--config", tiny, "--latents", str(vae_cache), "--embed-text", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["conditions"]["embed_text"] is True
