@@ -18,7 +18,7 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion, Times
 from ldmctl.config.schemas.fit_token import FitToken
 from ldmctl.diffusion.model import Model
 from ldmctl.diffusion.objective import denoising_losses, draw
-from ldmctl.diffusion.weighting import validation_times
+from ldmctl.diffusion.weighting import GOLDEN, validation_times
 from ldmctl.errors import DivergedError
 from ldmctl.latents.conditions import Known
 from ldmctl.latents.prepared import padded
@@ -33,11 +33,11 @@ HALF = 2.0**12  # of the loss in float16, whose smallest numbers lie above most 
 class Inversion:
     """A word that is being learned: its vectors, and the optimizer that moves them.
 
-    `stored` are the moments of the pictures [N,m,h,w], `label` is their class, -1 for none.
+    `stored` are the moments of the pictures [N,m,h,w], `captions` what may be said of each of them, `label` is their class, -1 for none.
     """
 
-    def __init__(self, config: FitToken, model: Model, stored: Tensor, vectors: Tensor, *, label: int):
-        self.config, self.model, self.stored, self.label = config, model, stored, label
+    def __init__(self, config: FitToken, model: Model, stored: Tensor, captions: Sequence[Sequence[str]], vectors: Tensor, *, label: int):
+        self.config, self.model, self.stored, self.captions, self.label = config, model, stored, captions, label
         self.conditioner, self.engine = model.network.text, model.engine
         self.vectors = vectors.detach().to(self.engine.device, torch.float32).clone().requires_grad_()
         self.size = float(vectors.square().mean().sqrt())  # of the first vectors' numbers
@@ -52,7 +52,7 @@ class Inversion:
         reseed("token", self.config.seed, step)
         items = batch_items(self.config.seed, len(self.stored), count, step)
         random = generator("cpu", "template", self.config.seed, step)
-        which = torch.randint(len(self.config.captions), (count,), generator=random).tolist()
+        which = torch.rand(count, generator=random).tolist()
         loss = self._losses(items, which, ("token", self.config.seed, step)).mean()
         scale = HALF if self.engine.dtype == torch.float16 else 1.0
         (gradient,) = torch.autograd.grad(loss * scale, [self.vectors])
@@ -69,7 +69,7 @@ class Inversion:
         """The loss of the pictures with these vectors for the word, at noises and times that never change."""
         self.conditioner.with_word(self.config.word, vectors)
         rows = torch.arange(MEASURED)
-        which = (rows // len(self.stored) % len(self.config.captions)).tolist()
+        which = [float(row // len(self.stored) * GOLDEN % 1) for row in rows.tolist()]  # every caption of a picture in turn
         times = validation_times(self.model.schedule, MEASURED)
         losses = [
             self._losses(rows[part] % len(self.stored), which[part], ("measured", part.start), times=times[part])
@@ -78,8 +78,8 @@ class Inversion:
         self.conditioner.with_word(self.config.word, self.vectors)
         return float(torch.cat(losses).mean())
 
-    def _losses(self, items: Tensor, which: Sequence[int], key: Sequence[object], *, times: Tensor | None = None) -> Tensor:
-        """The loss of each of these items [B], under the caption that is named for it."""
+    def _losses(self, items: Tensor, which: Sequence[float], key: Sequence[object], *, times: Tensor | None = None) -> Tensor:
+        """The loss of each of these items [B], under one of its captions, which a number in [0, 1) picks."""
         count, device = len(items), self.engine.device
         labels = torch.full((count,), self.label, device=device)
         whole = slice(0, count)
@@ -95,7 +95,8 @@ class Inversion:
             key,
             times=times,
         )
-        captions = [self.config.captions[place] for place in which]
+        said = [self.captions[item] for item in items.tolist()]
+        captions = [each[int(share * len(each))] for each, share in zip(said, which, strict=True)]
         heard = Known(hear(self.conditioner, captions, self.engine))
         return denoising_losses(self.model.network, drawn._replace(known={"text": heard}), self.engine)
 

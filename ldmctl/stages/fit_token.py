@@ -7,7 +7,7 @@ optimizer knows of them, so the same command continues, and with more steps lear
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ldmctl.diffusion.learned_words import KIND, LearnedWord, listener, read_wor
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.latents.codec import Codec
+from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.introduction import sayings
 from ldmctl.pictures.loading import in_order, on_device, open_pictures
 from ldmctl.signals import Signals
@@ -44,8 +45,8 @@ def fit_token(config: FitToken, out: str | Path, *, console: Console, overwrite:
     model = open_model(config.run, engine, tile=config.machine.tile)
     conditioner, known_by, label = hearing(config, model)
     first = first_vectors(conditioner, config.init_word, config.vectors)
-    stored, pictures = encoded(config, model.codec, console)
-    inversion = Inversion(config, model, stored, first, label=label)
+    stored, captions, pictures = encoded(config, model.codec, conditioner, console)
+    inversion = Inversion(config, model, stored, captions, first, label=label)
 
     # Restore or start.
     file = Path(out).expanduser()
@@ -125,25 +126,36 @@ def label_of(name: str, header: Mapping[str, Any]) -> int:
     return label
 
 
-def encoded(config: FitToken, codec: Codec, console: Console) -> tuple[Tensor, str]:
-    """(moments [N,m,h,w] of all pictures, mirrored ones behind, on the device; a hash of their pixels)."""
+def encoded(config: FitToken, codec: Codec, conditioner: Any, console: Console) -> tuple[Tensor, list[Sequence[str]], str]:
+    """(moments [N,m,h,w] of all pictures and of mirrored ones, on the device, what may be said of each, a hash of pixels and captions)."""
     splits = {split: open_pictures(config, split) for split in ("train", "val")}
     for warning in sayings(splits, "warnings"):
         console.warn(warning)
-    moments, digest = [], hashlib.sha256()
+    moments, captions, digest = [], list[Sequence[str]](), hashlib.sha256()
     for pictures in splits.values():
         for batch in in_order(pictures, TOGETHER, codec.engine, wanted=config.workers):
             good = [row for row, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
             image = batch.image[good]
-            digest.update(image.numpy().tobytes())
+            said = [captions_of(pictures, batch, row, config, conditioner) for row in good]
+            digest.update(image.numpy().tobytes() + repr(said).encode())
             for each in [image, image.flip(3)] if config.flip else [image]:
                 moments.append(codec.encode(on_device(each, codec.engine)))
+                captions += said
         for bad in pictures.bad:
             console.warn(f"Left out: {bad['reason']}")
     if not (count := sum(map(len, moments))):
         raise DataError(f"There are no pictures to learn from in {config.data or 'the data set'}.")
-    console.say(f"{count:,} pictures to learn from{', half of them mirrored' if config.flip else ''}.")
-    return torch.cat(moments), digest.hexdigest()
+    own = sum(each != tuple(config.captions) for each in captions)
+    told = f", {own:,} with captions of their own that say {config.word!r}" if own else ""
+    console.say(f"{count:,} pictures to learn from{', half of them mirrored' if config.flip else ''}{told}.")
+    return torch.cat(moments), captions, digest.hexdigest()
+
+
+def captions_of(pictures: Pictures, batch: Batch, row: int, config: FitToken, conditioner: Any) -> tuple[str, ...]:
+    """What may be said of a picture: its own captions where they say the word and are heard to there, else the templates."""
+    every = pictures.captions(batch.used[row]) or (batch.text[row],)
+    own = tuple(text for text in every if config.word in text and config.word not in conditioner.cut(text))
+    return own or tuple(config.captions)
 
 
 def there(file: Path, *, overwrite: bool) -> LearnedWord | None:

@@ -75,7 +75,7 @@ def begun(tiny, ldm, pictures, *words):
     model = open_model(str(ldm), engines.start(config.machine), tile=None)
     stored = model.codec.encode(torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     first = first_vectors(model.network.text, config.init_word, config.vectors)
-    return model, Inversion(config, model, stored, first, label=-1)
+    return model, Inversion(config, model, stored, [config.captions] * 5, first, label=-1)
 
 
 # -- learning ------------------------------------------------------------------------
@@ -163,6 +163,17 @@ def test_a_word_of_several_vectors_learns_from_mirrored_pictures_too(ldm, pictur
     code, said, err = learn(capsys, ldm, pictures, tmp_path / "mine.safetensors", "vectors=3", "flip=true", "templates=a {} on white")
     assert code == 0 and said["loss"] < said["loss_before"] and "10 pictures" in err
     assert read_word(tmp_path / "mine.safetensors").vectors.shape == (3, 8)
+
+
+def test_captions_that_say_the_word_are_taken_for_their_pictures(ldm, pictures, tmp_path, capsys, monkeypatch):
+    shutil.copytree(pictures, tmp_path / "captioned")
+    for index, text in enumerate(["a <mine> on a dark background", "a red circle", "<mine>", "a " * 70 + "<mine>"]):
+        (tmp_path / "captioned" / f"{index}.txt").write_text(text)
+    found, make = [], Inversion.__init__
+    monkeypatch.setattr(Inversion, "__init__", lambda self, *parts, **keys: [found.extend(parts[3]), make(self, *parts, **keys)][1])
+    code, _, err = learn(capsys, ldm, tmp_path / "captioned", tmp_path / "mine.safetensors")
+    assert code == 0 and "2 with captions of their own" in err
+    assert sorted(found) == sorted([("a <mine> on a dark background",), ("<mine>",), *[("a <mine>", "<mine>")] * 3])
 
 
 def test_a_gradient_that_is_not_finite_ends_it(tiny, ldm, pictures):

@@ -24,7 +24,9 @@ class FitToken(Pictures):
         1, description="vectors that the word is heard as; more can hold more, and fit a few pictures more closely"
     )
     templates: tuple[str, ...] = Field(
-        ("a {}", "{}"), min_length=1, description="captions of the pictures, drawn by step; {} stands for the word"
+        ("a {}", "{}"),
+        min_length=1,
+        description="captions of pictures that have none of their own with the word in it, drawn by step; {} stands for the word",
     )
     label: str | None = Field(None, description="class of the pictures, for a model that was never trained on words without a label")
     flip: bool = Field(False, description="also learn from the mirrored pictures")
