@@ -20,7 +20,7 @@ from ldmctl.latents import prepared
 from ldmctl.latents.prepared import Prepared, Row, Shard, gathered, key_of, padded
 from ldmctl.latents.reader import Latents
 from ldmctl.signals import Signals
-from ldmctl.training.engine import Engine
+from ldmctl.training.engine import Engine, on_all
 from ldmctl.training.order import generator
 
 T = TypeVar("T")
@@ -177,9 +177,10 @@ def kept(
     `make` gives a row of each, and whether its end was cut off, or None where there is nothing to keep. `about` says what makes them.
     """
     there = prepared.opened(folder)
-    missing = [(key, each) for key, each in wanted.items() if key not in there]
-    if not missing:
-        return there
+    lacking = on_all(engine, lambda: [key for key in wanted if key not in there])  # of one rank, since another may have written by now
+    if not lacking:
+        return there if all(key in there for key in wanted) else prepared.opened(folder)
+    missing = [(key, wanted[key]) for key in lacking]
     mine, turns, done = missing[engine.rank :: engine.world], -(-len(missing) // (together * engine.world)), 0
     folder.mkdir(parents=True, exist_ok=True)
     if engine.leads:

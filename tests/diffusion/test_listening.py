@@ -134,10 +134,9 @@ def test_a_map_with_the_number_of_no_class_is_a_sentence_before_training(fit_dif
     pictures = write_pictures(tmp_path / "pictures", maps=4, value=7)
     (pictures / "train" / "masks" / "classes.txt").write_text("ground\nthing\n")
     cache = encode(tmp_path / "cache", vae_run, f"data={pictures}")
-    try:
+    with pytest.raises(DataError, match=r"holds the number 7, and there are 2 classes, from 0 \(ground\) to 1 \(thing\)"):
         fit_diffusion(tmp_path / "ldm", cache, "conditioner=null", "conditions.map=map", "loop.batch=4")
-    except DataError as error:
-        assert "holds the number 7, and there are 2 classes" in str(error)
+    assert not (tmp_path / "ldm").exists()
 
 
 # -- keys of before ------------------------------------------------------------

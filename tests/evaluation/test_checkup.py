@@ -118,7 +118,11 @@ def test_every_link_looks_at_latents_of_all_classes_and_makes_samples_of_the_tra
     monkeypatch.setattr(network_links, "DENOISED", 4)
     taken, made, take, make = [], [], Lineage.take, network_links.sample_latents
     monkeypatch.setattr(Lineage, "take", lambda *given, **words: (taken.append(take(*given, **words)), taken[-1])[1])
-    monkeypatch.setattr(network_links, "sample_latents", lambda *given, **words: (made.append([ask.label for ask in words["asks"]]), make(*given, **words))[1])
+    monkeypatch.setattr(
+        network_links,
+        "sample_latents",
+        lambda *given, **words: (made.append([ask.label for ask in words["asks"]]), make(*given, **words))[1],
+    )
     links = {link["name"]: link for link in checkup(str(sorted_run), out=tmp_path, device="cpu")["links"]}
     seen = [(items.split, items.labels.unique().tolist()) for items in taken]
     assert sorted(seen) == [("train", [0, 1, 3]), *[("val", [0, 1, 2, 3])] * 5]

@@ -165,24 +165,27 @@ def test_a_half_written_shard_of_a_killed_command_is_passed_over(tmp_path, quiet
     assert len(prepare_captions(later, tmp_path, captions, CPU, quiet)) == 5 and len(later.asked) == 3
 
 
-def test_ranks_share_captions_and_none_of_them_is_given_nothing_it_cannot_take(tmp_path, quiet, monkeypatch):
-    """Two ranks one after the other; the barrier between them is left out."""
+def test_ranks_share_captions_though_one_of_them_has_written_before_another_looks(tmp_path, quiet, monkeypatch):
+    """Two ranks one after the other: what the first one says to all is kept for the second, and nobody waits."""
+    said = []
     monkeypatch.setattr(Engine, "barrier", lambda self: None)
     monkeypatch.setattr(Engine, "any", lambda self, flag: flag)
-    captions = [["a"], ["b"], ["c"]]
-    ranks = [dataclasses.replace(CPU, rank=rank, world=2) for rank in range(2)]
+    monkeypatch.setattr(conditions, "on_all", lambda engine, make: (said.append(make()) if engine.leads else None, said[0])[1])
+    captions = [[letter] for letter in "abcdefg"]
     letters = [Letters(), Letters()]
-    monkeypatch.setattr(prepared, "opened", opened_before_them_both(tmp_path))
-    for rank, each in zip(ranks, letters, strict=True):
-        prepare_captions(each, tmp_path, captions, rank, quiet)
-    assert [each.asked for each in letters] == [["a", "c"], ["b"]]
-    monkeypatch.undo()
-    assert len(prepare_captions(Letters(), tmp_path, captions, CPU, quiet)) == 3
+    for rank, each in enumerate(letters):
+        rows = prepare_captions(each, tmp_path, captions, dataclasses.replace(CPU, rank=rank, world=2), quiet)
+    assert sorted(letters[0].asked + letters[1].asked) == list("abcdefg") and len(letters[1].asked) == 3
+    assert len(rows) == 7
 
 
-def opened_before_them_both(folder):
-    """What both ranks see at first, when neither has written."""
-    return lambda _: prepared.Prepared([])
+def test_a_rank_may_have_nothing_to_prepare(tmp_path, quiet, monkeypatch):
+    monkeypatch.setattr(Engine, "barrier", lambda self: None)
+    monkeypatch.setattr(Engine, "any", lambda self, flag: flag)
+    monkeypatch.setattr(conditions, "on_all", lambda engine, make: [prepared.key_of("a")])
+    idle = Letters()
+    prepare_captions(idle, tmp_path, [["a"]], dataclasses.replace(CPU, rank=1, world=2), quiet)
+    assert idle.asked == []
 
 
 def test_a_cache_says_every_caption_of_its_items(tmp_path, encode, vae_run):
