@@ -19,6 +19,7 @@ SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "
 WITHOUT = "take conditions.text=words, which learns its words from the captions and needs no weights"
 
 TRAINED = (  # ways out for a model that is there
+    "  or name the folder that holds it in conditions.text.encoder, where its fit-diffusion is to continue\n"
     "  or run its ldmctl fit-diffusion again with --embed-text where the encoder is, even if it is finished: that copies it into the run\n"
     "  or sample without --prompt and --negative, for which no encoder is needed"
 )

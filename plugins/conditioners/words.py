@@ -23,6 +23,8 @@ from . import _bytes
 from ._learned import Learned, characters
 from ._pooled import masked_mean
 
+TOGETHER = 1024  # texts that the tokenizer is given at once: what it says of them takes room
+
 
 class Words(nn.Module):
     listens = "text"
@@ -75,12 +77,15 @@ class Words(nn.Module):
 
     def prepare(self, texts: Sequence[str], device: Any = None) -> list[dict[str, Tensor]]:
         """Texts -> {"ids": int16 [n]} of each, from 2, begin and end, to `length`."""
-        room = self.config.length - 2
-        if self.learned.words:
-            heard = [[number for number, _ in self._tokens(text)[:room]] for text in texts]
-        else:
-            heard = [said.ids[:room] for said in self.tokenizer.encode_batch_fast([characters(text) for text in texts])]
+        pieces = (texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER))
+        heard = (ids[: self.config.length - 2] for piece in pieces for ids in self._ids(piece))
         return [{"ids": torch.tensor([_bytes.BEGIN, *ids, _bytes.END], dtype=torch.int16)} for ids in heard]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of each text the ids of all its words, without marks."""
+        if self.learned.words:
+            return [[number for number, _ in self._tokens(text)] for text in texts]
+        return [said.ids for said in self.tokenizer.encode_batch_fast([characters(text) for text in texts])]
 
     def cut(self, text: str) -> str:
         """The end of a text that is not heard because it is too long."""

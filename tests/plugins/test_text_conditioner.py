@@ -132,7 +132,7 @@ def test_a_saved_model_opens_and_says_nothing_without_its_encoder(folders, tmp_p
     assert torch.equal(again.encode(padded(rows, 40)).vector, text.encode(padded(rows, 40)).vector)
     with pytest.raises(MissingError) as missing:
         again.prepare(["a red circle"])
-    for way in (str(folder), "LDMCTL_WEIGHTS_DIR", "conditions.text.encoder", "conditions.text=words"):
+    for way in (str(folder), "LDMCTL_WEIGHTS_DIR", "conditions.text.encoder", "--embed-text", "sample without --prompt"):
         assert way in str(missing.value)
 
 
