@@ -16,7 +16,7 @@ def command(
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
     data: options.Data = None,
-    word: Annotated[str | None, typer.Option("--word", help="The word to learn, such as '<mine>'.")] = None,
+    word: Annotated[str | None, typer.Option("--word", help="The word to learn [default: <mine>].")] = None,
     init_word: Annotated[
         str | None, typer.Option("--init-word", help="A word that the model knows, with which the new one begins [default: a].")
     ] = None,

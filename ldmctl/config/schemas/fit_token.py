@@ -17,7 +17,7 @@ class FitToken(Pictures):
     verb: ClassVar[str] = "fit-token"
     run: str = Field("runs/ldm", description="run folder of fit-diffusion, or runs/ldm@STEP, runs/ldm@best", json_schema_extra=Place)
     word: str = Field(
-        description="the word to learn, with a sign that no other word has, such as <mine>: it is heard wherever it stands in a prompt"
+        "<mine>", description="the word to learn, with a sign that no other word has: it is heard wherever it stands in a prompt"
     )
     init_word: str = Field("a", min_length=1, description="a word that the model knows, whose vectors the new one begins with")
     vectors: PositiveInt = Field(
