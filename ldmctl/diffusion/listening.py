@@ -132,7 +132,8 @@ def known_for(
         for split, found in heard.items():
             sources[split]["text"] = found
         if engine.leads and (cut := heard["train"].cut())[0]:
-            console.warn(f"{cut[0]:,} of {cut[1]:,} captions are longer than the denoiser hears: their ends are left out.")
+            many = "are longer than the denoiser hears: their ends are" if cut[0] > 1 else "is longer than the denoiser hears: its end is"
+            console.warn(f"{cut[0]:,} of {cut[1]:,} captions {many} left out.")
     if getattr(network.picture, "wants", None) == "image":
         for split, small in prepare_pictures(network.picture, cache, manifest, dict(splits), engine, console).items():
             sources[split]["picture"] = small

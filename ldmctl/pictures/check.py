@@ -182,7 +182,8 @@ def sentences(found: dict[str, Any], settings: Settings) -> list[str]:
             if size["cropped_away"]["mean"] > 0.05
             else ""
         ),
-        f"{of(twice['spare'])} near-duplicates of others and would be learned by heart sooner. Remove what is spare."
+        f"{of(twice['spare'])} {'a near-duplicate of another' if twice['spare'] == 1 else 'near-duplicates of others'} and would be learned by heart "
+        "sooner. Remove what is spare."
         if twice["spare"]
         else "",
         (
@@ -203,6 +204,12 @@ def of(count: int) -> str:
     return "1 picture is" if count == 1 else f"{count:,} pictures are"
 
 
+def having(count: int, noun: str = "") -> str:
+    """`1 picture has`, `2 pictures have`."""
+    named = f" {noun if count == 1 else noun + 's'}" if noun else ""
+    return f"{count:,}{named} {'has' if count == 1 else 'have'}"
+
+
 def _of_colour(found: dict[str, Any], channels: int) -> str:
     if channels != 1 and found["grey"] == found["of"]:
         return "All pictures are grey: image.channels=1 makes everything faster, with the same result."
@@ -216,20 +223,22 @@ def _of_classes(found: dict[str, Any]) -> str:
     if not counts:
         return ""
     if empty := [name for name, count in counts.items() if not count]:
+        if len(empty) == 1:
+            return f"The class {empty[0]!r} has no training picture: it can never be asked for."
         return f"{len(empty)} classes have no training picture, the first {empty[0]!r}: they can never be asked for."
     rare, common = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if counts[common] > 10 * counts[rare]:
         return (
             f"Classes are uneven: {counts[common]:,} of {common!r}, {counts[rare]:,} of {rare!r}, which will be learned late and by heart."
         )
-    return f"{found['without']:,} training pictures have no label." if found["without"] else ""
+    return f"{having(found['without'], 'training picture')} no label." if found["without"] else ""
 
 
 def _of_captions(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     if found["empty"]:
-        return f"{found['empty']:,} pictures have no caption, and {found['count']:,} have one."
+        return f"{having(found['empty'], 'picture')} no caption, and {having(found['count'])} one."
     if found["different"] < found["count"] / 2:
         return (
             f"Captions repeat: {found['different']:,} different ones, {found['commonest']['text']!r} {found['commonest']['count']:,} times."

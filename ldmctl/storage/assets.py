@@ -174,8 +174,9 @@ def _copy(answer: http.client.HTTPResponse, file: object, title: str, total: int
 
 def _missing(name: str, places: list[Path], url: str | None, why: str) -> str:
     lines = [f"The weights {name} are missing. {why}", "Looked for:", *(f"  {place.absolute()}" for place in places), "Ways out:"]
+    ways = []
     if url is not None:
-        lines += [f"  download {url}", f"  and put it at {hub_folder() / name}"]
-        lines += ["  or unset LDMCTL_OFFLINE and leave out --offline, so that it is downloaded there"] if offline() else []
-    lines += [f"  or set LDMCTL_WEIGHTS_DIR to a folder that holds {name}", "  or give the path of the file in the config"]
-    return "\n".join(lines)
+        ways.append(f"download {url}\n  and put it at {hub_folder() / name}")
+        ways += ["unset LDMCTL_OFFLINE and leave out --offline, so that it is downloaded there"] if offline() else []
+    ways += [f"set LDMCTL_WEIGHTS_DIR to a folder that holds {name}", "give the path of the file in the config"]
+    return "\n".join([*lines, "  " + "\n  or ".join(ways)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ldmctl.cli.app import run
+from ldmctl_plugins.datasets._formats import register
 
 AE = ["autoencoder=vae", "autoencoder.widths=[8,8]", "autoencoder.layers=1", "autoencoder.norm_groups=4", "autoencoder.attention=false"]
 LOOP = ["image.size=16", "loop.steps=2", "loop.batch=4", "loop.workers=0", "perceptual=null", "discriminator=null"]
@@ -66,9 +68,11 @@ def oddities(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     for module in ("pillow_heif", "pillow_jxl"):
-        monkeypatch.setitem(__import__("sys").modules, module, None)
+        monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.chdir(tmp_path)
-    return root.parent
+    register.cache_clear()
+    yield root.parent
+    register.cache_clear()
 
 
 def test_a_folder_with_every_oddity_is_trained_on_and_accounted_for_on_one_screen(oddities, capfd):
