@@ -1,11 +1,11 @@
 """What the adversarial phase does to a first stage, in every cell of sets x models x losses x learning rates x seeds.
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
-    python benchmarks/photographs.py FOLDER [--sets clothing emoji] [--models vae vqvae] [--losses weight shares none] \
+    python benchmarks/photographs.py FOLDER [--sets clothing emoji] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
         [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--unguarded] [--table]
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
-weight 1, `shares` at {pixel: 0.5, perceptual: 0.4, adversarial: 0.1}, `none` not at all. It is measured on all held-out pictures where the
+weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all. It is measured on all held-out pictures where the
 discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With --unguarded the discriminator is
 heard however little it knows, and nothing watches, as it was before; such cells stand beside the others. Cells that FOLDER has are not
 trained again, so that the table can be made in several sittings; --table prints it without training any.
@@ -26,7 +26,9 @@ MODELS = {
 }
 LOSSES = {
     "weight": ["perceptual=features", "losses.shares=null"],
-    "shares": ["perceptual=features", "losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"],
+    "shares-5-4-1": ["perceptual=features", "losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"],
+    "shares-3-6-1": ["perceptual=features", "losses.shares={pixel: 0.3, perceptual: 0.6, adversarial: 0.1}"],
+    "shares-2-6-2": ["perceptual=features", "losses.shares={pixel: 0.2, perceptual: 0.6, adversarial: 0.2}"],
     "none": ["perceptual=null", "losses.shares=null"],
 }
 UNGUARDED = ["adversarial.advantage=0", "adversarial.balance_growth=null", "loop.watch.bound=null", "loop.publish=last"]
@@ -96,7 +98,9 @@ def main() -> None:
         words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *(UNGUARDED if given.unguarded else [])]
         found = cell(folder, given, name, words, str((place / data).absolute()))
         key = (pictures, model, losses, rate, seed, guarded)
-        (folder / name / "cell.json").write_text(json.dumps({"cell": key, "steps": given.steps, **found}, indent=1))
+        (folder / name / "cell.json").write_text(
+            json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)
+        )
         print(row(key, found), flush=True)
         cells = [json.loads(file.read_text()) for file in sorted(folder.glob("*/cell.json"))]
         keep("photographs", {"cells": [each for each in cells if "cell" in each]}, machine, show=False)

@@ -1,5 +1,6 @@
 """What several tests stand on: tiny configs, and a chain of tiny runs that is made once."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from ldmctl.latents import recipe
 
 TINY = Path(__file__).parent / "tiny"
+for name in [name for name in os.environ if name.startswith("LDMCTL_")]:  # what a person has set decides no test
+    del os.environ[name]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -10,7 +10,8 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(name, words) of each line that a person reads."""
     said = found["captions"]
     if said["captions"]:
-        without = f", {said['items_without']:,} items have none" if said["items_without"] else ""
+        lacking = said["items_without"]
+        without = f", {lacking:,} {'item has' if lacking == 1 else 'items have'} none" if lacking else ""
         yield "captions", f"{said['captions']:,}, {said['different']:,} of them different, {said['repeated']:,} repeated{without}"
     else:
         yield "captions", "none"

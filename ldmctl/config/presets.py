@@ -77,8 +77,11 @@ def compose(
     expanded = [expand_data(str(data))] if data is not None and "data" in schema.model_fields else []
     # A parent's pictures are replaced by other data; the way it prepares them is not.
     own = [{"image": layer.pop("image")} for layer in (parent, origin) if "image" in layer]
+    # The size of the default preset suits pictures of which nothing else says a size.
+    weak = {key: preset[key] for key in ("image",) if key in preset and source == f"preset {verb}/default"}
+    preset = {key: value for key, value in preset.items() if key not in weak}
     younger = made_before.layer_of(schema, out, overwrite=overwrite)
-    layers = [parent, *expanded, younger, *own, preset, origin, *strong]
+    layers = [weak, parent, *expanded, younger, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     try:
         settings = resolve(schema, layers, source=named)

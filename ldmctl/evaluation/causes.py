@@ -70,7 +70,7 @@ def one_rules(rows: Sequence[Row], config: FitAE) -> Cause | None:
     return Cause(
         "the losses",
         f"{name} makes {found[top]:.0%} of the gradient at the reconstruction and the pixel loss {found.get('pixel_share', 0):.0%}: by its "
-        "scale, not by choice; try losses.shares, such as {pixel: 0.5, perceptual: 0.4, adversarial: 0.1}.",
+        "scale, not by choice; try losses.shares, such as {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}.",
     )
 
 

@@ -17,6 +17,7 @@ from ldmctl.config.schemas.shared import Loop
 from ldmctl.console import Console
 from ldmctl.errors import Stopped
 from ldmctl.latents import prepared
+from ldmctl.latents.inventory import FOLDER
 from ldmctl.latents.prepared import Prepared, Row, Shard, gathered, key_of, padded
 from ldmctl.latents.reader import Latents
 from ldmctl.signals import Signals
@@ -25,7 +26,6 @@ from ldmctl.training.order import generator
 
 T = TypeVar("T")
 TOGETHER = 2048  # captions of one shard
-FOLDER = "conditions"
 
 
 class Known(NamedTuple):

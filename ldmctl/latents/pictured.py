@@ -17,7 +17,8 @@ from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.latents.conditions import FOLDER, Known, kept
+from ldmctl.latents.conditions import Known, kept
+from ldmctl.latents.inventory import FOLDER
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.prepared import Prepared, Row, key_of
 from ldmctl.latents.reader import Latents

@@ -102,6 +102,23 @@ def test_fit_ae_looks_for_data_with_autoencoder_then_data_then_default(shelf, fl
     assert (config.loop.steps, source) == (steps, f"preset fit-ae/{name}")
 
 
+@pytest.mark.parametrize(
+    ("below", "flags", "overrides", "size"),
+    [
+        ({}, {}, [], 64),  # pictures of which nothing says a size
+        ({"image": {"size": 96}}, {}, [], 96),  # as those of a run that is begun with
+        ({}, {"data": "celebhq"}, [], 256),
+        ({}, {}, ["image.size=128"], 128),
+    ],
+)
+def test_the_size_of_the_default_preset_gives_way_to_any_other(monkeypatch, below, flags, overrides, size):
+    shown = presets.text
+    monkeypatch.setattr(presets, "names", lambda folder: ["default"] if folder == "fit-ae" else ["celebhq"])
+    monkeypatch.setattr(presets, "text", lambda folder, name: "image: {size: 64}" if folder == "fit-ae" else shown(folder, name))
+    config, _ = compose(FitAE, flags=flags, overrides=overrides, below=below)
+    assert config.image.size == size
+
+
 @pytest.mark.parametrize(("data", "steps"), [("shapes", 4), ("mnist", 5), (None, 5), ("some/shapes", 4)])
 def test_fit_diffusion_looks_by_the_data_and_autoencoder_of_the_cache(shelf, data, steps):
     assert compose(FitDiffusion, below=latents(data=data))[0].loop.steps == steps

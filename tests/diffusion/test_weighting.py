@@ -101,7 +101,7 @@ def test_validation_times_are_evenly_spread_and_neighbours_are_far_apart(name, c
     schedule = made(name)
     t = validation_times(schedule, count)
     even = draw_times(schedule, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
-    assert torch.equal(t.sort().values, even)
+    torch.testing.assert_close(t.sort().values, even, rtol=0, atol=1e-12)  # a vectorised quantile depends on its place in the last bit
     assert count < 10 or t.diff().abs().min() > (0.09 if name == "edm" else 0.3)  # edm trains on the middle third of its times
     assert torch.equal(t, validation_times(schedule, count))
 

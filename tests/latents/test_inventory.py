@@ -77,7 +77,7 @@ def test_the_command_says_so_in_lines_and_in_json(cache, quiet, capsys):
     prepare(cache, quiet, ["gone"])
     assert run(["cache", "info", str(cache)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "captions 48, 3 of them different, 45 repeated, 1 items have none" in said
+    assert "captions 48, 3 of them different, 45 repeated, 1 item has none" in said
     assert "letters, 4 captions, 1 of them of captions that are gone, tokens p50 4, p95 8, max 8, 25.0% cut" in said
     assert run(["cache", "info", str(cache), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["conditions"][0]["rows"] == 4

@@ -609,7 +609,7 @@ def flip_bit(file):
 def test_verify_finds_one_flipped_bit_in_any_file(of, quiet, tmp_path):
     cache = of()
     found = verify_cache(cache, console=quiet)
-    assert found == {"cache": str(cache), "items": {"train": COUNT, "val": 3}, "shards": 4, "whole": True}
+    assert found == {"cache": str(cache), "items": {"train": COUNT, "val": 3}, "shards": 4, "conditions": 0, "whole": True}
     names = sorted(path.name for path in [*cache.glob("*.safetensors"), *cache.glob("*.jsonl")])
     assert len(names) == 9
     for name in names:

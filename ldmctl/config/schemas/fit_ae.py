@@ -17,7 +17,7 @@ class Losses(Config):
     shares: dict[Literal["pixel", "perceptual", "adversarial"], NonNegativeFloat] | None = Field(
         None,
         description="instead of weights, the shares of the losses in the gradient at the reconstruction, measured and kept up while "
-        "training, such as {pixel: 0.5, perceptual: 0.4, adversarial: 0.1}; null: weights",
+        "training, such as {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}; null: weights",
     )
     perceptual_missing: Literal["error", "skip"] = Field(
         "error", description="when the weights of the perceptual plugin cannot be had: stop (exit 4), or train without it and say so"
