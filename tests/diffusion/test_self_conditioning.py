@@ -108,9 +108,9 @@ def test_off_nothing_is_said_of_it_and_the_network_is_what_it_was(drawn):
 
 
 def test_half_of_the_steps_hear_the_estimate_and_what_they_learn_from_stays(drawn):
-    steps = [drawn(ON, key=("noise", 0, step)) for step in range(200)]
+    steps = [drawn(ON, key=("noise", 0, step)) for step in range(100)]
     heard = [each.marginal is not None for each in steps]
-    assert 75 < sum(heard) < 125
+    assert 35 < sum(heard) < 65
     plain = drawn(key=("noise", 0, 3))
     assert torch.equal(steps[3].x, plain.x) and torch.equal(steps[3].target, plain.target)
     for step in range(4):  # a rank knows as well as one process that has the whole batch, and so does a micro-batch
@@ -213,7 +213,7 @@ def test_a_sampler_that_tries_its_steps_hears_a_first_look_at_the_same_x():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_picture_depends_on_its_seed_and_not_on_its_neighbours_nor_on_what_was_made_before(name):
-    network, sampler = built(on=True), plugin("sampler", name, **({"tolerance": 0.005} if name == "adaptive" else {}))
+    network, sampler = built(on=True), plugin("sampler", name, **({"halvings": 2} if name == "adaptive" else {}))
 
     def make(*seeds):
         asks = [Ask() for _ in seeds]
