@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ldmctl.attribution import blaming
 from ldmctl.config.base import Config
 from ldmctl.config.compared import compose_judgement
+from ldmctl.config.levels import table_of
 from ldmctl.config.network_origins import image_of
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
@@ -33,11 +34,12 @@ from ldmctl.config.schemas.fit_diffusion import FitDiffusion
 from ldmctl.config.schemas.fit_token import FitToken
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.schemas.shared import Coding, Compute
+from ldmctl.config.schemas.spacing import FindSpacing
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError
 from ldmctl.latents import manifest
 from ldmctl.latents.recipe import recipe
-from ldmctl.storage.apart import refuse_inputs
+from ldmctl.storage.apart import elsewhere, refuse_inputs
 
 if TYPE_CHECKING:
     from ldmctl.diffusion.model import Model
@@ -59,6 +61,7 @@ __all__ = [
     "report",
     "sample",
     "sample_images",
+    "spacing",
 ]
 
 
@@ -256,6 +259,30 @@ def load(run: str | Path = "runs/ldm", *, ae: str | Path | None = None, device: 
 
     started = engine.start(Compute(device=device, precision=precision))  # type: ignore[arg-type]
     return open_model(str(run), started, tile=Coding().tile, ae=text(ae))
+
+
+@blaming
+def spacing(
+    overrides: list[str] | str | None = None,
+    *,
+    run: str | Path | None = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Find the noise levels at which a sampler of a trained denoiser errs least -> {"spacing", "levels", "lowest", "cost", "cost_of", "by", ...}.
+
+    `levels` are sigma / alpha, falling; "spacing" is the file that holds them, by default RUN/spacing.json, which `sample` takes: as an
+    override `spacing=FILE`, or `model.sample(spacing=FILE)`. The run's cache must be there (`MismatchError`). After arXiv:2404.14507.
+    """
+    from ldmctl.stages.spacing import spacing as stage
+
+    flags = {"run": text(run), "steps": steps, "machine": {"device": device, "precision": precision}}
+    settings, _ = compose(FindSpacing, overrides=overrides or [], flags=flags)
+    refuse_inputs(settings, elsewhere(out, table_of(settings.run)))
+    return stage(settings, console=console or Console(quiet=True), out=out)
 
 
 @blaming

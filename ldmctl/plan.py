@@ -22,9 +22,10 @@ from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.foreseen import classes_of, foresee
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
+from ldmctl.diffusion.inpainting import refuse_steps
 from ldmctl.diffusion.learned_words import Vocabulary
-from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, listens_to
-from ldmctl.diffusion.network import build_network, build_schedule, describe_network, load_network
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, description_of, listens_to
+from ldmctl.diffusion.network import build_network, build_schedule, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.spacing import levels
@@ -181,9 +182,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     maps = find_maps(cache, manifest, splits) if config.conditions.map is not None else None
     drawn = None if maps is None else classes_of(maps)
     others = conditioners_of(config, manifest, splits, begun_with(config), drawn)
-    network = build_network(
-        describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
-    )
+    network = build_network(description_of(config, manifest, others))
     if config.init is not None:
         load_initial_network(config, network, manifest)  # refuses a network that does not fit
     engines.recompute(network, config.loop.checkpointing)
@@ -202,14 +201,15 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     }
     if sharing > 1:
         return out
-    peak, arithmetic = peak_rate(engine), training_flops(flops, checkpointing=config.loop.checkpointing)
+    peak, plain = peak_rate(engine), training_flops(flops, checkpointing=config.loop.checkpointing)
+    arithmetic = training_flops(flops, checkpointing=config.loop.checkpointing, self_conditioning=config.self_conditioning)
     limit = config.machine.memory if config.loop.micro == "auto" else None
     left = allowance(engine, limit) - used(engine) - held_bytes(config.loop, count, averaged=count)
     timed = timed_count(per_forward(config.loop, devices), PATIENCE * peak / max(arithmetic, 1), left, activations)
     if not timed:
         return out | {"time": "not measured: there seems to be no room for a step of one latent on this device"}
     contention = Contention()
-    rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine, foreseen.known)
+    rate = training_rate(network.to(engine.device), config, manifest.latent, timed, engine, foreseen.known) * plain / max(arithmetic, 1)
     out["time"] = (
         f"about {duration(train / rate)} per epoch, {duration(config.loop.steps * config.loop.batch / rate)} in all: {rate:,.3g} latents/s, "
         f"{rate / devices * arithmetic / peak:.0%} of this device's peak, by one step of {timed} without compiling{while_busy(contention)}"
@@ -265,13 +265,14 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     sampler = registry.build("sampler", config.sampler)
     refuse_method(config.guiding.method, header["prediction"])
     refuse_momentum(config.guiding.momentum, sampler)
-    each = sampler.evaluations(config.steps) if hasattr(sampler, "evaluations") else config.steps
+    refuse_steps(config.painting.method, sampler)
+    each, last = (sampler.evaluations(steps) if hasattr(sampler, "evaluations") else steps for steps in (config.steps, 1))
+    if each and config.painting.method == "repaint":
+        each = config.painting.repeats * (each - last) + last  # all steps but the last
     both = 1 if config.guidance in (0, 1) else 2
     calls = each and count * each * both
     if config.level == 0:
         calls = 0
-    elif config.painting.method == "repaint":
-        calls += count * (config.painting.repeats - 1) * (config.steps - 1) * both
     paints = (config.mask or config.outpaint) and config.painting.method == "pigdm"
     backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
     height, width = sides_of(config, header)

@@ -1,6 +1,8 @@
 """The verbs from Python: one after the other on drawn shapes, each starting where the previous one ended."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from ldmctl import api
+from ldmctl.cli.app import run as command
 from ldmctl.errors import ConfigError, MismatchError, Stopped
 from ldmctl.pictures.images import read
 from ldmctl.signals import ASKING, Signals
@@ -98,6 +101,39 @@ def test_a_loaded_model_makes_the_pixels_that_sample_writes_as_often_as_wanted(c
     assert len(loaded.sample(steps=1).images) == 16, "defaults are those of the command"
     assert not list(tmp_path.iterdir()), "nothing was written"
     assert "green circle" in loaded.classes and str(folder / "ldm") in repr(loaded)
+
+
+def test_levels_of_ones_own_are_found_as_the_command_finds_them(chain, loaded, tmp_path, capsys):
+    folder, _ = chain
+    few = ["count=4", "grid=8", "batch=4"]
+    found = api.spacing(few, run=folder / "ldm", steps=3, out=tmp_path / "new" / "levels.json", **PLAIN)
+    assert capsys.readouterr() == ("", "")
+    assert (
+        found["spacing"] == str(tmp_path / "new" / "levels.json")
+        and {"spacing": found["spacing"], **json.loads((tmp_path / "new" / "levels.json").read_text())} == found
+    )
+    assert len(found["levels"]) == 3 and found["levels"] == sorted(found["levels"], reverse=True)
+    words = ["--run", str(folder / "ldm"), "--steps", "3", *few, "--device", "cpu", "--precision", "fp32", "-q", "--json"]
+    assert command(["spacing", *words, "--out", str(tmp_path / "same.json")]) == 0
+    assert json.loads(capsys.readouterr().out) == {**found, "spacing": str(tmp_path / "same.json")}
+    one, other = (loaded.sample(1, steps=3, spacing=each).images for each in (found["spacing"], found["levels"]))
+    assert torch.equal(one, other) and not torch.equal(one, loaded.sample(1, steps=3).images)
+
+
+def test_levels_are_written_beside_the_model_and_over_nothing_else(chain, tmp_path):
+    folder, _ = chain
+    shutil.copytree(folder / "ldm", tmp_path / "ldm")
+    few = ["count=2", "grid=5"]
+    for out in (None, tmp_path / "ldm" / "spacing.json"):
+        assert api.spacing(few, run=tmp_path / "ldm", steps=2, out=out, **PLAIN)["spacing"] == str(tmp_path / "ldm" / "spacing.json")
+    with pytest.raises(ConfigError, match="No command writes where it reads"):
+        api.spacing(few, run=tmp_path / "ldm", steps=2, out=tmp_path / "ldm" / "other.json", **PLAIN)
+    with pytest.raises(ConfigError, match=r"grid=5 must be above steps=5"):
+        api.spacing(few, run=tmp_path / "ldm", steps=5, **PLAIN)
+    (tmp_path / "mine.json").write_text("mine")
+    with pytest.raises(MismatchError, match="is no table of levels, so it is not replaced"):
+        api.spacing(few, run=tmp_path / "ldm", steps=2, out=tmp_path / "mine.json", **PLAIN)
+    assert (tmp_path / "mine.json").read_text() == "mine"
 
 
 def test_pictures_in_memory_are_one_call(chain, tmp_path, monkeypatch, capfd):

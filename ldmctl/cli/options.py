@@ -76,7 +76,7 @@ def perform(
     work: Callable[[Console], dict[str, Any]],
     *,
     plan: Callable[[], dict[str, Any]] | None = None,
-    out: str | None = None,
+    out: str | Path | None = None,
 ) -> None:
     """Do the work of a verb, or with --dry-run say what it would be; print the result as one JSON object if asked.
 

@@ -1,6 +1,5 @@
 """ldmctl spacing"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ from ldmctl.cli import options
 from ldmctl.config.levels import table_of
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.spacing import FindSpacing
-from ldmctl.storage.apart import same
+from ldmctl.storage.apart import elsewhere
 
 
 def command(
@@ -46,6 +45,4 @@ def command(
 
         return plan_spacing(settings)
 
-    default = table_of(settings.run)
-    by_default = out is not None and Path(out).name == default.name and same(Path(out).expanduser().parent, default.parent)
-    options.perform(settings, source, manner, work, plan=plan, out=None if by_default else out)
+    options.perform(settings, source, manner, work, plan=plan, out=elsewhere(out, table_of(settings.run)))

@@ -8,7 +8,7 @@ from ldmctl.config.made_before import spelled_out
 from ldmctl.config.origins import Origin, file_of, header_of
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
-KEYS = ("denoiser", "conditions", "schedule", "prediction")
+KEYS = ("denoiser", "conditions", "schedule", "prediction", "self_conditioning")
 
 
 def find(name: str) -> Origin:
@@ -20,7 +20,8 @@ def find(name: str) -> Origin:
     described = {key: header[key]["config"] for key in ("denoiser", "schedule")}
     heard = {"label": header["conditioner"], **dict.fromkeys(("text", "map", "picture")), **header.get("conditions", {})}
     listens = {slot: each and each["config"] for slot, each in heard.items()}
-    return Origin(name, file, {**described, "conditions": listens, "prediction": header["prediction"]})
+    own = {"prediction": header["prediction"], "self_conditioning": header.get("self_conditioning", False)}
+    return Origin(name, file, {**described, "conditions": listens, **own})
 
 
 def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = False) -> Raw:

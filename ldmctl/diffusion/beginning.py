@@ -1,6 +1,7 @@
 """From the keys of a command to what a batch begins with: its size, pictures as latents, noise between two seeds, corrections."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -107,7 +108,7 @@ def edit_of(
         heard = {"picture": Known({"latent": known, "mask": mask})} if config.guidance != 0 else {}
         return edit._replace(corrections=corrections, pictures=heard)
     if config.painting.method == "repaint":
-        return edit._replace(corrections=corrections, repaint=Repaint(known, cells, config.painting.repeats))
+        return edit._replace(corrections=corrections, repaint=partial(Repaint, known, cells, config.painting.repeats))
     return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, cells)])
 
 

@@ -24,6 +24,8 @@ def guard(network: Network, *, channels: int, classes: list[str], device: torch.
         call["x"] = latents(call["x"], channels, device)
         count = len(call["x"])
         call["timestep"] = timesteps(call["timestep"], count, device)
+        if call.get("estimate") is not None:
+            call["estimate"] = estimates(call["estimate"], call["x"], hears_itself=module.self_conditioning)
         given_now = call.get("given")
         if isinstance(given_now, Mapping):
             if unknown := sorted(set(given_now) - set(module.conditioners)):
@@ -49,6 +51,16 @@ def timesteps(given: Any, count: int, device: torch.device) -> Tensor:
         raise ConfigError(f"{wanted}; {shape(value)} of {named(value)} was given.")
     finite(value, wanted)
     return value.to(device, torch.float32)
+
+
+def estimates(given: Any, x: Tensor, *, hears_itself: bool) -> Tensor:
+    """An estimate [B,c,h,w] of the clean latents behind x [B,c,h,w]."""
+    if not hears_itself:
+        raise ConfigError("This network was trained without self_conditioning, so it hears no estimate: leave it away.")
+    value = latents(given, x.shape[1], x.device)
+    if value.shape != x.shape:
+        raise ConfigError(f"An estimate is as large as the latents, {shape(x)}; {shape(value)} was given.")
+    return value
 
 
 def labels(given: Any, count: int, classes: list[str], device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from ldmctl.attribution import expect_shape
 from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
+from ldmctl.diffusion.self_conditioning import Recalled
 from ldmctl.diffusion.spacing import CEILING, time_of
 from ldmctl.errors import ConfigError, PluginError
 from ldmctl.protocols import Condition, Schedule
@@ -43,19 +44,19 @@ class Denoise:
     Guidance (ldmctl.diffusion.guidance) is 1 for the plain condition, 0 for none; any other value asks the network both at
     once and goes that far from none to condition. With a network `weaker`, of the same prediction, that one takes the
     place of none. The network runs in the caller's autocast. `known` are places of levels in this schedule, found before and
-    added to.
+    added to. A network that is `Recalled` remembers what it said of one batch, so it serves one sampling call.
     """
 
     def __init__(
         self,
-        network: Ask,
+        network: Ask | Recalled,
         schedule: Schedule,
         prediction: Prediction,
         *,
         condition: Condition | None = None,
         null: Condition | None = None,
         guidance: float | Guidance = 1.0,
-        weaker: Ask | None = None,
+        weaker: Ask | Recalled | None = None,
         known: dict[float, tuple[float, float, float]] | None = None,
     ):
         if prediction not in get_args(Prediction):
@@ -78,31 +79,44 @@ class Denoise:
         x_t = x * scale
 
         def clean(output: Tensor) -> Tensor:
-            return clean_from(self.prediction, x_t, output, alpha, scale * level)
+            seen = x_t if len(output) == len(x_t) else torch.cat([x_t, x_t])
+            return clean_from(self.prediction, seen, output, alpha, scale * level)
 
         if level > self.guidance.still:
             return clean(torch.zeros_like(x_t))
         if self.guidance.at(level) in (0, 1):
-            return clean(self._ask(self.network, x_t, timestep_value, self.condition))
-        better, weaker = self._pair(x_t, timestep_value)
+            return clean(self._ask(self.network, x_t, timestep_value, self.condition, clean))
+        better, weaker = self._pair(x_t, timestep_value, clean)
         if self.guidance.method == "apg":
             return self.guidance.projected(clean(better), clean(weaker))
         guided = clean(self.guidance.outputs(better, weaker))
         return self.guidance.rescaled(guided, clean(better)) if self.guidance.rescale else guided
 
-    def _pair(self, x_t: Tensor, timestep_value: float) -> tuple[Tensor, Tensor]:
+    def _pair(self, x_t: Tensor, timestep_value: float, clean: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """What is said with the condition, and what to go away from."""
         if self.weaker is not None:
-            better = self._ask(self.network, x_t, timestep_value, self.condition)
-            return better, self._ask(self.weaker, x_t, timestep_value, self.null)
-        better, weaker = self._ask(self.network, torch.cat([x_t, x_t]), timestep_value, self.both).chunk(2)
+            better = self._ask(self.network, x_t, timestep_value, self.condition, clean)
+            return better, self._ask(self.weaker, x_t, timestep_value, self.null, clean)
+        better, weaker = self._ask(self.network, torch.cat([x_t, x_t]), timestep_value, self.both, clean).chunk(2)
         return better, weaker
 
-    def _ask(self, network: Ask, x_t: Tensor, timestep_value: float, condition: Condition | None) -> Tensor:
-        output = network(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), condition)
-        if getattr(output, "shape", None) != x_t.shape:
-            expect_shape(output, tuple(x_t.shape), network, "forward")
-        return output.to(x_t.dtype)
+    def _ask(
+        self,
+        network: Ask | Recalled,
+        x_t: Tensor,
+        timestep_value: float,
+        condition: Condition | None,
+        clean: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        denoiser = network.denoiser if isinstance(network, Recalled) else network
+
+        def said(condition: Condition | None) -> Tensor:
+            output = denoiser(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), condition)
+            if getattr(output, "shape", None) != x_t.shape:
+                expect_shape(output, tuple(x_t.shape), denoiser, "forward")
+            return output.to(x_t.dtype)
+
+        return network.say(said, x_t, condition, clean) if isinstance(network, Recalled) else said(condition)
 
     def _place(self, level: float) -> tuple[float, float, float]:
         """(timestep, x_t / x, alpha) of a level, remembered; the last two differ in pure noise only, where alpha is 0."""

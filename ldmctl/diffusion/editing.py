@@ -39,7 +39,7 @@ class Edit(NamedTuple):
     first: Tensor | None = None  # [B,c,h,w], noise in place of each seed's own
     stream: int | None = None  # the seed whose noise all rows take in their steps; None: each its own
     corrections: Sequence[Correction] = ()
-    repaint: Any = None  # takes the steps in place of the sampler
+    repaint: Callable[[Any], Any] | None = None  # of a sampler: what takes the steps in its place
     watch: Callable[[Look], None] | None = None  # is shown each evaluation, and changes nothing
     pictures: Mapping[str, Known] = {}  # what the network hears of them
 

@@ -73,11 +73,16 @@ class Guidance:
 
 def refuse_momentum(momentum: float, sampler: Any) -> None:
     """A ConfigError for momentum with a sampler that may take a step back: it would remember that step, and those of other pictures."""
-    if momentum and hasattr(sampler, "evaluations") and sampler.evaluations(1) is None:
+    if momentum and tries_steps(sampler):
         raise ConfigError(
             f"guiding.momentum={momentum:g} needs a sampler that takes each step once, and the one asked for tries steps until they fit: "
             "take sampler=heun or another, or leave momentum away."
         )
+
+
+def tries_steps(sampler: Any) -> bool:
+    """Whether a sampler may take a step back, so that what it asked before may have been for other pictures of the batch."""
+    return hasattr(sampler, "evaluations") and sampler.evaluations(1) is None
 
 
 def refuse_method(method: str, prediction: str) -> None:

@@ -2,20 +2,22 @@
 
 Putting the known part back (`blend`) lets the rest learn too little of it. What the known part says of the rest is the
 covariance that the network still leaves between them, which its slope holds (arXiv:2305.04391): `Pigdm`. RePaint
-(arXiv:2201.09865) goes back up and down again instead, and so must take the steps itself.
+(arXiv:2201.09865) goes back up and down again instead, by each step of a sampler on its own.
 """
 
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ldmctl.diffusion.editing import LOUD, pulled
+from ldmctl.errors import ConfigError
 
+ALONE = ("ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpmpp-2s-ancestral", "adaptive")  # built-in samplers that take steps alone
 EARLY = 0.1  # sigma / alpha above which cells beside the free ones are held, too; held to the end they fit a little better still
 
 
@@ -78,10 +80,14 @@ class Pigdm(Blend):
 
 
 class Repaint:
-    """DDPM's steps, each taken `repeats` times, with the known part noised to the level that a step ends at."""
+    """The steps of a sampler, each taken `repeats` times, with the known part noised to the level that a step ends at.
 
-    def __init__(self, known: Tensor, cells: Cells, repeats: int):
-        self.known, self.cells, self.repeats = known, cells, repeats
+    Up again it goes by fresh noise, as forward diffusion does, so what is true of noised pictures stays true: down by the paper's DDPM, by
+    any other stochastic step, or along the deterministic path. The sampler must take its steps alone.
+    """
+
+    def __init__(self, known: Tensor, cells: Cells, repeats: int, sampler: Any):
+        self.known, self.cells, self.repeats, self.sampler = known, cells, repeats, sampler
 
     def __call__(
         self,
@@ -95,12 +101,32 @@ class Repaint:
             high, low = sigma.item(), sigma_next.item()
             turns = self.repeats if low > 0 else 1
             for turn in range(turns):
-                clean = denoise(x, sigma)
-                x_next, known = clean + (x - clean) * (low / high) ** 2, self.known
+                x_next, known = self.sampler(denoise, x, torch.stack([sigma, sigma_next]), noise), self.known
                 if low > 0:
-                    x_next = x_next + noise(sigma, sigma_next) * (low * math.sqrt(1 - (low / high) ** 2))
                     known = known + noise(sigma, sigma_next) * low
                 x_next = torch.where(self.cells.at(low) > 0, x_next, known)
                 again = turn + 1 < turns
                 x = x_next + noise(sigma, sigma_next) * math.sqrt(high**2 - low**2) if again else x_next
         return x
+
+
+def takes_steps_alone(sampler: Any) -> bool:
+    """Whether each step of a sampler is what it is without the steps before, which is tried on three of a known curve."""
+    levels, one = torch.tensor([4.0, 2.0, 1.0, 0.5], dtype=torch.float64), torch.ones(1, 1, 1, 1, dtype=torch.float64)
+
+    def curve(x: Tensor, sigma: Tensor | float) -> Tensor:
+        return torch.sin(x) / (1 + float(sigma))
+
+    apart = one
+    for step in pairwise(levels):
+        apart = sampler(curve, apart, torch.stack(step), lambda *_: one)
+    return bool(torch.allclose(sampler(curve, one, levels, lambda *_: one), apart, rtol=1e-9, atol=0))
+
+
+def refuse_steps(method: str, sampler: Any) -> None:
+    """A ConfigError for `repaint` with a sampler that builds a step on those before: again and again there would be nothing to build on."""
+    if method == "repaint" and not takes_steps_alone(sampler):
+        raise ConfigError(
+            "painting.method=repaint takes each step of the sampler several times, and the one asked for builds a step on those before it, or on "
+            f"how many there are. Take one of {', '.join(ALONE)} (euler without churn), or painting.method=pigdm, which works with all."
+        )

@@ -10,7 +10,7 @@ from ldmctl.config.schemas.fit_diffusion import Conditions, FitDiffusion
 from ldmctl.console import Console
 from ldmctl.diffusion.carried import at_home
 from ldmctl.diffusion.conditions import LISTENS, refuse_other_slot
-from ldmctl.diffusion.network import Network
+from ldmctl.diffusion.network import Network, describe_network
 from ldmctl.errors import ConfigError
 from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
 from ldmctl.latents.manifest import Manifest
@@ -92,6 +92,20 @@ def listens_to(conditions: Conditions, manifest: Manifest, shares: Mapping[str, 
     unheard = manifest.captions.get("train", 0) if conditions.text is None else 0
     more = f"; not to captions, which {unheard:,} of {count:,} items have" if unheard else ""
     return (said or "nothing, so samples are of all the pictures there are") + more
+
+
+def description_of(
+    config: FitDiffusion, manifest: Manifest, others: Mapping[str, tuple[Any, Mapping[str, Any]]] | None = None
+) -> dict[str, Any]:
+    """What it takes to build the network that a config asks for; `others` are the conditioners of `conditioners_of`."""
+    return describe_network(
+        config.denoiser,
+        config.conditions.label,
+        latent=manifest.latent,
+        classes=manifest.classes,
+        others=others,
+        self_conditioning=config.self_conditioning,
+    )
 
 
 def of_pictures(manifest: Manifest) -> dict[str, Any]:

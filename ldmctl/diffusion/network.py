@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ldmctl.attribution import expect_shape
 from ldmctl.diffusion.carried import at_home
 from ldmctl.diffusion.conditions import SLOTS, heard, merged, null_of, refuse_other_slot, sizes_of, try_conditioner
+from ldmctl.diffusion.self_conditioning import Recalled, with_estimate
 from ldmctl.errors import MismatchError, PluginError, with_article
 from ldmctl.protocols import Condition
 from ldmctl.storage import headers, weights
@@ -22,7 +24,10 @@ from ldmctl.training.engine import Engine
 
 
 class Network(nn.Module):
-    """`denoiser` and what it listens through, trained and saved as one: a conditioner for each thing that is known of pictures."""
+    """`denoiser` and what it listens through, trained and saved as one: a conditioner for each thing that is known of pictures.
+
+    With `self_conditioning` the denoiser's last input channels are for its own clean estimate.
+    """
 
     denoiser: Any
     conditioner: Any  # of labels; files have called it so since there was no other
@@ -38,11 +43,13 @@ class Network(nn.Module):
         text: nn.Module | None = None,
         map: nn.Module | None = None,
         picture: nn.Module | None = None,
+        self_conditioning: bool = False,
     ):
         super().__init__()
         self.denoiser = denoiser
         self.conditioner = conditioner
         self.text, self.map, self.picture = text, map, picture
+        self.self_conditioning = self_conditioning
 
     @property
     def conditioners(self) -> dict[str, Any]:
@@ -50,12 +57,24 @@ class Network(nn.Module):
         every = {"label": self.conditioner, "text": self.text, "map": self.map, "picture": self.picture}
         return {slot: conditioner for slot, conditioner in every.items() if conditioner is not None}
 
-    def forward(self, x: Tensor, timestep: Tensor, given: Any = None, dropped: Any = None, *, block: int | None = None) -> Any:
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        given: Any = None,
+        dropped: Any = None,
+        *,
+        block: int | None = None,
+        estimate: Tensor | None = None,
+    ) -> Any:
         """x [B,c,h,w], timestep [B], what is known of B items, dropped bool [B] -> [B,c,h,w]; see `condition`.
 
-        With `block` also the tokens after so many blocks of the denoiser, (the same, [B,N,D]); a PluginError where it shows none.
+        With `block` also the tokens after so many blocks of the denoiser, (the same, [B,N,D]); a PluginError where it shows none. With
+        self-conditioning `estimate` [B,c,h,w] is what it said is clean before, None for nothing.
         """
         condition = self.condition(given, dropped, like=x)
+        if self.self_conditioning:
+            condition = with_estimate(condition, torch.zeros_like(x) if estimate is None else estimate)
         if block is None:
             said = self.denoiser(x, timestep, condition)
             if getattr(said, "shape", None) != x.shape:
@@ -64,6 +83,10 @@ class Network(nn.Module):
         if not hasattr(self.denoiser, "forward_with_hidden"):  # a keyword of ours, since DistributedDataParallel calls `forward` alone
             raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")
         return self.denoiser.forward_with_hidden(x, timestep, condition, block=block)
+
+    def voice(self, *, twice: bool = False) -> Any:
+        """The denoiser, as `Denoise` asks it for one batch; see `Recalled`."""
+        return Recalled(self.denoiser, twice=twice) if self.self_conditioning else self.denoiser
 
     def condition(self, given: Any, dropped: Any = None, *, like: Tensor | None = None) -> Condition | None:
         """The condition of the B items of `like` [B,c,h,w]; None without a conditioner.
@@ -84,7 +107,8 @@ def build_network(description: Mapping[str, Any]) -> Network:
     """The network that `describe_network` described, without its weights."""
     conditioner = weights.rebuild(description["conditioner"]) if description["conditioner"] else None
     others = {slot: weights.rebuild(each) for slot, each in description.get("conditions", {}).items()}
-    return Network(weights.rebuild(description["denoiser"]), conditioner, **others)
+    hears_itself = bool(description.get("self_conditioning", False))
+    return Network(weights.rebuild(description["denoiser"]), conditioner, **others, self_conditioning=hears_itself)
 
 
 def describe_network(
@@ -94,6 +118,7 @@ def describe_network(
     latent: tuple[int, int, int],
     classes: list[str],
     others: Mapping[str, tuple[Any, Mapping[str, Any]]] | None = None,
+    self_conditioning: bool = False,
 ) -> dict[str, Any]:
     """What it takes to build the network: configs, and the context that follows from latents and classes.
 
@@ -106,9 +131,12 @@ def describe_network(
         refuse_other_slot(slot, each)
     if "label" in built:
         try_conditioner(built["label"], len(classes))
-    speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes_of(built))
+    sizes = sizes_of(built)
+    sizes["map_channels"] += latent[0] * self_conditioning
+    speaks = weights.describe("denoiser", denoiser, channels=latent[0], size=list(latent[1:]), **sizes)
     described = {"denoiser": speaks, "conditioner": listens.pop("label", None)}
-    return {**described, "conditions": listens} if listens else described
+    described |= {"conditions": listens} if listens else {}
+    return described | ({"self_conditioning": True} if self_conditioning else {})
 
 
 def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], str]:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ldmctl.config.schemas.fit_diffusion import Drops, FitDiffusion, TrainingNoise
 from ldmctl.diffusion.conditions import SLOTS, painter_of
+from ldmctl.diffusion.denoise import clean_from
 from ldmctl.diffusion.process import draw_times, noised, target, timestep
+from ldmctl.diffusion.self_conditioning import HALF, Marginal, as_heard
 from ldmctl.diffusion.weighting import binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.conditions import NOTHING, Known, Several, of_rows, on_device
@@ -33,12 +35,14 @@ class Drawn(NamedTuple):
     level: Tensor  # ln(sigma / alpha) [B]
     known: dict[str, Known] = {}  # what else is known of them
     left: dict[str, Tensor] = {}  # bool [B], by slot: trained without that one alone
+    marginal: Marginal | None = None  # where the network hears its own estimate
 
     def part(self, rows: slice) -> Self:
         """Some rows of it."""
         x, timesteps, aim, labels, dropped, weight, level = (each[rows] for each in self[:7])
         left = {slot: each[rows] for slot, each in self.left.items()}
-        return type(self)(x, timesteps, aim, labels, dropped, weight, level, of_rows(self.known, rows), left)
+        marginal = None if self.marginal is None else self.marginal.part(rows)
+        return type(self)(x, timesteps, aim, labels, dropped, weight, level, of_rows(self.known, rows), left, marginal)
 
     @property
     def given(self) -> Any:
@@ -74,12 +78,13 @@ def draw(
     times: Tensor | None = None,
     known: Mapping[str, Known] | None = None,
     painter: Any = None,
+    recalled: float = HALF,
 ) -> Drawn:
     """Noised latents, times and targets of those `rows` of a batch of `count` items; what is `stored` of them, their `labels` and what
     else is `known` were read for `rows_read`.
 
     `key` decides all that is random in the whole batch, but for `times` [count] when they are given. A `painter` is the conditioner
-    that hears a part of the latents themselves.
+    that hears a part of the latents themselves. With self-conditioning the network hears its own estimate in a share `recalled` of steps.
     """
     device, read = engine.device, rows_read(rows, count)
     random = generator(device, *key)
@@ -115,7 +120,13 @@ def draw(
         log_level(schedule, t),
         others,
         {slot: without[rows] for slot, without in alone(config, count, device, key).items()},
+        Marginal(config.prediction, *schedule.marginal(t)) if config.self_conditioning and hears_itself(recalled, key) else None,
     )
+
+
+def hears_itself(share: float, key: Sequence[object]) -> bool:
+    """Whether the network hears its own estimate in the step with this key, as it does in a share of all."""
+    return bool(torch.rand((), generator=generator("cpu", *key, "self-conditioning")) < share)
 
 
 def alone(config: FitDiffusion, count: int, device: torch.device, key: Sequence[object]) -> dict[str, Tensor]:
@@ -135,9 +146,21 @@ def on(times: Tensor, device: torch.device) -> Tensor:
 
 def denoising_losses(network: Any, drawn: Drawn, engine: Engine) -> Tensor:
     """Mean squared error of the prediction of each item, float32 [B]."""
+    own = {} if drawn.marginal is None else {"estimate": estimate_of(network, drawn, drawn.marginal, engine)}
     with engine.autocast():
-        prediction = network(drawn.x, drawn.timesteps, drawn.given, drawn.without)
+        prediction = network(drawn.x, drawn.timesteps, drawn.given, drawn.without, **own)
     return (prediction.float() - drawn.target).square().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def estimate_of(network: Any, drawn: Drawn, marginal: Marginal, engine: Engine) -> Tensor:
+    """What the network says is clean of the same noised latents, float32 [B,c,h,w], without an estimate.
+
+    In an autocast of its own: the weights that one has cast without a graph are not those to learn by.
+    """
+    with engine.autocast():
+        said = network(drawn.x, drawn.timesteps, drawn.given, drawn.without)
+    return as_heard(clean_from(marginal.prediction, drawn.x, said.float(), marginal.alpha, marginal.sigma))
 
 
 def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine: Engine) -> dict[str, Tensor]:
@@ -159,7 +182,7 @@ def validate(
 ) -> dict[str, float]:
     """The unweighted loss on held-out latents, evenly over the split, in all and by noise level; empty without any.
 
-    Which latents, their noise and their times never change.
+    Which latents, their noise and their times never change. With self-conditioning the network hears its own estimate, as in sampling.
     """
     rows = evenly(len(val), VALIDATED)
     count = len(rows)
@@ -176,7 +199,19 @@ def validate(
         key, here = ("validation", first), times[first : first + CHUNK]
         known = on_device(several.known(items), engine.device)
         drawn = draw(
-            still, len(items), slice(0, len(items)), stored, labels, codec, schedule, engine, key, times=here, known=known, painter=painter
+            still,
+            len(items),
+            slice(0, len(items)),
+            stored,
+            labels,
+            codec,
+            schedule,
+            engine,
+            key,
+            times=here,
+            known=known,
+            painter=painter,
+            recalled=1.0,
         )
         losses.append(denoising_losses(network, drawn, engine))
         levels.append(drawn.level)

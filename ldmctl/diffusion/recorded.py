@@ -11,6 +11,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
+from ldmctl.diffusion.inpainting import refuse_steps
 from ldmctl.diffusion.shown import paints_by_condition, refuse_unseen
 from ldmctl.pictures.canvas import digest
 
@@ -20,6 +21,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     refuse_method(config.guiding.method, model.header["prediction"])
     sampler = registry.build("sampler", config.sampler)
     refuse_momentum(config.guiding.momentum, sampler)
+    refuse_steps(config.painting.method, sampler)
     refuse_size(config, model.header, model.codec, model.network)
     found = {
         "model": model.fingerprint,

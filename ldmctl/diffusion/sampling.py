@@ -14,7 +14,7 @@ from ldmctl.diffusion.asking import Ask, known_of
 from ldmctl.diffusion.conditions import check_condition
 from ldmctl.diffusion.denoise import Denoise, Noise
 from ldmctl.diffusion.editing import FROM_NOISE, Corrected, Edit, Watched, levels_below
-from ldmctl.diffusion.guidance import Guidance
+from ldmctl.diffusion.guidance import Guidance, tries_steps
 from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.process import Prediction
 from ldmctl.latents.conditions import Known
@@ -77,23 +77,25 @@ def sample_latents(
     if edit.latent is not None and edit.strength == 0:
         return edit.latent[: len(seeds)].float()
     sigmas = levels_below(schedule, steps, spacing, edit.strength)
+    twice = tries_steps(sampler)  # else what is heard would depend on the neighbours
     still = sigmas[guiding.zero_steps].item() if guiding and guiding.zero_steps else float("inf")
     denoise: Callable[[Tensor, Tensor | float], Tensor] = Denoise(
-        network.denoiser,
+        network.voice(twice=twice),
         schedule,
         prediction,
         condition=condition,
         null=null if weaker is None else condition_of(weaker, asked, engine, like, pictures),
         guidance=Guidance(guidance, guiding, still=still),
-        weaker=weaker.denoiser if weaker else None,
+        weaker=weaker.voice(twice=twice) if weaker else None,
         known=known,
     )
     if edit.corrections:
         denoise = Corrected(denoise, edit.corrections)
     if edit.watch is not None:
         denoise = Watched(denoise, edit.watch)
+    steps_by = sampler if edit.repaint is None else edit.repaint(sampler)
     with engine.autocast():
-        latent = (edit.repaint or sampler)(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)
+        latent = steps_by(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)
     expect_shape(latent, (len(filled), *shape), sampler, "the call")
     return latent[: len(seeds)].float()
 

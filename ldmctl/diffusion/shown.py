@@ -16,8 +16,8 @@ from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.latents.conditions import Known
 from ldmctl.pictures.canvas import fitted, listed
-from ldmctl.pictures.images import opened
-from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers
+from ldmctl.pictures.images import TURNS, opened
+from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers, turn_of
 
 SAID = {"map": "maps", "picture": "pictures"}
 
@@ -65,11 +65,12 @@ def in_turn(given: str, seeds: Sequence[int]) -> list[Path]:
 
 
 def map_of(file: Path, settings: Image, sides: tuple[int, int], conditioner: Any) -> Tensor:
-    """uint8 [K,H,W] of a map, as large as covers `sides` = (height, width), the middle of it; what does not fit the model is a DataError."""
+    """uint8 [K,H,W] of a map as it is seen, as large as covers `sides` = (height, width), the middle of it; what does not fit the model is
+    a DataError."""
     classes = conditioner.classes
     with opened(file) as image:
         layers = numbers(image, labels=bool(classes), most=settings.max_pixels)
-        name = name_of_map(image)
+        name, turn = name_of_map(image), turn_of(image, decoded=True)
     wanted = (conditioner.map_channels - 1) if not classes else 1
     if len(layers) != wanted:
         layers = layers.mean(axis=0, keepdims=True).round().astype(np.uint8) if wanted == 1 else np.repeat(layers[:1], wanted, axis=0)
@@ -78,10 +79,11 @@ def map_of(file: Path, settings: Image, sides: tuple[int, int], conditioner: Any
             f"{name} has class {beyond[0]}, and this model knows {len(classes)} classes, counted from 0: {', '.join(classes[:20])}. "
             f"Pixels of no class have {UNLABELLED}."
         )
-    height, width = sides
-    scale = max(width / layers.shape[2], height / layers.shape[1])
-    size = (max(width, round(layers.shape[2] * scale)), max(height, round(layers.shape[1] * scale)))
+    seen = [Pillow.fromarray(layer) if turn == 1 else Pillow.fromarray(layer).transpose(TURNS[turn]) for layer in layers]
+    (wide, high), (height, width) = seen[0].size, sides
+    scale = max(width / wide, height / high)
+    size = (max(width, round(wide * scale)), max(height, round(high * scale)))
     way = Pillow.Resampling.NEAREST if classes else Pillow.Resampling.BILINEAR
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    done = [np.asarray(Pillow.fromarray(layer).resize(size, way))[top : top + height, left : left + width] for layer in layers]
+    done = [np.asarray(each.resize(size, way))[top : top + height, left : left + width] for each in seen]
     return torch.from_numpy(np.stack(done))

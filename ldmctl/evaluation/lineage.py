@@ -184,7 +184,7 @@ def estimated(lineage: Lineage, network: Network, items: Items, x: Tensor, sigma
     found = []
     for rows in micro_batches(len(x), ESTIMATED_AT_ONCE):
         condition = network.condition(items.labels[rows].to(lineage.engine.device), like=x[rows])
-        clean = Denoise(network.denoiser, lineage.schedule, lineage.header["prediction"], condition=condition)
+        clean = Denoise(network.voice(twice=True), lineage.schedule, lineage.header["prediction"], condition=condition)
         with lineage.engine.autocast():
             found.append(clean(x[rows], sigma).float())
     return torch.cat(found)

@@ -15,7 +15,8 @@ from torch import Tensor
 from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures.album import shelves_in
-from ldmctl.pictures.images import FILTER, load, opened, pad_to, prepare, size_of, to_tensor
+from ldmctl.pictures.images import FILTER, load, opened, pad_to, prepare, to_tensor
+from ldmctl.pictures.maps import frame_of
 from ldmctl.pictures.said import is_sheet
 
 HALF = 128  # grey from which a mask is white
@@ -140,10 +141,7 @@ def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
 
 def upright(picture: Any) -> tuple[int, int]:
     """(width, height) of a picture as it is seen."""
-    image = opened(picture) if isinstance(picture, Path) else picture
-    width, height = size_of(image)
-    turned = isinstance(image, Pillow.Image) and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    return frame_of(opened(picture) if isinstance(picture, Path) else picture, None).upright
 
 
 def named(mask: Any) -> str:

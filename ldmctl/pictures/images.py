@@ -34,6 +34,9 @@ TURNS = {
 }
 
 
+ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # what Pillow reads an orientation from
+
+
 class Settings(Protocol):
     """How pictures are prepared; the `image` section of a config has this shape. Where `profile` or `max_pixels` is missing it has its default."""
 
@@ -112,7 +115,12 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = TURNS.get(image.getexif().get(0x0112, 1))
     except BROKEN:  # a broken EXIF or XMP block says nothing about the pixels
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for told in ORIENTED:  # or whoever takes it up again would turn it once more
+        turned.info.pop(told, None)
+    return turned
 
 
 def _convert(

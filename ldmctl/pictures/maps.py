@@ -62,8 +62,10 @@ def frame_of(picture: Any, settings: Settings | None) -> Frame:
     return Frame(size, turn, picture.size)
 
 
-def turn_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none."""
+def turn_of(image: Any, *, decoded: bool = False) -> int:
+    """The EXIF orientation, 1 where there is none; with `decoded` that of its pixels, which in a TIFF have been turned by then."""
+    if not isinstance(image, Image.Image) or (decoded and image.format == "TIFF"):
+        return 1
     try:
         turn = image.getexif().get(0x0112, 1)
     except BROKEN:
@@ -186,7 +188,7 @@ def name_of_map(given: Any) -> str:
 
 def turn_for(given: Any, size: tuple[int, int], frame: Frame, name: str = "") -> int:
     """The EXIF orientation by which a map of this size comes to lie on its picture; DataError where it has another shape."""
-    own = turn_of(given) if isinstance(given, Image.Image) and given.format != "TIFF" else 1  # a TIFF has been turned while it was decoded
+    own = turn_of(given, decoded=True)
     if own == 1 and _fits(size, frame.size):
         return frame.turn
     size = size[::-1] if own >= 5 else size

@@ -21,8 +21,8 @@ from ldmctl.console import Console
 from ldmctl.diffusion.carried import carry_encoder
 from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, known_for, listens_to
-from ldmctl.diffusion.network import Network, build_network, describe_network
+from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, description_of, known_for, listens_to
+from ldmctl.diffusion.network import Network, build_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
 from ldmctl.diffusion.spacing import levels
@@ -79,7 +79,7 @@ def fit_diffusion(
     splits = {"train": train, "val": val}
     maps, drawn = prepare_maps(cache, manifest, splits, engine, console) if config.conditions.map is not None else ({}, None)
     others = conditioners_of(config, manifest, splits, begun_with(config, out, overwrite=overwrite), drawn)
-    described = describe_network(config.denoiser, config.conditions.label, latent=manifest.latent, classes=manifest.classes, others=others)
+    described = description_of(config, manifest, others)
     order.reseed("weights", config.loop.seed, "denoiser")
     network = new_network(config, described, engine)
     if config.init is not None and (overwrite or not (Path(out).expanduser() / "state.safetensors").exists()):
@@ -91,8 +91,9 @@ def fit_diffusion(
     known = known_for(network, cache, manifest, splits, engine, console, maps, out=out)
     console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS})}")
     size = " x ".join(str(side) for side in manifest.latent)
+    itself = " with self-conditioning" if config.self_conditioning else ""
     console.say(
-        f"denoiser {config.denoiser.type}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"
+        f"denoiser {config.denoiser.type}{itself}: {parameter_count(network):,} parameters; {len(train):,} latents of {size}, {len(val):,} held out"
     )
 
     # Restore or start.
@@ -122,7 +123,8 @@ def fit_diffusion(
             if config.loop.micro == "auto"
             else config.loop.micro
         )
-        flops = training_flops(forward_flops(forward_of(network, manifest.latent, known["train"])), checkpointing=config.loop.checkpointing)
+        flops = forward_flops(forward_of(network, manifest.latent, known["train"]))
+        flops = training_flops(flops, checkpointing=config.loop.checkpointing, self_conditioning=config.self_conditioning)
         model = Learner(network, config.loop, engine, compiled=compiled, sharded=sharded)
         learners = {"diffusion": model}
         if config.weighting.kind == "learned":

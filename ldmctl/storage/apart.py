@@ -45,6 +45,12 @@ def refuse_inputs(config: Config, out: str | Path | None) -> None:
         refuse(out, reads_of(config.model_dump(mode="json")), verb=verb, owns=verb in TRAINED)
 
 
+def elsewhere(out: str | Path | None, default: Path) -> str | Path | None:
+    """`out`, None where that is the file that a command writes into the run that it reads unless another is named."""
+    named = out is not None and Path(out).name == default.name and same(Path(out).expanduser().parent, default.parent)
+    return None if named else out
+
+
 def refuse(out: str | Path, reads: list[Read], *, verb: str, owns: bool) -> None:
     """The same for what a command reads, however it is known. With `owns`, the command takes the whole folder for its own."""
     folder = Path(out).expanduser()

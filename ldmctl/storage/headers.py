@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from ldmctl import registry
 from ldmctl.errors import MismatchError, PluginError
@@ -78,6 +89,7 @@ class Diffusion(Loose):
     denoiser: Described
     conditioner: Described | None
     conditions: dict[Literal["text", "map", "picture"], Described] = {}
+    self_conditioning: StrictBool = False
     schedule: Described
     prediction: Literal["eps", "x0", "v", "flow"]
     latent: tuple[PositiveInt, PositiveInt, PositiveInt]

@@ -26,7 +26,9 @@ class Template(nn.Module):
     ):
         super().__init__()
         if token_dim or map_channels:
-            raise PluginError("This denoiser listens to vectors, not to tokens or maps: choose another conditioner, or another denoiser.")
+            raise PluginError(
+                "This denoiser listens to vectors, not to tokens or maps: choose another conditioner and no self_conditioning, or another denoiser."
+            )
         time_width = 4 * config.width
         self.time_embedding = TimestepEmbedding(config.width, time_width)
         self.vector_embedding = nn.Linear(vector_dim, time_width) if vector_dim else None

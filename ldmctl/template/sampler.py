@@ -1,11 +1,18 @@
-"""Heun's method along dx/dsigma = (x - clean) / sigma: a step, and a second look from where it led (arXiv:2206.00364, alg. 1)."""
+"""Heun's method in ln(sigma): a step that holds on to the clean latent, and a second look from where it led (as in arXiv:2206.00364, alg. 1).
 
+Between both looks the clean latent is taken to move evenly in ln(sigma), which is of second order and stays within what they saw however
+far the step goes. The mean of two slopes dx/dsigma has no such limit: out of pure noise, whose level stands for infinity, it would end far
+outside of the data.
+"""
+
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 from pydantic import Field
 from torch import Tensor
 
+from ldmctl.blocks import phi_2
 from ldmctl.config import PluginConfig
 
 
@@ -33,10 +40,7 @@ class Template:
         for sigma, sigma_next in pairwise(sigmas):
             high, low = sigma.item(), sigma_next.item()
             clean = denoise(x, sigma)
-            slope = (x - clean) / high
-            ahead = clean + slope * low
+            x = clean + (x - clean) * (low / high)
             if self.corrected and low > 0:
-                slope_ahead = (ahead - denoise(ahead, sigma_next)) / low
-                ahead = x + (slope + slope_ahead) * ((low - high) / 2)
-            x = ahead
+                x = x + (denoise(x, sigma_next) - clean) * phi_2(math.log(high / low))
         return x

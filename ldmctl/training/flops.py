@@ -22,9 +22,10 @@ def forward_flops(forward: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def training_flops(flops: int, *, checkpointing: bool = False) -> int:
-    """Of a training step, from those of its forward: the backward is two forwards, and with checkpointing there is one more."""
-    return flops * (4 if checkpointing else 3)
+def training_flops(flops: int, *, checkpointing: bool = False, self_conditioning: bool = False) -> int:
+    """Of a training step, from those of its forward: the backward is two forwards, with checkpointing there is one more, and with
+    self-conditioning one in every other step."""
+    return flops * (4 if checkpointing else 3) + (flops // 2 if self_conditioning else 0)
 
 
 def parameter_bytes(network: nn.Module) -> int:

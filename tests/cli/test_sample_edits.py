@@ -1,10 +1,14 @@
 """What a person sees who starts samples from pictures, masks, guides and other models: a sentence, the exit code, and nothing lost."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from ldmctl import registry
 from ldmctl.cli.app import run
+from ldmctl.config.base import PluginConfig
 from ldmctl.pictures.canvas import listed
 
 
@@ -57,6 +61,8 @@ def sample(ldm, words):
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
         ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
         ("--variations a.png --from a.png", 2, "leave one of them away"),
+        ("spacing=[5,2,3]", 2, "goes from 2 to 3"),
+        ("--from a.png --mask half.png painting.method=repaint --sampler lms", 2, "builds a step on those before it"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_code_and_nothing_is_overwritten(ldm, place, capsys, words, code, said):
@@ -65,6 +71,33 @@ def test_what_does_not_fit_is_told_with_its_code_and_nothing_is_overwritten(ldm,
     assert sample(ldm, f"{words} --out out") == code
     assert said in capsys.readouterr().err
     assert [file.read_bytes() for file in (place / "out").iterdir()] == [b"mine"]
+
+
+def test_a_guide_whose_loss_is_no_number_is_named_with_its_code_and_nothing_is_overwritten(ldm, place, capsys):
+    class Nothing:
+        class Config(PluginConfig):
+            pass
+
+        def __init__(self, config, **context):
+            pass
+
+        def loss(self, image):
+            return image.mean((1, 2, 3)) * float("nan")
+
+    registry.register("guide", "nothing", Nothing)
+    (place / "out").mkdir()
+    (place / "out" / "000000.png").write_bytes(b"mine")
+    assert sample(ldm, "--guide nothing --out out --seed 1") == 4
+    assert "The guide 'nothing' from" in (said := capsys.readouterr().err) and "loss is not finite at sigma / alpha" in said
+    assert [file.read_bytes() for file in (place / "out").iterdir()] == [b"mine"]
+
+
+@pytest.mark.parametrize("command", ["--strength 0", "--strength 0 --mask half.png"])
+def test_at_strength_0_the_picture_passes_the_autoencoder_and_the_network_is_not_asked(ldm, place, capsys, command):
+    assert sample(ldm, f"--from a.png {command} --out out --json") == 0
+    assert json.loads(capsys.readouterr().out)["evaluations"] == 0
+    first, second = (np.asarray(Image.open(place / "out" / f"{seed:06d}.png")) for seed in (0, 1))
+    assert np.array_equal(first, second), "whatever the seed"
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,13 @@ def test_what_cannot_be_started_from_is_named_and_nothing_is_written(sample, tmp
 
 
 @pytest.mark.parametrize(
-    "words", [["painting.method=pigdm"], ["painting.method=blend"], ["painting.method=repaint", "painting.repeats=2", "sampler=ddpm"]]
+    "words",
+    [
+        ["painting.method=pigdm"],
+        ["painting.method=blend"],
+        ["painting.method=repaint", "painting.repeats=2", "sampler=ddpm"],
+        ["painting.method=repaint", "painting.repeats=2", "sampler=heun"],
+    ],
 )
 def test_pixels_outside_a_mask_and_its_feather_are_bit_equal(sample, tmp_path, words):
     start, hole = picture(tmp_path / "a.png"), mask(tmp_path / "m.png", (4, 4, 8, 8))
@@ -222,9 +228,16 @@ def test_a_mask_of_nothing_or_all_is_refused(sampled, tmp_path, box, said):
     assert caught.value.exit_code == 3
 
 
-def test_repaint_is_refused_with_samplers_whose_steps_it_cannot_repeat():
-    with pytest.raises(ConfigError, match=r"no other sampler than ddpm allows: take sampler=ddpm, or painting\.method=pigdm"):
-        compose(Sample, overrides=["start=a.png", "mask=m.png", "painting.method=repaint"])
+def test_repaint_is_refused_with_samplers_whose_steps_it_cannot_repeat(sampled, tmp_path):
+    words = ["start=a.png", "mask=m.png", "painting.method=repaint"]
+    start, half = picture(tmp_path / "a.png"), mask(tmp_path / "m.png", (8, 0, 16, 16))
+    for sampler in ("unipc", {"type": "euler", "churn": 3}):
+        with pytest.raises(
+            ConfigError, match=r"builds a step on those before it.*Take one of ddpm, ddim, .*painting\.method=pigdm"
+        ) as told:
+            sampled(start=start, mask=half, painting={"method": "repaint"}, sampler=sampler)
+        assert told.value.exit_code == 2
+    assert compose(Sample, overrides=words)[0].painting.method == "repaint"
 
 
 def test_outpainting_keeps_the_picture_in_the_room_that_is_left(sampled, tmp_path):

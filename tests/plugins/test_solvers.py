@@ -229,6 +229,39 @@ def test_samplers_that_add_noise_keep_the_mean_and_deviation_of_a_gaussian(name,
     assert error[500] < 1e-4 or error[250] / error[500] > 1.8, error
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "tolerance"),
+    [
+        ("ddpm", {}, 0.03),
+        ("ddim", {"eta": 0.5}, 0.03),
+        ("euler-ancestral", {}, 0.03),
+        ("euler", {"churn": 40}, 0.03),
+        ("dpmpp-2s-ancestral", {}, 0.002),
+        ("dpmpp-2m-sde", {}, 0.002),
+        ("dpmpp-3m-sde", {}, 0.002),
+    ],
+    ids=str,
+)
+def test_samplers_that_add_noise_keep_the_covariance_of_numbers_that_go_together(name, options, tolerance):
+    """Of two that go together by 0.9, exactly: a sampler is linear in its noise, so each draw of each number is followed alone."""
+    covariance, steps = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64), 500
+    sigmas = to_zero(torch.cat([torch.tensor([CEILING]).double(), karras(steps - 1, 0.0005, 80)]))
+    rows = 2 * (2 * steps + 1)
+    drawn = iter(range(2, rows, 2))
+
+    def alone(row):
+        each = torch.zeros(rows, 2, 1, 1, dtype=torch.float64)
+        each[row, 0] = each[row + 1, 1] = 1
+        return each
+
+    def ideal(x, sigma):
+        gain = covariance @ torch.linalg.inv(covariance + float(sigma) ** 2 * torch.eye(2, dtype=torch.float64))
+        return torch.einsum("ij,bjhw->bihw", gain, x)
+
+    found = made(name, **options)(ideal, start(alone(0), sigmas), sigmas, lambda *_: alone(next(drawn)))[:, :, 0, 0]
+    torch.testing.assert_close(found.T @ found, covariance, atol=2 * tolerance, rtol=0)
+
+
 def test_churn_adds_noise_between_its_levels_and_nowhere_else():
     asked = []
 

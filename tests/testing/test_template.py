@@ -2,17 +2,23 @@
 
 import ast
 import importlib
+import math
 import sys
 import tomllib
 
 import pytest
+import torch
 
 from ldmctl import registry
+from ldmctl.config.resolve import plugin_config
+from ldmctl.diffusion.denoise import Noise
+from ldmctl.diffusion.spacing import levels, start
 from ldmctl.errors import ConfigError
 from ldmctl.registry import GROUPS
 from ldmctl.template.package import write_package
 from ldmctl.testing import check
 
+SCHEDULES = [plugin.name for plugin in registry.plugins("schedule")]
 PUBLIC = {"errors", "config", "protocols", "assets", "images", "blocks"}  # what a plugin may import
 
 
@@ -53,6 +59,50 @@ def test_a_new_plugin_keeps_its_promises_at_once(kind, install):
     check(kind, loaded)
     test = importlib.import_module(files[2].stem)
     getattr(test, f"test_it_is_a_good_{kind}")()
+
+
+@pytest.mark.parametrize(("corrected", "order"), [(True, 2), (False, 1)])
+def test_a_new_sampler_is_of_the_order_that_it_names(corrected, order, install):
+    install("sampler", "my-own")
+    plugin = registry.load("sampler", "my-own")
+    sampler = plugin(plugin.Config(type="my-own", corrected=corrected))
+    x = torch.tensor([12.0, -3.0, 5.0, 0.7], dtype=torch.float64).reshape(1, 1, 1, 4)
+    errors = []
+    for steps in (100, 400):
+        sigmas = torch.logspace(1, -1, steps + 1, dtype=torch.float64)  # from 10 to 0.1
+        errors.append((sampler(two_gaussians, x, sigmas, None) - by_fourth_order(x, 10.0, 0.1)).abs().max().item())
+    assert math.log(errors[0] / errors[1]) / math.log(4) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 40])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_new_sampler_ends_among_the_data_on_every_schedule(name, steps, install):
+    install("sampler", "my-own")
+    plugin = registry.load("sampler", "my-own")
+    sampler = plugin(plugin.Config(type="my-own"))
+    _, sigmas = levels(registry.build("schedule", plugin_config("schedule", {"type": name})), steps)
+    found = sampler(two_gaussians, start(Noise(range(4), (2, 8, 8)).first(), sigmas), sigmas, None)
+    assert found.isfinite().all() and found.abs().max() < 3
+    assert steps < 10 or 0.6 < found.double().std() < 1.5
+
+
+def two_gaussians(x, sigma):
+    """The mean of clean data given x, of two Gaussians at 1 and -1 of deviation 0.25."""
+    variance = 0.25**2 + float(sigma) ** 2
+    return (0.25**2 * x + float(sigma) ** 2 * torch.tanh(x / variance)) / variance
+
+
+def by_fourth_order(x, high, low, count=3000):
+    """x at `low`, by very many steps of fourth order in ln(sigma)."""
+    slope = lambda x, u: x - two_gaussians(x, math.exp(u))
+    h = math.log(low / high) / count
+    for index in range(count):
+        u = math.log(high) + index * h
+        first = slope(x, u)
+        second = slope(x + first * h / 2, u + h / 2)
+        third = slope(x + second * h / 2, u + h / 2)
+        x = x + (first + 2 * second + 2 * third + slope(x + third * h, u + h)) * (h / 6)
+    return x
 
 
 @pytest.mark.parametrize("kind", GROUPS)

@@ -127,6 +127,11 @@ class FitDiffusion(Config):
     weighting: Weighting = Field(Weighting(), json_schema_extra=Noted)
     noise: TrainingNoise = Field(TrainingNoise(), json_schema_extra=Noted)
     conditions: Conditions = Conditions()
+    self_conditioning: bool = Field(
+        False,
+        description="whether the network also hears what it last said is clean, as more input channels: in half of the training steps it is "
+        "asked twice, and in sampling it hears its evaluation before (arXiv:2208.04202)",
+    )
     init: str | None = Field(
         None, description="weights to start from: a run of fit-diffusion (runs/ldm, runs/ldm@best)", json_schema_extra=Place
     )

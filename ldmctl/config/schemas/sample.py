@@ -59,7 +59,7 @@ class Painting(Config):
         "pigdm",
         description="condition: a model that listens through `inpaint` is told what is known, as it is where no method is named; pigdm: "
         "what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each step is taken several "
-        "times (arXiv:2201.09865), with the sampler ddpm; blend: what is known is only put back, which learns little of it",
+        "times (arXiv:2201.09865), with samplers that take their steps alone, such as ddpm and heun; blend: what is known is only put back, which learns little of it",
     )
     repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
     feather: NonNegativeInt | None = Field(
@@ -182,11 +182,6 @@ class Sample(Config):
             raise ValueError(f"{named[0]} needs a picture to start from: --from IMAGE (start=IMAGE)")
         if self.mask is None and self.outpaint is None and self.painting != Painting():
             raise ValueError("painting needs a part to paint: --mask MASK, or --outpaint LEFT,TOP,RIGHT,BOTTOM")
-        if self.painting.method == "repaint" and self.sampler.type != "ddpm":
-            raise ValueError(
-                "painting.method=repaint goes up and down between the levels of its steps, which no other sampler than ddpm allows: "
-                "take sampler=ddpm, or painting.method=pigdm, which works with all"
-            )
         return self
 
     @model_validator(mode="after")
