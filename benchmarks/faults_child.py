@@ -101,7 +101,13 @@ class Child:
 
 def warm() -> None:
     """Load everything that a command may load, on one thread: what is loaded later is loaded once per child."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "LDMCTL_OFFLINE": "1", "COLUMNS": "200", "LDMCTL_OVERRIDES": ""}
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "LDMCTL_OFFLINE": "1",
+        "COLUMNS": "200",
+        "LDMCTL_OVERRIDES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     import torch
     from PIL import Image
 
@@ -109,17 +115,19 @@ def warm() -> None:
     Image.init()
     import torchmetrics
     import torchvision
+    from transformers import AutoModel, AutoTokenizer
 
     import ldmctl.plan
 
-    assert torchmetrics and torchvision
+    assert torchmetrics and torchvision and AutoModel and AutoTokenizer
     from ldmctl import registry
     from ldmctl.cli import app, ranks
     from ldmctl.evaluation import checkup, verdict
-    from ldmctl.stages import encode_dataset, eval_lpips, fit_ae, fit_diffusion, sample
+    from ldmctl.stages import encode_dataset, eval_lpips, eval_samples, fit_ae, fit_diffusion, fit_token, report, sample
     from ldmctl.training import posthoc_ema
 
-    assert all((ldmctl.plan, app, ranks, checkup, verdict, encode_dataset, eval_lpips, fit_ae, fit_diffusion, sample, posthoc_ema))
+    stages = (encode_dataset, eval_lpips, eval_samples, fit_ae, fit_diffusion, fit_token, report, sample)
+    assert all((ldmctl.plan, app, ranks, checkup, verdict, *stages, posthoc_ema))
     for kind in registry.GROUPS:
         for plugin in registry.plugins(kind):
             if plugin.name not in ("wandb", "tensorboard"):

@@ -2,7 +2,8 @@
 
 `kills` come at a random time of the command. `moments` come at a chosen one: just before the k-th time that it opens a file
 for writing, syncs, renames or deletes one, with what was being written cut short. One trial in four is killed twice.
-Two ranks are two processes that torchrun would start; one of them is killed, or both.
+Two ranks are two processes that torchrun would start; one of them is killed, or both. A recipe has the first seed that draws it, so that
+numbers of older seeds stay what they were.
 """
 
 import csv
@@ -21,6 +22,7 @@ from random import Random
 from typing import Any
 
 import faults_child
+import faults_heard
 import faults_made
 import faults_moments
 from faults_child import Child, Outcome
@@ -31,7 +33,7 @@ RECORD = ("verb", "status", "exit_code", "step", "parent", "plugins")  # the ste
 
 @dataclass(frozen=True)
 class Recipe:
-    """A command to be killed, what it reads, the folder that it writes, and on how many ranks."""
+    """A command to be killed, what it reads, the folder that it writes, on how many ranks, since which seed, and what it keeps elsewhere."""
 
     name: str
     words: list[str]
@@ -39,6 +41,8 @@ class Recipe:
     out: str
     prepare: Callable[[Path], None] | None = None
     world: int = 1
+    since: int = 1
+    also: str = ""
 
 
 def one_broken(work: Path) -> None:
@@ -64,9 +68,58 @@ def other_pictures(work: Path) -> None:
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def without_table(work: Path) -> None:
+    """Pictures whose captions nobody has written down."""
+    (work / "scenes" / "metadata.jsonl").unlink()
+
+
+def nothing_prepared(work: Path) -> None:
+    """A cache that no run has listened to, and that no one has looked at."""
+    for name in ("conditions", "features"):
+        shutil.rmtree(work / "heard" / name)
+
+
+def recipe(name: str, words: list[str], beside: str, prepare: Callable[[Path], None] | None = None, **more: Any) -> Recipe:
+    """One of those that came with conditions, into `out`."""
+    return Recipe(name, words, tuple(beside.split()), "out", prepare, since=faults_heard.SINCE, **more)
+
+
+def hearing(name: str, config: str, beside: str = "", *added: str, world: int = 1) -> Recipe:
+    """fit-diffusion on a cache for which nothing is prepared yet."""
+    words = ["fit-diffusion", "--config", f"{config}.yaml", "--latents", "heard", "--out", "out", *added]
+    also = "" if config == "words" else "heard/conditions"  # what words hears is made anew each time
+    return recipe(name, words, f"{config}.yaml heard scenes {beside}", nothing_prepared, world=world, also=also)
+
+
 ENCODE = ["encode-dataset", "--run", "ae", "--out", "out", "shard=4", "batch=3"]
 TRAIN = ["fit-diffusion", "--config", "ldm.yaml", "--latents", "cache", "--out", "out"]
 GAN = ["fit-ae", "--config", "gan.yaml", "--out", "out"]
+MAKE = ["sample", "--out", "out", "--steps", "2", "batch=2"]
+JUDGE = [*faults_heard.JUDGE, "--out", "out"]
+HEARD = (
+    recipe("eval-lpips", ["eval-lpips", "--run", "ae", "perceptual=null", "--out", "out"], "ae pictures"),
+    recipe("eval-samples", JUDGE, "words heard scenes", nothing_prepared, also="heard/features"),
+    recipe("eval-samples --curve", [*JUDGE, "--curve"], "words heard scenes"),
+    recipe("eval-samples --samples", [*JUDGE, "--samples", "judged"], "judged words heard scenes"),
+    recipe("sample, two ranks", [*MAKE, "--run", "ldm", "-n", "6"], "ldm", world=2),
+    recipe(
+        "sample --prompts, two ranks", [*MAKE, "--run", "words", "--prompts", "prompts.txt", "--each", "2"], "words prompts.txt", world=2
+    ),
+    recipe("sample --prompts", [*MAKE, "--run", "text", "--prompts", "prompts.txt", "--guidance", "2"], "text encoder prompts.txt"),
+    recipe("sample --map", [*MAKE, "--run", "map", "--map", "scenes/masks/train", "-n", "6", "--npz"], "map scenes"),
+    recipe("sample --picture", [*MAKE, "--run", "large", "--picture", "small", "-n", "6", "--trace"], "large small"),
+    recipe("sample --token", [*MAKE, "--run", "words", "--token", "tokens/mine.safetensors", "--prompt", "a <mine>"], "words tokens"),
+    recipe("fit-token", [*faults_heard.LEARN, "--out", "out/mine.safetensors"], "words mine"),
+    hearing("fit-diffusion conditions.text=words", "words"),
+    hearing("fit-diffusion conditions.text=text", "text", "encoder", "--embed-text"),
+    hearing("fit-diffusion conditions.map=map", "map"),
+    hearing("fit-diffusion conditions.picture=lowres", "large"),
+    hearing("fit-diffusion conditions.text=words, two ranks", "words", world=2),
+    hearing("fit-diffusion conditions.text=text, two ranks", "text", "encoder", world=2),
+    hearing("fit-diffusion conditions.map=map, two ranks", "map", world=2),
+    recipe("report", ["report", "ldm", "judged", "checked", "--out", "out/report.html"], "ldm cache ae judged checked"),
+    recipe("data check", ["data", "check", "./scenes", "--out", "out"], "scenes"),
+)
 RECIPES = (
     Recipe("fit-ae", ["fit-ae", "--config", "ae.yaml", "--out", "out"], ("ae.yaml", "pictures"), "out"),
     Recipe("fit-ae with a discriminator", GAN, ("gan.yaml", "pictures"), "out", one_broken),
@@ -80,17 +133,24 @@ RECIPES = (
     Recipe("encode-dataset, two ranks", ENCODE, ("ae", "pictures"), "out", one_broken, 2),
     Recipe("fit-diffusion, two ranks", TRAIN, ("ldm.yaml", "cache"), "out", None, 2),
     Recipe("fit-diffusion machine.parallel=fsdp, two ranks", [*TRAIN, "machine.parallel=fsdp"], ("ldm.yaml", "cache"), "out", None, 2),
+    *HEARD,
 )  # fmt: skip
+
+
+def recipe_of(seed: int, number: int) -> Recipe:
+    """The recipe of a trial, among those that its seed draws from."""
+    there = [each for each in RECIPES if each.since <= seed]
+    return there[number % len(there)]
 
 
 def kills(made: Path, folder: Path, seed: int, number: int) -> dict[str, Any]:
     """Trial `number`, killed at random times."""
-    return trial(made, folder, Random(f"kills {seed}/{number}"), RECIPES[number % len(RECIPES)], chosen=False)
+    return trial(made, folder, Random(f"kills {seed}/{number}"), recipe_of(seed, number), chosen=False)
 
 
 def moments(made: Path, folder: Path, seed: int, number: int) -> dict[str, Any]:
     """Trial `number`, killed at chosen moments of writing."""
-    return trial(made, folder, Random(f"moments {seed}/{number}"), RECIPES[number % len(RECIPES)], chosen=True)
+    return trial(made, folder, Random(f"moments {seed}/{number}"), recipe_of(seed, number), chosen=True)
 
 
 def trial(made: Path, folder: Path, random: Random, recipe: Recipe, *, chosen: bool) -> dict[str, Any]:
@@ -110,8 +170,9 @@ def trial(made: Path, folder: Path, random: Random, recipe: Recipe, *, chosen: b
     ]
     if not faults:
         lines = different(made / "whole" / recipe.name / recipe.out, work / recipe.out)
+        lines += kept_apart(made / "whole" / recipe.name / recipe.also, work / recipe.also) if recipe.also else []
         faults += [("different", line.split(":")[0], "\n".join(lines)) for line in lines[:1]]
-        left = sorted(str(path.relative_to(work)) for path in (work / recipe.out).rglob(".*") if path.name != ".lock")
+        left = sorted(str(path.relative_to(work)) for place in written(recipe, work) for path in place.rglob(".*") if path.name != ".lock")
         faults += [("left behind", name_of(left[0]), ", ".join(left))] if left else []
     command = " ".join(["ldmctl", *recipe.words])
     return {
@@ -119,6 +180,11 @@ def trial(made: Path, folder: Path, random: Random, recipe: Recipe, *, chosen: b
         "code": "before the end" if any(ends) else "after the end",
         "faults": [(*each, {"command": command, "killed": how}) for each in faults[:1]],
     }
+
+
+def written(recipe: Recipe, work: Path) -> list[Path]:
+    """The folders that the command writes."""
+    return [work / name for name in (recipe.out, recipe.also) if name]
 
 
 def name_of(path: str) -> str:
@@ -151,7 +217,8 @@ def reference(made: Path, name: str) -> dict[str, Any]:
         seconds = time.monotonic() - began
         if any(each.code for each in outcomes):
             raise SystemExit(f"{name}: {[each.code for each in outcomes]}\n{outcomes[0].said}\n{outcomes[-1].said}")
-        shutil.copytree(work / recipe.out, folder / recipe.out)
+        for place in written(recipe, work):
+            shutil.copytree(place, folder / place.relative_to(work))
         shutil.rmtree(folder / "laid")
         events = [len((folder / f"events-{rank}").read_text().splitlines()) for rank in range(recipe.world)]
         (folder / "whole.json").write_text(json.dumps({"seconds": seconds, "events": events}))
@@ -205,7 +272,8 @@ def killed(recipe: Recipe, work: Path, random: Random, whole: dict[str, Any], *,
     for other in children:
         if other is not children[victim]:
             other.wait(0.5)
-    tear(work / recipe.out, random)
+    for place in written(recipe, work):
+        tear(place, random)
     return said, first.code
 
 
@@ -233,8 +301,26 @@ def different(one: Path, other: Path) -> list[str]:
     return out
 
 
+def kept_apart(one: Path, other: Path) -> list[str]:
+    """How what is prepared in two folders differs: by its rows where they lie in shards, which may be cut otherwise after a kill."""
+    folders = {str(file.parent.relative_to(root)) for root in (one, other) for file in root.rglob("*.safetensors")}
+    return [f"{name}: holds other rows" for name in sorted(folders) if rows_in(one / name) != rows_in(other / name)]
+
+
+def rows_in(folder: Path) -> dict[Any, Any]:
+    """The bytes of each row of a folder of prepared conditions; of other files, of each file."""
+    from ldmctl.latents import prepared
+
+    if not (folder / prepared.ABOUT).exists():
+        return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.startswith(".")}
+    rows = prepared.opened(folder)
+    return {key: (rows.is_cut(key), {name: part.numpy().tobytes() for name, part in rows.row(key).items()}) for key in rows.places}
+
+
 def content(file: Path) -> Any:
     """What two runs must have in common."""
+    if file.suffix == ".html":
+        return re.sub(r"Made by ldmctl [^<]* UTC", "", file.read_text())
     if file.name == "run.json":
         record = json.loads(file.read_text())
         return {key: record.get(key) for key in RECORD if key != "step" or record.get("verb") != "encode-dataset"}

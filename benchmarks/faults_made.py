@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import faults_child
+import faults_heard
 import numpy as np
 from PIL import Image
 
@@ -41,8 +42,16 @@ FORMATS = ("png", "jpg", "gif", "webp", "tif", "bmp", "ppm", "jp2", "avif")
 
 def make(folder: Path) -> Path:
     """The folder with all of it, made when it is not there yet."""
-    if (folder / "samples" / "grid.png").exists():
-        return folder
+    if not (folder / "samples" / "grid.png").exists():
+        begin(folder)
+    faults_heard.make(folder)
+    (folder / faults_child.SAID).unlink(missing_ok=True)
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    return folder
+
+
+def begin(folder: Path) -> None:
+    """What seeds below faults_heard.SINCE break."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -55,9 +64,6 @@ def make(folder: Path) -> Path:
         ended = faults_child.run(words, folder, patience=None)
         if ended.code:
             raise SystemExit(f"{' '.join(words)} ended with {ended.code}:\n{ended.said}")
-    (folder / faults_child.SAID).unlink()
-    shutil.rmtree(folder / "tmp")
-    return folder
 
 
 def pictures(folder: Path, random: np.random.Generator) -> None:

@@ -45,7 +45,7 @@ class Case:
 
     target: str
     words: list[str]
-    out: str
+    out: str  # the folders that it may change, blanks between them
     done: list[str]  # what was done to it
 
 
@@ -61,26 +61,28 @@ class Fault:
 def lay_out(made: Path, folder: Path, seed: int, number: int, changes: int | None = None) -> Case:
     """Case `number` of a seed, laid out; `changes` leaves out the later ones."""
     random = Random(f"{seed}/{number}")
-    target = faults_targets.TARGETS[number % len(faults_targets.TARGETS)]
+    target = faults_targets.target_of(seed, number)
     folder.mkdir(parents=True)
     (folder / "canary.txt").write_text("untouched\n")
     (folder / "canary.py").write_text("open('canary.txt', 'w').write('loaded')\n")
     work = folder / "work"
     work.mkdir()
     faults_made.copy(made, work, target.beside.split(" "))
-    if target.name == "words":
-        words, out = faults_words.words(random)
+    if not target.files:
+        words, out = faults_words.words(random) if target.since == 1 else faults_words.words(random, faults_words.LATER)
         return Case(target.name, words, out, ["KEY=VALUE words as they stand in the command"])
     name = random.choice(target.files)
     words, out = faults_targets.command(random.choice(target.commands))
     if "{" in name:
         there = sorted((work / name).parent.glob("*.safetensors"))
         name = str(there[0 if "first" in name else -1].relative_to(work))
+    if "*" in name:
+        name = str(random.choice(sorted(work.glob(name))).relative_to(work))
     file = work / name
     if not file.exists():
         faults_made.copy(made, work, [name]) if (made / name).exists() else file.write_bytes(begun(name))
     if name.endswith("metadata.csv"):
-        (file.parent / "metadata.jsonl").unlink()
+        (file.parent / "metadata.jsonl").unlink(missing_ok=True)
     data, done = file.read_bytes(), []
     for _ in range(min(random.choice([1, 1, 1, 2, 3]), changes or 9)):
         try:
@@ -91,8 +93,8 @@ def lay_out(made: Path, folder: Path, seed: int, number: int, changes: int | Non
     file.write_bytes(data)
     if Random(f"{seed}/{number}/hash").random() < 0.5 and rehash(file):
         done.append("its hash in latents.json made right")
-    there = {"{file}": name, "{folder}": name.partition("/")[0]}
-    return Case(target.name, [there.get(word, word) for word in words], there.get(out, out), done)
+    there = {"{file}": name, "{folder}": name.partition("/")[0], "{folder}.yaml": f"{name.partition('/')[0]}.yaml"}
+    return Case(target.name, [there.get(word, word) for word in words], " ".join(there.get(each, each) for each in out.split(" ")), done)
 
 
 def rehash(file: Path) -> bool:
@@ -109,6 +111,10 @@ def rehash(file: Path) -> bool:
 
 def begun(name: str) -> bytes:
     """A file that is not among those that were made."""
+    if name == "mine/metadata.csv":
+        return b"file_name,text\n0.png,a <mine>\n1.png,two <mine> here\n2.png,a cat\n"
+    if name.endswith("classes.txt"):
+        return b"sky\ngrass\nhouse\n"
     if name.endswith(".csv"):
         places = [
             (split, kind, number) for split, count in (("train", 9), ("val", 3)) for kind in ("cat", "dog") for number in range(count)
@@ -131,11 +137,11 @@ def pickled() -> bytes:
 
 
 def listing(folder: Path, but: str) -> dict[str, str]:
-    """A hash of every file, without those below `but` and what the campaign itself writes."""
+    """A hash of every file, without those below the folders of `but` and what the campaign itself writes."""
     files = [file for file in folder.rglob("*") if file.is_file() or file.is_symlink()]
     skipped = (folder / "work" / faults_child.SAID, folder / "changes.txt")
     kept = [file for file in files if file not in skipped and not file.is_relative_to(folder / "work" / "tmp")]
-    kept = [file for file in kept if not but or not file.is_relative_to(folder / "work" / but)]
+    kept = [file for file in kept if not any(file.is_relative_to(folder / "work" / each) for each in but.split())]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in kept}
 
 
@@ -143,7 +149,7 @@ def tried(case: Case, folder: Path, patience: float = faults_child.PATIENCE) -> 
     """Run it -> how it ended, and what is wrong with that."""
     work, report = folder / "work", folder / "changes.txt"
     there = listing(folder, case.out)
-    hook = faults_child.watch(work, [work / case.out] if case.out else [], report)
+    hook = faults_child.watch(work, [work / each for each in case.out.split()], report)
     outcome = faults_child.run(case.words, work, hook=hook, memory=ROOM, patience=patience, environment={"HOME": str(work / "tmp")})
     outside = [line for line in report.read_text().splitlines() if harmful(line, case)]
     after = listing(folder, case.out)

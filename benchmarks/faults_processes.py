@@ -9,8 +9,8 @@ from random import Random
 
 import faults_child
 import faults_kills
-from faults_kills import RECIPES, Recipe
-from faults_seen import ALONE, RUNS, Seen, last_line
+from faults_kills import Recipe
+from faults_seen import ALONE, RUNS, THEN, Seen, last_line
 
 
 def clock_back(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Seen:
@@ -56,7 +56,7 @@ def two_at_once(made: Path, folder: Path, random: Random, mounted: list[Path]) -
 
 def stopped(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Seen:
     """SIGSTOP for a second, or one time in eight for a minute, one rank or all, then SIGCONT."""
-    recipe = random.choice(RECIPES)
+    recipe = random.choice(THEN)
     whole = faults_kills.reference(made, recipe.name)
     work = faults_kills.lay_out(made, folder, recipe)
     children = faults_kills.begin(recipe, work)
@@ -72,7 +72,7 @@ def stopped(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Se
 
 def told_to_stop(made: Path, folder: Path, random: Random, mounted: list[Path]) -> Seen:
     """SIGTERM, SIGINT or SIGUSR1 at any time: 75 with everything saved, or the end that the system makes of it before there is anything."""
-    recipe = random.choice(RECIPES)
+    recipe = random.choice(THEN)
     whole = faults_kills.reference(made, recipe.name)
     work = faults_kills.lay_out(made, folder, recipe)
     number = random.choice([signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,8 @@ from faults_child import Outcome
 from faults_kills import RECIPES, Recipe
 
 WORK = "work"  # folder of a trial, below the one that --work names
-ALONE = [recipe for recipe in RECIPES if recipe.world == 1]
+THEN = [recipe for recipe in RECIPES if recipe.since == 1]  # places have their numbers of these
+ALONE = [recipe for recipe in THEN if recipe.world == 1]
 RUNS = [recipe for recipe in ALONE if recipe.name not in ("sample", "ema")]  # with a lock
 
 

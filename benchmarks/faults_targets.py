@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import faults_heard
+import faults_listening
+
 COMMANDS = {  # name: (its words, the folder that it may change)
     "plan ae": ("fit-ae --config {file} --out out --dry-run", "out"),
     "fit ae": ("fit-ae --config {file} --out out", "out"),
@@ -34,12 +37,13 @@ WORDS = {  # words that hold spaces
 
 @dataclass(frozen=True)
 class Target:
-    """Files of which one is spoilt, what must lie beside it, and the commands of which one reads it, by name."""
+    """Files of which one is spoilt, what must lie beside it, the commands of which one reads it, by name, and the first seed that draws it."""
 
     name: str
     files: tuple[str, ...]
     beside: str
     commands: tuple[str, ...]
+    since: int = 1
 
 
 SHARDS = ("cache/train-00000", "cache/val-00000", "cache/autoencoder", "codes/train-00000")
@@ -103,12 +107,19 @@ TARGETS = (
     ),
     Target("a picture among sound ones", ("pictures/train/cat/0.png", "pictures/val/dog/1.png"), "pictures ae", ("encode",)),
     Target("weights of another", ("vgg16.pth",), "pictures ae", ("lpips",)),
+    *(Target(name, files, faults_listening.ALL, commands, faults_heard.SINCE) for name, files, commands in faults_listening.TARGETS),
 )
 
 
+def target_of(seed: int, number: int) -> Target:
+    """The target of a case, among those that its seed draws from: numbers of older seeds stay what they were."""
+    there = [each for each in TARGETS if each.since <= seed]
+    return there[number % len(there)]
+
+
 def command(name: str) -> tuple[list[str], str]:
-    """The words of a command, and the folder that it may change."""
+    """The words of a command, and the folders that it may change."""
     if name in WORDS:
         return WORDS[name]
-    text, out = COMMANDS[name]
+    text, out = {**COMMANDS, **faults_listening.COMMANDS}[name]
     return text.split(" "), out

@@ -5,6 +5,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from faults_heard import JUDGE, LEARN
 from faults_mutators import STRANGE, near
 
 COMMANDS = {  # the words of a command that works, and the folder that it writes
@@ -16,6 +17,17 @@ COMMANDS = {  # the words of a command that works, and the folder that it writes
     "ema": (["ema", "--run", "ldm", "--length", "0.1"], "ldm"),
     "cache": (["cache", "info", "cache"], ""),
 }
+LATER = {  # those of seeds from faults_heard.SINCE on
+    "eval-samples": ([*JUDGE, "--out", "out"], "out"),
+    "fit-token": ([*LEARN, "--out", "out/mine.safetensors"], "out/mine.safetensors"),
+    "fit-diffusion": (["fit-diffusion", "--config", "words.yaml", "--latents", "heard", "--out", "out", "loop.steps=2"], "out"),
+    "sample": (["sample", "--run", "words", "--out", "out", "-n", "2", "--steps", "2", "--prompt", "a red cat"], "out"),
+    "report": (["report", "words", "judged", "checked", "--out", "report.html"], "report.html"),
+    "runs": (["runs", "show", "words"], ""),
+    "data": (["data", "check", "./scenes", "--out", "out"], "out"),
+}
+BESIDE = {"fit-token": " out", "eval-samples": " heard/features", "fit-diffusion": " heard/conditions"}  # that they may write besides
+KEYLESS = ("cache", "ema", "report", "runs", "data")
 OPTIONS = {
     "fit-ae": ("--data", "--init", "--ae", "--precision", "--device", "--config", "--devices", "--out"),
     "encode-dataset": ("--data", "--run", "--precision", "--device", "--out"),
@@ -25,6 +37,30 @@ OPTIONS = {
     "ema": ("--run", "--length", "--step", "--out"),
     "cache": ("--json",),
 }
+OPTIONS_LATER = {
+    "eval-samples": ("--run", "--samples", "--against", "-n", "--extractor", "--steps", "--guidance", "--device", "--out"),
+    "fit-token": ("--run", "--data", "--word", "--init-word", "--steps", "--device", "--out"),
+    "fit-diffusion": ("--latents", "--config", "--out"),
+    "sample": (
+        "--prompts",
+        "--prompt",
+        "--map",
+        "--picture",
+        "--token",
+        "--negative",
+        "--each",
+        "--from",
+        "--mask",
+        "--again",
+        "--seeds",
+        "--size",
+        "--autoguide",
+    ),
+    "report": ("--out", "--json", "--alone"),
+    "runs": ("--json",),
+    "data": ("--size", "--channels", "--out"),
+}
+FLAGS = ("--json", "--alone")  # that take no value
 LIKELY = (  # values that some key takes
     *(
         1,
@@ -120,6 +156,12 @@ ENTRIES = (
     ),
     "~nobody/x",
 )
+OUTS_LATER = ("words", "heard", "scenes", "judged", "checked", "tokens/mine.safetensors", "prompts.txt", "words.yaml", "out/x", "out/y/")
+ENTRIES_LATER = (
+    *ENTRIES,
+    *("words", "text", "map", "large", "heard", "scenes", "scenes/masks", "small", "mine", "encoder", "prompts.txt", "tokens", "judged"),
+    *("tokens/mine.safetensors", "checked/check.json", "a :0.5 | b :x", "<mine>", "a <mine>", "|", "2x2", "16x16", "0-3,9", "999999x1"),
+)
 
 
 @cache
@@ -133,21 +175,24 @@ def keys(verb: str) -> list[tuple[str, Any]]:
     return list(flatten(settings.model_dump(mode="json")))
 
 
-def words(random: Random) -> tuple[list[str], str]:
-    """(a command with one to three strange words, the folder that it writes)."""
-    verb = random.choice(list(COMMANDS))
-    base, out = COMMANDS[verb]
+def words(random: Random, commands: dict[str, tuple[list[str], str]] = COMMANDS) -> tuple[list[str], str]:
+    """(a command with one to three strange words, the folders that it writes)."""
+    verb = random.choice(list(commands))
+    base, out = commands[verb]
+    options, outs, entries = (OPTIONS, OUTS, ENTRIES) if commands is COMMANDS else (OPTIONS_LATER, OUTS_LATER, ENTRIES_LATER)
     added: list[str] = []
     for _ in range(random.choice([1, 1, 2, 3])):
-        if verb in ("cache", "ema") or random.random() < 0.2:
-            option = random.choice(OPTIONS[verb])
-            added += [option, random.choice(OUTS if option == "--out" else ENTRIES)]
-            out = added[-1] if option == "--out" else out
+        if verb in KEYLESS or random.random() < 0.2:
+            option = random.choice(options[verb])
+            value = random.choice(outs if option == "--out" else entries)
+            added += [option, *([value] if option not in FLAGS or commands is COMMANDS else [])]
+            out = value if option == "--out" else out
         else:
             added.append(word(random, verb))
-    if random.random() < 0.5 and verb not in ("ema", "cache"):
+    if random.random() < 0.5 and verb not in KEYLESS:
         added.append("--dry-run")
-    return [*base, *[part.replace("\x00", "") for part in added]], out
+    more = BESIDE.get(verb, "") if commands is LATER else ""
+    return [*base, *[part.replace("\x00", "") for part in added]], out + more
 
 
 def word(random: Random, verb: str) -> str:

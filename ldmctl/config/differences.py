@@ -102,6 +102,12 @@ def noted_differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapp
     return [each for each in differences(schema, old, new) if _is_below(each[0], noted)]
 
 
+def placeless(schema: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that say where something lies: what may be handed on, and is the same on every machine."""
+    places = free_keys(schema, values=values, mark="place")
+    return nested({path: value for path, value in flatten(values) if not _is_below(path, places)})
+
+
 def differences(schema: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(path, old value, new value) of every key that differs."""
     did, wrote, after = dict(defaults(schema, new)), dict(flatten(old)), dict(flatten(new))

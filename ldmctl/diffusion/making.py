@@ -15,6 +15,7 @@ from ldmctl.errors import Stopped
 from ldmctl.pictures.png import write_png
 from ldmctl.pictures.png_text import KEY, Said, said_by
 from ldmctl.signals import Signals
+from ldmctl.storage.leftovers import sweep
 
 
 def make_samples(model: Model, config: Sample, root: Path, console: Console) -> tuple[Path, int]:
@@ -33,6 +34,8 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
         **settings,
     }
     folder = root / f"samples-{hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]}"
+
+    sweep(folder)
 
     def text(place: int) -> str:
         return json.dumps({"seed": asked.seeds[place], **model.said(asked.ask(place), config), **settings}, sort_keys=True)

@@ -22,6 +22,7 @@ from ldmctl.errors import MismatchError
 from ldmctl.pictures.album import KEY, TRACE, is_foreign
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import GAP, grid, write_png
+from ldmctl.storage.leftovers import unfinished
 
 SHOWN = 4  # pictures that are followed at most
 SIDE = 64  # pixels, the least that a picture is shown with
@@ -99,7 +100,7 @@ def column(moment: Moment) -> Tensor:
 
 def animate(path: Path, frames: Sequence[Image.Image], **options: Any) -> None:
     """Write an animation, all or nothing, that starts over for ever."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = unfinished(path, "part")
     times = [MOMENT] * (len(frames) - 1) + [REST]
     try:
         frames[0].save(partial, path.suffix[1:].upper(), save_all=True, append_images=frames[1:], duration=times, loop=0, **options)

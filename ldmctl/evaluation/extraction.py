@@ -19,6 +19,7 @@ from ldmctl.errors import DataError, MismatchError
 from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.workers import batches
 from ldmctl.storage import weights
+from ldmctl.storage.leftovers import sweep
 from ldmctl.training.engine import Engine
 
 SMALL = 32  # pixels of a side in which pictures are compared as they are
@@ -112,6 +113,7 @@ def keep(file: Path, key: str, seen: Seen, console: Console) -> None:
     """Write it, or say why the next command has to look again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        sweep(file.parent)
         weights.save(file, {field.name: getattr(seen, field.name) for field in fields(seen)}, {"kind": "features", "key": key})
     except OSError as error:
         console.warn(f"Features could not be kept in {file.parent} ({error.strerror}); the next command computes them again.")

@@ -21,6 +21,7 @@ from ldmctl.latents.inventory import FOLDER
 from ldmctl.latents.prepared import Prepared, Row, Shard, gathered, key_of, padded
 from ldmctl.latents.reader import Latents
 from ldmctl.signals import Signals
+from ldmctl.storage.leftovers import sweep
 from ldmctl.training.engine import Engine, on_all
 from ldmctl.training.order import generator
 
@@ -183,6 +184,7 @@ def kept(
     missing = [(key, wanted[key]) for key in lacking]
     mine, turns, done = missing[engine.rank :: engine.world], -(-len(missing) // (together * engine.world)), 0
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     if engine.leads:
         prepared.note(folder, about)
     with Signals(console.say) as signals, console.bar(what, len(mine), unit=what) as bar:

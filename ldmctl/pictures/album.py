@@ -20,6 +20,7 @@ from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import is_own_npz
 from ldmctl.pictures.png import GAP, read_png_text
 from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
+from ldmctl.storage.leftovers import sweep
 
 OF_ONE = ("seed", "label", "prompt", "token", "learned")  # what the text says of one picture, beside what all of a command share
 OTHER = {"label": "of another label", "prompt": "of another prompt", "learned": "of a word that was learned otherwise"}
@@ -96,8 +97,12 @@ def look(folder: Path, seeds: Seeds, text_of: Callable[[int], str], *, sides: tu
 
 
 def refuse_foreign(*files: Path) -> None:
-    """A MismatchError if one of these files, which are to be replaced, is none that ldmctl wrote with a description of its rows."""
+    """A MismatchError if one of these files, which are to be replaced, is none that ldmctl wrote with a description of its rows.
+
+    What a killed command left half written of them is deleted.
+    """
     for file in files:
+        sweep(file.parent, file.name)
         if is_foreign(file) and "Rows: " not in (made_by(file, "Description") or ""):
             raise MismatchError(
                 f"{file} is there already and was not made by ldmctl, so it is not replaced. Name another --out, or move it."

@@ -1,11 +1,7 @@
 """PNG files: grids of pictures, and text entries that say how a picture was made."""
 
-import hashlib
 import math
 import os
-import platform
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +10,9 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ldmctl.pictures.images import BROKEN
+from ldmctl.storage.leftovers import unfinished
 
 GAP = 2  # pixels between the pictures of a grid
-DAY = 86_400.0  # seconds
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -40,38 +36,12 @@ def write_png(path: str | Path, image: Tensor, text: dict[str, str] | None = Non
     for key, value in sorted((text or {}).items()):
         info.add_text(key, value)  # tEXt, or iTXt where Latin-1 is not enough
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{machine()}.{os.getpid()}.part")
+    partial = unfinished(path, "part")
     try:
         Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))).save(partial, "PNG", pnginfo=info)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def machine() -> str:
-    """Eight letters for this machine: processes of others, which share a folder with it, may have the same numbers."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def sweep(folder: Path) -> None:
-    """Delete pictures that were being written when their process was killed: one of this machine that is gone, or of a day ago."""
-    for file in folder.glob(".*.png.*.part"):
-        *_, where, number, _ = file.name.split(".")
-        with suppress(OSError):
-            gone = where == machine() and number.isdecimal() and not _runs(int(number))
-            if gone or file.stat().st_mtime < time.time() - DAY:
-                file.unlink()
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine is there; taken for so where the system cannot say."""
-    try:
-        os.kill(process, 0) if os.name == "posix" else None
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # of another user
-        return True
-    return True
 
 
 def read_png_text(path: str | Path, *, sides: tuple[int, int] | None = None) -> dict[str, str]:

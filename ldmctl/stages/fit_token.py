@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmctl.config.differences import fixed_differences
+from ldmctl.config.differences import fixed_differences, placeless
 from ldmctl.config.schemas.fit_token import FitToken
 from ldmctl.console import Console
 from ldmctl.diffusion.inversion import Inversion, first_vectors
@@ -51,7 +51,7 @@ def fit_token(config: FitToken, out: str | Path, *, console: Console, overwrite:
     # Restore or start.
     file = Path(out).expanduser()
     make_folder(file.parent)
-    about = {**known_by, "model": model.fingerprint, "config": config.model_dump(mode="json"), "pictures": pictures}
+    about = {**known_by, "model": model.fingerprint, "config": placeless(FitToken, config.model_dump(mode="json")), "pictures": pictures}
     begun = 0
     if (known := there(file, overwrite=overwrite)) is not None:
         refuse_changed(known, config, about)

@@ -26,12 +26,13 @@ from ldmctl.errors import MismatchError, Stopped
 from ldmctl.pictures.album import KEY, Found, file_of, is_shelved, look, remove, shared, shelves_in
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
-from ldmctl.pictures.png import sweep, write_png
+from ldmctl.pictures.png import write_png
 from ldmctl.pictures.recorded import ORIGIN, SUMS, Recorded, likeness, sums_of
 from ldmctl.pictures.sheet import places, sheet
 from ldmctl.pictures.writing import Writing
 from ldmctl.signals import Signals
 from ldmctl.storage.folder import make_folder
+from ldmctl.storage.leftovers import sweep
 from ldmctl.training import engine as engines
 
 

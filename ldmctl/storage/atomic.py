@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ldmctl.storage.leftovers import sweep, unfinished
+
 UNABLE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}  # of fsync: the file system has none
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}  # again is no better
 PAUSES = (0.05, 0.5)  # seconds before a rename is tried again: a virus scanner or a network share lets go
@@ -19,9 +21,11 @@ PAUSES = (0.05, 0.5)  # seconds before a rename is tried again: a virus scanner 
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there is synced and takes the name, or vanishes on an error.
 
-    Its folder must be there: a run that was deleted meanwhile does not come back as half a one.
+    Its folder must be there: a run that was deleted meanwhile does not come back as half a one. What a killed process left of the same
+    file goes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = unfinished(path, "tmp")
+    sweep(path.parent, path.name)
     try:
         rights = _new(temporary)
         yield temporary

@@ -293,15 +293,15 @@ def test_what_a_killed_command_left_half_written_is_deleted_and_what_another_is_
     import os
     import subprocess
 
-    from ldmctl.pictures import png
+    from ldmctl.storage import leftovers
 
     gone = subprocess.Popen(["true"])
     gone.wait()
     folder = tmp_path / "samples"
     folder.mkdir()
     half = {
-        f".000000.png.{png.machine()}.{gone.pid}.part": False,  # of a process that is gone
-        f".000001.png.{png.machine()}.{os.getppid()}.part": True,  # of one that runs
+        f".000000.png.{leftovers.machine()}.{gone.pid}.part": False,  # of a process that is gone
+        f".000001.png.{leftovers.machine()}.{os.getppid()}.part": True,  # of one that runs
         f".000002.png.0123abcd.{gone.pid}.part": True,  # of another machine
         ".000003.png.77.part": False,  # of a day ago
         ".mine.part": True,
