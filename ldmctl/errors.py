@@ -20,6 +20,10 @@ class DataError(LdmctlError):
     exit_code = 3
 
 
+class DataNotFound(DataError):
+    """Pictures are not where they are said to be."""
+
+
 class MissingError(LdmctlError):
     """Weights or an optional package that cannot be had here."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmctl.config.documents import read_config
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
@@ -79,7 +80,12 @@ def behind(cache: Path, latents: Latents) -> Behind:
     """The pictures that a split of a cache was made from; a DataError where they are not there any more."""
     layer = pictures_of(cache)
     config = resolve(EncodeDataset, [layer], source=f"{cache / 'config.yaml'}")
-    pictures = open_pictures(config, latents.split)
+
+    def moved(told: str) -> str:
+        again = f"ldmctl encode-dataset --run {read_config(cache).get('run', config.run)} {told} --out {cache}"
+        return f"If the pictures were moved, tell the cache where they are: {again}. The latents of all that only moved are kept."
+
+    pictures = open_pictures(config, latents.split, moved=moved)
     places = {pictures.stamp(index): index for index in reversed(range(len(pictures)))}
     stamps = [item["stamp"] for item in latents.items()]
     if lost := [stamp for stamp in stamps if stamp not in places]:

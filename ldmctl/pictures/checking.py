@@ -38,6 +38,8 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
     introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
     found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
+    root = getattr(sets["train"], "root", None)
+    found = {"data": data, **({"pictures": str(root.resolve())} if isinstance(root, Path) else {}), **found}
     written: list[str] = []
     if split or metadata:
         written.append(str(write_table(sets["train"], looks, sets["train"].classes, with_split=split)))
@@ -48,7 +50,7 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
         write_contacts(folder / "contact.png", Pictures(sets["train"], config.image), looks, config.image.size)
         write_text(folder / "check.json", write_json(found) + "\n")
         written += [str(folder / "contact.png"), str(folder / "check.json")]
-    return {"data": data, **found, "written": written}
+    return {**found, "written": written}
 
 
 def refuse_out(folder: Path, dataset: Any) -> None:

@@ -1,15 +1,16 @@
 """From a config to pictures on the device: datasets by split, and this rank's rows of each training batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
 from ldmctl import registry
+from ldmctl.config.differences import PLACES
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.config.schemas.shared import Pictures as PictureKeys
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, DataNotFound
 from ldmctl.pictures.batches import Batch, Pictures
 from ldmctl.pictures.images import to_float
 from ldmctl.pictures.workers import batches
@@ -17,11 +18,38 @@ from ldmctl.training.engine import Engine
 from ldmctl.training.order import batch_items, seed_of
 
 
-def open_pictures(config: PictureKeys, split: str) -> Pictures:
-    """One split of the data that the config names, prepared as its `image` section says."""
+def if_moved(told: str) -> str:
+    """What to do about pictures that are not there any more, by what tells a command their place."""
+    return f"If the pictures were moved, {told} names the new place."
+
+
+def open_pictures(config: PictureKeys, split: str, *, moved: Callable[[str], str] = if_moved) -> Pictures:
+    """One split of the data that the config names, prepared as its `image` section says.
+
+    Where it is not there a DataNotFound says how to name its new place, in the sentence that `moved` makes of what tells it.
+    """
     if config.dataset is None:
         raise ConfigError("No pictures are named: give --data NAME or --data FOLDER. `ldmctl configs list` shows the names.")
-    return Pictures(registry.build("dataset", config.dataset, split=split), config.image, split=split)
+    try:
+        dataset = registry.build("dataset", config.dataset, split=split)
+    except DataNotFound as error:
+        raise DataNotFound(f"{error}\n{moved(new_place(config))}") from None
+    return Pictures(dataset, config.image, split=split)
+
+
+def new_place(config: PictureKeys) -> str:
+    """What tells a command where the pictures are now, and changes nothing else: an option stands for a folder with every key at its default."""
+    dataset: Any = config.dataset
+    fields = type(dataset).model_fields
+    place = next((name for name in sorted(PLACES) if name in fields), "")
+    usual = all(
+        getattr(dataset, name) == field.get_default(call_default_factory=True)
+        for name, field in fields.items()
+        if name not in ("type", "source", place)
+    )
+    if place and (dataset.type != "folder" or not usual):
+        return f"dataset.{place}=FOLDER"
+    return "--against FOLDER" if getattr(config, "verb", "") == "eval-samples" else "--data FOLDER"
 
 
 def training_batches(

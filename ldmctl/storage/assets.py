@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ldmctl.errors import DataError, MissingError
+from ldmctl.errors import DataNotFound, MissingError
 
 CHUNK = 1 << 18  # bytes
 TIMEOUT = 30  # seconds without an answer
@@ -65,7 +65,7 @@ def data_places(candidates: str | Iterable[str]) -> list[Path]:
 
 
 def find_data(candidates: str | Iterable[str], *, source: str = "", layout: str = "") -> Path:
-    """The first candidate that exists; DataError with every place, the layout expected and the source when none does."""
+    """The first candidate that exists; DataNotFound with every place, the layout expected and the source when none does."""
     places = data_places(candidates)
     if (found := next((place for place in places if place.exists()), None)) is not None:
         return found
@@ -73,7 +73,7 @@ def find_data(candidates: str | Iterable[str], *, source: str = "", layout: str 
     lines += [f"Expected there: {layout}."] if layout else []
     lines += [f"How to get it: {source}"] if source else []
     lines += [f"Relative paths are looked for below LDMCTL_DATA (now {data_root().absolute()}), then in the current folder."]
-    raise DataError("\n".join(lines))
+    raise DataNotFound("\n".join(lines))
 
 
 # -- weights -----------------------------------------------------------------

@@ -11,6 +11,8 @@ Captions:  `text`, `caption` or `prompt` in a table, and `picture.txt` or
 Tables:    `metadata.csv`, `.jsonl`, `.json` or `.parquet` with `file_name`, and
            others that name pictures; paths are relative to the table.
 
+Sheets:    what ldmctl made of other pictures, such as grid.png, is left out.
+
 Maps:      in a folder `masks`, `maps`, `labels` or the like, by the names of the
            pictures, or in a column `map` or `mask` of a table. They are no pictures.
            CelebAMask-HQ's masks of parts are merged, its attributes are captions.
@@ -31,7 +33,7 @@ from ldmctl.errors import DataError
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _celeb, _columns, _formats, _maps, _tree
+from . import _captions, _celeb, _columns, _formats, _maps, _sheets, _tree
 from ._labels import class_folders, without_splits
 from ._names import counted, natural, shown
 from ._notes import read_tables
@@ -69,6 +71,7 @@ class Folder:
         suffixes = _formats.wanted(config.suffixes)
         tree = _tree.scan(self.root)
         pictures, others = _sorted_out(tree.files, suffixes)
+        pictures, sheets = _sheets.apart(self.root, pictures)
         maps = _maps.find(self.root, pictures, tree.files, config.maps, tables=config.tables)
         pictures, others = ([file for file in files if file.path not in maps.files] for files in (pictures, others))
         splits, warnings, remarks = shared_out(pictures, config.val_share, names=config.split_by == "auto")
@@ -120,6 +123,7 @@ class Folder:
             *tables.remarks,
             *maps.remarks,
             *beside,
+            *sheets,
             *tree.remarks(suffixes),
         ]
         self.counts = {"labels": sum(label >= 0 for label in self.labels), "captions": self._count_captions(others, split)}

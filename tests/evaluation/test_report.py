@@ -345,6 +345,23 @@ def test_what_data_check_found_is_a_chapter(tmp_path):
         assert words in page.text, words
 
 
+def test_a_check_of_the_pictures_that_a_run_learned_from_is_told_without_being_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    learned = {"loop": {"steps": 300}, "dataset": {"type": "folder", "path": str(tmp_path / "photos")}}
+    run(tmp_path / "runs/ae", "fit-ae", config=learned)
+    for name, pictures in {"look": "photos", "other": "elsewhere"}.items():
+        (tmp_path / name).mkdir()
+        check = {"splits": {"train": 3}, "sizes": {}, "duplicates": {}, "pictures": str(tmp_path / pictures), "sentences": [f"Of {name}."]}
+        (tmp_path / name / "check.json").write_text(json.dumps(check))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/check.json").write_text("{")
+    found, page, _ = told(tmp_path, "runs/ae")
+    assert [each["path"] for each in found["chapters"]] == ["look/check.json", "runs/ae"] and found["troubles"] == []
+    assert "Of look." in page.text and "Of other." not in page.text
+    assert [each["path"] for each in told(tmp_path, "runs/ae", alone=True)[0]["chapters"]] == ["runs/ae"]
+
+
 def test_the_curve_of_snapshots_is_a_chapter(tmp_path):
     rows = [
         {

@@ -1,14 +1,19 @@
 """What else lies in people's folders: captions beside pictures, endings that are not read, names of any bytes, folders that are closed."""
 
+import json
 import os
 import sys
 from types import ModuleType
 
 import pytest
+import torch
 from folders import captions, labels, names, numbered, opened, said, write_pictures
 from PIL import Image
 
+from ldmctl.cli.app import run
 from ldmctl.errors import DataError
+from ldmctl.pictures.png import write_png
+from ldmctl.pictures.said import is_sheet
 from ldmctl_plugins.datasets import _formats as formats
 
 # -- captions beside pictures --------------------------------------------------
@@ -183,3 +188,37 @@ def test_a_folder_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, monk
     refused = tmp_path.name
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         opened(tmp_path)
+
+
+# -- sheets of ldmctl --------------------------------------------------------------
+
+
+def sheet(file, **text):
+    """A picture as ldmctl writes it, with these entries."""
+    write_png(file, torch.zeros(3, 12, 12, dtype=torch.uint8), text)
+
+
+@pytest.mark.parametrize("prompt", ["a red circle", "ein grünes “Blatt” \U0001f343", 'a "grid": [0] of it'])
+def test_what_ldmctl_made_of_other_pictures_is_left_out_and_said(tmp_path, prompt):
+    write_pictures(tmp_path, "trace.jpg", "deeper/grid.png", "alike.png")  # somebody's own
+    for seed in (0, 1):
+        sheet(tmp_path / f"{seed:06d}.png", ldmctl=json.dumps({"prompt": prompt, "seed": seed, "steps": 2}, ensure_ascii=False))
+    sheet(tmp_path / "latents.png", ldmctl=json.dumps({"prompt": prompt, "seed": 3}, ensure_ascii=False))  # a sample by another name
+    sheet(tmp_path / "grid.png", ldmctl=json.dumps({"grid": [0, 1], "rows": [prompt], "steps": 2}, ensure_ascii=False), made="now")
+    assert names(opened(tmp_path, val_share=0)) == ["000000.png", "000001.png", "alike.png", "deeper/grid.png", "latents.png", "trace.jpg"]
+    assert "grid.png is left out: ldmctl made it of other pictures." in opened(tmp_path).remarks
+    sheet(tmp_path / "deeper" / "trace.png", ldmctl=json.dumps({"trace": [0], "steps": 2}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "deeper" / "trace.gif")
+    sheet(tmp_path / "closest.png", Description="Rows: sample, nearest training picture.")
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 6 and all(is_sheet(tmp_path / name) for name in ("grid.png", "closest.png", "deeper/trace.gif"))
+    assert "closest.png, deeper/trace.gif, deeper/trace.png and grid.png are left out: ldmctl made them of other pictures." in said(dataset)
+
+
+def test_data_check_counts_no_grid_of_ldmctl(tmp_path, capsys):
+    write_pictures(tmp_path, "1.png", "2.png", "3.png")
+    sheet(tmp_path / "grid.png", ldmctl=json.dumps({"grid": [0, 1]}))
+    assert run(["data", "check", str(tmp_path), "--size", "8", "--json"]) == 0
+    heard = capsys.readouterr()
+    assert sum(json.loads(heard.out)["splits"].values()) == 3
+    assert "grid.png is left out: ldmctl made it of other pictures." in heard.err

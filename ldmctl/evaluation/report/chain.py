@@ -15,6 +15,7 @@ from ldmctl.evaluation.report.parts import decoded
 from ldmctl.evaluation.report.samples import source
 from ldmctl.pictures.album import pictures_in
 from ldmctl.storage.apart import folder_of
+from ldmctl.storage.assets import data_places
 from ldmctl.storage.folder import verb_of
 from ldmctl.storage.runs import find, look, word
 
@@ -26,6 +27,7 @@ ANSWERS = {  # JSON files by the keys that they have
     "curve": {"curve", "extractor"},
 }
 FILES = ("check.json", "judgement.json", "curve.json")
+BESIDE = 2  # folders above a run in whose folders a check of its pictures is looked for
 NEAR = ("samples", "judgement", "curve")  # folders beside a chain where its samples and scores lie unless --out said otherwise
 UP = 3  # folders above a run where others of its chain are looked for
 
@@ -88,7 +90,7 @@ def chain(named: Sequence[Found], troubles: list[str]) -> list[Found]:
         one = waiting.pop(0)
         if not any(each.kind == one.kind and same(each.path, one.path) for each in found):
             found.append(one)
-            waiting += parents(one, troubles)
+            waiting += [*parents(one, troubles), *checks(one)]
     return sorted(found, key=lambda each: ORDER.index(each.kind) if each.kind in ORDER else len(ORDER))
 
 
@@ -110,6 +112,22 @@ def parents(one: Found, troubles: list[str]) -> Iterator[Found]:
     if kind == "encode-dataset" and known and (now := fingerprint(there)) not in (None, known):
         troubles.append(f"The cache {there} has changed since {one.path} began: its fingerprint was {known[:12]}, and is {str(now)[:12]}.")
     yield Found(kind, there)
+
+
+def checks(one: Found) -> Iterator[Found]:
+    """What data check wrote of the pictures of a run or cache, in folders beside it or in the current one."""
+    if one.kind not in ("fit-ae", "encode-dataset"):
+        return
+    dataset = look(one.path, curves=False).config.get("dataset")
+    named = dataset.get("path") if isinstance(dataset, dict) else None
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
+    pictures = {os.path.realpath(place) for place in data_places(names) if place.is_dir()}
+    for place in dict.fromkeys([*list(one.path.absolute().parents)[:BESIDE], Path.cwd()]) if pictures else ():
+        for file in sorted(place.glob(f"*/{FILES[0]}")):
+            with suppress(MismatchError):  # of others, or damaged: nobody named it
+                found = answer(file)
+                if (of := word((found.said or {}).get("pictures"))) and os.path.realpath(of) in pictures:
+                    yield Found(found.kind, shorter(file), found.said)
 
 
 def locate(name: str, home: Path, verb: str) -> Path | None:

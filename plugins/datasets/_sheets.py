@@ -1,0 +1,37 @@
+"""Pictures that ldmctl made of several others: grids, traces, and sheets of pairs. They lie beside samples and are none."""
+
+import re
+from pathlib import Path
+
+from ._names import listed
+from ._tree import File
+
+NAMES = {"grid", "trace", "closest", "alike", "contact", "verdict", "latents"}  # others are not looked into
+ENDINGS = {".png", ".gif", ".webp"}  # a trace.png speaks for the animations beside it
+HEAD = 1 << 20  # bytes, in which ldmctl has said what a PNG is
+SHEET = re.compile(rb'(?:tEXt|iTXt)(?:ldmctl\0+[^\0]*?(?<!\\)"(?:grid|trace)": \[|Description\0+Rows: )')
+
+
+def apart(root: Path, pictures: list[File]) -> tuple[list[File], list[str]]:
+    """(the pictures without those sheets, what is said of it)."""
+    sheets = [file.path for file in pictures if _is_named_so(file.path) and _is_sheet(root / file.path)]
+    if not sheets:
+        return pictures, []
+    left_out, made = ("are left out", "them") if len(sheets) > 1 else ("is left out", "it")
+    kept = [file for file in pictures if file.path not in set(sheets)]
+    return kept, [f"{listed(sheets)} {left_out}: ldmctl made {made} of other pictures."]
+
+
+def _is_named_so(path: str) -> bool:
+    name = Path(path)
+    return name.stem in NAMES and name.suffix in ENDINGS
+
+
+def _is_sheet(file: Path) -> bool:
+    """Whether the text of a PNG says so; it stands before the pixels, which may be too many to be decoded."""
+    try:
+        with file.with_suffix(".png").open("rb") as opened:
+            head = opened.read(HEAD)
+    except OSError:
+        return False
+    return head.startswith(b"\x89PNG") and SHEET.search(head.partition(b"IDAT")[0]) is not None
