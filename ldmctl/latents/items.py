@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
 
 from ldmctl.config.mapped import opened
-from ldmctl.errors import MismatchError
+from ldmctl.errors import MismatchError, one_line
 from ldmctl.latents.manifest import Shard
 from ldmctl.storage import weights
 from ldmctl.storage.lines import write_line
@@ -64,6 +64,28 @@ def read_items(folder: Path, shard: Shard) -> list[Item]:
         raise MismatchError(f"{error.filename or folder / shard.file} is missing. {AGAIN}") from None
     except (ValueError, LookupError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise MismatchError(f"{folder / shard.file} or {shard.items_file} is damaged ({error}). {AGAIN}") from None
+
+
+def lines_of(file: Path, count: int, *, first: int = 0, wanted: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+    """What `count` lines say, which are counted from `first`, or the `wanted` ones of them.
+
+    A MismatchError where there are more or fewer, or one says something else.
+    """
+    row = -1
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for row, line in enumerate(lines):
+                if wanted is None or first + row in wanted:
+                    said = json.loads(line)
+                    if not all(isinstance(each, str) for each in (said["stamp"], said["text"], *said.get("texts", ()))):
+                        raise TypeError(f"line {row + 1} holds no text where one belongs")
+                    yield said
+        if row + 1 != count:
+            raise ValueError(f"{count:,} items are in the manifest, {row + 1:,} lines here")
+    except FileNotFoundError:
+        raise MismatchError(f"{file} is missing. {AGAIN}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise MismatchError(f"{file} is damaged ({one_line(error)}). {AGAIN}") from None
 
 
 def write_items(file: Path, items: Sequence[Item]) -> None:

@@ -6,7 +6,6 @@ block by block, each block once, before its first row is used. For training,
 disk may be waited for, or from the accelerator's memory where all of them fit.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ldmctl.errors import MismatchError
-from ldmctl.latents.items import AGAIN
+from ldmctl.latents.items import AGAIN, lines_of
 from ldmctl.latents.manifest import Manifest, Shard
 from ldmctl.latents.mapping import Part, _checksums, _map
 from ldmctl.latents.writer import DTYPES, ROWS_PER_CRC
@@ -95,8 +94,7 @@ class Latents:
         """Stamp and caption of each item, or of these `rows` alone, in the order of the split."""
         first = 0
         for shard in self.shards:
-            with (self.folder / shard.file).with_suffix(".items.jsonl").open(encoding="utf-8") as lines:
-                yield from (json.loads(line) for row, line in enumerate(lines, start=first) if rows is None or row in rows)
+            yield from lines_of(self.folder / shard.items_file, shard.count, first=first, wanted=rows)
             first += shard.count
 
     def bytes(self) -> int:

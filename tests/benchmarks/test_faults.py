@@ -3,12 +3,16 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
 import pytest
+from typer.main import get_command
+
+from ldmctl.cli.app import app
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SEED = 12
@@ -40,7 +44,7 @@ def campaign(work, kind, count):
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "count", "inputs"), [("mutations", 57, 57), ("pictures", 2, 50), ("kills", 50, 50), ("moments", 50, 50), ("places", 50, 50)]
+    ("kind", "count", "inputs"), [("mutations", 78, 78), ("pictures", 2, 50), ("kills", 50, 50), ("moments", 50, 50), ("places", 50, 50)]
 )
 def test_a_sample_of_the_campaign_holds(work, kind, count, inputs):
     if kind == "places" and os.geteuid():
@@ -57,6 +61,31 @@ def test_the_same_seed_spoils_a_file_the_same_way(module):
         made = [[formats.mutator_of(name)(Random(seed), text) for seed in range(40)] for _ in range(2)]
         assert made[0] == made[1]
         assert len({data for data, _ in made[0]}) > 10, f"{name} is spoilt in few ways"
+
+
+def test_seeds_of_before_draw_from_what_there_was_then(module):
+    kills, targets = module("faults_kills"), module("faults_targets")
+    assert [kills.recipe_of(7, number).name for number in (0, 6, 11, 12)] == ["fit-ae", "sample", kills.RECIPES[11].name, "fit-ae"]
+    assert [targets.target_of(7, number).name for number in (0, 18, 19)] == ["config of fit-ae", "weights of another", "config of fit-ae"]
+    assert {kills.recipe_of(8, number).name for number in range(len(kills.RECIPES))} == {recipe.name for recipe in kills.RECIPES}
+    assert {targets.target_of(8, number).name for number in range(len(targets.TARGETS))} == {target.name for target in targets.TARGETS}
+    assert {"eval-lpips", "eval-samples", "sample, two ranks", "fit-token"} <= {
+        recipe.name for recipe in kills.RECIPES if recipe.since == 8
+    }
+
+
+def test_every_command_that_is_given_spoilt_files_has_options_of_its_own_alone(module):
+    """A command that does not parse would be refused before anything is read."""
+    targets, later = module("faults_targets"), module("faults_listening")
+    names = {name for target in targets.TARGETS for name in target.commands}
+    assert names >= later.COMMANDS.keys(), "a command that nothing asks for"
+    for name in names:
+        words, _ = targets.command(name)
+        verb, place = get_command(app), 0
+        while hasattr(verb, "commands"):
+            verb, place = verb.commands[words[place]], place + 1
+        options = {option for parameter in verb.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words[place:] if re.fullmatch("--?[a-z][a-z-]*", word)} <= options, words
 
 
 def test_two_sittings_add_up(module, tmp_path):

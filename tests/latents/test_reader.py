@@ -443,3 +443,25 @@ def test_a_step_that_fails_leaves_no_thread_behind(error):
     except error:
         stream.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"stamp": "a", "text": ""}'],
+        ['{"stamp": "a", "text": ""}'] * 3,
+        ['{"stamp": "a", "text": ""}', '{"stamp": "b"'],
+        ['{"stamp": "a", "text": ""}', '{"stamp": "b", "text": ["x"]}'],
+        ['{"stamp": "a", "text": ""}', '{"stamp": "b", "text": "x", "texts": ["x", 3]}'],
+        ['{"stamp": "a", "text": ""}', "[]"],
+    ],
+)
+def test_lines_of_items_that_are_not_those_of_a_shard_are_named(tmp_path, lines):
+    manifest = write_cache(tmp_path, 2, shard=2)
+    file = tmp_path / "train-00000.items.jsonl"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(MismatchError, match=r"train-00000\.items\.jsonl is damaged .* Encode again"):
+        list(Latents(tmp_path, manifest, "train").items())
+    file.unlink()
+    with pytest.raises(MismatchError, match="is missing"):
+        list(Latents(tmp_path, manifest, "train").items())

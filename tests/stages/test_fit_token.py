@@ -69,6 +69,14 @@ def sample(capsys, ldm, out, *words):
     return answer(capsys, "sample", "--run", ldm, "--steps", "2", "batch=2", "--out", out, *HOST, *words)
 
 
+def test_a_file_of_a_word_names_no_place_of_the_machine_that_made_it(token, ldm, pictures, tmp_path, capsys):
+    said = token.read_bytes()
+    assert str(pictures).encode() not in said and str(ldm).encode() not in said
+    moved, file = shutil.copytree(pictures, tmp_path / "moved"), shutil.copy(token, tmp_path / "mine.safetensors")
+    code, answered, _ = learn(capsys, ldm, moved, file, "--steps", "14")
+    assert code == 0 and answered["steps"] == 14, "the same pictures at another place are the same"
+
+
 def begun(tiny, ldm, pictures, *words):
     """(the model, an Inversion of the word <mine> on random latents)."""
     config = tiny("fit-token", f"run={ldm}", "word=<mine>", f"data={pictures}", "image.size=16", "batch=4", *HOST, *words)
