@@ -321,6 +321,8 @@ def content(file: Path) -> Any:
     """What two runs must have in common."""
     if file.suffix == ".html":
         return re.sub(r"Made by ldmctl [^<]* UTC", "", file.read_text())
+    if file.name == "judgement.json":
+        return {key: value for key, value in json.loads(file.read_text()).items() if key != "made"}  # by the last of the commands
     if file.name == "check.json":
         return {key: value for key, value in json.loads(file.read_text()).items() if key != "pictures"}  # where they lie
     if file.name == "run.json":
