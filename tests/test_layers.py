@@ -28,6 +28,7 @@ ALSO_LIGHT = {
     "ldmctl.storage.atomic",
     "ldmctl.storage.folder",
     "ldmctl.storage.history",
+    "ldmctl.storage.leftovers",
     "ldmctl.storage.record",
     "ldmctl.storage.runs",
 }
