@@ -89,7 +89,8 @@ def fit_diffusion(
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
     known = known_for(network, cache, manifest, splits, engine, console, maps, out=out)
-    console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS})}")
+    shares = {slot: known["train"].share(slot) for slot in SLOTS}
+    console.say(f"listens to {listens_to(config.conditions, manifest, shares, drawn)}")
     size = " x ".join(str(side) for side in manifest.latent)
     itself = " with self-conditioning" if config.self_conditioning else ""
     console.say(
