@@ -62,6 +62,18 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
     return True
 
 
+def check_same_maps(record: dict[str, Any], maps: str | None, folder: Path, *, accepted: bool) -> bool:
+    """Whether a run began with other maps, known by their digest, and continues with these, which must be `accepted`: else a MismatchError."""
+    if maps is None or record.get("maps") in (None, maps):
+        return False
+    if not accepted:
+        raise MismatchError(
+            f"The maps of the pictures have changed since {folder} was started. Continue with what there is now: --accept-data. Or start over: "
+            "--out another folder, or --overwrite."
+        )
+    return True
+
+
 def what_changed(record: dict[str, Any], now: dict[str, Any]) -> str:
     """How the items of a cache differ from those that a run recorded: `it had ..., now it has ...`, or which of their parts."""
     before = record.get("cache_items", {})

@@ -30,7 +30,7 @@ from ldmctl.diffusion.typical import forward_of, item_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.latents.conditions import Several, on_device
-from ldmctl.latents.fit import check_cache, check_same_cache, of_cache
+from ldmctl.latents.fit import check_cache, check_same_cache, check_same_maps, of_cache
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.pictured import prepare_maps
 from ldmctl.latents.reader import Latents, open_latents
@@ -109,8 +109,11 @@ def fit_diffusion(
     with run:
         if run.resumed and check_same_cache(run.record, manifest, run.folder, accepted=accept_data):
             run.note_changes([("cache", run.record["cache"], manifest.fingerprint)])
+        drawn_now = {"maps": maps["train"].digest()} if maps else {}
+        if run.resumed and check_same_maps(run.record, drawn_now.get("maps"), run.folder, accepted=accept_data):
+            run.note_changes([("maps", run.record["maps"], drawn_now["maps"])])
         note_beginning(run, config.init, origin_file(config.init, network_origins.find))
-        run.update(**of_cache(manifest), first_latents=run.record.get("first_latents", manifest.count("train")))
+        run.update(**of_cache(manifest), **drawn_now, first_latents=run.record.get("first_latents", manifest.count("train")))
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)

@@ -173,7 +173,14 @@ def test_maps_that_lack_a_class_by_now_are_those_that_the_run_knows(fit_diffusio
     fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=1")
     for file in pictures.glob("*/masks/*.png"):
         Image.fromarray((np.asarray(Image.open(file)) > 0).astype(np.uint8)).save(file)
-    header = weights.read_header(fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2") / "model.safetensors")
+    with pytest.raises(MismatchError, match=r"maps of the pictures have changed since .*ldm was started\. .*--accept-data"):
+        fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2")
+    run = fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2", accept_data=True)
+    header, record = weights.read_header(run / "model.safetensors"), json.loads((run / "run.json").read_text())
+    assert "maps" in [each["key"] for each in record["changes"]]
+    for file in pictures.glob("*/masks/*.png"):
+        os.utime(file, (1e9, 1e9))
+    assert fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=3") == run, "a copy without its times is no change"
     assert header["conditions"]["map"]["context"]["maps"]["classes"] == ["0", "1", "2"]
 
 
