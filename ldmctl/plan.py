@@ -195,7 +195,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     out = {
         "network": f"{count:,} parameters, {flops / 1e9:.3g} GFLOP per latent and forward",
         "latent": " x ".join(str(side) for side in manifest.latent),
-        "listens": f"to {listens_to(config.conditions, manifest, foreseen.shares)}",
+        "listens": f"to {listens_to(config.conditions, manifest, foreseen.shares, drawn)}",
         **foreseen.said,
         **costs(config.loop, devices, count, activations, train, manifest.count("val"), averaged=count, share=sharing),
     }

@@ -180,7 +180,7 @@ def lines_of(file: Path | None) -> list[str]:
     if file is None:
         return []
     try:
-        lines = file.expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = file.expanduser().read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ConfigError(f"The prompts in {file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -20,8 +20,10 @@ from ldmctl.protocols import Condition
 from ldmctl.training.engine import Engine
 
 EVEN = 64  # tokens that prompts are padded to a multiple of, where a conditioner does not say by `length` how many it hears
+LARGEST = 1e30  # share of a part, so that their sum is finite
 MIXED = re.compile(r"(?<!\\)\|")  # between the parts of a mixed prompt
-SHARE = re.compile(r"^(?P<words>.*?)\s*(?<!\\):\s*(?P<share>[-+0-9.,%]+)\s*$", re.DOTALL)
+NUMBER = r"[-+]?[0-9.][-+0-9.,%]*(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf|infinity)"  # or what is meant as one
+SHARE = re.compile(rf"^(?P<words>.*?)\s*(?<!\\):\s*(?P<share>{NUMBER})\s*$", re.DOTALL | re.IGNORECASE)
 
 
 class Ask(NamedTuple):
@@ -54,7 +56,7 @@ def parts_of(prompt: str) -> list[Part]:
             number = float(share)
         except ValueError:
             number = 0.0
-        if number <= 0 or not words:
+        if not (0 < number <= LARGEST) or not words:
             raise ConfigError(
                 f"The mixed prompt {prompt!r} wants words and a share above 0 in each part, such as 'a red circle :0.6 | a blue star :0.4'. "
                 "Where | is meant as it stands, write \\|."
@@ -72,6 +74,11 @@ def plain(words: str) -> str:
 def cut_off(conditioner: Any, prompt: str) -> str:
     """The end of a prompt that is not heard, empty where all of it is."""
     return "; ".join(end for part in parts_of(prompt) if (end := conditioner.cut(part.words)))
+
+
+def short(words: str, most: int = 60) -> str:
+    """Words, or their beginning and their end."""
+    return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 2 :]}"
 
 
 def words_known(conditioner: Any, prompts: Sequence[str], engine: Engine) -> Known:

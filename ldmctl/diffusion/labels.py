@@ -53,7 +53,9 @@ def negative_label(config: Sample, header: dict[str, Any]) -> int:
     if config.negative is None:
         return -1
     if header["conditioner"] is None or not header.get("conditional", True):
-        raise ConfigError(f"negative={config.negative} needs a model trained with labels, and this one never saw any. Leave it away.")
+        raise ConfigError(
+            f"negative={config.negative} needs a model trained with labels or captions, and this one never saw any. Leave it away."
+        )
     found = class_index(config.negative, header["classes"])
     refuse_untrained(header, [found])
     return found

@@ -11,7 +11,7 @@ from ldmctl.console import Console
 from ldmctl.diffusion.carried import at_home
 from ldmctl.diffusion.conditions import LISTENS, refuse_other_slot
 from ldmctl.diffusion.network import Network, describe_network
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.latents.conditions import Captions, Several, Source, captions_of, prepare_captions
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.pictured import prepare_pictures
@@ -45,7 +45,7 @@ def conditioners_of(
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
     """(config, context) of each conditioner beside that of labels, by slot; `maps` says what is known of the maps there are.
 
-    What the cache lacks for one is a ConfigError.
+    What the cache lacks for one is a ConfigError, and maps that a network from before does not know a MismatchError.
     """
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
     if (text := config.conditions.text) is not None:
@@ -56,10 +56,31 @@ def conditioners_of(
             "size": list(manifest.latent[1:]),
             "factor": of_pictures(manifest)["factor"],
         }
-        found["map"] = mapped, before["map"]["context"] if before.get("map", {}).get("type") == mapped.type else told
+        earlier = before.get("map", {})
+        found["map"] = mapped, maps_of_then(earlier["context"], told, config.latents) if earlier.get("type") == mapped.type else told
     if (picture := config.conditions.picture) is not None:
         found["picture"] = picture, of_pictures(manifest)
     return found
+
+
+def maps_of_then(before: Mapping[str, Any], now: Mapping[str, Any], cache: str) -> dict[str, Any]:
+    """What a conditioner of maps is told when it goes on, its maps those of `before`; a MismatchError where those there are `now` mean other things."""
+    known, found = before["maps"], now["maps"]
+    both = bool(known["classes"]) == bool(found["classes"])
+    if not both or known["channels"] != found["channels"] or known["classes"][: len(found["classes"])] != found["classes"]:
+        raise MismatchError(
+            f"The maps of {cache} have {kinds_of(found, spelled=True)}, and those that this network began with had {kinds_of(known, spelled=True)}: "
+            "what was learned does not fit. Take the maps of then, or start over: another --out without init, or --overwrite."
+        )
+    return {**before, **now, "maps": known}
+
+
+def kinds_of(maps: Mapping[str, Any], *, spelled: bool = False) -> str:
+    """What the pixels of maps hold: `3 classes`, spelled out with their names; `shades`, of one channel; `colours`."""
+    if not (classes := maps["classes"]):
+        return "shades" if maps["channels"] == 1 else "colours"
+    names = f" ({', '.join(classes[:20])}{', ...' * (len(classes) > 20)})" if spelled else ""
+    return f"{len(classes):,} class{'es' * (len(classes) != 1)}{names}"
 
 
 def fitted_to(text: Any, train: Latents, cache: str, before: Mapping[str, Any] | None) -> Any:
@@ -76,16 +97,17 @@ def fitted_to(text: Any, train: Latents, cache: str, before: Mapping[str, Any] |
     return kind.fit(text, (each for several in captions for each in several)) if hasattr(kind, "fit") else None
 
 
-def listens_to(conditions: Conditions, manifest: Manifest, shares: Mapping[str, float]) -> str:
+def listens_to(conditions: Conditions, manifest: Manifest, shares: Mapping[str, float], maps: Mapping[str, Any] | None = None) -> str:
     """`labels (16 classes) and captions (words, 4,096 of 4,096 items)`, by the share of training items that have what each slot hears.
 
-    Also what most items have and the network does not listen to.
+    Also what most items have and the network does not listen to, and what `maps` hold: classes drawn in colours are colours to it.
     """
     count = manifest.count("train")
 
     def heard(slot: str) -> str:
         kind, many = getattr(conditions, slot).type, f"{round(shares.get(slot, 1) * count):,} of {count:,} items"
-        said = {"label": f"{len(manifest.classes):,} classes", "text": many, "map": many, "picture": ""}[slot]
+        drawn = f"{kinds_of(maps)}, {many}" if maps else many
+        said = {"label": f"{len(manifest.classes):,} classes", "text": many, "map": drawn, "picture": ""}[slot]
         return f"{LISTENS[slot]} ({', '.join(filter(None, [kind * (kind != slot or slot == 'text'), said]))})"
 
     said = " and ".join(filter(None, [", ".join(map(heard, conditions.slots[:-1])), *map(heard, conditions.slots[-1:])]))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldmctl import registry
 from ldmctl.attribution import expect_shape
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.asking import Ask, cut_off
+from ldmctl.diffusion.asking import Ask, cut_off, short
 from ldmctl.diffusion.autoguidance import Weaker, load_weaker
 from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides_of
 from ldmctl.diffusion.casting import cast_once
@@ -190,9 +190,11 @@ class Model:
     def cut_prompts(self, config: Sample) -> list[str]:
         """A sentence for each prompt that is longer than the model hears, with what it does not hear."""
         self.vocabulary.hear(config)
-        if self.network.text is None or config.prompt is None or config.guidance == 0:
+        if self.network.text is None or config.guidance == 0:
             return []
-        ends = {prompt: cut_off(self.network.text, prompt) for prompt in dict.fromkeys(config.prompt)}
+        away = negative_ask(config, self.header)
+        said = dict.fromkeys([*(config.prompt or []), *([away.prompt] if away is not None else [])])
+        ends = {prompt: cut_off(self.network.text, prompt) for prompt in said}
         return [f"The prompt {short(prompt)!r} is too long: {short(end)!r}, its end, is not heard." for prompt, end in ends.items() if end]
 
     def title(self, ask: Ask) -> str | None:
@@ -217,8 +219,3 @@ def not_finite(module: torch.nn.Module) -> str:
     """The name of the first weight that is not finite; nothing without one."""
     held = module.state_dict().items()
     return next((name for name, value in held if value.is_floating_point() and not bool(value.isfinite().all())), "")
-
-
-def short(words: str, most: int = 60) -> str:
-    """Words, or their beginning and their end."""
-    return words if len(words) <= most else f"{words[: most // 2]} ... {words[-most // 2 :]}"

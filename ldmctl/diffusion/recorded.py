@@ -12,7 +12,7 @@ from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.inpainting import refuse_steps
-from ldmctl.diffusion.shown import paints_by_condition, refuse_unseen
+from ldmctl.diffusion.shown import PURPOSE, paints_by_condition, refuse_unseen
 from ldmctl.pictures.canvas import digest
 
 
@@ -40,7 +40,9 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     if third := foreign_plugins(parts):
         found["plugins"] = third  # another version of them makes other pictures
     refuse_unseen(config, model.network)
-    found |= {name: digest(place) for name, place in (("mapped", config.map), ("shown", config.picture)) if place is not None}
+    for name, slot in {"mapped": "map", "shown": "picture"}.items():
+        if (place := getattr(config, slot)) is not None:
+            found[name] = digest(place, PURPOSE[slot])
     if (weaker := model.weaker(config)) is not None:
         found["weaker"] = weaker.fingerprint
     if model.canvas(config) is not None:

@@ -36,6 +36,8 @@ def sample(
     label: str | Sequence[str] | None = None,
     prompt: str | Sequence[str] | None = None,
     token: str | Path | Sequence[str | Path] | None = None,
+    map: str | Path | None = None,
+    picture: str | Path | None = None,
     guidance: float | None = None,
     steps: int | None = None,
     sampler: str | Mapping[str, Any] | None = None,
@@ -58,9 +60,10 @@ def sample(
 ) -> Samples:
     """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
 
-    `start` (--from) and `mask` are files, or pictures in memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or
-    True, where it is painted. `guides` are names, {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses
-    [B], or objects with such a `loss`. `callback` is shown a `Look` of each evaluation.
+    `map` and `picture` are files or folders, for models that listen to these. `start` (--from) and `mask` are files, or pictures in
+    memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or True, where it is painted. `guides` are names,
+    {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses [B], or objects with such a `loss`. `callback` is
+    shown a `Look` of each evaluation.
 
     With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes.
     """
@@ -74,6 +77,8 @@ def sample(
         "label": many,
         "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
         "token": token and [str(each) for each in ([token] if isinstance(token, str | Path) else token)],
+        "map": map and str(map),
+        "picture": picture and str(picture),
         "guidance": guidance,
         "steps": steps,
         "spacing": spacing,

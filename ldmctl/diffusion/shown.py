@@ -20,13 +20,18 @@ from ldmctl.pictures.images import TURNS, opened
 from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers, turn_of
 
 SAID = {"map": "maps", "picture": "pictures"}
+PURPOSE = {"map": "to take a map from", "picture": "to follow"}
 
 
 def refuse_unseen(config: Sample, network: Any) -> None:
     """A ConfigError for a map or a picture that the model does not look at."""
     for slot, what in SAID.items():
         if getattr(config, slot) is not None and getattr(network, slot) is None:
-            raise ConfigError(f"This model was trained without {what}, so --{slot} has nothing to show to it. Leave it away.")
+            kind = {"map": "map", "picture": "lowres"}[slot]
+            raise ConfigError(
+                f"This model was trained without {what}, so --{slot} has nothing to show to it. Leave it away, or train one with "
+                f"conditions.{slot}={kind}."
+            )
     if config.picture is not None and network.picture.wants != "image":
         raise ConfigError("This model continues pictures around a mask: give the picture as --from, with --mask, in place of --picture.")
 
@@ -49,18 +54,18 @@ def shown_of(config: Sample, model: Any, seeds: Sequence[int], sides: tuple[int,
     found = {}
     settings = Image.model_validate(model.header["image"]).model_copy(update={"crop": "center"})
     if config.map is not None and config.guidance != 0:
-        maps = [map_of(file, settings, sides, model.network.map) for file in in_turn(config.map, seeds)]
+        maps = [map_of(file, settings, sides, model.network.map) for file in in_turn(config.map, seeds, PURPOSE["map"])]
         found["map"] = Known(torch.stack(maps).to(model.engine.device))
     if config.picture is not None and config.guidance != 0:
         size = (-(-sides[1] // model.network.picture.smaller), -(-sides[0] // model.network.picture.smaller))
-        pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds)]
+        pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds, PURPOSE["picture"])]
         found["picture"] = Known(torch.stack(pictures).to(model.engine.device))
     return found
 
 
-def in_turn(given: str, seeds: Sequence[int]) -> list[Path]:
+def in_turn(given: str, seeds: Sequence[int], purpose: str) -> list[Path]:
     """The file of each seed, of one file or of those in a folder."""
-    files = listed(given)
+    files = listed(given, purpose)
     return [files[seed % len(files)] for seed in seeds]
 
 

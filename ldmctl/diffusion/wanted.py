@@ -6,7 +6,7 @@ from typing import Any
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import Seeds, parse_seeds
-from ldmctl.diffusion.asking import Ask
+from ldmctl.diffusion.asking import Ask, short
 from ldmctl.diffusion.labels import NO_LABEL, labels_as_in_data, labels_in_turn
 from ldmctl.diffusion.prompts import hears_words, prompts_in_turn
 from ldmctl.errors import ConfigError
@@ -74,6 +74,14 @@ def asks_in_turn(config: Sample, header: dict[str, Any]) -> list[Ask]:
     return [Ask(label, prompt) for label in labels for prompt in prompts]
 
 
+def unused(config: Sample) -> str:
+    """A sentence on words, maps and pictures that were given and that guidance=0 leaves unused, otherwise nothing."""
+    given = [f"--{key}" for key in ("prompt", "map", "picture") if getattr(config, key) is not None]
+    if config.guidance or not given:
+        return ""
+    return f"guidance=0 ignores what is given: {' and '.join(given)} {'are' if given[1:] else 'is'} not used."
+
+
 def shares(asked: Wanted, name_of: Callable[[Ask], str | None], *, most: int = 12) -> str:
     """How many pictures each label or prompt has: `8 pictures of each of 3 labels: cat, dog, no class`; nothing where not several are asked for."""
     if not asked.rows:
@@ -85,5 +93,5 @@ def shares(asked: Wanted, name_of: Callable[[Ask], str | None], *, most: int = 1
 
 
 def _listed(names: Iterable[str | None], most: int) -> str:
-    said = [name or "no class" for name in names]
+    said = [short(name or "no class") for name in names]
     return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")

@@ -29,8 +29,8 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
     return manifest
 
 
-def of_cache(manifest: Manifest) -> dict[str, Any]:
-    """What a run remembers of the cache that it is fitted to: which items, how many, and in which latent space."""
+def of_cache(manifest: Manifest, maps: str | None = None) -> dict[str, Any]:
+    """What a run remembers of the cache that it is fitted to: which items, how many, in which latent space, and the digest of their maps."""
     space = json.dumps([manifest.autoencoder, manifest.image, manifest.classes], sort_keys=True)
     return {
         "cache": manifest.fingerprint,
@@ -38,7 +38,20 @@ def of_cache(manifest: Manifest) -> dict[str, Any]:
         "cache_items": {split: manifest.count(split) for split in manifest.splits},
         "latent_space": hashlib.sha256(space.encode()).hexdigest(),
         "latent_statistics": manifest.statistics.model_dump(),
+        **({} if maps is None else {"maps": maps}),
     }
+
+
+def changes_of_cache(
+    record: dict[str, Any], manifest: Manifest, maps: str | None, folder: Path, *, accepted: bool
+) -> list[tuple[str, Any, Any]]:
+    """(what, before, now) of each part of its data that a run continues with otherwise; a MismatchError unless that is `accepted` and fits."""
+    found: list[tuple[str, Any, Any]] = []
+    if check_same_cache(record, manifest, folder, accepted=accepted):
+        found.append(("cache", record["cache"], manifest.fingerprint))
+    if check_same_maps(record, maps, folder, accepted=accepted):
+        found.append(("maps", record["maps"], maps))
+    return found
 
 
 def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *, accepted: bool) -> bool:
@@ -58,6 +71,18 @@ def check_same_cache(record: dict[str, Any], manifest: Manifest, folder: Path, *
     if not accepted:
         raise MismatchError(
             f"{changed} Continue with what it holds now: --accept-data. Or start over: --out another folder, or --overwrite."
+        )
+    return True
+
+
+def check_same_maps(record: dict[str, Any], maps: str | None, folder: Path, *, accepted: bool) -> bool:
+    """Whether a run began with other maps, known by their digest, and continues with these, which must be `accepted`: else a MismatchError."""
+    if maps is None or record.get("maps") in (None, maps):
+        return False
+    if not accepted:
+        raise MismatchError(
+            f"The maps of the pictures have changed since {folder} was started. Continue with what there is now: --accept-data. Or start over: "
+            "--out another folder, or --overwrite."
         )
     return True
 

@@ -65,6 +65,13 @@ class Images:
         """Of the items, how many have one."""
         return sum(key in self.rows for key in self.keys) / max(len(self.keys), 1)
 
+    def digest(self) -> str:
+        """SHA-256 of all of them in the order of the items, wherever their files lie."""
+        found = hashlib.sha256()
+        for key in self.keys:
+            found.update(self.rows.row(key)["image"].numpy().tobytes() if key in self.rows else b"none")
+        return found.hexdigest()
+
     def known(self, items: Tensor, mirrored: Tensor | None = None, chosen: Tensor | None = None) -> Known:
         """uint8 [B,K,H,W], and which items have one; see `Source`."""
         keys = [self.keys[item] for item in items.tolist()]

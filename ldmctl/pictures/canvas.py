@@ -76,15 +76,18 @@ def open_canvas(
     return Canvas(pictures, settings, sheet, canvas.margins, free)
 
 
-def listed(start: Any) -> list[Any]:
-    """The pictures that a path, or what is in memory, stands for; all are looked at, by their headers. A DataError names one that is none."""
+def listed(start: Any, purpose: str = "to start from") -> list[Any]:
+    """The pictures that a path, or what is in memory, stands for; all are looked at, by their headers.
+
+    A DataError names one that is none, or says that there are none for this `purpose`.
+    """
     if isinstance(start, str | Path):
         path = Path(start).expanduser()
         if not path.exists():
-            raise DataError(f"There is no picture or folder {path} to start from.")
+            raise DataError(f"There is no picture or folder {path} {purpose}.")
         files = [path] if path.is_file() else sorted(file for each in (path, *shelves_in(path)) for file in _pictures_in(each))
         if not files:
-            raise DataError(f"The folder {path} holds no picture to start from.")
+            raise DataError(f"The folder {path} holds no picture {purpose}.")
         for file in files:
             with opened(file):
                 pass
@@ -149,10 +152,10 @@ def named(mask: Any) -> str:
     return f"The mask {mask}" if isinstance(mask, str | Path) else "The mask"
 
 
-def digest(given: Any) -> str:
-    """SHA-256 of pictures or a mask, of their files or of what is in memory: another one makes other samples."""
+def digest(given: Any, purpose: str = "to start from") -> str:
+    """SHA-256 of pictures, maps or a mask, of their files or of what is in memory: another one makes other samples."""
     found = hashlib.sha256()
-    for each in listed(given):
+    for each in listed(given, purpose):
         if isinstance(each, Path):
             found.update(hashlib.sha256(each.read_bytes()).digest())
         else:

@@ -30,7 +30,7 @@ from ldmctl.diffusion.typical import forward_of, item_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
 from ldmctl.latents.conditions import Several, on_device
-from ldmctl.latents.fit import check_cache, check_same_cache, of_cache
+from ldmctl.latents.fit import changes_of_cache, check_cache, of_cache
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.pictured import prepare_maps
 from ldmctl.latents.reader import Latents, open_latents
@@ -89,7 +89,7 @@ def fit_diffusion(
     sampler = registry.build("sampler", config.preview.sampler)
     levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
     known = known_for(network, cache, manifest, splits, engine, console, maps, out=out)
-    console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS})}")
+    console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS}, drawn)}")
     size = " x ".join(str(side) for side in manifest.latent)
     itself = " with self-conditioning" if config.self_conditioning else ""
     console.say(
@@ -106,10 +106,11 @@ def fit_diffusion(
         out, config, parent=config.latents, plugins=describe_plugins(*plugins), overwrite=overwrite, writes=engine.leads, say=console.say
     )
     with run:
-        if run.resumed and check_same_cache(run.record, manifest, run.folder, accepted=accept_data):
-            run.note_changes([("cache", run.record["cache"], manifest.fingerprint)])
+        mapped = maps["train"].digest() if maps else None
+        if run.resumed:
+            run.note_changes(changes_of_cache(run.record, manifest, mapped, run.folder, accepted=accept_data))
         note_beginning(run, config.init, origin_file(config.init, network_origins.find))
-        run.update(**of_cache(manifest), first_latents=run.record.get("first_latents", manifest.count("train")))
+        run.update(**of_cache(manifest, mapped), first_latents=run.record.get("first_latents", manifest.count("train")))
         if engine.leads:
             with weights.replacing(run.folder / "autoencoder.safetensors") as temporary:
                 shutil.copyfile(cache / "autoencoder.safetensors", temporary)

@@ -21,7 +21,7 @@ from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
-from ldmctl.diffusion.wanted import Wanted, shares, wanted
+from ldmctl.diffusion.wanted import Wanted, shares, unused, wanted
 from ldmctl.errors import MismatchError, Stopped
 from ldmctl.pictures.album import KEY, Found, file_of, is_shelved, look, remove, shared, shelves_in
 from ldmctl.pictures.images import read
@@ -48,8 +48,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     asked = wanted(config, model.header)
     expect_encoder(config, model.network, model.header)
     if engine.leads:
-        for ignored in filter(None, [unused_labels(config, model.header), *model.unheard(config), *model.cut_prompts(config)]):
-            console.warn(ignored)
+        ignored = [unused_labels(config, model.header), unused(config), *model.unheard(config), *model.cut_prompts(config)]
+        for sentence in filter(None, ignored):
+            console.warn(sentence)
     settings = model.settings(config)
     if again:
         if how := apart(again, settings, model.said(asked.ask(0), config)):

@@ -49,6 +49,7 @@ class Reader:
         gradients are to reach learned words."""
         learned = learned or Learned()
         rows = [self.ids(text, length, learned) for text in texts]
+        self._refuse_beyond(max(map(max, rows), default=0))
         learning = torch.is_grad_enabled() and any(vectors.requires_grad for vectors in learned.words.values())
         alike: dict[int, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
@@ -73,6 +74,14 @@ class Reader:
         said = self.model(input_ids=given, output_hidden_states=layer != -1, return_dict=True)
         vectors = (said.last_hidden_state if layer == -1 else said.hidden_states[layer])[:, : ids.shape[1]].float()
         return F.rms_norm(vectors, vectors.shape[-1:], eps=1e-12)
+
+    def _refuse_beyond(self, number: int) -> None:
+        """A MissingError where a tokenizer has a token that the encoder has no vector for: it is another encoder's."""
+        if number >= (known := self.model.get_input_embeddings().weight.shape[0]):
+            raise MissingError(
+                f"The tokenizer in {self.folder} is not that of its weights: it has a token {number}, and they know {known}, counted from 0.\n"
+                f"Ways out:\n  save the tokenizer of these weights into it\n  or another folder in conditions.text.encoder\n  or {WITHOUT}"
+            )
 
     def word_vectors(self, text: str) -> Tensor:
         """What the tokens of a text [n,D'] are before the first layer, float32, without marks."""

@@ -62,7 +62,7 @@ def test_the_caption_that_stands_for_all_is_longer_than_most_and_memory_is_tried
 
 def test_a_plan_says_what_is_listened_to_and_what_is_still_to_be_made_and_makes_nothing(planned, cache):
     plan = planned(*HEARS)
-    assert plan["listens"] == "to captions (words, 4 of 6 items), maps (6 of 6 items) and pictures (lowres)"
+    assert plan["listens"] == "to captions (words, 4 of 6 items), maps (3 classes, 6 of 6 items) and pictures (lowres)"
     assert re.match(r"3 different, tokens p50 \d+, p95 (\d+), max \1$", plan["captions"])
     assert plan["maps"] == "8 maps to be made, about 2.0 kB on disk"  # of 16 x 16 pixels
     assert plan["small pictures"] == "8 pictures to be made, about 384 B on disk"  # of 3 x 4 x 4

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -14,7 +15,7 @@ from two_ranks import TINY, together
 
 from ldmctl.cli.app import run as ldmctl
 from ldmctl.config.documents import read_config
-from ldmctl.errors import ConfigError, DataError, Stopped
+from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.latents import manifest, recipe, stream
 from ldmctl.storage import weights
 
@@ -137,6 +138,63 @@ def test_a_map_with_the_number_of_no_class_is_a_sentence_before_training(fit_dif
     with pytest.raises(DataError, match=r"holds the number 7, and there are 2 classes, from 0 \(ground\) to 1 \(thing\)"):
         fit_diffusion(tmp_path / "ldm", cache, "conditioner=null", "conditions.map=map", "loop.batch=4")
     assert not (tmp_path / "ldm").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda old: np.where(old == 1, 2, old), "have 3 classes (0, 1, 2), and those that this network began with had 2 classes (0, 1)"),
+        (lambda old: np.where(old == 1, 200, 30), "have shades, and those that this network began with had 2 classes (0, 1)"),
+        (lambda old: np.stack([old] * 3, axis=-1), "have colours"),
+    ],
+    ids=["another class", "shades", "colours"],
+)
+def test_maps_that_mean_something_else_by_now_end_the_run_before_it_learns_from_them(
+    fit_diffusion, encode, vae_run, tmp_path, changed, said
+):
+    pictures = write_pictures(tmp_path / "pictures", maps=4)
+    cache = encode(tmp_path / "cache", vae_run, f"data={pictures}")
+    words = ["conditioner=null", "conditions.map=map", "loop.batch=4"]
+    run = fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=1")
+    before = (run / "state.safetensors").read_bytes()
+    for file in pictures.glob("*/masks/*.png"):
+        Image.fromarray(changed(np.asarray(Image.open(file))).astype(np.uint8)).save(file)
+    with pytest.raises(MismatchError, match=re.escape(said)):
+        fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2")
+    assert (run / "state.safetensors").read_bytes() == before
+    with pytest.raises(MismatchError, match="this network began with"):
+        fit_diffusion(tmp_path / "next", cache, *words, f"init={run}")
+
+
+def test_maps_that_lack_a_class_by_now_are_those_that_the_run_knows(fit_diffusion, encode, vae_run, tmp_path):
+    pictures = write_pictures(tmp_path / "pictures", maps=4, value=2)
+    cache = encode(tmp_path / "cache", vae_run, f"data={pictures}")
+    words = ["conditioner=null", "conditions.map=map", "loop.batch=4"]
+    fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=1")
+    for file in pictures.glob("*/masks/*.png"):
+        Image.fromarray((np.asarray(Image.open(file)) > 0).astype(np.uint8)).save(file)
+    with pytest.raises(MismatchError, match=r"maps of the pictures have changed since .*ldm was started\. .*--accept-data"):
+        fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2")
+    run = fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=2", accept_data=True)
+    header, record = weights.read_header(run / "model.safetensors"), json.loads((run / "run.json").read_text())
+    assert "maps" in [each["key"] for each in record["changes"]]
+    for file in pictures.glob("*/masks/*.png"):
+        os.utime(file, (1e9, 1e9))
+    assert fit_diffusion(tmp_path / "ldm", cache, *words, "loop.steps=3") == run, "a copy without its times is no change"
+    assert header["conditions"]["map"]["context"]["maps"]["classes"] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "said"), [("L", 1, "maps (2 classes, 4 of 4 items)"), ("L", 255, "maps (shades, 4 of"), ("RGB", 1, "maps (colours")]
+)
+def test_what_maps_hold_is_said(encode, vae_run, home, capsys, mode, value, said):
+    pictures = write_pictures(home / "pictures", maps=4, value=value)
+    for file in pictures.glob("*/masks/*.png"):
+        Image.open(file).convert(mode).save(file)
+    cache = encode(home / "cache", vae_run, f"data={pictures}")
+    tiny = ["--config", str(TINY / "fit-diffusion.yaml"), "loop.batch=4", "loop.steps=1", "preview.count=1", "preview.steps=1"]
+    words = ["fit-diffusion", "--latents", str(cache), "conditioner=null", "conditions.map=map", *tiny]
+    assert ldmctl(words) == 0 and said in " ".join(capsys.readouterr().err.split())
 
 
 # -- keys of before ------------------------------------------------------------

@@ -98,6 +98,8 @@ def words():
         ("a portrait: red", [Part("a portrait: red", 1.0)]),
         ("a portrait: red :1 | b :1", [Part("a portrait: red", 0.5), Part("b", 0.5)]),
         ("ratio 16:9", [Part("ratio 16:9", 1.0)]),
+        ("a :3e2 | b :1E2", [Part("a", 0.75), Part("b", 0.25)]),
+        ("a: banana | b", [Part("a: banana", 0.5), Part("b", 0.5)]),
     ],
 )
 def test_a_prompt_is_read_as_it_is_written(prompt, parts):
@@ -107,7 +109,11 @@ def test_a_prompt_is_read_as_it_is_written(prompt, parts):
 
 
 @pytest.mark.parametrize(
-    "prompt", ["a | ", "| b", "a :0 | b :1", "a :-1 | b", "a :0,6 | b :0,4", "a :60% | b :40%", "a :1.2.3 | b", ":1 | b"]
+    "prompt",
+    [
+        *["a | ", "| b", "a :0 | b :1", "a :-1 | b", "a :0,6 | b :0,4", "a :60% | b :40%", "a :1.2.3 | b", ":1 | b", "|", " | | "],
+        *["a :nan | b", "a :0.6 | b :inf", "a :-Infinity | b", f"a :{'9' * 400} | b", "a :1e400 | b"],
+    ],
 )
 def test_shares_that_are_none_are_a_sentence(prompt):
     with pytest.raises(ConfigError, match=r"wants words and a share above 0 in each part, such as 'a red circle :0\.6 \| a blue star"):
@@ -118,6 +124,8 @@ def test_a_file_of_prompts_has_one_on_each_line(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeffa red circle\r\n\r\n  猫 🦊 \nدائرة حمراء".encode())
     assert lines_of(file) == ["a red circle", "猫 🦊", "دائرة حمراء"]
+    file.write_text("a red\u2028circle\x0c\na blue\x85star", encoding="utf-8")
+    assert lines_of(file) == ["a red\u2028circle", "a blue\x85star"], "a line ends where an editor ends it"
 
 
 def test_a_file_without_prompts_or_that_is_not_utf_8_is_a_sentence(told, tmp_path, capsys, monkeypatch):
@@ -218,6 +226,15 @@ def test_guidance_0_ignores_the_words(told, sample, tmp_path):
     assert pixels(sample(told, out="free")) == pixels(nothing), "a model that is asked for nothing says what it says of nothing"
 
 
+def test_what_guidance_0_leaves_unused_is_said(told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", "--run", str(told), "--guidance", "0", "-n", "1", "--steps", "1", "--device", "cpu"]
+    assert ldmctl([*words, "--prompt", "a red circle"]) == 0
+    assert "guidance=0 ignores what is given: --prompt is not used." in " ".join(capsys.readouterr().err.split())
+    assert ldmctl([*words, "--out", "free"]) == 0
+    assert "ignores" not in capsys.readouterr().err
+
+
 def test_a_mixed_prompt_of_one_share_is_the_plain_prompt(told, sample):
     plain = sample(told, RED, out="plain")
     twice = sample(told, "prompt=['a red circle :0.3 | a red circle :0.7']", out="twice")
@@ -311,3 +328,9 @@ def test_a_prompt_that_is_too_long_says_what_is_not_heard(told, tmp_path, monkey
     assert ldmctl(["sample", "--run", str(told), "--prompt", long, "-n", "1", "--steps", "1", "--device", "cpu"]) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "is too long" in said and "and a hidden end', its end, is not heard" in said and len(said) < 1500
+    away = ["--negative", "a blue square " * 4000 + "and its end", "--guidance", "2"]
+    words = ["--prompt", long, "--prompt", "a red circle", "-n", "2", "--steps", "1", "--device", "cpu", "--out", "away"]
+    assert ldmctl(["sample", "--run", str(told), *words, *away]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "and its end', its end, is not heard" in said, "words to go away from are cut too"
+    assert "1 picture of each of 2 prompts" in said and len(said) < 2000, "and no table says a prompt whole that fills the screen"

@@ -192,6 +192,17 @@ def test_weights_of_another_model_are_not_filled_up_by_chance(folders, tmp_path)
         make(shutil.copytree(folder, tmp_path / "broken"))
 
 
+def test_the_tokenizer_of_another_encoder_is_a_sentence(folders, tmp_path):
+    folder = shutil.copytree(folders["bert"], tmp_path / "encoder")
+    text = json.loads((folder / "tokenizer.json").read_text())
+    text["model"]["vocab"]["star"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(text))
+    made = make(folder)
+    assert len(made.prepare(["a red circle"])) == 1
+    with pytest.raises(MissingError, match=r"(?s)is not that of its weights: it has a token 5000, and they know 20, .*Ways out:"):
+        made.prepare(["a red circle", "a star"])
+
+
 def test_a_name_that_nobody_has_is_a_sentence_with_every_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
