@@ -34,7 +34,9 @@ def content(item: Example) -> tuple[bytes, int, str]:
 def check_workers(dataset: Any, before: dict[int, int]) -> None:
     """Items read in several processes at once are those read here; `before` is what `open_files` gave before the dataset was made."""
     count = min(len(dataset), 64)
-    here = [content(dataset[index]) for index in range(count)]
+    here = [content(dataset[index]) for index in reversed(range(count))][
+        ::-1
+    ]  # ends with the first, and workers with the last: places differ
     opened = {number: place for number, place in open_files().items() if number not in before}
     try:
         there = _read(dataset, [index for _ in range(-(-WORKERS * ROUNDS // count)) for index in range(count)])
