@@ -22,7 +22,7 @@ LATER = {  # those of seeds from faults_heard.SINCE on
     "fit-token": ([*LEARN, "--out", "out/mine.safetensors"], "out/mine.safetensors"),
     "fit-diffusion": (["fit-diffusion", "--config", "words.yaml", "--latents", "heard", "--out", "out", "loop.steps=2"], "out"),
     "sample": (["sample", "--run", "words", "--out", "out", "-n", "2", "--steps", "2", "--prompt", "a red cat"], "out"),
-    "report": (["report", "words", "judged", "checked", "--out", "report.html"], "report.html"),
+    "report": (["report", "words", "judged", "checked", "--out", "out/report.html"], "out"),
     "runs": (["runs", "show", "words"], ""),
     "data": (["data", "check", "./scenes", "--out", "out"], "out"),
 }

@@ -85,7 +85,9 @@ def listed(start: Any, purpose: str = "to start from") -> list[Any]:
         path = Path(start).expanduser()
         if not path.exists():
             raise DataError(f"There is no picture or folder {path} {purpose}.")
-        files = [path] if path.is_file() else sorted(file for each in (path, *shelves_in(path)) for file in _pictures_in(each))
+        files = (
+            [path] if path.is_file() else sorted(file for each in (path, *shelves_in(path)) for file in _pictures_in(each)) or _below(path)
+        )
         if not files:
             raise DataError(f"The folder {path} holds no picture {purpose}.")
         for file in files:
@@ -94,6 +96,14 @@ def listed(start: Any, purpose: str = "to start from") -> list[Any]:
         return files
     many = list(start) if isinstance(start, list | tuple) or (isinstance(start, Tensor | np.ndarray) and start.ndim == 4) else [start]
     return [Path(each).expanduser() if isinstance(each, str) else each for each in many]
+
+
+def _below(folder: Path) -> list[Path]:
+    """The pictures of a folder's sub-folders, such as `train` and `val`, at any depth, sorted."""
+    places = [
+        each for each in folder.rglob("*") if each.is_dir() and not any(part.startswith(".") for part in each.relative_to(folder).parts)
+    ]
+    return sorted(file for place in places for file in _pictures_in(place))
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -30,4 +30,8 @@ def test_quickstart_goes_from_nothing_to_samples_and_the_same_command_keeps_them
 
     again = quickstart(tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "0 made now" in again.stderr and "$ ldmctl fit-ae --data shapes" in again.stderr and "Next:" in again.stderr
+    assert (
+        "0 made now" in again.stderr
+        and "$ ldmctl fit-ae --data shapes" in again.stderr
+        and "Next, write a sentence of your own" in again.stderr
+    )

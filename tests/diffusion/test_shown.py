@@ -11,7 +11,7 @@ from PIL import Image
 from ldmctl import api, registry
 from ldmctl.cli.app import run as ldmctl
 from ldmctl.config.schemas.shared import Image as Section
-from ldmctl.diffusion.shown import map_of
+from ldmctl.diffusion.shown import in_turn, map_of
 from ldmctl.errors import DataError
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.maps import map_of as map_of_item
@@ -211,3 +211,16 @@ def test_a_model_of_holes_continues_a_picture_by_its_condition(fit_diffusion, ma
     assert ldmctl([*told, "-o", "free"]) == 0
     assert ldmctl([*told, "--picture", "photo.png", "-o", "none"]) == 2
     assert "give the picture as --from, with --mask" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_files_of_sub_folders_are_taken_where_a_folder_has_none_of_its_own(tmp_path):
+    for name in ("val/1.png", "train/0.png", ".hidden/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert [str(file.relative_to(tmp_path)) for file in in_turn(str(tmp_path), [0, 1, 2], "to look at")] == [
+        "train/0.png",
+        "val/1.png",
+        "train/0.png",
+    ]
+    Image.new("L", (8, 8)).save(tmp_path / "own.png")
+    assert in_turn(str(tmp_path), [5], "to look at") == [tmp_path / "own.png"]
