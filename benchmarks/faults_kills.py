@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import signal
 import socket
 import time
@@ -209,12 +210,16 @@ def reference(made: Path, name: str) -> dict[str, Any]:
     recipe = next(each for each in RECIPES if each.name == name)
     folder = made / "whole" / name
     if not (folder / "whole.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        work = lay_out(made, folder / "laid", recipe)
-        began = time.monotonic()
-        hooks = [faults_moments.counting(work, folder / f"events-{rank}") for rank in range(recipe.world)]
-        outcomes = together(recipe, work, hooks=hooks)
-        seconds = time.monotonic() - began
+        for attempt in (1, 2):
+            shutil.rmtree(folder, ignore_errors=True)
+            work = lay_out(made, folder / "laid", recipe)
+            began = time.monotonic()
+            hooks = [faults_moments.counting(work, folder / f"events-{rank}") for rank in range(recipe.world)]
+            outcomes = together(recipe, work, hooks=hooks)
+            seconds = time.monotonic() - began
+            if attempt == 2 or all(each.code >= 0 for each in outcomes):
+                break
+            print(f"{name}: undisturbed, a process was aborted ({[each.code for each in outcomes]}); once more", file=sys.stderr)
         if any(each.code for each in outcomes):
             raise SystemExit(f"{name}: {[each.code for each in outcomes]}\n{outcomes[0].said}\n{outcomes[-1].said}")
         for place in written(recipe, work):
