@@ -11,9 +11,9 @@ import json
 import os
 import re
 import shutil
-import sys
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
