@@ -84,8 +84,9 @@ def test_a_run_that_says_running_is_killed_unless_somebody_holds_its_lock(tmp_pa
 def test_looking_at_a_run_lets_its_writer_in(tmp_path):
     folder = make(tmp_path / "ldm", status="running")
     with (folder / ".lock").open("w") as lock:
-        runs.look(folder).summary()
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert runs.look(folder).summary()["state"] == "killed"
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a BlockingIOError if looking had kept the lock
+        assert runs.look(folder).state == "running"
 
 
 def test_damaged_and_foreign_folders_are_named_and_end_nothing(tmp_path, tell):
