@@ -113,7 +113,8 @@ def listens_to(conditions: Conditions, manifest: Manifest, shares: Mapping[str, 
     said = " and ".join(filter(None, [", ".join(map(heard, conditions.slots[:-1])), *map(heard, conditions.slots[-1:])]))
     unheard = manifest.captions.get("train", 0) if conditions.text is None else 0
     more = f"; not to captions, which {unheard:,} of {count:,} items have" if unheard else ""
-    return (said or "nothing, so samples are of all the pictures there are") + more
+    drawn = "; not to the maps beside the pictures (conditions.map=map)" if manifest.maps and conditions.map is None else ""
+    return (said or "nothing, so samples are of all the pictures there are") + more + drawn
 
 
 def description_of(

@@ -61,6 +61,7 @@ def save(
         "classes": classes,
         "label_counts": label_counts(items["train"], len(classes)),
         "captions": {split: sum(bool(item.text.strip()) for item in rows) for split, rows in items.items()},
+        "maps": any(getattr(pictures.dataset, "has_maps", False) for pictures in splits.values()),
         "data": config.data,
         "image": config.image.model_dump(mode="json"),
         "autoencoder": layout.preparation["autoencoder"],

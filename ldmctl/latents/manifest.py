@@ -100,6 +100,7 @@ class Manifest(Loose):
     classes: list[Text]
     label_counts: list[int]
     captions: dict[str, int] = Field({}, description="how many items have a caption, by split; {}: not recorded")
+    maps: bool = Field(False, description="whether the pictures had maps beside them when they were encoded")
     data: Text | None
     image: dict[str, Any]
     autoencoder: dict[str, Any] = Field(description="type and fingerprint of the autoencoder that made the latents")

@@ -1,5 +1,6 @@
 """Every denoiser learns through every conditioner: where the condition alone decides the answer, the answer is learned."""
 
+import encoders
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,15 @@ DENOISERS = {
 ASKED = {
     "label": ["conditions.label={type: label, dim: 16}"],
     "words": ["conditions.text={type: words, width: 16, dim: 8, depth: 1}"],
+    "text": ["conditions.text={type: text, encoder: ENCODER, width: 16, dim: 8}"],
     "map": ["conditions.map=map"],
     "inpaint": ["conditions.picture={type: inpaint, full: 0, grow: 0}"],
     "lowres": ["conditions.picture={type: lowres, factor: 2}"],
 }
-CAPTIONS = ["a dark square", "a bright square", "the brightest of all squares"]
+CAPTIONS = {
+    "words": ["a dark square", "a bright square", "the brightest of all squares"],
+    "text": ["a red circle", "a blue circle", "a large green star on white"],  # words that the encoder of the tests knows
+}
 LEVELS = torch.tensor([-1.0, 0.0, 1.0])
 COUNT, SIDE = 24, 4  # latents 1 x 4 x 4 of pictures 8 x 8
 
@@ -34,8 +39,8 @@ def problem(kind, network, random):
     flat = LEVELS[which].view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE)
     if kind == "label":
         return {"label": which}, flat
-    if kind == "words":
-        return {"text": Known(padded(network.text.prepare([CAPTIONS[each] for each in which])))}, flat
+    if kind in CAPTIONS:
+        return {"text": Known(padded(network.text.prepare([CAPTIONS[kind][each] for each in which])))}, flat
     cells = torch.randint(0, 2, (COUNT, 1, SIDE, SIDE), generator=random)
     if kind == "map":
         return {"map": Known(cells.repeat_interleave(2, 2).repeat_interleave(2, 3).to(torch.uint8))}, cells * 2.0 - 1
@@ -58,12 +63,14 @@ def drawn(kind, network, step, *, drop=0.2):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("denoiser", DENOISERS)
-def test_what_the_condition_decides_is_learned_and_the_null_knows_nothing(tiny, denoiser, kind):
-    config = tiny("fit-diffusion", "conditioner=null", DENOISERS[denoiser], *ASKED[kind])
+def test_what_the_condition_decides_is_learned_and_the_null_knows_nothing(tiny, tmp_path, denoiser, kind):
+    encoder = str(encoders.save("bert", tmp_path / "encoder")) if kind == "text" else ""
+    asked = [words.replace("ENCODER", encoder) for words in ASKED[kind]]
+    config = tiny("fit-diffusion", "conditioner=null", DENOISERS[denoiser], *asked)
     told = {"channels": 1, "size": [SIDE, SIDE], "image_channels": 1, "factor": 2, "side": 2 * SIDE}
     others = {}
     if config.conditions.text is not None:
-        others["text"] = (config.conditions.text, {"fitted": registry.load("conditioner", "words").fit(config.conditions.text, CAPTIONS)})
+        others["text"] = (config.conditions.text, {"fitted": registry.load("conditioner", kind).fit(config.conditions.text, CAPTIONS[kind])})
     if config.conditions.map is not None:
         others["map"] = (config.conditions.map, {"maps": {"classes": ["ground", "thing"], "channels": 1}, "factor": 2, "size": [SIDE] * 2})
     if config.conditions.picture is not None:
