@@ -70,7 +70,8 @@ def test_what_the_condition_decides_is_learned_and_the_null_knows_nothing(tiny, 
     told = {"channels": 1, "size": [SIDE, SIDE], "image_channels": 1, "factor": 2, "side": 2 * SIDE}
     others = {}
     if config.conditions.text is not None:
-        others["text"] = (config.conditions.text, {"fitted": registry.load("conditioner", kind).fit(config.conditions.text, CAPTIONS[kind])})
+        fitted = registry.load("conditioner", kind).fit(config.conditions.text, CAPTIONS[kind])
+        others["text"] = (config.conditions.text, {"fitted": fitted})
     if config.conditions.map is not None:
         others["map"] = (config.conditions.map, {"maps": {"classes": ["ground", "thing"], "channels": 1}, "factor": 2, "size": [SIDE] * 2})
     if config.conditions.picture is not None:
