@@ -3,7 +3,7 @@
 LDMCTL_DATA=FOLDER_WITH_MNIST python benchmarks/recipes.py FOLDER [--steps 1500] [--count 2000] [--only NAME ...]
 
 FOLDER is what `benchmarks/mnist.py FOLDER` left: its autoencoder and its cache. Every recipe trains the U-Net of the MNIST preset for as
-many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by benchmarks/judge.py. Three
+many steps from the same seed, makes as many labelled samples of the same seeds without guidance, and is judged by `ldmctl eval-samples`. Three
 recipes are run with two seeds each: a difference smaller than between two seeds says nothing. Distances of fewer than 5,000 samples are to be
 compared with each other only. Results are written after each recipe, so an interrupted table continues; a folder of its own keeps each run.
 Each number of steps has its own table, `results/recipes_STEPS.json`.
@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from judge import CLASSES, judge_folder, open_judge, usual_cache
+from judge import judge
 from machine import RESULTS, describe, keep, ldmctl
 
+CLASSES = 10
 RECIPES: dict[str, list[str]] = {
     "cosine v": ["schedule=cosine", "prediction=v"],
     "cosine v, another seed": ["schedule=cosine", "prediction=v", "loop.seed=1"],
@@ -41,8 +42,8 @@ RECIPES: dict[str, list[str]] = {
 }
 
 
-def made(folder: Path, name: str, steps: int, count: int) -> tuple[Path, float, float]:
-    """(samples of a recipe, minutes of its training, its last validation loss); what is there already is kept."""
+def made(folder: Path, name: str, steps: int, count: int) -> tuple[str, float, float]:
+    """(folder of a recipe and its samples, minutes of its training, its last validation loss); what is there already is kept."""
     place = f"recipes/{steps}/" + name.replace(",", "").replace(" ", "-")
     rare = [f"loop.save={steps}", f"loop.preview={steps}", "loop.report=100"]
     done, seconds = ldmctl(
@@ -50,7 +51,7 @@ def made(folder: Path, name: str, steps: int, count: int) -> tuple[Path, float, 
     )
     labels = [word for digit in range(CLASSES) for word in ("--label", str(digit))]
     ldmctl("sample", "batch=128", "--run", f"{place}/ldm", "-n", str(count), *labels, "--out", f"{place}/samples", cwd=folder)
-    return folder / place / "samples", seconds / 60, done["val/loss"]
+    return place, seconds / 60, done["val/loss"]
 
 
 def main() -> None:
@@ -60,20 +61,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--cache", type=Path, default=usual_cache(), help=f"where the judge is kept [default: {usual_cache()}]")
     given = parser.parse_args()
-    machine, judge, folder = describe(), open_judge(given.cache), given.folder.absolute()
-    asked = {"steps": given.steps, "count": given.count}
+    machine, folder = describe(), given.folder.absolute()
+    asked = {"steps": given.steps, "count": given.count, "judge": "eval-samples, fitted"}
     table_name = f"recipes_{given.steps}"
     file = RESULTS / f"{table_name}.json"
     before = json.loads(file.read_text()) if file.exists() else {}
     table: dict[str, Any] = before["recipes"] if before.get("asked") == asked else {}
     for name in given.only:
         if name not in table:
-            samples, minutes, loss = made(folder, name, given.steps, given.count)
-            table[name] = {"minutes": round(minutes, 2), "val_loss": loss, **judge_folder(judge, samples)}
-            ranked = dict(sorted(table.items(), key=lambda row: row[1]["classifier_frechet_distance"]))
-            keep(table_name, {"asked": asked, "judge": judge.facts, "recipes": ranked}, machine)
+            place, minutes, loss = made(folder, name, given.steps, given.count)
+            words = ["--samples", f"{place}/samples", "--against", "cache", "-n", str(given.count), "nearest=false"]
+            table[name] = {"minutes_of_training": round(minutes, 2), "val_loss": loss, **judge(folder, f"{place}/judged", *words)}
+            ranked = dict(sorted(table.items(), key=lambda row: row[1]["frechet_distance"][0]))
+            keep(table_name, {"asked": asked, "recipes": ranked}, machine)
 
 
 if __name__ == "__main__":
