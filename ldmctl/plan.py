@@ -28,6 +28,7 @@ from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of,
 from ldmctl.diffusion.network import build_network, build_schedule, load_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.prompts import expect_encoder
+from ldmctl.diffusion.shown import paints_by_condition
 from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
@@ -273,7 +274,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     calls = each and count * each * both
     if config.level == 0:
         calls = 0
-    paints = (config.mask or config.outpaint) and config.painting.method == "pigdm"
+    paints = (config.mask or config.outpaint) and config.painting.method == "pigdm" and not paints_by_condition(config, network)
     backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
     height, width = sides_of(config, header)
     return {

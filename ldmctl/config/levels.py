@@ -42,7 +42,7 @@ class Spacing(Config):
     )
     alpha: float = Field(0.6, gt=0, description="of beta: below 1 more steps near data, the smaller the more")
     beta: float = Field(0.6, gt=0, description="of beta: below 1 more steps near noise, the smaller the more")
-    rho: float = Field(7.0, gt=0, description="of karras: the higher, the more steps near data")
+    rho: float = Field(7.0, ge=0.05, description="of karras: the higher, the more steps near data")
     highest: float | None = Field(
         None, gt=0, description="of karras and exponential: the first level; null: the schedule's, or 80 where that is infinite"
     )

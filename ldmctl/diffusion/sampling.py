@@ -78,7 +78,7 @@ def sample_latents(
         return edit.latent[: len(seeds)].float()
     sigmas = levels_below(schedule, steps, spacing, edit.strength)
     twice = tries_steps(sampler)  # else what is heard would depend on the neighbours
-    still = sigmas[guiding.zero_steps].item() if guiding and guiding.zero_steps else float("inf")
+    still = sigmas[min(guiding.zero_steps, len(sigmas) - 1)].item() if guiding and guiding.zero_steps else float("inf")
     denoise: Callable[[Tensor, Tensor | float], Tensor] = Denoise(
         network.voice(twice=twice),
         schedule,

@@ -64,7 +64,9 @@ def open_canvas(
     inner = free[top : top + canvas.inner[1], left : left + canvas.inner[0]]
     if mask is not None:
         whole, given = mask_of(mask, canvas)
-        (free if whole else inner)[:] = given
+        inner[:] = (
+            given[top : top + canvas.inner[1], left : left + canvas.inner[0]] if whole else given
+        )  # margins are painted whatever it says
     else:
         inner[:] = False
     if mask is None and margins is None:

@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     def __init__(self, config: Config, *, image_channels: int, **context: object):
         super().__init__()
         state = weights_of(config.file)
-        classes = len(next((value for value in reversed(state.values()) if value.ndim > 0), ()))
+        classes = classes_of(config.network, state, config.file)
         if config.label >= classes:
             raise ConfigError(f"guide.label={config.label} is beyond the {classes} classes of {config.file}, counted from 0.")
         self.network = built(config.network, classes, state, config.file)
@@ -65,12 +65,28 @@ def weights_of(file: str) -> dict[str, Tensor]:
     return state
 
 
-def built(name: str, classes: int, state: dict[str, Tensor], file: str) -> nn.Module:
-    """The network of torchvision with these weights."""
+def classes_of(name: str, state: dict[str, Tensor], file: str) -> int:
+    """How many classes these weights of a network know: the length of the tensor whose length follows them, in whatever order the file has its own."""
+    with torch.device("meta"):
+        few, many = (of_torchvision(name, count).state_dict() for count in (2, 3))
+    last = [key for key in few if few[key].shape != many[key].shape][-1]
+    if last not in state or not state[last].ndim:
+        raise DataError(f"guide.file={file} holds no weights of {name}: it has no {last}.")
+    return len(state[last])
+
+
+def of_torchvision(name: str, classes: int) -> nn.Module:
+    """A network of torchvision for so many classes."""
     models = torchvision_models("The guide classifier", "take another guide")
     if name not in (known := models.list_models(module=models)):
         raise ConfigError(f"torchvision.models has no network {name!r}.{did_you_mean(name, known)}")
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    return network
+
+
+def built(name: str, classes: int, state: dict[str, Tensor], file: str) -> nn.Module:
+    """The network of torchvision with these weights."""
+    network = of_torchvision(name, classes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -49,6 +49,7 @@ class Colour:
         height, width = image.shape[2:]
         left, right = (round(share * width) for share in self.region[::2])
         top, bottom = (round(share * height) for share in self.region[1::2])
+        top, left = min(top, height - 1), min(left, width - 1)  # a thin region is a row or a column at least
         part = image[:, :3, top : max(bottom, top + 1), left : max(right, left + 1)]
         apart = part.float().mean((2, 3)) - part.new_tensor(self.colour)
         return self.scale * (apart / UNIT).square().sum(1) / 2

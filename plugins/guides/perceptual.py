@@ -32,7 +32,6 @@ class Perceptual(nn.Module):
         except DataError as error:
             raise DataError(f"guide.image: {error}") from None
         self.stamp = hashlib.sha256(target.numpy().tobytes()).hexdigest()
-        self.stamp = hashlib.sha256(target.numpy().tobytes()).hexdigest()
         self.register_buffer("target", to_float(target)[None], persistent=False)
         self.target: Tensor
 

@@ -47,6 +47,7 @@ class Adaptive:
             parts = max(1, math.ceil(math.log(sigma / sigma_next, FAR) - 1e-9))
             for halving in range(self.halvings + 1):
                 between = torch.logspace(math.log2(sigma), math.log2(sigma_next), parts * 2**halving + 1, base=2, dtype=torch.float64)
+                between[0], between[-1] = sigma, sigma_next  # exactly: a first level a hair below is not pure noise
                 walked, error = x, x.new_zeros(len(x))
                 for high, low in pairwise(between):
                     walked, off = self._step(denoise, walked, high, low)

@@ -250,6 +250,15 @@ def test_outpainting_keeps_the_picture_in_the_room_that_is_left(sampled, tmp_pat
         sampled(start=start, outpaint=(8, 0, 8, 0))
 
 
+def test_margins_are_painted_whatever_a_mask_of_the_whole_sheet_says_of_them(sampled, tmp_path):
+    start = picture(tmp_path / "a.png", size=(12, 16))
+    made = sampled(start=start, outpaint=(4, 0, 0, 0), mask=mask(tmp_path / "m.png", (12, 0, 16, 16)), painting={"feather": 0})
+    inner = torch.from_numpy(np.array(Image.open(start))).permute(2, 0, 1)
+    assert torch.equal(made[:, :, :, 4:12], inner[:, :, :8].expand(2, -1, -1, -1)), "what the mask keeps of the picture"
+    for free in (slice(0, 4), slice(12, 16)):
+        assert not torch.equal(made[0, :, :, free], made[1, :, :, free])
+
+
 def test_holes_are_filled_with_what_is_around_them():
     image = torch.full((1, 1, 8, 8), 0.25)
     free = torch.zeros(8, 8, dtype=torch.bool)

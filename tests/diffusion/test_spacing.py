@@ -121,7 +121,7 @@ def test_a_file_is_read_at_once_so_that_settings_hold_the_levels(tmp_path):
         (["spacing.table=[-3]"], "at least one level"),
         (["spacing=nothing.json"], "nothing.json cannot be read"),
         (["spacing=trailng"], "Did you mean 'trailing'"),
-        (["spacing=karras", "spacing.rho=0"], "greater than 0"),
+        (["spacing=karras", "spacing.rho=0.005"], "greater than or equal to 0.05"),
         (["spacing=karras", "spacing.shift=2"], "shift is of trailing and leading"),
         (["spacing=karras", "spacing.highest=1", "spacing.lowest=2"], "not above"),
         (["spacing.rho=3"], "rho is of karras, not of trailing"),

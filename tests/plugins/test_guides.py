@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ldmctl import registry
 from ldmctl.diffusion.guides import context_of
 from ldmctl.errors import ConfigError, DataError, MissingError
+from ldmctl.storage import weights
 from ldmctl.testing import check_guide
 
 
@@ -46,6 +47,14 @@ def test_a_colour_is_a_mean_of_its_region_in_units_of_a_tenth():
     assert grey.loss(torch.ones(1, 1, 4, 4)).item() < 1e-8
 
 
+@pytest.mark.parametrize("region", [(0.0, 0.98, 1.0, 1.0), (0.98, 0.0, 1.0, 1.0), (0.0, 0.0, 0.01, 0.01)])
+def test_a_thin_region_is_a_line_of_pixels_at_least(region):
+    image = torch.full((1, 3, 16, 16), -1.0)
+    for rows, columns in [((-1), slice(None)), (slice(None), -1), (0, 0)]:
+        image[:, :, rows, columns] = 1.0
+    assert made("colour", colour="white", region=region).loss(image).item() < 1e-8
+
+
 def test_a_perceptual_guide_is_0_at_its_picture_whatever_the_shape(keys):
     guide = made("perceptual", **keys["perceptual"])
     half = F.interpolate(guide.target, (24, 32), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -61,6 +70,18 @@ def test_a_classifier_says_minus_the_logarithm_of_the_classs_probability(keys):
         probability = guide.network(image).softmax(1)[:, 7]
     assert torch.allclose(torch.exp(-guide.loss(image)), probability, rtol=1e-4)
     assert guide.loss(image[:, :1]).shape == (2,), "grey is repeated"
+
+
+@pytest.mark.parametrize("network", ["resnet18", "squeezenet1_1"])
+def test_the_classes_of_a_classifier_are_counted_whatever_the_order_of_its_file(network, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    state = models.get_model(network, weights=None, num_classes=5).state_dict()
+    weights.save(tmp_path / "five.safetensors", dict(reversed(state.items())), {})
+    keys = {"network": network, "file": str(tmp_path / "five.safetensors")}
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert made("classifier", **keys, label=4).loss(image).shape == (2,)
+    with pytest.raises(ConfigError, match=r"guide\.label=5 is beyond the 5 classes"):
+        made("classifier", **keys, label=5)
 
 
 def test_what_a_guide_cannot_read_is_named(keys, tmp_path):

@@ -318,6 +318,14 @@ def test_an_adaptive_sampler_keeps_its_tolerance(tolerance, most, known):
     assert (found - known[1]).abs().max() < most
 
 
+def test_an_adaptive_sampler_asks_at_the_levels_themselves():
+    """A first level a hair below the highest would no longer be pure noise, from which nothing can be divided out."""
+    calls = []
+    ask = lambda x, sigma: calls.append(float(sigma)) or two_gaussians(x, sigma)
+    made("adaptive")(ask, torch.full((1, 1, 2, 2), 60.0), torch.tensor([CEILING, 33.3, 0.7, 0.0], dtype=torch.float64), None)
+    assert {CEILING, 33.3, 0.7} <= set(calls) and max(calls) == CEILING
+
+
 def test_an_adaptive_sampler_looks_more_often_the_less_it_may_err():
     counts = []
     for tolerance in (1.0, 0.1, 0.01):
