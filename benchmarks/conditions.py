@@ -75,6 +75,11 @@ def held_out() -> list:
     return sorted({val.combination(index) for index in range(len(val))})
 
 
+def caption_prompts() -> list[str]:
+    """Four captions of each of these combinations."""
+    return [text for each in held_out() for text in each.captions(4)]
+
+
 def sampled(folder: Path, run: str, out: str, guidance: float, *words: str) -> list[torch.Tensor]:
     """The pictures of one command, in the order of their seeds."""
     answer, _ = ldmctl("sample", "--run", run, "--guidance", f"{guidance:g}", *words, "--out", out, "--overwrite", "-q", cwd=folder)
@@ -83,8 +88,7 @@ def sampled(folder: Path, run: str, out: str, guidance: float, *words: str) -> l
 
 def caption_scores(folder: Path, run: str, guidance: float, *, synonyms: bool = False) -> dict:
     """Shares of samples that show what their captions ask for."""
-    combinations = held_out()
-    every = [text for each in combinations for text in each.captions(4)]
+    combinations, every = held_out(), caption_prompts()
     prompts = [every[index % len(every)] for index in range(COUNT)]
     found = {
         "held_out_combinations": len(combinations),

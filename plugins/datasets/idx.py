@@ -60,9 +60,8 @@ class Idx:
         return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     def note(self, index: int) -> tuple[int, str]:
-        """(label, its name)."""
-        label = int(self.labels[index])
-        return label, self.classes[label]
+        """(label, no caption: the name of a class says no more than its number)."""
+        return int(self.labels[index]), ""
 
 
 def _again(plugin: type[Idx], config: Any, split: str) -> Idx:

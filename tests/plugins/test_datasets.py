@@ -308,7 +308,7 @@ def test_idx_files_are_read_plain_or_gzipped(tmp_path, name):
     assert (len(train), len(held)) == (12, 6)
     expected = np.random.default_rng(12).integers(0, 256, (12, 5, 7))
     assert all(np.array_equal(train[i].picture[0], expected[i]) and train[i].label == i % 10 for i in range(12))
-    assert train[3].picture.shape == (1, 5, 7) and train[3].text == "3"
+    assert train[3].picture.shape == (1, 5, 7) and train[3].text == "", "no captions beside labels"
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
