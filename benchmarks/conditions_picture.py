@@ -14,7 +14,7 @@ from machine import RESULTS
 from PIL import Image, ImageDraw, ImageFont
 
 DOCS = RESULTS.parent.parent / "docs"
-SCALE, GAP, TEXT = 2, 4, 300  # of pixels; pixels between pictures; pixels for a prompt
+SCALE, GAP, TEXT = 2, 4, 350  # of pixels; pixels between pictures; pixels for a prompt
 CELL = 32 * SCALE
 ROWS, EACH, COLUMNS = 8, 6, 10
 SHADES = [(30, 30, 30), (230, 120, 60), (70, 150, 220), (90, 190, 110), (220, 200, 80)]  # of the classes of a map

@@ -89,11 +89,13 @@ def show(result: dict) -> None:
         Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(of_curve(result))
         return
     table = Table("measure", "value", "95 % interval", "real against real", box=None, title_justify="left")
-    table.title = f"{result['count']:,} {result['of']}, against {result['references']:,} real pictures"
+    count, there = result["count"], result["there"]
+    some = f"{count:,} of {there:,} pictures, evenly," if there and there > count else f"{count:,}"
+    table.title = Text(f"{some} {result['of']}, against {result['references']:,} real pictures")
     for value in result["measures"].values():
-        table.add_row(value["title"], f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}")
+        table.add_row(Text(value["title"]), f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}{at(value)}")
     if asked := result["asked"]:
-        table.add_row(f"seen as asked ({asked['judge']})", f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
+        table.add_row(Text(f"seen as asked ({asked['judge']})"), f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     if result["classes"]:
@@ -108,7 +110,7 @@ def of_curve(result: dict) -> Group:
     for row in result["curve"]:
         distance = row["frechet_distance"]
         shares = [f"{row[name]['value']:.3f}" for name in ("precision", "recall")]
-        table.add_row(row["run"], f"{row['step']:,}", f"{distance['value']:.4g}", interval(distance), *shares)
+        table.add_row(Text(row["run"]), f"{row['step']:,}", f"{distance['value']:.4g}", interval(distance), *shares)
     return Group(table, *map(Text, result["verdict"]))
 
 
@@ -120,13 +122,18 @@ def by_class(classes: dict) -> Table:
         distance, covered = own.get("frechet_distance"), own.get("coverage")
         table.add_row(
             Text(name),
-            f"{row['count']:,}",
+            f"{row['count']:,}" if row.get("compared", row["count"]) == row["count"] else f"{row['compared']:,} of {row['count']:,}",
             f"{row['asked']['value']:.1%}" if row["asked"] else "",
             f"{distance['value']:.4g}" if distance else "too few",
             f"{distance['real']['value']:.4g}" if distance else "",
             f"{covered['value']:.3f}" if covered else "",
         )
     return table
+
+
+def at(value: dict) -> str:
+    """What as few samples have, where fewer real pictures stand beside them; otherwise nothing."""
+    return f" of {same['count']:,}, as many samples {same['value']:.4g}" if (same := value.get("same")) else ""
 
 
 def interval(value: dict) -> str:

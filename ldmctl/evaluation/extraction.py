@@ -93,11 +93,19 @@ def chosen(pictures: Pictures, rows: Sequence[int], batch: int, workers: int, co
 
 
 def identity(pictures: Pictures, rows: Sequence[int], preparation: dict[str, Any]) -> str:
-    """A hash of which pictures these are and how they are prepared."""
-    digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
+    """A hash of which pictures these are, of which classes, and how they are prepared."""
+    digest = hashlib.sha256(json.dumps([preparation, pictures.classes], sort_keys=True).encode())
     for row in rows:
-        digest.update(f"{row} {pictures.stamp(row)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{row} {_label(pictures, row)} {pictures.stamp(row)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _label(pictures: Pictures, row: int) -> int | None:
+    """Labels may stand in a table, whose lines change where the picture's file does not; None where only the picture has it, or it is broken."""
+    try:
+        return pictures.note(row)[0] if hasattr(pictures.dataset, "note") else None
+    except DataError:
+        return None
 
 
 def read_kept(file: Path, key: str) -> Seen | None:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldmctl.config.compared import pictures_for
 from ldmctl.config.presets import pictures_of
+from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
+from ldmctl.diffusion.prompts import hears_words
 from ldmctl.diffusion.wanted import wanted
-from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.errors import ConfigError, LdmctlError, MismatchError
 from ldmctl.evaluation import extractors
 from ldmctl.evaluation.comparison import refuse_few
 from ldmctl.evaluation.extraction import identity
@@ -131,11 +134,32 @@ def home_of(config: EvalSamples, folder: Path) -> Path:
     return (cache if cache is not None and same else folder) / "features"
 
 
+def samples_in(config: EvalSamples) -> int | None:
+    """How many pictures the folder of samples holds; None where a run makes them."""
+    return None if config.samples is None else Sampled(config.samples, []).found
+
+
 def number_of(config: EvalSamples, model: Model | None) -> int:
     """How many samples there are to judge."""
     if config.samples is not None:
         return len(Sampled(config.samples, [], count=config.count))
     return config.count if model is None else len(wanted(config, model.header))
+
+
+def unspoken(config: EvalSamples, model: Model) -> bool:
+    """Whether a run that hears words is judged by samples that are made without any."""
+    return config.prompt is None and hears_words(model.header)
+
+
+def learned_from(config: EvalSamples) -> bool | None:
+    """Whether the pictures compared with are those that the run learned from; None where its cache, which says so, is not there."""
+    own = pictures_for(folder_of(config.run)).get("dataset")
+    if own is None or config.dataset is None:
+        return None
+    try:
+        return bool(plugin_config("dataset", own).model_dump(mode="json") == config.dataset.model_dump(mode="json"))
+    except LdmctlError:  # of a plugin that is not here, or of keys that it has no more
+        return None
 
 
 def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
@@ -146,7 +170,15 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
         if parts.model is None:
             raise ConfigError("There is neither a run nor a folder of samples.")
         source, made = make_samples(parts.model, config, folder, parts.console)
-    dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model))
+        if unspoken(config, parts.model):
+            parts.console.say(
+                "This run hears words, and no --prompt was given: the samples are made without words, while the pictures that it learned from "
+                "have captions. Judge what it makes of words by --prompt, or sample by prompts and judge the folder by --samples."
+            )
+    given = config.samples is not None
+    dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model), evenly=given)
+    if given and dataset.found > len(dataset):
+        parts.console.say(f"{config.samples} holds more pictures: {len(dataset):,} of {dataset.found:,} are judged, evenly. -n takes more.")
     if config.samples is not None and "count" in config.model_fields_set and len(dataset) < config.count:
         parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
     return Pictures(dataset, config.image, split="samples"), made

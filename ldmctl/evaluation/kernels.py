@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ldmctl.errors import DataError
 from ldmctl.evaluation.jackknife import groups_of, interval
+from ldmctl.latents.reader import evenly
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 ROWS = 1024  # of a matrix of kernels that are in memory together
@@ -35,7 +36,7 @@ def gaussian(deviation: float) -> Kernel:
 
 def bandwidth(reference: Tensor) -> float:
     """The median distance of references [M,D] to each other, which has the features' own scale: the usual deviation of a Gaussian kernel."""
-    few = reference[:: max(1, len(reference) // PAIRED)][:PAIRED].double()
+    few = reference[evenly(len(reference), PAIRED)].double()
     median = torch.pdist(few).median().item() if len(few) > 1 else 0.0
     return median or 1.0
 

@@ -3,7 +3,8 @@
 A sample counts as copied where it is nearer to a training picture than all but
 one in a hundred held-out pictures are, in features and in pixels, mirrored or not.
 Of a run that has learned the pictures' distribution one in a hundred samples is,
-or fewer; of a run that repeats its data nearly all. How long that takes grows with
+or fewer; of a run that repeats its data nearly all. Fewer than a hundred pictures
+have no such bound: the nearest of 20 is nearer than one sample in 20. How long that takes grows with
 the number of pictures, while good samples come after a time that does not
 (Bonnaire et al., arXiv:2505.17638).
 """
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from ldmctl.evaluation.extraction import Seen
+from ldmctl.latents.reader import evenly
 
 QUANTILE = 0.01  # of held-out pictures that are as near by chance
+ENOUGH = 100  # ordinary pictures, of which one is that share
+ORDINARY = 10_000  # training pictures at most whose nearest other one is looked for, evenly
 ROWS, COLUMNS = 512, 8192  # queries and references of a matrix of distances that is in memory
 
 
@@ -38,6 +42,8 @@ class Copies:
     pixels: Nearest
     bounds: tuple[float, float]  # of features and of pixels
     ordinary: tuple[float, float]  # medians of ordinary pictures
+    kind: str  # which pictures are the ordinary ones
+    count: int  # how many they are
 
     @property
     def copied(self) -> Tensor:
@@ -58,37 +64,39 @@ class Copies:
 
 
 def copies(samples: Seen, train: Seen, held: Seen | None) -> Copies:
-    """Of samples among training pictures. Without held-out pictures, training pictures stand for them, each among all others."""
-    ordinary = both(held, train) if held is not None and len(held) else both(train, train, others=True)
+    """Of samples among training pictures. Where fewer than `ENOUGH` are held out, training pictures stand for them, each among all others."""
     found = both(samples, train)
-    return Copies(*found, _bounds(ordinary), _medians(ordinary))
+    if held is not None and len(held) >= ENOUGH:
+        return _beside(found, both(held, train), "held-out pictures")
+    places = evenly(len(train), ORDINARY)
+    return _beside(found, both(train.take(places), train, own=places), "training pictures to each other")
 
 
 def duplicates(samples: Seen, real: Seen) -> Copies:
-    """Of samples among each other, beside as many real pictures among each other."""
-    ordinary = both(real, real, others=True)
-    return Copies(*both(samples, samples, others=True), _bounds(ordinary), _medians(ordinary))
+    """Of samples among each other, beside as many real pictures among each other: in a denser set all are nearer."""
+    mine, theirs = (torch.arange(len(each)) for each in (samples, real))
+    return _beside(both(samples, samples, own=mine), both(real, real, own=theirs), "real pictures")
 
 
-def both(queries: Seen, references: Seen, *, others: bool = False) -> tuple[Nearest, Nearest]:
-    """(in features, in pixels from 0 to 1); with `others` of one set among itself, each picture's nearest other one."""
+def both(queries: Seen, references: Seen, *, own: Tensor | None = None) -> tuple[Nearest, Nearest]:
+    """(in features, in pixels from 0 to 1); with `own` [N], where each query stands among the references, its nearest other one."""
     pixels, turned, known = (each.flatten(1) for each in (queries.small, queries.small.flip(-1), references.small))
-    levels = nearest(pixels, turned, known, others=others)
+    levels = nearest(pixels, turned, known, own=own)
     return (
-        nearest(queries.features, queries.mirrored, references.features, others=others),
+        nearest(queries.features, queries.mirrored, references.features, own=own),
         Nearest(levels.distance / 255, levels.index, levels.mirrored),
     )
 
 
-def nearest(plain: Tensor, mirrored: Tensor, references: Tensor, *, others: bool = False) -> Nearest:
+def nearest(plain: Tensor, mirrored: Tensor, references: Tensor, *, own: Tensor | None = None) -> Nearest:
     """Of queries [N,D], and the same mirrored, among references [M,D]; Euclidean, and exactly 0 for a copy."""
-    (straight, first), (turned, second) = (search(each, references, others=others) for each in (plain, mirrored))
+    (straight, first), (turned, second) = (search(each, references, own=own) for each in (plain, mirrored))
     flipped = turned < straight
     return Nearest(torch.minimum(straight, turned), torch.where(flipped, second, first), flipped)
 
 
-def search(queries: Tensor, references: Tensor, *, others: bool = False, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """(distance [N] float32, index [N]) of the nearest reference [M,D] of each query [N,D], which with `others` is not itself.
+def search(queries: Tensor, references: Tensor, *, own: Tensor | None = None, rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """(distance [N] float32, index [N]) of the nearest reference [M,D] of each query [N,D], which is not the one at its `own` place [N].
 
     Of numbers of any type; only a part of the references is float32 at a time.
     """
@@ -99,14 +107,18 @@ def search(queries: Tensor, references: Tensor, *, others: bool = False, rows: i
         for first in range(0, len(queries), rows):
             here = slice(first, first + rows)
             score = torch.addmm(squares, queries[here].float(), known.T, alpha=-2)
-            if others:
-                score[torch.arange(first, first + len(score))[:, None] == torch.arange(start, start + len(known))] = torch.inf
+            if own is not None:
+                score[own[here, None] == torch.arange(start, start + len(known))] = torch.inf
             least, place = score.min(1)
             closer = least < best[here]
             best[here] = torch.where(closer, least, best[here])
             index[here] = torch.where(closer, place + start, index[here])
     gaps = (part.float() - references[place].float() for part, place in zip(queries.split(rows), index.split(rows), strict=True))
     return torch.cat([gap.square().sum(1).sqrt() for gap in gaps]), index
+
+
+def _beside(found: tuple[Nearest, Nearest], ordinary: tuple[Nearest, Nearest], kind: str) -> Copies:
+    return Copies(*found, _bounds(ordinary), _medians(ordinary), kind, len(ordinary[0].distance))
 
 
 def _bounds(ordinary: tuple[Nearest, Nearest]) -> tuple[float, float]:
@@ -120,5 +132,6 @@ def _medians(ordinary: tuple[Nearest, Nearest]) -> tuple[float, float]:
 
 
 def _quantile(values: Tensor, share: float) -> float:
-    """The value below which this share lies; of any number of values, where torch.quantile takes 16 million at most."""
-    return values.sort().values[int(share * (len(values) - 1))].item()
+    """The value at or below which this share of other draws lies, that of rank share * (n + 1); of any number of values, where torch.quantile
+    takes 16 million at most. The least of all where they are too few for one."""
+    return values.sort().values[max(0, int(share * (len(values) + 1) + 1e-9) - 1)].item()

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ldmctl.evaluation import extractors, memorisation
-from ldmctl.evaluation.comparison import Interval, Reference, compare
+from ldmctl.evaluation.comparison import Interval, Reference, compare, evenly_of
 from ldmctl.evaluation.extraction import Seen
 from ldmctl.evaluation.memorisation import Copies
 from ldmctl.evaluation.metrics import mean_with_interval
 from ldmctl.evaluation.neighbours import share
 from ldmctl.evaluation.real import Real
 from ldmctl.evaluation.reconstruction import title_of
+from ldmctl.latents.reader import evenly
 from ldmctl.training.engine import Engine
 
 ENOUGH = 50  # pictures of a class that distances are taken of
@@ -27,13 +28,24 @@ PLAIN = {
 
 
 def measures(samples: Seen, aside: Seen, reference: Reference, extractor: Any) -> dict[str, Any]:
-    """{"frechet_distance": {"title", "value", "low", "high", "real": {"value", "low", "high", "count"}}, ...}."""
-    own, real = compare(samples.features, reference), compare(aside.features, reference)
+    """{"frechet_distance": {"title", "value", "low", "high", "real": {"value", "low", "high", "count"}}, ...}.
+
+    Distances fall with the number of pictures, so real ones are no more than the samples; where they are fewer, "same" has the numbers
+    of as few samples, {"value", "low", "high", "count"}, to be judged in place of those of all.
+    """
+    count = min(len(samples), len(aside))
+    own, real = compare(samples.features, reference), compare(evenly_of(aside.features, count), reference)
+    few = compare(evenly_of(samples.features, count), reference) if count < len(samples) else None
     names = PLAIN | {"frechet_distance": getattr(extractor, "frechet", PLAIN["frechet_distance"])}
     names |= {"kernel_distance": getattr(extractor, "kernel", PLAIN["kernel_distance"])}
     title = title_of(extractor, "extractor")
     return {
-        name: {"title": f"{names.get(name, name)} ({title})", **values(own[name]), "real": {**values(real[name]), "count": len(aside)}}
+        name: {
+            "title": f"{names.get(name, name)} ({title})",
+            **values(own[name]),
+            "real": {**values(real[name]), "count": count},
+            **({"same": {**values(few[name]), "count": count}} if few else {}),
+        }
         for name in own
     }
 
@@ -60,7 +72,8 @@ def of_class(seen: Seen, pool: Seen, extractor: Any, engine: Engine) -> Tensor:
 
 
 def by_class(samples: Seen, real: Real, classes: Sequence[str], extractor: Any, engine: Engine) -> dict[str, Any]:
-    """Of each class that samples were asked to be: how many, what the judge sees, and distances where there are enough."""
+    """Of each class that samples were asked to be: how many, what the judge sees, and distances where there are enough, of as many samples
+    ("compared") as real pictures of it stand aside."""
     found: dict[str, Any] = {}
     for index, name in enumerate(classes):
         own, pool, aside = (each.take(each.labels == index) for each in (samples, real.reference, real.aside))
@@ -69,18 +82,22 @@ def by_class(samples: Seen, real: Real, classes: Sequence[str], extractor: Any, 
         right = of_class(own, real.reference, extractor, engine)
         row: dict[str, Any] = {"count": len(own), "asked": values(share(mean_with_interval(right), len(right))) if len(right) else None}
         if min(len(own), len(pool), len(aside)) >= ENOUGH:
-            row["measures"] = measures(own, aside, Reference(pool.features), extractor)
+            row["compared"] = min(len(own), len(aside))
+            few = own.take(evenly(len(own), row["compared"]))
+            row["measures"] = measures(few, aside, Reference(pool.features), extractor)
         found[name] = row
     return found
 
 
-def copied(found: Copies, *, of: int, ordinary: str, passes: float | None = None) -> dict[str, Any]:
-    """The share of copies among "count" samples with its interval, and how near they are in features and pixels beside ordinary pictures."""
+def copied(found: Copies, *, of: int, passes: float | None = None, learned: bool | None = True) -> dict[str, Any]:
+    """The share of copies among "count" samples with its interval, and how near they are in features and pixels beside ordinary pictures.
+    `learned`: whether the pictures that they were looked for in are those that the run learned from, None where nobody knows."""
     _, low, high = share(mean_with_interval(found.copied.float()), len(found.copied))
     return {
         "share": found.share,
         "count": len(found.copied),
-        **{"low": low, "high": high, "quantile": memorisation.QUANTILE, "of": of, "ordinary": ordinary, "passes": passes},
+        **{"low": low, "high": high, "quantile": memorisation.QUANTILE, "of": of, "ordinary": found.kind, "ordinary_count": found.count},
+        **{"passes": passes, "learned": learned},
         "features": {"median": found.features.distance.median().item(), "ordinary_median": found.ordinary[0], "bound": found.bounds[0]},
         "pixels": {"median": found.pixels.distance.median().item(), "ordinary_median": found.ordinary[1], "bound": found.bounds[1]},
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from ldmctl.evaluation.comparison import DISTANCES, Interval
 from ldmctl.evaluation.judgement import Judgement
+from ldmctl.evaluation.memorisation import ENOUGH
 
 CLOSE = 3.0  # times the distance of real pictures that good samples have at most
 SHORT = 0.1  # that a share may lie below that of real pictures
@@ -36,8 +37,9 @@ def small(count: int, width: int, title: str) -> str:
 
 
 def _measure(name: str, found: dict[str, Any]) -> Judgement:
-    own, real = _interval(found), _interval(found["real"])
-    words = f"{found['title']} is {_shown(own)}, that of as many real pictures {_shown(real)}"
+    own, real = _interval(found.get("same", found)), _interval(found["real"])
+    of = f" of {found['same']['count']:,} samples, evenly," if "same" in found else ""
+    words = f"{found['title']}{of} is {_shown(own)}, that of as many real pictures {_shown(real)}"
     if math.isnan(own[1]):
         return Judgement(name, "unknown", f"{words}: more samples needed for an interval.")
     if name in DISTANCES:
@@ -73,8 +75,9 @@ MEANING = {
 
 def _asked(found: dict[str, Any]) -> Judgement:
     own, real = _interval(found), _interval(found["real"])
+    reach = "" if math.isnan(own[1]) else f" ({own[1]:.1%} to {own[2]:.1%})"
     words = (
-        f"The judge ({found['judge']}) sees what was asked in {own[0]:.1%} of the samples ({own[1]:.1%} to {own[2]:.1%}), "
+        f"The judge ({found['judge']}) sees what was asked in {own[0]:.1%} of the samples{reach}, "
         f"and the right class in {real[0]:.1%} of other real pictures"
     )
     if real[0] < 0.8:
@@ -88,19 +91,20 @@ def _asked(found: dict[str, Any]) -> Judgement:
 
 
 def _copies(found: dict[str, Any]) -> Judgement:
+    if not found.get("learned", True):
+        return _copies_of_others(found)
     share, passes = found["share"], found["passes"]
     many = f"{passes:,.0f}" if passes and passes >= 100 else f"{passes or 0:.3g}"
     after = f" after {many} passes over the {found['of']:,} training pictures" if passes else ""
-    words = (
-        f"{share:.1%} of the samples ({found['low']:.1%} to {found['high']:.1%}) are nearer to a training picture "
-        f"than {1 - found['quantile']:.0%} of {found['ordinary']} are"
-    )
+    words = _nearer(found, "a training picture")
     if share >= COPYING:
         return Judgement(
             "memorisation",
             "poor",
             f"{words}: the run repeats its training pictures{after}. Stop earlier (RUN@STEP), take more pictures, or a smaller network.",
         )
+    if few := _few(found):
+        return Judgement("memorisation", "unknown", f"{words}: {few}.")
     if found["low"] > BEGUN:
         return Judgement(
             "memorisation",
@@ -112,9 +116,43 @@ def _copies(found: dict[str, Any]) -> Judgement:
     return Judgement("memorisation", "good", f"{words}: the run does not copy{after}.")
 
 
+def _copies_of_others(found: dict[str, Any]) -> Judgement:
+    """Of pictures by which nothing can be said of what a run has learned by heart."""
+    words = _nearer(found, "one of the pictures that they are compared with")
+    known = found["learned"] is not None
+    others = "Those are not the pictures that the run learned from" if known else "Nothing says whether the run learned from those pictures"
+    others += ", so this says nothing of what it has learned by heart"
+    if found["share"] >= COPYING:
+        return Judgement("memorisation", "poor", f"{words}: they repeat these pictures. {others}.")
+    if few := _few(found):
+        return Judgement("memorisation", "unknown", f"{words}: {few}. {others}.")
+    if found["low"] > BEGUN:
+        return Judgement("memorisation", "doubtful", f"{words}: some are copies of these pictures. {others}.")
+    return Judgement("memorisation", "unknown", f"{words}. {others}.")
+
+
+def _nearer(found: dict[str, Any], picture: str) -> str:
+    reach = "" if found["low"] is None or math.isnan(found["low"]) else f" ({found['low']:.1%} to {found['high']:.1%})"
+    return f"{found['share']:.1%} of the samples{reach} are nearer to {picture} than {1 - found['quantile']:.0%} of {found['ordinary']} are"
+
+
+def _few(found: dict[str, Any]) -> str:
+    count = found.get("ordinary_count", ENOUGH)
+    return f"of only {count:,} real pictures the nearest says little; {ENOUGH} or more are needed" if count < ENOUGH else ""
+
+
 def _duplicates(found: dict[str, Any]) -> Judgement:
-    words = f"{found['share']:.1%} of the samples are nearer to another sample than {1 - found['quantile']:.0%} of as many real pictures are to another one"
-    if found["count"] < MANY:
+    count, every = found["count"], found.get("of", found["count"])
+    which = "the samples" if count >= every else f"{count:,} of the {every:,} samples, evenly,"
+    words = (
+        f"{found['share']:.1%} of {which} are nearer to another {'sample' if count >= every else 'of these'} than {1 - found['quantile']:.0%} of "
+        "as many real pictures are to another one"
+    )
+    if count < MANY <= every:
+        return Judgement(
+            "duplicates", "unknown", f"{words}: more real pictures needed to say whether the samples repeat themselves, {MANY} or more."
+        )
+    if count < MANY:
         return Judgement("duplicates", "unknown", f"{words}: more samples needed to say whether they repeat themselves, {MANY} or more.")
     if found["share"] > 5 * BEGUN:
         return Judgement("duplicates", "poor", f"{words}: the samples repeat themselves.")

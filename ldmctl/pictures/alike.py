@@ -12,6 +12,7 @@ SIDE = 16  # pixels of what is compared
 BITS = 6  # of 64 in which hashes of the same picture may differ
 APART = 6.0  # of 255 levels, root mean square, that lossy files of one picture differ by at most
 ROWS = 512  # of a matrix of hashes that is in memory
+PART = 4096  # pictures that one is compared with together
 
 
 class Glance(NamedTuple):
@@ -30,22 +31,37 @@ def glance(image: Image.Image) -> Glance:
 
 
 def pairs(glances: list[Glance]) -> Iterator[tuple[int, int]]:
-    """(i, j), i < j, of pictures that are nearly the same."""
+    """(i, j), i < j, of pictures that are nearly the same: not every two of a set, but as many as hold it together.
+
+    What is in one set already is not compared again, so 10,000 copies of a picture take one look and not 50 million.
+    """
     hashes = np.array([each.hash for each in glances], np.uint64)
     turned = np.array([each.mirrored for each in glances], np.uint64)
+    small = np.array([each.small for each in glances])
+    colour = small.mean((1, 2)) if len(glances) else small  # two pictures differ by no less than their means do
+    member = np.arange(len(glances))  # of which set each is, by its first picture
     for first in range(0, len(glances), ROWS):
         part = hashes[first : first + ROWS, None]
         near = (np.bitwise_count(part ^ hashes) <= BITS) | (np.bitwise_count(part ^ turned) <= BITS)
         near &= np.arange(first, first + len(part))[:, None] < np.arange(len(glances))
-        for i, j in zip(*np.nonzero(near), strict=True):
-            if same(glances[first + i].small, glances[j].small):
-                yield first + int(i), int(j)
+        for i in (first + np.flatnonzero(near.any(1))).tolist():
+            others = np.flatnonzero(near[i - first] & (member != member[i]))
+            others = others[np.square(colour[others] - colour[i]).mean(1) <= 1.01 * APART**2]
+            if not len(others):
+                continue
+            found = others[same(small[i], small[others])]
+            yield from ((i, j) for j in found.tolist())
+            sets = np.union1d(member[i], member[found])
+            member[np.isin(member, sets)] = sets[0]
 
 
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two small pictures differ by no more than lossy files do, mirrored or not."""
-    a, b = one.astype(np.float32), other.astype(np.float32)
-    return any(float(np.sqrt(np.mean((a - each) ** 2))) <= APART for each in (b, b[:, ::-1]))
+def same(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [N]: which of small pictures [N,SIDE,SIDE,3] differ from one by no more than lossy files do, mirrored or not."""
+    a, found = one.astype(np.float32), [np.zeros(0, bool)]
+    for start in range(0, len(others), PART):
+        apart = [np.square(others[start : start + PART] - each).mean((1, 2, 3)) for each in (a, a[:, ::-1])]
+        found.append(np.sqrt(np.minimum(*apart)) <= APART)
+    return np.concatenate(found)
 
 
 def groups(count: int, found: Iterator[tuple[int, int]]) -> list[list[int]]:

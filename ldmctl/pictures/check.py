@@ -193,8 +193,8 @@ def sentences(found: dict[str, Any], settings: Settings) -> list[str]:
             else ""
         ),
         _of_colour(shades, settings.channels),
-        _of_classes(found["classes"]),
-        _of_captions(found["captions"]),
+        *_of_classes(found["classes"]),
+        *_of_captions(found["captions"]),
         *check_maps.sentences(found["maps"]),
     ]
 
@@ -218,29 +218,31 @@ def _of_colour(found: dict[str, Any], channels: int) -> str:
     return ""
 
 
-def _of_classes(found: dict[str, Any]) -> str:
-    counts: dict[str, int] = found["counts"]
-    if not counts:
-        return ""
-    if empty := [name for name, count in counts.items() if not count]:
-        if len(empty) == 1:
-            return f"The class {empty[0]!r} has no training picture: it can never be asked for."
-        return f"{len(empty)} classes have no training picture, the first {empty[0]!r}: they can never be asked for."
-    rare, common = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
-    if counts[common] > 10 * counts[rare]:
-        return (
+def _of_classes(found: dict[str, Any]) -> list[str]:
+    empty = [name for name, count in found["counts"].items() if not count]
+    counts: dict[str, int] = {name: count for name, count in found["counts"].items() if count}
+    rare, common = (choose(counts, key=lambda name: counts[name], default="") for choose in (min, max))
+    return [
+        f"The class {empty[0]!r} has no training picture: it can never be asked for." if len(empty) == 1 else "",
+        f"{len(empty)} classes have no training picture, the first {empty[0]!r}: they can never be asked for." if empty[1:] else "",
+        (
             f"Classes are uneven: {counts[common]:,} of {common!r}, {counts[rare]:,} of {rare!r}, which will be learned late and by heart."
-        )
-    return f"{having(found['without'], 'training picture')} no label." if found["without"] else ""
+            if counts and counts[common] > 10 * counts[rare]
+            else ""
+        ),
+        f"{having(found['without'], 'training picture')} no label." if found["without"] else "",
+    ]
 
 
-def _of_captions(found: dict[str, Any] | None) -> str:
+def _of_captions(found: dict[str, Any] | None) -> list[str]:
     if found is None:
-        return ""
-    if found["empty"]:
-        return f"{having(found['empty'], 'picture')} no caption, and {having(found['count'])} one."
-    if found["different"] < found["count"] / 2:
-        return (
-            f"Captions repeat: {found['different']:,} different ones, {found['commonest']['text']!r} {found['commonest']['count']:,} times."
-        )
-    return ""
+        return []
+    common = found["commonest"]
+    return [
+        f"{having(found['empty'], 'picture')} no caption, and {having(found['count'])} one." if found["empty"] else "",
+        (
+            f"Captions repeat: {found['different']:,} different ones, {common['text']!r} {common['count']:,} times."
+            if found["different"] < found["count"] / 2
+            else ""
+        ),
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ from ldmctl.config.presets import expand_data
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.alike import groups, pairs
-from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.check import Look, check, look_at_all
+from ldmctl.pictures.batches import Pictures, named
+from ldmctl.pictures.check import Look, check, look_at_all, of
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.png import grid, write_png
 from ldmctl.storage import apart
 from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.storage.atomic import write_text
 from ldmctl.storage.folder import make_folder, verb_of
+from ldmctl.storage.lines import write_line
 
 CONTACTS = 64  # pictures of the contact sheet
 
@@ -38,13 +39,12 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
     introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
     found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
+    found["sentences"] += frames(sets, looks)
     root = getattr(sets["train"], "root", None)
     found = {"data": data, **({"pictures": str(root.resolve())} if isinstance(root, Path) else {}), **found}
     written: list[str] = []
     if split or metadata:
-        written.append(str(write_table(sets["train"], looks, sets["train"].classes, with_split=split)))
-    if split:
-        refuse_unheard(config.dataset, sets["train"].root, looks)
+        written.append(str(make_stick(config.dataset, sets, looks, console, with_split=split)))
     if out is not None:
         folder = out.expanduser()
         write_contacts(folder / "contact.png", Pictures(sets["train"], config.image), looks, config.image.size)
@@ -73,6 +73,15 @@ def write_contacts(file: Path, pictures: Pictures, looks: list[Look], size: int)
     write_png(file, grid(shown), {"Description": f"Rows: training pictures, cropped and resized to {size}x{size}."})
 
 
+def frames(sets: Mapping[str, Any], looks: list[Look]) -> list[str]:
+    """A sentence on pictures with several frames or pages, where there are some; a JPEG with a second picture for its maker is none of them."""
+    perhaps = [each for each in looks if not each.why and not each.name.lower().endswith((".jpg", ".jpeg"))]
+    several = [each for each in perhaps if getattr(sets[each.split][each.index].picture, "is_animated", False)]
+    return (
+        [f"{of(len(several))} of several frames or pages, of which only the first is read, such as {several[0].name}."] if several else []
+    )
+
+
 # -- made to stick -----------------------------------------------------------------
 
 
@@ -85,19 +94,65 @@ def refuse_table(dataset: Any) -> None:
         raise ConfigError(f"{root} has {there[0]} already, which is not replaced: move it away, or edit it.")
 
 
-def write_table(dataset: Any, looks: list[Look], classes: list[str], *, with_split: bool) -> Path:
-    """metadata.jsonl with a row for each picture: name, label, caption, and with `with_split` the split that it belongs to."""
+def make_stick(config: Any, sets: Mapping[str, Any], looks: list[Look], console: Console, *, with_split: bool) -> Path:
+    """The table, written without the columns that would be read from it as something else; none stays where it cannot be used."""
+    file = write_table(sets, looks, with_split=with_split)
+    try:
+        again = {split: registry.build("dataset", config, split=split) for split in sets}
+        if with_split:
+            refuse_unheard(again["val"], looks)
+        if changed := unlike(sets, again):
+            write_table(sets, looks, with_split=with_split, without=changed)
+        for column, what in changed.items():
+            console.warn(
+                f"{file} has no column `{column}`: {what} would be read from it as something else, and is taken from where it is now."
+            )
+    except LdmctlError:
+        file.unlink()
+        raise
+    return file
+
+
+def write_table(sets: Mapping[str, Any], looks: list[Look], *, with_split: bool, without: Collection[str] = ()) -> Path:
+    """metadata.jsonl with a row for each picture: name, label, captions, and with `with_split` the split that it belongs to."""
     place = sides(looks) if with_split else {}
     rows = []
     for each in sorted(looks, key=lambda look: look.name):
-        row: dict[str, Any] = {"file_name": each.name}
+        label, texts = known(sets[each.split], each.index, (each.label, each.text))
+        bare = each.name.startswith("~") or ":" in each.name.partition("/")[0]  # which a reader takes for a home or a drive
+        row: dict[str, Any] = {"file_name": f"./{each.name}" if bare else each.name}
         row |= {"split": place[each.name]} if with_split else {}
-        row |= {"label": classes[each.label]} if each.label >= 0 else {}
-        row |= {"text": each.text} if each.text else {}
-        rows.append(json.dumps(row, ensure_ascii=False))
-    file = Path(dataset.root) / "metadata.jsonl"
-    write_text(file, "".join(f"{row}\n" for row in rows))
+        row |= {"label": label} if label and "label" not in without else {}
+        row |= {"text": texts[0] if len(texts) == 1 else [*texts]} if texts and "text" not in without else {}
+        rows.append(row)
+    if all(len(row) == 1 for row in rows):  # a table of names alone says nothing
+        rows = [{**row, "text": ""} for row in rows]
+    file = Path(sets["train"].root) / "metadata.jsonl"
+    write_text(file, "".join(map(write_line, rows)))
     return file
+
+
+def known(dataset: Any, index: int, seen: tuple[int, str]) -> tuple[str, tuple[str, ...]]:
+    """(the name of the class or '', every caption) of an item; of a data set without notes, what was `seen` of it."""
+    label, text = dataset.note(index) if hasattr(dataset, "note") else seen
+    texts = dataset.captions(index) if hasattr(dataset, "captions") else ((text,) if text else ())
+    return dataset.classes[label] if label >= 0 else "", tuple(texts)
+
+
+def unlike(sets: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a table that are read otherwise than they were written, with a word for the first such value."""
+    before, after = told(sets), told(again)
+    pairs = [(each, after[name]) for name, each in before.items() if name in after]
+    labels = [was[0] for was, now in pairs if was[0] != now[0]]
+    texts = [was[1] for was, now in pairs if was[1] != now[1]]
+    out = {"label": f"the class {max(labels)!r}"} if labels else {}
+    return out | ({"text": f"the caption {max(texts)[0]!r:.60}"} if texts else {})
+
+
+def told(sets: Mapping[str, Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What is known of each picture by its name, without opening it."""
+    noted = [dataset for dataset in sets.values() if hasattr(dataset, "note")]
+    return {named(dataset.stamp(index)): known(dataset, index, (-1, "")) for dataset in noted for index in range(len(dataset))}
 
 
 def sides(looks: list[Look]) -> dict[str, str]:
@@ -110,13 +165,11 @@ def sides(looks: list[Look]) -> dict[str, str]:
     return place
 
 
-def refuse_unheard(config: Any, root: Path, looks: list[Look]) -> None:
-    """A ConfigError, and the table gone again, where folders decide the split and the column is not heard."""
+def refuse_unheard(again: Any, looks: list[Look]) -> None:
+    """A ConfigError where folders decide which pictures the set that was read `again` holds out, and the column is not heard."""
     wanted = {name for name, split in sides(looks).items() if split == "val"}
-    again = registry.build("dataset", config, split="val")
     if {again.files[index].path for index in range(len(again))} == wanted:
         return
-    (root / "metadata.jsonl").unlink()
     moved = sorted({each.name for each in looks if each.split == "val"} - wanted)
     some = ", ".join(moved[:10]) + (" ..." if len(moved) > 10 else "")
     raise ConfigError(

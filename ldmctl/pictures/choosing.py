@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from ldmctl.errors import DataError
+from ldmctl.errors import DataError, LdmctlError
 from ldmctl.pictures.images import size_of
 from ldmctl.pictures.opening import BROKEN, limits
 from ldmctl.protocols import Dataset, Example
@@ -41,6 +41,22 @@ class Chosen:
     def classes(self) -> list[str]:
         """Names of the labels: those of the whole set."""
         return self.dataset.classes
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """Those of the whole set without what was left out; None where that cannot be known without opening a picture."""
+        whole = getattr(self.dataset, "counts", None)
+        if whole is None or not hasattr(self.dataset, "note"):
+            return None
+        gone = [row["index"] for row in self.left_out]
+        try:
+            notes = [self.dataset.note(index) for index in gone]
+        except LdmctlError:  # which the item says again when it is used
+            return None
+        lost = {"labels": sum(label >= 0 for label, _ in notes), "captions": sum(bool(text) for _, text in notes)}
+        if hasattr(self.dataset, "map_stamp"):
+            lost["maps"] = sum(bool(self.dataset.map_stamp(index)) for index in gone)
+        return {name: max(int(count) - lost.get(name, 0), 0) for name, count in whole.items()}
 
     def stamp(self, index: int) -> str:
         """Name and version of an item."""

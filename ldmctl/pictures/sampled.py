@@ -16,15 +16,17 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 class Sampled:
     """Pictures by path, without what ldmctl made of several: grids, traces and sheets of pairs. A label is what a PNG's text says, or the name of the folder."""
 
-    def __init__(self, folder: str | Path, classes: Sequence[str], *, count: int | None = None):
+    def __init__(self, folder: str | Path, classes: Sequence[str], *, count: int | None = None, evenly: bool = False):
+        """At most `count` of them: `evenly` over all, which lie class by class in anybody's folder, or the first, as a run makes its seeds."""
         self.root, self.classes = Path(folder).expanduser(), list(classes)
         if not self.root.is_dir():
             raise DataError(f"There is no folder {self.root} of samples.")
         found = sorted(
             file for file in self.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file, self.root)
         )
-        self.files = [file for file in found if not is_sheet(file)][:count]
-        self.found = len(found)
+        files = [file for file in found if not is_sheet(file)]
+        self.found = len(files)
+        self.files = _evenly(files, count) if evenly and count is not None else files[:count]
         if not self.files:
             raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
 
@@ -46,6 +48,13 @@ class Sampled:
         said = said_of(file) if file.suffix.lower() == ".png" else {}
         name = said.get("label", file.parent.name if file.parent != self.root else None)  # null is no class, on whichever shelf it lies
         return self.classes.index(str(name)) if str(name) in self.classes else -1
+
+
+def _evenly(files: list[Path], count: int) -> list[Path]:
+    """From the first to the last, in order."""
+    if count >= len(files):
+        return files
+    return [files[place * (len(files) - 1) // max(1, count - 1)] for place in range(count)]
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -14,7 +14,7 @@ from ldmctl.evaluation import memorisation, sample_report
 from ldmctl.evaluation.comparison import Interval, compare
 from ldmctl.evaluation.curve import curve
 from ldmctl.evaluation.extraction import Seen, chosen, look_at
-from ldmctl.evaluation.judging import Parts, noting_sizes, number_of, open_parts, preparation, samples_of
+from ldmctl.evaluation.judging import Parts, learned_from, noting_sizes, number_of, open_parts, preparation, samples_in, samples_of
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
@@ -34,6 +34,8 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
     Samples that a run makes lie in `out` too, and are kept: a command that was stopped goes on, as a Stopped says. With `curve` it is
     {"curve": [...], "best"} of the run's snapshots.
     """
+    refuse_both(config)
+
     # Build the parts.
     folder = Path(out).expanduser()
     parts = open_parts(config, folder, console)
@@ -60,6 +62,7 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
         "of": f"{config.samples}" if config.samples else f"samples of {parts.model.source if parts.model else config.run}",
         **{
             "count": len(samples),
+            "there": there_of(given) if config.samples else None,
             "made": made,
             "references": len(real.reference),
             "extractor": {**parts.about, "features": samples.features.shape[1]},
@@ -89,9 +92,13 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
 
 def plan_eval_samples(config: EvalSamples, out: str | Path) -> dict[str, Any]:
     """What would be compared, and by what; raises as it would in earnest."""
+    refuse_both(config)
     parts = open_parts(config, Path(out).expanduser(), Console(quiet=True), learns=False)
+    count, there = number_of(config, parts.model), samples_in(config)
     return {
-        "samples": f"{number_of(config, parts.model):,} of {config.samples or config.run}",
+        "samples": f"{count:,} of {config.samples or config.run}"
+        if there is None or there <= count
+        else f"{count:,} of {there:,} pictures in {config.samples}, evenly",
         "against": f"{len(parts.aside.reference):,} references of {len(parts.splits['train']):,} training pictures",
         "beside": f"{parts.aside.count:,} other real pictures",
         "extractor": parts.about["name"],
@@ -101,9 +108,21 @@ def plan_eval_samples(config: EvalSamples, out: str | Path) -> dict[str, Any]:
 def few(aside: int, count: int) -> str:
     """What it means that fewer real pictures stand beside the samples."""
     return (
-        f"Only {aside:,} real pictures could be set aside, so real against real is of {aside:,} and samples are {count:,}. Distances of fewer "
-        f"pictures are larger: take -n {aside:,} to compare at the same number."
+        f"Only {aside:,} real pictures could be set aside, beside {count:,} samples. Distances of fewer pictures are larger, so they are judged by "
+        f"{aside:,} of the samples, evenly: take -n {aside:,} to have one number of both."
     )
+
+
+def refuse_both(config: EvalSamples) -> None:
+    """A ConfigError for a folder of samples where the snapshots of a run are to be judged."""
+    if config.curve and config.samples is not None:
+        raise ConfigError("curve judges the snapshots of a run; leave samples out.")
+
+
+def there_of(given: Pictures) -> int:
+    """How many pictures the folder of samples holds, of which these are judged."""
+    dataset: Any = given.dataset
+    return int(dataset.found)
 
 
 def look_at_all(parts: Parts) -> Real:
@@ -124,8 +143,6 @@ def look_at_all(parts: Parts) -> Real:
 def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
     """What `curve` says of the run's snapshots; each makes the same seeds."""
     config = parts.config
-    if config.samples is not None:
-        raise ConfigError("curve judges the snapshots of a run; leave samples out.")
 
     def score(name: str) -> tuple[int, dict[str, Interval]]:
         model = open_model(name, parts.engine, tile=config.machine.tile, ae=config.ae)
@@ -146,17 +163,18 @@ def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
 def look_for_copies(parts: Parts, samples: Seen, real: Real, given: Pictures, folder: Path) -> dict[str, Any]:
     """{"memorisation", "duplicates", "sheets"}: of samples among training pictures and among each other."""
     sheets = []
-    others = real.reference.take(evenly(len(real.reference), len(samples)))
-    twice = memorisation.duplicates(samples, others) if min(len(samples), len(others)) > 1 else None
+    count = min(len(samples), len(real.reference))  # of both: neighbours are nearer in a denser set
+    mine, others = (each.take(evenly(len(each), count)) for each in (samples, real.reference))
+    twice = memorisation.duplicates(mine, others) if count > 1 else None
     found: dict[str, Any] = {"memorisation": None, "duplicates": None}
     if twice is not None:
-        found["duplicates"] = sample_report.copied(twice, of=len(samples), ordinary="real pictures")
-        sheets.append(write_pairs(folder / "alike.png", twice, (given, samples), (given, samples), ("sample", "nearest other sample")))
+        found["duplicates"] = sample_report.copied(twice, of=len(samples))
+        sheets.append(write_pairs(folder / "alike.png", twice, (given, mine), (given, mine), ("sample", "nearest other sample")))
     if real.train is not None and len(real.train) > 1:
-        ordinary = "held-out pictures" if real.val is not None else "training pictures to each other"
-        near = memorisation.copies(samples, real.train, real.val)
-        found["memorisation"] = sample_report.copied(near, of=len(real.train), ordinary=ordinary, passes=passes_of(parts, len(real.train)))
-        names = ("sample", "nearest training picture")
+        near, learned = memorisation.copies(samples, real.train, real.val), learned_from(parts.config)
+        passes = passes_of(parts, len(real.train)) if learned else None
+        found["memorisation"] = sample_report.copied(near, of=len(real.train), passes=passes, learned=learned)
+        names = ("sample", "nearest training picture" if learned else "nearest picture compared with")
         sheets.append(write_pairs(folder / "closest.png", near, (given, samples), (parts.splits["train"], real.train), names))
     return {**found, "sheets": [str(sheet) for sheet in sheets]}
 

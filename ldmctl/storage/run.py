@@ -80,7 +80,7 @@ class Run:
     def bad(self) -> list[str]:
         """The lines of bad_images.jsonl, with their ends."""
         file = self.folder / "bad_images.jsonl"
-        return [f"{line}\n" for line in file.read_text(encoding="utf-8").split("\n") if line] if file.exists() else []
+        return [f"{line}\n" for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if line] if file.exists() else []
 
     def update(self, **values: Any) -> None:
         """Change run.json. With a step something is saved, and from then on nothing is put back."""

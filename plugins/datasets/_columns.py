@@ -1,4 +1,4 @@
-"""Splits by a column of a table, `split` or `subset`, where its values are the usual names of splits.
+"""Splits by a column of a table, `split` or `subset`, where its values are the usual names of splits, or 0, 1 and 2 as in CelebA.
 
 Where folders have decided, or where the rows of one picture disagree, a picture
 that any of them holds out is not trained on.
@@ -13,6 +13,7 @@ from ._names import counted, listed, shown
 from ._splits import Splits, split_word
 from ._tree import File
 
+CODES = {"0": "0 (train)", "1": "1 (val)", "2": "2 (test)"}  # as list_eval_partition.txt of CelebA has it
 Values = Mapping[str, Iterable[tuple[str, str]]]  # (column, value) of each row, by path
 
 
@@ -21,6 +22,7 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
 
     `doubtful` rows fit several pictures: those that may be held out by one are left out.
     """
+    named, doubtful = _decoded(named, doubtful)
     pairs = {pair for rows in (named, doubtful) for values in rows.values() for pair in values}
     columns, unused = _split_columns(pairs)
     warnings = [f"The column `{name}` is not used: {listed(values)} {_no_names(values)}." for name, values in unused.items()]
@@ -33,7 +35,7 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
     if unknown:
         noun = "is no usual name of a split: its pictures are" if len(unknown) == 1 else "are no usual names of splits: their pictures are"
         warnings.append(f"{listed(unknown)} in the column {column} {noun} trained on.")
-    remarks = []
+    remarks: list[str] = []
     if splits.by_folder:
         warnings += _leave_out(splits, held, "held out by the column " + column)
     elif held:
@@ -45,6 +47,22 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
             f"The column {column} holds out every picture; none is left to train on. If it means something else: dataset.tables=false."
         )
     return remarks, warnings
+
+
+def _decoded(*rows: Values) -> list[Values]:
+    """The same with words beside the numbers of a column that holds 0, and 1 or 2, and nothing else."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for each in rows:
+        for values in each.values():
+            for name, value in values:
+                known[name].add(value)
+    coded = {name for name, values in known.items() if "0" in values and len(values) > 1 and values <= CODES.keys()}
+    if not coded:
+        return [*rows]
+    return [
+        {path: [(name, CODES[value] if name in coded else value) for name, value in values] for path, values in each.items()}
+        for each in rows
+    ]
 
 
 def _split_columns(pairs: Iterable[tuple[str, str]]) -> tuple[set[str], dict[str, list[str]]]:

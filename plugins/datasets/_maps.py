@@ -230,6 +230,9 @@ def _read_classes(root: Path, files: Iterable[File], out: Maps) -> None:
             lines = [line.strip() for line in _captions.read(at)[0].splitlines() if line.strip()]
             numbered = [re.fullmatch(r"(\d+)\s*[:=,;\s]\s*(.+)", line) for line in lines]
             if lines and all(numbered):
+                if large := next((each[1] for each in numbered if each and not re.fullmatch(r"0{,9}\d{1,3}", each[1])), ""):
+                    number = large if len(large) < 20 else f"{large[:10]}... ({len(large):,} digits)"
+                    raise DataError(f"{shown(str(at))} gives a class the number {number}; a label map has those from 0 to 254.")
                 names = {int(each[1]): each[2] for each in numbered if each}
                 lines = [names.get(number, str(number)) for number in range(max(names) + 1)]
             if len(lines) > 255:

@@ -7,11 +7,15 @@ from pathlib import Path
 from ldmctl.errors import DataError
 
 from . import _tables, _unread
+from ._captions import OTHERS
+from ._formats import ending
 from ._matching import Matched, Note, match
 from ._names import counted, listed, shown
 from ._splits import Splits
 from ._tables import Table
 from ._tree import File
+
+FEW = 4  # tables with the names of pictures, such as train.csv beside train.png, that are read; of more, each belongs to its picture
 
 
 @dataclass
@@ -29,13 +33,18 @@ def read_tables(
 ) -> Notes:
     """The labels and captions of all pictures that tables know. Tables that fit no picture of a split are a DataError."""
     out = Notes()
-    files = tables_among(others, {file.path for file in pictures})
+    files, passed = _tables_beside(others, {file.path for file in pictures})
     if not wanted:
         if files:
             out.remarks.append(f"Tables are not read (tables=false): {listed(files)}.")
         return out
     paths = [file.path for file in pictures]
     known = {path.rpartition("/")[2].casefold() for path in paths} if files else set()
+    if passed:
+        out.warnings.append(
+            f"{len(passed):,} tables have the names of pictures beside them and are not read, the first {shown(passed[0])}. "
+            "A table of many pictures has another name, such as metadata.csv."
+        )
     tables = [table for path in files if (table := _read(root, path, known, out)) is not None and table.rows]
     out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)
@@ -57,16 +66,21 @@ def read_tables(
 
 
 def tables_among(others: Sequence[File], pictures: set[str]) -> list[str]:
-    """Tables by path: those named metadata, and others that lie beside no picture of the same name."""
-    stems = {path.rpartition(".")[0] for path in pictures}
+    """Tables by path: those named metadata, and others, but not those of which each belongs to a picture."""
+    return _tables_beside(others, pictures)[0]
+
+
+def _tables_beside(others: Sequence[File], pictures: set[str]) -> tuple[list[str], list[str]]:
+    """(the tables by path, those that are passed over, as each has the name of a picture beside it and there are more than FEW of them).
+
+    JSON beside a picture is no table; what is said of captions names it.
+    """
+    stems = {path.rpartition(".")[0] for path in pictures} | pictures
     tables = [file.path for file in others if file.path.lower().endswith(_tables.SUFFIXES)]
     named = [path for path in tables if _tables.is_named(path)]
-    rest = [
-        path
-        for path in tables
-        if not _tables.is_named(path) and path.rpartition(".")[0] not in stems and path.rpartition(".")[0] not in pictures
-    ]
-    return [*named, *rest]
+    rest = [path for path in tables if not _tables.is_named(path) and path.rpartition(".")[0] not in stems]
+    beside = [path for path in tables if not _tables.is_named(path) and path.rpartition(".")[0] in stems and ending(path) not in OTHERS]
+    return ([*named, *rest, *beside], []) if len(beside) <= FEW else ([*named, *rest], beside)
 
 
 def _read(root: Path, path: str, known: set[str], out: Notes) -> Table | None:

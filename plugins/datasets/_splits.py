@@ -22,6 +22,7 @@ from ._tree import File
 TRAIN = frozenset({"train", "training", "trn", "trainval"})
 HELD = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 1, "devel": 1, "heldout": 2, "holdout": 2, "eval": 3, "evaluation": 3}
 HELD |= {"test": 4, "tests": 4, "testing": 4, "tst": 4}  # the lowest that is there is taken
+HELD |= {"valtest": 0, "testval": 0, "minival": 0, "testdev": 1, "devtest": 1}
 WORDS = "set sets split data dataset images image imgs img pictures pics photos samples files folder"
 FILLERS = frozenset(WORDS.split())  # that say nothing about a folder
 
@@ -59,17 +60,17 @@ class Splits:
 
 
 def split_word(name: str) -> tuple[str, int, tuple[str, ...]]:
-    """("train" | "val" | "", rank in HELD, the other words) of a folder's name: `seg_train`, `trainA`, `val2017`, `Test Set`."""
+    """("train" | "val" | "", rank in HELD, the other words) of a folder's name: `seg_train`, `trainA`, `val2017`, `Test Set`, `test-dev`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", composed(name)).casefold()
     words = " ".join(word for word in re.split(r"[\W\d_]+", spaced) if word and word not in FILLERS)
     for apart, joined in (("hold out", "holdout"), ("held out", "heldout"), ("train val", "trainval")):
         words = words.replace(apart, joined)
     words = " ".join(map(_without_filler, words.split()))
     known = [word for word in words.split() if word in TRAIN or word in HELD]
-    if len(known) != 1:
+    if len({word in TRAIN for word in known}) != 1:  # none, or words of both kinds
         return "", 0, ()
-    rest = tuple(word for word in words.split() if word != known[0])
-    return ("train", 0, rest) if known[0] in TRAIN else ("val", HELD[known[0]], rest)
+    rest = tuple(word for word in words.split() if word not in known)
+    return ("train", 0, rest) if known[0] in TRAIN else ("val", min(HELD[word] for word in known), rest)
 
 
 def _without_filler(word: str) -> str:

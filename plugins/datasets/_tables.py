@@ -17,7 +17,7 @@ from ._formats import SUFFIXES as PICTURES
 from ._formats import ending
 from ._names import listed, shown
 from ._places import Places, below
-from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of
+from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of, splits_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
@@ -88,8 +88,7 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         name = places.relative(_name(row, where), where)
-        splits = tuple((key, value.strip()) for key in SPLITS if isinstance(value := row.get(key), str) and value.strip())
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits, _map(row, places, where)))
+        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits_of(row), _map(row, places, where)))
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]

@@ -14,6 +14,7 @@ FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path",
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
 NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
 MAPS = ("map", "mask", "map_file_name", "mask_file_name")  # the first that is there
+NUMBER = re.compile(r"^([+-]?\d+)\.0+$")  # that is a whole one
 SPLITS = ("split", "subset", "partition", "data_set")
 USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})
 
@@ -24,7 +25,7 @@ def column(name: object) -> str:
 
 
 def label_of(value: Any, where: str) -> str | None:
-    """One name for one class, however it is written (1, 1.0, "1 "); None where there is none. What is no name is a DataError."""
+    """One name for one class, however it is written (1, 1.0, "1 "; true, "True"); None where there is none. What is no name is a DataError."""
     if isinstance(value, Mapping | list | tuple):
         raise DataError(f"{where}: `label` is one name or number, not {value!r:.60}.")
     if isinstance(value, float | Decimal):
@@ -32,9 +33,25 @@ def label_of(value: Any, where: str) -> str | None:
             return None
         value = int(value) if value == int(value) else value
     text = _text(value)
-    if _is_nothing(text):
-        return None
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
+    return None if _is_nothing(text) else _one_spelling(text)
+
+
+def splits_of(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(column, value) of every split that a row names, in words, numbers or lists of them."""
+    return tuple((name, text) for name in SPLITS if name in row for text in _splits(row[name]) if text)
+
+
+def _splits(value: Any) -> Iterable[str]:
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _splits(each)]
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return []
+    return [_one_spelling(value.strip() if isinstance(value, str) else _text(value))]
+
+
+def _one_spelling(text: str) -> str:
+    """`1` of `1.0`, `True` of `true`."""
+    return text.capitalize() if text.casefold() in ("true", "false") else NUMBER.sub(r"\1", text)
 
 
 def captions_of(row: Mapping[str, Any], where: str) -> tuple[str, ...]:

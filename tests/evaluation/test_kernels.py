@@ -72,3 +72,8 @@ def test_one_picture_is_a_sentence_and_three_have_no_interval():
         kernel_distance(normal(1), normal(9), polynomial)
     value, low, _ = kernel_distance(normal(3), normal(9), polynomial)
     assert math.isfinite(value) and math.isnan(low)
+
+
+def test_the_bandwidth_is_of_references_from_the_first_to_the_last():
+    classes = torch.cat([torch.zeros(1000, 1), torch.full((999, 1), 5.0)])
+    assert bandwidth(classes) == 5, "half of all pairs are of two classes, which the first thousand would not show"

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ldmctl.evaluation.extraction import Seen, shrunk
-from ldmctl.evaluation.memorisation import copies, duplicates, nearest
+from ldmctl.evaluation.memorisation import _quantile, copies, duplicates, nearest
 from ldmctl.pictures.images import to_tensor
 
 
@@ -70,5 +70,17 @@ def test_the_nearest_is_exact_and_a_copy_has_no_distance_at_all():
     queries = torch.tensor([[3.0, 4], [1, 0]]) + 1000
     found = nearest(queries, queries, references)
     assert found.index.tolist() == [1, 0] and found.distance.tolist() == [0, 1]
-    among = nearest(references, references, references, others=True)
+    among = nearest(references, references, references, own=torch.arange(3))
     assert among.distance.tolist() == [5, 5, 5] and among.index[0] == 1
+
+
+def test_few_held_out_pictures_are_no_bound_and_training_pictures_stand_for_them():
+    found = copies(seen(pictures(300, seed=2)), seen(TRAIN), seen(HELD[:20]))
+    assert (found.kind, found.count) == ("training pictures to each other", 300)
+    assert found.bounds == copies(seen(TRAIN[:5]), seen(TRAIN), None).bounds and found.share <= 0.02
+    assert copies(seen(TRAIN[:5]), seen(TRAIN), seen(HELD[:100])).kind == "held-out pictures"
+
+
+@pytest.mark.parametrize(("count", "value"), [(20, 1), (100, 1), (198, 1), (199, 2), (1000, 10)])
+def test_one_in_a_hundred_of_other_draws_lies_at_the_bound_or_below(count, value):
+    assert _quantile(torch.arange(1, count + 1), 0.01) == value

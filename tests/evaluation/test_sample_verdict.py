@@ -107,3 +107,43 @@ def test_what_was_seen_in_none_or_all_of_few_has_an_interval():
 def test_as_many_samples_as_features_are_too_few():
     assert "96 samples are not more than the 96 features" in small(96, 96, "fitted")
     assert small(97, 96, "fitted") == ""
+
+
+def test_few_real_pictures_are_no_bound_for_copies_but_samples_that_all_repeat_them_are_said():
+    found = copies(0.05, 0.03, 0.07)
+    found["memorisation"]["ordinary_count"] = 20
+    (said,) = judge(found)
+    assert said.level == "unknown" and "of only 20 real pictures the nearest says little; 100 or more are needed" in said.sentence
+    found["memorisation"]["share"] = 0.9
+    assert judge(found)[0].level == "poor"
+
+
+@pytest.mark.parametrize(("learned", "words"), [(False, "Those are not the pictures"), (None, "Nothing says whether the run learned from")])
+@pytest.mark.parametrize(("found", "level"), [((0.005, 0, 0.01), "unknown"), ((0.1, 0.07, 0.13), "doubtful"), ((0.9, 0.85, 0.95), "poor")])
+def test_of_other_pictures_nothing_is_said_of_training_and_passes(found, level, learned, words):
+    found = copies(*found)
+    found["memorisation"]["learned"] = learned
+    (said,) = judge(found)
+    assert said.level == level and words in said.sentence and "passes" not in said.sentence and "training picture" not in said.sentence
+    assert "the run does not copy" not in said.sentence and "the run repeats" not in said.sentence
+
+
+def test_where_fewer_real_pictures_stand_beside_them_as_few_samples_are_judged():
+    found = measure("frechet_distance", (10, 9, 11), (8, 7, 9))
+    found["measures"]["frechet_distance"]["same"] = {"value": 30, "low": 27, "high": 33, "count": 50}
+    (said,) = judge(found)
+    assert said.level == "poor" and "of 50 samples, evenly, is 30 (27 to 33), that of as many real pictures 8" in said.sentence
+
+
+def test_one_labelled_sample_has_no_interval_to_print():
+    asked = {"judge": "fitted", "value": 1.0, "low": None, "high": None, "real": {"value": 0.99, "low": 0.98, "high": 1.0}}
+    (said,) = judge({"measures": {}, "asked": asked})
+    assert said.level == "unknown" and "nan" not in said.sentence and "in 100.0% of the samples, and the right class" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "words"), [(300, "good", "300 of the 5,000 samples, evenly,"), (150, "unknown", "more real pictures needed")]
+)
+def test_samples_among_each_other_are_as_many_as_the_real_ones_and_that_is_said(count, level, words):
+    (said,) = judge({"measures": {}, "duplicates": {"share": 0.01, "count": count, "of": 5000, "quantile": 0.01}})
+    assert said.level == level and words in said.sentence

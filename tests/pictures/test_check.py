@@ -2,18 +2,26 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ldmctl import registry
 from ldmctl.cli.app import run as run_cli
+from ldmctl.config.presets import expand_data
+from ldmctl.config.resolve import resolve
+from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
+from ldmctl.pictures import alike
 from ldmctl.pictures.alike import glance, groups, pairs
+from ldmctl.pictures.check import _of_captions, _of_classes
 from ldmctl.pictures.check_maps import look_at_map
-from ldmctl.pictures.checking import check_data
+from ldmctl.pictures.checking import check_data, told
 from ldmctl.pictures.maps import Frame
+from ldmctl.storage.lines import write_line
 
 
 def blobs(seed, size=(64, 64)):
@@ -77,6 +85,15 @@ def test_different_flat_pictures_are_no_duplicates_though_their_gradients_are_eq
     assert not list(pairs([glance(each) for each in flat]))
 
 
+def test_copies_of_one_picture_are_compared_once_and_not_each_with_each(monkeypatch):
+    same, calls = alike.same, []
+    monkeypatch.setattr(alike, "same", lambda *given: calls.append(len(given[1])) or same(*given))
+    first, other = glance(blobs(0)), glance(blobs(1))
+    found = groups(3001, pairs([first] * 1500 + [other] + [first] * 1500))
+    assert found == [[index for index in range(3001) if index != 1500]]
+    assert len(calls) <= 3000 and sum(calls) <= 6000, "each with each would be 4.5 million"
+
+
 def test_sets_are_joined_through_their_members():
     assert groups(6, iter([(0, 3), (3, 5), (1, 2)])) == [[0, 3, 5], [1, 2]]
 
@@ -138,6 +155,18 @@ def test_repeated_and_missing_captions_are_counted(folder):
     assert "31 pictures have no caption" in said(found)
 
 
+def test_missing_captions_hide_no_repeats_and_uneven_classes_no_missing_labels():
+    counts = {"spam": 100, "eggs": 2, "ham": 0}
+    few, uneven, without = filter(None, _of_classes({"counts": counts, "without": 7}))
+    assert (
+        "'ham' has no training picture" in few and "100 of 'spam', 2 of 'eggs'" in uneven and "7 training pictures have no label" in without
+    )
+    found = {"count": 19, "empty": 1, "different": 1, "commonest": {"text": "a dog", "count": 19}}
+    missing, repeated = filter(None, _of_captions(found))
+    assert missing == "1 picture has no caption, and 19 have one." and "'a dog' 19 times" in repeated
+    assert not any(_of_classes({"counts": {}, "without": 0})) and _of_captions(None) == []
+
+
 def test_a_folder_of_broken_pictures_is_a_sentence(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="None of the 1 pictures can be read"):
@@ -177,6 +206,62 @@ def test_labels_that_are_written_are_read_again(folder):
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 50 and rows[0] == {"file_name": "train/cat/00.png", "label": "cat"}
     assert look(folder)["classes"]["counts"] == {"cat": 20, "dog": 20}
+
+
+def noted(folder):
+    """(label, captions) of each picture, by name."""
+    config = resolve(EncodeDataset, [expand_data(str(folder))], source="test").dataset
+    return told({split: registry.build("dataset", config, split=split) for split in ("train", "val")})
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_is_written_is_read_back_the_same_whatever_its_names_and_texts(tmp_path, split):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    names = ["plain.png", "\u00e9 \u2028.png", os.fsdecode(b"\xe9.png"), "~home.png", "c:drive.png", " space.png"]
+    for index, name in enumerate(names):
+        with (folder / name).open("wb") as file:
+            blobs(index).save(file, "PNG")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "plain.txt").write_text("beside", encoding="utf-8")
+    rows = [{"file_name": f"./{name}", "label": "a", "text": ["one \ud83d", "two", f"of {index}"]} for index, name in enumerate(names)]
+    (folder / "captions.jsonl").write_text("".join(map(write_line, [*rows, {"file_name": "broken.png", "label": "b", "text": "none"}])))
+    before = noted(folder)
+    look(folder, split=split, metadata=True)
+    written = {row["file_name"]: row for row in map(json.loads, (folder / "metadata.jsonl").read_text(encoding="utf-8").split("\n")[:-1])}
+    assert written["plain.png"]["text"] == ["one \ud83d", "two", "of 0", "beside"] and written["broken.png"]["text"] == "none"
+    (folder / "captions.jsonl").unlink()
+    assert len(before) == 7 and noted(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["nan", "null", "N-A", "1.0", "true"])
+@pytest.mark.parametrize("split", [False, True])
+def test_classes_that_a_table_cannot_hold_stay_those_of_their_folders(tmp_path, kind, split, capfd):
+    folder = tmp_path / "pictures"
+    for index in range(24):
+        place = folder / (kind, "dog")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        blobs(index).save(place / f"{index}.png")
+    before = noted(folder)
+    look(folder, split=split, metadata=True)
+    assert noted(folder) == before and {label for label, _ in before.values()} == {kind, "dog"}
+    sentence = f"has no column `label`: the class {kind!r} would be read from it as something else, and is taken from where it is now."
+    err = capfd.readouterr().err
+    assert (sentence in err) == (kind != "N-A")
+    look(folder)
+    assert "is not used" not in capfd.readouterr().err, "a table that says nothing is none"
+
+
+def test_pictures_of_several_frames_are_counted(folder):
+    assert "frames" not in said(look(folder))
+    more = {"save_all": True, "append_images": [blobs(91)]}
+    blobs(90).save(folder / "train" / "cat" / "a.gif", **more)
+    words = "of several frames or pages, of which only the first is read, such as train/cat/a.gif."
+    assert f"1 picture is {words}" in said(look(folder))
+    blobs(92).save(folder / "train" / "cat" / "b.tiff", **more)
+    blobs(93).save(folder / "train" / "cat" / "c.png", **more)
+    blobs(94).save(folder / "train" / "cat" / "d.tiff")
+    assert f"3 pictures are {words}" in said(look(folder))
 
 
 def test_the_command_line_says_it_and_writes_a_contact_sheet(folder, tmp_path, capsys):

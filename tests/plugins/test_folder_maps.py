@@ -283,6 +283,20 @@ def test_names_of_classes_are_read_from_a_list_among_the_maps(tmp_path, file, wo
     assert dataset.map_classes == ["ground", "sky", "tree"] and "with 3 classes" in said(dataset) and "text file" not in said(dataset)
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [("4294967295", "4294967295"), ("9" * 5000, r"9999999999\.\.\. \(5,000 digits\)"), ("0" * 5000, r"0000000000\.\.\.")],
+)
+def test_a_number_of_a_class_that_no_map_can_have_is_refused_before_memory_is_taken(tmp_path, number, words):
+    write_pictures(tmp_path, *numbered("images", 2))
+    write_maps(tmp_path, *numbered("masks", 2))
+    (tmp_path / "masks" / "classes.txt").write_text(f"0 ground\n{number} void\n")
+    with pytest.raises(DataError, match=rf"classes\.txt gives a class the number {words}.*; a label map has those from 0 to 254\."):
+        opened(tmp_path)
+    (tmp_path / "masks" / "classes.txt").write_text("0 ground\n007 void\n")
+    assert opened(tmp_path).map_classes[7] == "void"
+
+
 def test_the_host_gets_maps_of_the_size_of_its_pictures_and_a_broken_one_costs_no_picture(tmp_path):
     write_pictures(tmp_path, *numbered("images", 3))
     write_maps(tmp_path, *numbered("masks", 2))

@@ -67,6 +67,25 @@ def test_joined_names_and_names_with_other_words_split_too(tmp_path, train, held
     assert dataset.classes == [each[1:] for each in classes if each]
 
 
+@pytest.mark.parametrize(
+    "held",
+    ["test-dev", "val_test", "dev_test", "eval-holdout", "val/val_val", "valtest", "minival", "testdev2017", "devtest", "Test Dev Set"],
+)
+def test_a_name_of_two_held_out_words_is_held_out(tmp_path, held):
+    write_pictures(tmp_path, *numbered("train", 3), *numbered(held, 2))
+    assert names(opened(tmp_path)) == numbered("train", 3) and names(opened(tmp_path, "val")) == numbered(held, 2)
+
+
+def test_a_name_with_words_of_both_sides_decides_nothing(tmp_path):
+    write_pictures(tmp_path, *numbered("train_test_split/train", 3), *numbered("train_test_split/val_test", 2), *numbered("other", 2))
+    assert names(opened(tmp_path, "val")) == numbered("train_test_split/val_test", 2)
+
+
+def test_of_names_with_several_words_the_first_in_the_usual_order_is_held_out(tmp_path):
+    write_pictures(tmp_path, *numbered("train", 3), *numbered("test_dev", 2), *numbered("test", 2), *numbered("val_test", 2))
+    assert names(opened(tmp_path, "val")) == numbered("val_test", 2)
+
+
 def test_a_held_out_word_beside_a_training_word_is_held_out_among_other_folders(tmp_path):
     write_pictures(tmp_path, *numbered("train", 3), *numbered("val_clean", 2), *numbered("more", 2))
     assert names(opened(tmp_path, "val")) == numbered("val_clean", 2)

@@ -1,6 +1,7 @@
 """A table's labels and captions reach their pictures, or a sentence says which do not: paths, values, and files that are read strictly."""
 
 import json
+import math
 import unicodedata
 
 import pytest
@@ -237,6 +238,43 @@ def test_a_picture_that_a_doubtful_row_may_hold_out_is_not_trained_on(tmp_path):
     assert names(dataset) == ["train/b/1.png"] and sentence in said(dataset)
 
 
+@pytest.mark.parametrize("column", ["partition", "split"])
+@pytest.mark.parametrize("codes", ["012", [0, 1, 2], [0.0, 1.0, 2.0], ["0.0", " 1", "2"], [[0], [1], [2]]])
+def test_numbers_as_celeba_has_them_split_the_pictures(tmp_path, column, codes):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": f"{i}.png", column: code} for i, code in enumerate(codes)])
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert names(train) == ["0.png"] and names(held) == ["1.png"]
+    assert train.remarks[0] == f"Splits by the column `{column}`: 1 (val) held out, all other pictures to train on."
+    assert "1 picture of `2 (test)` is left out, because 1 (val) is held out already." in train.warnings
+
+
+def test_numbers_of_parquet_and_of_csv_split_the_pictures_too(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    (tmp_path / "parts.csv").write_text("file_name,partition\n0.png,0\n1.png,0\n2.png,2\n3.png,2\n")
+    assert names(opened(tmp_path, "val")) == ["2.png", "3.png"]
+    (tmp_path / "parts.csv").unlink()
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"file_name": [f"{i}.png" for i in range(4)], "partition": [0, None, 1, 2]}), tmp_path / "a.parquet")
+    assert names(opened(tmp_path)) == ["0.png", "1.png"] and names(opened(tmp_path, "val")) == ["2.png"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [((1, 2, 3), "1, 2 and 3 are"), ((True, False, True), "False and True are"), ((2, 2, None), "2 is"), ((0, 5, math.nan), "0 and 5 are")],
+)
+def test_a_column_of_splits_that_is_no_text_is_named_where_it_is_not_used(tmp_path, values, words):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(3)))
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": f"{i}.png", "split": value} for i, value in enumerate(values)])
+    assert f"The column `split` is not used: {words} no usual name" in said(opened(tmp_path, val_share=0))
+
+
+def test_a_picture_that_a_list_of_splits_holds_out_is_not_trained_on(tmp_path):
+    write_pictures(tmp_path, "0.png", "1.png")
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": "0.png", "split": ["train", "val"]}, {"file_name": "1.png", "split": ["train"]}])
+    assert names(opened(tmp_path)) == ["1.png"] and names(opened(tmp_path, "val")) == ["0.png"]
+
+
 # -- values ------------------------------------------------------------------
 
 
@@ -271,7 +309,14 @@ def test_none_and_nat_are_names_of_classes(tmp_path):
 
 
 def test_one_class_is_one_class_however_it_is_written(tmp_path):
-    cases = [[1, 1.0, "1", "1.0", " 1 "], ["cat", "cat ", "\tcat"], ["caf\u00e9", "cafe\u0301"], [0, -0.0, "0"]]
+    cases = [
+        [1, 1.0, "1", "1.0", " 1 "],
+        ["cat", "cat ", "\tcat"],
+        ["caf\u00e9", "cafe\u0301"],
+        [0, -0.0, "0"],
+        [True, "true", "True", "TRUE"],
+        [False, "false"],
+    ]
     for number, case in enumerate(cases):
         folder = write_pictures(tmp_path / str(number), *(f"{i}.png" for i in range(len(case))))
         write_rows(folder / "metadata.jsonl", [{"file_name": f"{i}.png", "label": value} for i, value in enumerate(case)])
@@ -490,6 +535,23 @@ def test_json_beside_each_picture_is_no_table(tmp_path):
         (tmp_path / f"{i}.json").write_text(json.dumps({"url": "x"}))
     dataset = opened(tmp_path, val_share=0)
     assert not dataset.warnings and "Files beside pictures that are not read: 3 .json." in said(dataset)
+
+
+def test_a_table_with_the_name_of_a_picture_beside_it_is_read(tmp_path):
+    write_pictures(tmp_path, "train.png", "0.png", "1.png")
+    (tmp_path / "train.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n")
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"0.png": "cat", "1.png": "dog"} and "from train.csv: 2 rows." in said(dataset)
+    (tmp_path / "train.csv").write_text("x,y\n1,2\n")
+    assert "train.csv is not used: " in said(opened(tmp_path, val_share=0))
+
+
+def test_tables_beside_each_picture_are_counted_in_one_sentence(tmp_path):
+    write_pictures(tmp_path, *(f"{i}.png" for i in range(9)))
+    for i in range(9):
+        (tmp_path / f"{i}.csv").write_text("x,y\n1,2\n")
+    sentence = "9 tables have the names of pictures beside them and are not read, the first 0.csv. "
+    assert opened(tmp_path, val_share=0).warnings == [f"{sentence}A table of many pictures has another name, such as metadata.csv."]
 
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5_000, "\ud800"])

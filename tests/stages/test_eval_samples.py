@@ -89,8 +89,20 @@ def test_fewer_samples_than_features_are_said(judged):
 
 
 def test_fewer_real_pictures_than_samples_are_said(judged):
-    said = judged("count=32", LATENT)["verdict"]
+    found = judged("count=32", LATENT)
+    said = found["verdict"]
     assert said[0].startswith("Only 24 real pictures could be set aside") and "take -n 24" in said[0]
+    for each in found["measures"].values():
+        assert each["same"]["count"] == each["real"]["count"] == 24
+    own = found["measures"]["frechet_distance"]
+    assert own["same"]["value"] > own["value"], "of fewer pictures it is larger, as that of the real ones is"
+    assert any("of 24 samples, evenly, is" in each for each in said)
+
+
+def test_samples_among_each_other_are_no_more_than_the_references(judged):
+    found = judged("count=16", LATENT, "references=8")
+    assert found["references"] == found["duplicates"]["count"] == 8 and found["duplicates"]["of"] == 16
+    assert any("of 8 of the 16 samples, evenly," in each for each in found["verdict"])
 
 
 def test_the_training_pictures_as_samples_are_good_and_copies(judged, real, tmp_path):
@@ -102,7 +114,7 @@ def test_the_training_pictures_as_samples_are_good_and_copies(judged, real, tmp_
 
 def test_copies_are_found_flipped_and_as_jpegs(judged, real, tmp_path):
     found = judged(f"samples={folder_of(real.flip(-1), tmp_path / 'samples', suffix='jpg', quality=95)}", LATENT)
-    assert found["memorisation"]["share"] > 0.5
+    assert found["memorisation"]["ordinary_count"] == 40 and found["memorisation"]["share"] > 0.25, "by chance it were one in 41"
 
 
 def test_a_second_command_reads_what_the_first_one_saw(judged, ldm, monkeypatch):
@@ -173,18 +185,32 @@ def with_alpha(image):
     return found
 
 
+def grey(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")
+
+
+def threefold(levels):
+    """uint8 [3,H,W] of grey levels [H,W] from 0 to 255."""
+    return torch.as_tensor(levels).round().to(torch.uint8).expand(3, -1, -1)
+
+
 @pytest.mark.parametrize(
-    "convert",
-    [grey_16, lambda image: Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"), with_alpha],
+    ("convert", "plain"),
+    [
+        (grey_16, lambda image: threefold((image.float().mean(0) * 257).to(torch.int32) / 257)),
+        (grey, lambda image: threefold(to_tensor(grey(image))[0])),
+        (with_alpha, lambda image: image),
+    ],
     ids=["16-bit grey", "grey", "RGBA"],
 )
-def test_other_modes_are_brought_to_that_of_the_real_pictures(judged, real, tmp_path, convert):
+def test_other_modes_are_brought_to_that_of_the_real_pictures(judged, real, tmp_path, convert, plain):
     folder = tmp_path / "samples"
     folder.mkdir()
     for index, image in enumerate(real):
-        convert(image).save(folder / f"{index}.png")
+        convert(image).save(folder / f"{index:03d}.png")
     found = judged(f"samples={folder}", LATENT)
-    assert found["count"] == 40 and found["measures"]["frechet_distance"]["value"] >= 0
+    by_hand = judged(f"samples={folder_of([plain(image) for image in real], tmp_path / 'plain')}", LATENT, out="plain")
+    assert found["count"] == 40 and found["measures"] == by_hand["measures"] and found["memorisation"] == by_hand["memorisation"]
 
 
 def test_samples_of_another_size_are_resized_with_a_warning(judged, real, tmp_path, capsys):
@@ -208,6 +234,72 @@ def test_a_folder_of_real_pictures_may_stand_for_the_cache(judged, real, tmp_pat
     against = folder_of(real.flip(-1), tmp_path / "others")
     found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT, against=str(against))
     assert found["references"] <= 40 and (tmp_path / "out" / "features").is_dir()
+    assert found["memorisation"]["passes"] is None and found["memorisation"]["learned"] is False
+    said = " ".join(found["verdict"])
+    assert "Those are not the pictures that the run learned from" in said and "passes" not in said and "the run repeats" not in said
+
+
+def test_of_more_pictures_than_asked_for_those_are_taken_that_lie_evenly_over_the_folder(judged, real, tmp_path, capsys):
+    from ldmctl.console import Console
+    from ldmctl.pictures.sampled import Sampled
+
+    for name, part in (("a", real[:20]), ("b", real[20:])):
+        folder_of(part, tmp_path / "samples" / name)
+    found = judged(f"samples={tmp_path / 'samples'}", LATENT, "count=12", console=Console())
+    assert (found["count"], found["there"]) == (12, 40)
+    assert "12 of 40 are judged, evenly" in " ".join(capsys.readouterr().err.split())
+    chosen = Sampled(tmp_path / "samples", ["a", "b"], count=12, evenly=True)
+    labels = [chosen[index].label for index in range(12)]
+    assert labels == [0] * 6 + [1] * 6 and len(set(chosen.files)) == 12
+    first = Sampled(tmp_path / "samples", ["a", "b"], count=12)
+    assert [file.name for file in first.files] == [f"{index:03d}.png" for index in range(12)], "a run's are the first seeds"
+
+
+def test_labels_that_change_are_looked_at_again(tiny, real, tmp_path):
+    from ldmctl.evaluation.extraction import identity
+    from ldmctl.pictures.loading import open_pictures
+
+    folder = folder_of(real[:8], tmp_path / "pictures")
+
+    def key(first):
+        rows = [{"file_name": f"{index:03d}.png", "label": first if index == 0 else "ab"[index % 2]} for index in range(8)]
+        (folder / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        pictures = open_pictures(tiny("eval-samples", f"data={folder}", "dataset.val_share=0"), "train")
+        return identity(pictures, range(len(pictures)), {})
+
+    assert key("a") == key("a") and len({key("a"), key("b"), key("c")}) == 3
+
+
+def test_samples_of_a_run_that_hears_words_are_said_to_be_made_without_any(tiny):
+    from types import SimpleNamespace
+
+    from ldmctl.evaluation.judging import unspoken
+
+    hears, deaf = (SimpleNamespace(header={"conditions": each}) for each in ({"text": {"type": "words"}}, {}))
+    assert unspoken(tiny("eval-samples"), hears) and not unspoken(tiny("eval-samples"), deaf)
+    assert not unspoken(tiny("eval-samples", "prompt=[a dog]"), hears)
+
+
+def test_names_in_brackets_are_printed_as_they_are(capsys):
+    from ldmctl.cli.eval_samples import show
+
+    measure = {"title": "distance (mine[/b])", "value": 1.0, "low": 0.9, "high": 1.1, "real": {"value": 1.0}}
+    asked = {"judge": "mine[v3]", "value": 1.0, "low": 0.9, "high": 1.0, "real": {"value": 1.0}}
+    found = {"count": 5000, "there": 10_000, "of": "made[v2]", "references": 9, "measures": {"a": measure}, "asked": asked, "classes": {}}
+    show({**found, "verdict": ["all[/b]"]})
+    said = capsys.readouterr().out
+    assert "5,000 of 10,000 pictures, evenly, made[v2]" in said and "(mine[/b])" in said and "(mine[v3])" in said and "all[/b]" in said
+    row = {"run": "a[/b]", "step": 1, **dict.fromkeys(("frechet_distance", "precision", "recall"), measure)}
+    show({"curve": [row], "verdict": ["well"]})
+    assert "a[/b]" in capsys.readouterr().out
+
+
+def test_snapshots_and_a_folder_of_samples_together_are_refused_before_anything_is_looked_at(tiny, quiet, tmp_path):
+    config = tiny("eval-samples", "run=nowhere", f"samples={tmp_path}", "curve=true")
+    for act in (lambda: eval_samples(config, tmp_path / "out", console=quiet), lambda: plan_eval_samples(config, tmp_path / "out")):
+        with pytest.raises(ConfigError, match="leave samples out"):
+            act()
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_folder_and_a_missing_one_are_sentences(judged, tmp_path):

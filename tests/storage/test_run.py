@@ -304,6 +304,16 @@ def test_bad_pictures_are_listed_once(tmp_path, tiny):
     assert [json.loads(line) for line in (tmp_path / "bad_images.jsonl").read_text(encoding="utf-8").splitlines()] == rows
 
 
+def test_a_damaged_list_of_bad_pictures_is_read_and_continued(tmp_path, tiny):
+    (row, other) = ({"file_name": name, "reason": "cut off"} for name in ("a.png", "b.png"))
+    with open_run(tmp_path, tiny("fit-ae")) as run:
+        run.note_bad([row])
+        with (tmp_path / "bad_images.jsonl").open("ab") as file:
+            file.write(b'{"file_name": "\xff\n')
+        run.note_bad([row, other])
+        assert len(run.bad()) == 3 and [json.loads(line) for line in run.bad()[::2]] == [row, other]
+
+
 # -- which weights --------------------------------------------------------------------------------
 
 
