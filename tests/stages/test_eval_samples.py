@@ -113,8 +113,8 @@ def test_the_training_pictures_as_samples_are_good_and_copies(judged, real, tmp_
 
 
 def test_copies_are_found_flipped_and_as_jpegs(judged, real, tmp_path):
-    found = judged(f"samples={folder_of(real.flip(-1), tmp_path / 'samples', suffix='jpg', quality=95)}", LATENT)
-    assert found["memorisation"]["ordinary_count"] == 40 and found["memorisation"]["share"] > 0.25, "by chance it were one in 41"
+    found = judged(f"samples={folder_of(real.flip(-1), tmp_path / 'samples', suffix='jpg', quality=95, subsampling=0)}", LATENT)
+    assert found["memorisation"]["ordinary_count"] == 40 and found["memorisation"]["share"] > 0.5, "by chance it were one in 41"
 
 
 def test_a_second_command_reads_what_the_first_one_saw(judged, ldm, monkeypatch):
