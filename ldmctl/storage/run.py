@@ -142,7 +142,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         error = error and attributed(error)  # what a plugin raises ends the command by its own exit code
-        if self._hold is not None and self._hold.gone():
+        if self._hold is not None and (self._hold.gone() or is_being_emptied(self.folder, error)):
             gone = self._hold.error()
             self._release()
             if error is None or (isinstance(error, Exception) and not isinstance(error, LdmctlError) and exit_code(error) in (1, 6)):
@@ -207,6 +207,12 @@ def open_run(
         raise
     hold.opened = True
     return run
+
+
+def is_being_emptied(folder: Path, error: BaseException | None) -> bool:
+    """Whether a half-written file in a folder has gone under the hand that wrote it: somebody deletes the folder, and is not through yet."""
+    name = getattr(error, "filename", None)
+    return isinstance(error, FileNotFoundError) and isinstance(name, str) and name.endswith(".tmp") and folder in Path(name).parents
 
 
 def _command() -> str:

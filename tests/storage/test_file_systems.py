@@ -319,3 +319,12 @@ def test_a_run_folder_that_goes_between_two_saves_comes_not_back_as_half_a_one(t
         shutil.rmtree(tmp_path / "run")
         weights.save(tmp_path / "run" / "state.safetensors", {"a": torch.ones(1)}, {"kind": "state"})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_deleted_while_it_is_written_says_that_the_folder_is_being_deleted(tmp_path, tiny):
+    """Whoever deletes a folder takes its files first: at this moment the folder is still there."""
+    said = pytest.raises(MismatchError, match="was deleted, moved or emptied")
+    with said, open_run(tmp_path / "run", tiny("fit-ae")) as run, weights.replacing(run.folder / "run.json") as temporary:
+        temporary.unlink()
+    with pytest.raises(FileNotFoundError), open_run(tmp_path / "other", tiny("fit-ae")) as run:
+        (run.folder / "no-such.txt").read_text()
