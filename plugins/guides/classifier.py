@@ -67,7 +67,10 @@ def weights_of(file: str) -> dict[str, Tensor]:
 
 def classes_of(name: str, state: dict[str, Tensor], file: str) -> int:
     """How many classes these weights of a network know: the length of the tensor whose length follows them, in whatever order the file has its own."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            few, many = (of_torchvision(name, count).state_dict() for count in (2, 3))
+    except NotImplementedError:  # RegNet computes its widths with tensors
         few, many = (of_torchvision(name, count).state_dict() for count in (2, 3))
     last = [key for key in few if few[key].shape != many[key].shape][-1]
     if last not in state or not state[last].ndim:

@@ -72,7 +72,7 @@ def test_a_classifier_says_minus_the_logarithm_of_the_classs_probability(keys):
     assert guide.loss(image[:, :1]).shape == (2,), "grey is repeated"
 
 
-@pytest.mark.parametrize("network", ["resnet18", "squeezenet1_1"])
+@pytest.mark.parametrize("network", ["resnet18", "squeezenet1_1", "regnet_x_400mf"])
 def test_the_classes_of_a_classifier_are_counted_whatever_the_order_of_its_file(network, tmp_path):
     models = pytest.importorskip("torchvision.models")
     state = models.get_model(network, weights=None, num_classes=5).state_dict()
