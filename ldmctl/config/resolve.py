@@ -162,4 +162,14 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
         if owner is None:
             return f"{path}: unknown key."
     keys = [key for key in owner.model_fields if key != "type"]
-    return f"{path}: unknown key.{did_you_mean(str(item['loc'][-1]), keys)} Keys here: {', '.join(keys)}."
+    wanted = str(item["loc"][-1])
+    hint = f" Did you mean {found!r}?" if (found := _elsewhere(wanted, schema)) else did_you_mean(wanted, keys)
+    return f"{path}: unknown key.{hint} Keys here: {', '.join(keys)}."
+
+
+def _elsewhere(key: str, schema: type[BaseModel]) -> str:
+    """Where a config has a key of this name, at its top or in one of its sections, or ''."""
+    if key in schema.model_fields:
+        return key
+    sections = ((name, section_of(field)) for name, field in schema.model_fields.items())
+    return next((f"{name}.{key}" for name, section in sections if section and key in section.model_fields), "")

@@ -128,6 +128,8 @@ def test_only_the_plugins_that_are_named_are_loaded(monkeypatch):
     ("layer", "said"),
     [
         ({"step": 5}, "step: unknown key. Did you mean 'steps'? Keys here: steps, name, "),
+        ({"every": 5}, "every: unknown key. Did you mean 'inner.every'? Keys here: "),
+        ({"inner": {"steps": 5}}, "inner.steps: unknown key. Did you mean 'steps'? Keys here: "),
         ({"inner": {"evry": 5}}, "inner.evry: unknown key. Did you mean 'every'? Keys here: every, rate, sampler."),
         ({"inner": {"sampler": {"etta": 1}}}, "inner.sampler.etta: unknown key. Did you mean 'eta'?"),
         ({"autoencoder": {"type": "vae", "wdths": [8]}}, "autoencoder.wdths: unknown key. Did you mean 'widths'?"),
