@@ -46,6 +46,7 @@ class Look:
     square: tuple[float, ...] = ()  # of their squares
     grey: bool = False
     map: MapLook | None = None
+    several: bool = False  # frames or pages
 
 
 def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
@@ -54,7 +55,7 @@ def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
     try:
         example = dataset[index]
         size, mode = size_of(example.picture), getattr(example.picture, "mode", "array")
-        frame = frame_of(example.picture, None)
+        frame, several = frame_of(example.picture, None), has_several(name, example.picture)
         most = getattr(settings, "max_pixels", MOST)
         image = load(example.picture, channels=3, background=settings.background, enough=ENOUGH, max_pixels=most)
         image.thumbnail((ENOUGH, ENOUGH), Image.Resampling.BOX)
@@ -63,9 +64,15 @@ def look(dataset: Dataset, split: str, index: int, settings: Settings) -> Look:
         colour = pixels.reshape(-1, 3)
         values = (tuple(colour.mean(0).tolist()), tuple(np.square(colour).mean(0).tolist()))
         known = (size, mode, int(example.label), example.text, alike.glance(image), *values, grey)
-        return Look(name, split, index, "", *known, look_at_map(example.map, frame, settings, getattr(dataset, "map_classes", ()), name))
+        seen = look_at_map(example.map, frame, settings, getattr(dataset, "map_classes", ()), name)
+        return Look(name, split, index, "", *known, seen, several)
     except (DataError, *BROKEN) as error:
         return Look(name, split, index, " ".join(str(error).split()) or type(error).__name__)
+
+
+def has_several(name: str, picture: Any) -> bool:
+    """Whether a picture has several frames or pages; a JPEG with a second picture for its maker has none."""
+    return not name.lower().endswith((".jpg", ".jpeg")) and bool(getattr(picture, "is_animated", False))
 
 
 def look_at_all(splits: dict[str, Dataset], settings: Settings, console: Console) -> list[Look]:
@@ -98,7 +105,7 @@ def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings, *, 
         "maps": check_maps.maps([(each.name, each.map) for each in good], map_classes),
         "colour": colour(good),
     }
-    return {**found, "sentences": [each for each in sentences(found, settings) if each]}
+    return {**found, "sentences": [each for each in [*sentences(found, settings), _of_frames(good)] if each]}
 
 
 def sizes(good: Sequence[Look], settings: Settings) -> dict[str, Any]:
@@ -208,6 +215,11 @@ def having(count: int, noun: str = "") -> str:
     """`1 picture has`, `2 pictures have`."""
     named = f" {noun if count == 1 else noun + 's'}" if noun else ""
     return f"{count:,}{named} {'has' if count == 1 else 'have'}"
+
+
+def _of_frames(good: Sequence[Look]) -> str:
+    several = [each.name for each in good if each.several]
+    return f"{of(len(several))} of several frames or pages, of which only the first is read, such as {several[0]}." if several else ""
 
 
 def _of_colour(found: dict[str, Any], channels: int) -> str:

@@ -16,7 +16,7 @@ from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.alike import groups, pairs
 from ldmctl.pictures.batches import Pictures, named
-from ldmctl.pictures.check import Look, check, look_at_all, of
+from ldmctl.pictures.check import Look, check, look_at_all
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.png import grid, write_png
 from ldmctl.storage import apart
@@ -39,7 +39,6 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
     introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
     found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
-    found["sentences"] += frames(sets, looks)
     root = getattr(sets["train"], "root", None)
     found = {"data": data, **({"pictures": str(root.resolve())} if isinstance(root, Path) else {}), **found}
     written: list[str] = []
@@ -71,15 +70,6 @@ def write_contacts(file: Path, pictures: Pictures, looks: list[Look], size: int)
     rows = [good[place * len(good) // min(CONTACTS, len(good))] for place in range(min(CONTACTS, len(good)))]
     shown = pictures.batch([(row, None) for row in rows]).image
     write_png(file, grid(shown), {"Description": f"Rows: training pictures, cropped and resized to {size}x{size}."})
-
-
-def frames(sets: Mapping[str, Any], looks: list[Look]) -> list[str]:
-    """A sentence on pictures with several frames or pages, where there are some; a JPEG with a second picture for its maker is none of them."""
-    perhaps = [each for each in looks if not each.why and not each.name.lower().endswith((".jpg", ".jpeg"))]
-    several = [each for each in perhaps if getattr(sets[each.split][each.index].picture, "is_animated", False)]
-    return (
-        [f"{of(len(several))} of several frames or pages, of which only the first is read, such as {several[0].name}."] if several else []
-    )
 
 
 # -- made to stick -----------------------------------------------------------------
