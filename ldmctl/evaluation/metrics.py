@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ldmctl.errors import DataError, MissingError, one_line
+from ldmctl.errors import DataError
 from ldmctl.pictures.images import to_uint8
 
+C1, C2 = 0.01**2, 0.03**2  # of SSIM, for a range of 1
+BELL = [math.exp(-(place**2) / (2 * 1.5**2)) for place in range(-5, 6)]
+TAPS = [height / sum(BELL) for height in BELL]  # of SSIM's window
 NORMAL_95 = 1.959964  # quantile 0.975 of the normal distribution
 
 
@@ -29,12 +33,20 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     """[B,C,H,W] twice in [-1, 1] -> [B] structural similarity, 1 when equal (Wang et al. 2004: Gaussian window of 11 pixels)."""
     if min(image.shape[-2:]) < 11:
         raise DataError(f"SSIM looks through a window of 11 x 11 pixels, these pictures have {image.shape[-1]} x {image.shape[-2]}.")
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-    except (ImportError, RuntimeError, OSError) as error:  # torchvision, which it imports, raises RuntimeError beside another torch
-        raise MissingError(f"SSIM needs torchmetrics, which cannot be imported here: {one_line(error)}") from None
-    values = structural_similarity_index_measure(_as_saved(image), _as_saved(target), data_range=1.0, reduction="none")
-    return values.reshape(len(image))  # type: ignore[union-attr]
+    one, other = _as_saved(image), _as_saved(target)
+    mean_1, mean_2, square_1, square_2, product = (_window(each) for each in (one, other, one * one, other * other, one * other))
+    luminance = (2 * mean_1 * mean_2 + C1) / (mean_1**2 + mean_2**2 + C1)
+    structure = (2 * (product - mean_1 * mean_2) + C2) / (square_1 - mean_1**2 + square_2 - mean_2**2 + C2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _window(image: Tensor) -> Tensor:
+    """[B,C,H,W] -> [B,C,H,W]: means weighted by a Gaussian of 1.5 pixels over windows of 11 x 11, the picture reflected at its edges."""
+    image = F.pad(image, (5, 5, 5, 5), mode="reflect")
+    for dim in (-2, -1):  # by sums, which no device rounds to TF32 as it may a convolution
+        length = image.shape[dim] - len(TAPS) + 1
+        image = sum(tap * image.narrow(dim, place, length) for place, tap in enumerate(TAPS))  # type: ignore[assignment]
+    return image
 
 
 def mean_with_interval(values: Iterable[float] | Tensor) -> tuple[float, float, float]:

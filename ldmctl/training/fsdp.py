@@ -4,17 +4,20 @@ A sharded network's weights, gradients, optimizer slots and averages are DTensor
 dimension's rows, by the rule of `torch.chunk`. Units of the network are gathered for their forward and again for their backward.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
 from ldmctl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def shard(module: nn.Module, device: torch.device) -> None:
@@ -23,6 +26,9 @@ def shard(module: nn.Module, device: torch.device) -> None:
     Every rank brings the whole network with the same weights, as one seed makes them; units move to the device one by one. Weights
     and the reduction of gradients stay float32. ConfigError as of `refuse_single_numbers`.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard  # which takes a second to import
+
     refuse_single_numbers(module)
     # of the whole network's output, which nobody writes to
     warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \(FSDP{type(module).__name__}\) returned a view", UserWarning)
@@ -40,9 +46,14 @@ def refuse_single_numbers(module: nn.Module) -> None:
         )
 
 
+def is_sharded(tensor: Tensor | None) -> TypeGuard[DTensor]:
+    """Whether a tensor is a DTensor."""
+    return hasattr(tensor, "device_mesh")
+
+
 def local(tensor: Tensor) -> Tensor:
     """The rows of a tensor that this rank holds, in the same memory; all of one that is not sharded."""
-    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if is_sharded(tensor) else tensor
 
 
 def rows(tensor: DTensor) -> slice:
@@ -56,9 +67,9 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """Whole tensors by name where they are to `keep`, else nothing. Sharded ones are gathered one at a time, by all ranks, and kept on the CPU."""
     out = {}
     for name, value in tensors.items():
-        full = value.full_tensor().detach() if isinstance(value, DTensor) else value
+        full = value.full_tensor().detach() if is_sharded(value) else value
         if keep:
-            out[name] = full.cpu() if isinstance(value, DTensor) else value
+            out[name] = full.cpu() if is_sharded(value) else value
     return out
 
 
@@ -77,7 +88,9 @@ class Spread:
 
 def laid_out(saved: Tensor | Spread, like: Tensor | None) -> Tensor:
     """What was saved, as a tensor like this one is held: where that is sharded, only this rank's rows are read. One of another shape is whole."""
-    if isinstance(like, DTensor) and saved.shape == like.shape:
+    if is_sharded(like) and saved.shape == like.shape:
+        from torch.distributed.tensor import DTensor
+
         mine = saved[rows(like)].to(local(like).device).reshape(local(like).shape)
         return DTensor.from_local(mine, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
     return whole(saved)

@@ -4,26 +4,30 @@ The ranks' files are written first, under names of their own step. state.safeten
 its rename is the commit; then those that it does not name are deleted. Any number of ranks reads any state, each the rows it needs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from ldmctl.errors import MismatchError, with_article
 from ldmctl.storage import headers, weights
 from ldmctl.storage.record import WAYS
 from ldmctl.training.engine import Engine
-from ldmctl.training.fsdp import Spread, local, rows
+from ldmctl.training.fsdp import Spread, is_sharded, local, rows
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 FILE = "state.safetensors"
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], engine: Engine) -> None:
     """Replace the state in a run folder; every rank takes part. `scalars` hold the `step`."""
-    sharded = {name: value for name, value in tensors.items() if isinstance(value, DTensor)}
+    sharded = {name: value for name, value in tensors.items() if is_sharded(value)}
     shards = _save_shards(folder, sharded, int(scalars["step"]), engine) if sharded else []
     if engine.leads:
         whole = {name: value for name, value in tensors.items() if name not in sharded}

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,12 +240,6 @@ def test_one_picture_has_numbers_but_no_interval_and_no_active_channels():
 def test_pictures_too_small_for_ssim_have_the_other_numbers():
     small = look(Plain(), noise(size=8))
     assert "ssim" not in small.measures and "image.size is 8" in " ".join(verdict(small))
-
-
-def test_without_torchmetrics_ssim_is_left_out_and_said_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
-    found = look(Plain(), noise())
-    assert "ssim" not in found.measures and "torchmetrics" in " ".join(verdict(found))
 
 
 def test_a_distance_goes_by_its_title_and_else_by_its_name():
