@@ -19,7 +19,9 @@ def command(
     run: Annotated[
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
-    samples: Annotated[str | None, typer.Option("--samples", help="A folder of samples, anybody's, instead of the run's.")] = None,
+    samples: Annotated[
+        str | None, typer.Option("--samples", help="Judge the pictures in this folder, from any source, instead of samples of the run.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option("--against", help="A cache, a folder of pictures or a name in configs/data [default: what the run learned from]."),
@@ -29,7 +31,7 @@ def command(
         str | None,
         typer.Option(
             "--extractor",
-            help="What sees the pictures: fitted, latent, torchvision, inception, ... [default: fitted with labels, else latent]",
+            help="Feature extractor: fitted, latent, torchvision, inception, ... [default: fitted if there are labels, else latent]",
             autocompletion=options.complete_plugin("extractor"),
         ),
     ] = None,

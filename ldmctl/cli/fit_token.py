@@ -21,7 +21,8 @@ def command(
         str | None, typer.Option("--init-word", help="A word that the model knows, with which the new one begins [default: a].")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", help="The class of the pictures, where the model knows no words without one.")
+        str | None,
+        typer.Option("--label", help="The class of the pictures, for a model that was never trained on captions without a label."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: 300].")] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The file of the word.")] = "token.safetensors",

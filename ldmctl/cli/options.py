@@ -47,7 +47,9 @@ Data = Annotated[str | None, typer.Option("--data", help="A name in configs/data
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start over: delete what an earlier run left in --out.")]
 AcceptData = Annotated[bool, typer.Option("--accept-data", help="Continue though the data has changed since the run began.")]
 Device = Annotated[Literal["auto", "cuda", "mps", "cpu"] | None, typer.Option("--device", help="Where to compute.")]
-Precision = Annotated[Literal["auto", "bf16", "fp32", "fp16"] | None, typer.Option("--precision", help="Numbers that networks compute in.")]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp32", "fp16"] | None, typer.Option("--precision", help="Floating-point precision of the networks.")
+]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Devices of this machine to train on, one process each.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing (also LDMCTL_OFFLINE=1).")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and what it would cost, and stop.")]

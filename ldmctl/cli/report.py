@@ -21,9 +21,7 @@ def command(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file.")] = Path("report.html"),
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Tell of these only, not of what they were made from and what was made of them.")
-    ] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Report only on these, not on their inputs and outputs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Renew it, in the browser too, while one of the runs is training.")] = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -36,7 +36,7 @@ def command(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", help="Words; give it again for several. 'a cat :0.6 | a dog :0.4' mixes what is heard of them."),
+        typer.Option("--prompt", help="Words; give it again for several. 'a cat :0.6 | a dog :0.4' blends their embeddings."),
     ] = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt on each line.")] = None,
     token: Annotated[
@@ -85,7 +85,8 @@ def command(
         bool, typer.Option("--trace", help="Also show how the first pictures come about: trace.png, trace.gif, trace.webp.")
     ] = False,
     again: Annotated[
-        str | None, typer.Option("--again", metavar="FILE.png", help="Make this picture of ldmctl's again, by what its file says of it.")
+        str | None,
+        typer.Option("--again", metavar="FILE.png", help="Regenerate a picture that ldmctl made, from the settings stored in the file."),
     ] = None,
     npz: Annotated[
         bool | None, typer.Option("--npz", help="Also write samples.npz, which tools that compute FID read.", show_default=False)
