@@ -49,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Train latent diffusion models from scratch on your own pictures.\n\n"
     "fit-ae, encode-dataset, fit-diffusion, sample, in this order, each starting where the previous one ended; eval-lpips and eval-samples measure. "
-    "`ldmctl quickstart` shows the whole chain in minutes.",
+    "`ldmctl quickstart` shows the whole chain on shapes that it draws itself.",
 )
 app.command("fit-ae")(fit_ae.command)
 app.command("encode-dataset")(encode_dataset.command)

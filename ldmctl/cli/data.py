@@ -18,7 +18,7 @@ def check(
         str, typer.Argument(metavar="DIR|NAME", help="A folder of pictures or a name in configs/data.", autocompletion=complete_data)
     ],
     size: Annotated[
-        int | None, typer.Option("--size", min=4, help="The image.size that is planned [default: the preset's, or 128].")
+        int | None, typer.Option("--size", min=4, help="The image.size that is planned [default: that of fit-ae for this data].")
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=4, help="The image.channels that is planned.")] = None,
     out: Annotated[

@@ -25,7 +25,7 @@ def command(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Pictures to samples in minutes on two cores: no network, no weights, nothing to prepare."""
+    """From pictures to samples on two CPU cores: no network, no weights, nothing to prepare."""
     refuse_other_folder(out)
     began = time.monotonic()
     console = Console(quiet=quiet or json)

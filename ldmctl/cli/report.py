@@ -17,7 +17,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Run folders, caches, samples, or what eval-samples and data check wrote [default: runs/ldm, or else runs/ae].",
+            help="Run folders, caches, samples, or what eval-samples and data check wrote [default: runs/ldm, else runs/ae, else cache].",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file.")] = Path("report.html"),

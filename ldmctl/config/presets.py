@@ -122,7 +122,7 @@ def _network(asked: Raw, wish: Raw, out: str | Path | None, *, overwrite: bool) 
 
 def _preset(verb: str, wish: Raw, below: Raw) -> tuple[Raw, str]:
     data = wish.get("data") or below.get("data")
-    stem = Path(str(data)).name if data else None
+    stem = data if data in names("data") else None  # not a folder that happens to be called so
     slots = [layer.get("autoencoder") for layer in (wish, below)]
     plugin = next((slot["type"] for slot in slots if isinstance(slot, dict) and "type" in slot), None)
     for name in [f"{stem}-{plugin}", stem, "default"] if plugin else [stem, "default"]:

@@ -172,8 +172,8 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
         source, made = make_samples(parts.model, config, folder, parts.console)
         if unspoken(config, parts.model):
             parts.console.say(
-                "This run hears words, and no --prompt was given: the samples are made without words, while the pictures that it learned from "
-                "have captions. Judge what it makes of words by --prompt, or sample by prompts and judge the folder by --samples."
+                "This run hears words, and prompt=TEXT was not given: the samples are made without words, while the pictures that it learned from "
+                "have captions. Judge what it makes of words with prompt=TEXT, or sample by prompts and judge the folder by --samples."
             )
     given = config.samples is not None
     dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model), evenly=given)

@@ -8,9 +8,10 @@ from typing import Any
 
 from ldmctl import registry
 from ldmctl.config.documents import write_json
-from ldmctl.config.presets import expand_data
+from ldmctl.config.presets import compose, expand_data
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.pictures.album import refuse_foreign
@@ -30,7 +31,8 @@ CONTACTS = 64  # pictures of the contact sheet
 
 def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: bool, metadata: bool, console: Console) -> dict[str, Any]:
     """What `check` says of a folder or a name, with the paths that were "written"."""
-    config = resolve(EncodeDataset, [expand_data(data), {"image": image}], source=f"data check {data}")
+    planned = compose(FitAE, overrides=[], flags={"data": data})[0].image.model_dump()
+    config = resolve(EncodeDataset, [expand_data(data), {"image": {**planned, **image}}], source=f"data check {data}")
     sets = {each: registry.build("dataset", config.dataset, split=each) for each in ("train", "val")}
     if split or metadata:
         refuse_table(sets["train"])

@@ -119,7 +119,7 @@ def test_the_size_of_the_default_preset_gives_way_to_any_other(monkeypatch, belo
     assert config.image.size == size
 
 
-@pytest.mark.parametrize(("data", "steps"), [("shapes", 4), ("mnist", 5), (None, 5), ("some/shapes", 4)])
+@pytest.mark.parametrize(("data", "steps"), [("shapes", 4), ("mnist", 5), (None, 5), ("some/shapes", 5)])
 def test_fit_diffusion_looks_by_the_data_and_autoencoder_of_the_cache(shelf, data, steps):
     assert compose(FitDiffusion, below=latents(data=data))[0].loop.steps == steps
 
@@ -190,6 +190,13 @@ def test_other_data_replaces_a_parents_pictures_but_not_how_they_are_prepared(tm
 
 
 # -- data --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mnist", "shapes"])
+def test_a_folder_called_as_a_preset_gets_the_default_one(tmp_path, name):
+    (tmp_path / "photos" / name).mkdir(parents=True)
+    assert compose(FitAE, flags={"data": f"photos/{name}"})[1] == "preset fit-ae/default"
+    assert compose(FitDiffusion, below={"data": str(tmp_path / "photos" / name)})[1] == "preset fit-diffusion/default"
 
 
 def test_a_folder_is_looked_for_here_and_below_the_data_root(tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ from PIL import Image
 
 from ldmctl import registry
 from ldmctl.cli.app import run as run_cli
-from ldmctl.config.presets import expand_data
+from ldmctl.config.presets import compose, expand_data
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures import alike
@@ -54,6 +55,12 @@ def look(folder, *, size=32, channels=3, **options):
 
 def said(found):
     return " ".join(found["sentences"])
+
+
+def test_the_planned_size_is_that_of_fit_ae(folder):
+    found = check_data(str(folder), {}, out=None, split=False, metadata=False, console=Console(quiet=True))
+    assert found["sizes"]["asked"] == compose(FitAE, flags={"data": str(folder)})[0].image.size == 64
+    assert found["sizes"]["small"]["count"] == 0
 
 
 # -- near-duplicates -----------------------------------------------------------
