@@ -14,7 +14,7 @@ from ldmctl.attribution import expect_shape
 from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
 from ldmctl.diffusion.self_conditioning import Recalled
-from ldmctl.diffusion.spacing import CEILING, time_of
+from ldmctl.diffusion.spacing import CEILING, first_of, time_of
 from ldmctl.errors import ConfigError, PluginError
 from ldmctl.protocols import Condition, Schedule
 
@@ -44,7 +44,8 @@ class Denoise:
     Guidance (ldmctl.diffusion.guidance) is 1 for the plain condition, 0 for none; any other value asks the network both at
     once and goes that far from none to condition. With a network `weaker`, of the same prediction, that one takes the
     place of none. The network runs in the caller's autocast. `known` are places of levels in this schedule, found before and
-    added to. A network that is `Recalled` remembers what it said of one batch, so it serves one sampling call.
+    added to. A network that is `Recalled` remembers what it said of one batch, so it serves one sampling call. `lowest` is the
+    level at the first time of the schedule, which samplers that choose levels themselves do not go below.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Denoise:
         paired = weight not in (0, 1) and weaker is None and condition is not None and null is not None
         self.both = joined(condition, null) if paired and condition is not None and null is not None else None
         self._known = {} if known is None else known
+        self._first, self._first_alpha, self.lowest = first_of(schedule)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
@@ -119,12 +121,16 @@ class Denoise:
         return network.say(said, x_t, condition, clean) if isinstance(network, Recalled) else said(condition)
 
     def _place(self, level: float) -> tuple[float, float, float]:
-        """(timestep, x_t / x, alpha) of a level, remembered; the last two differ in pure noise only, where alpha is 0."""
+        """(timestep, x_t / x, alpha) of a level, remembered; the last two differ in pure noise only, where alpha is 0.
+
+        Below the `lowest` level of the schedule all three are those of its first time: nothing less noisy was trained.
+        """
         if level not in self._known:
             if level <= 0:
                 raise PluginError(f"The sampler asked what is clean at sigma = {level:g}; levels are positive, and at 0 all is clean.")
-            t = time_of(self.schedule, level)
-            scale = self.schedule.marginal(t)[1].item() / level
+            below = level < self.lowest
+            t = self._first if below else time_of(self.schedule, level)
+            scale = self._first_alpha if below else self.schedule.marginal(t)[1].item() / level
             self._known[level] = timestep(self.schedule, t).item(), scale, scale if level < CEILING else 0.0
         return self._known[level]
 

@@ -59,6 +59,7 @@ class Corrected:
 
     def __init__(self, denoise: Callable[[Tensor, Tensor | float], Tensor], corrections: Sequence[Correction]):
         self.denoise, self.corrections = denoise, corrections
+        self.lowest = getattr(denoise, "lowest", 0.0)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of clean [B,c,h,w], corrected, without a graph."""
@@ -74,6 +75,7 @@ class Watched:
 
     def __init__(self, denoise: Callable[[Tensor, Tensor | float], Tensor], watch: Callable[[Look], None]):
         self.denoise, self.watch, self.number = denoise, watch, 0
+        self.lowest = getattr(denoise, "lowest", 0.0)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of clean [B,c,h,w]."""

@@ -86,6 +86,13 @@ def time_of(schedule: Schedule, level: float) -> Tensor:
     return t
 
 
+def first_of(schedule: Schedule) -> tuple[Tensor, float, float]:
+    """(the first time t [1], float64, alpha, sigma / alpha there): 1/T with a schedule of T betas, else 0, where the level need not be 0."""
+    t = torch.full((1,), 1 / total if (total := _steps(schedule)) else 0.0, dtype=torch.float64)
+    alpha, sigma = (value.item() for value in schedule.marginal(t))
+    return t, alpha, sigma / alpha
+
+
 def start(noise: Tensor, sigmas: Tensor) -> Tensor:
     """x [B,c,h,w] at sigmas[0] from standard normal noise: as wide as noised latents of deviation 1 are there.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ldmctl.blocks import phi_2
 from ldmctl.config import PluginConfig
 
-CLOSE = 10  # how much nearer to clean than the last level above 0 it stops: what comes then is no second look's to judge
+CLOSE = 10  # how much nearer to clean than the last level above 0 it stops, if the schedule goes so far: what comes then is no second look's to judge
 FAR = 10  # high / low of a step that is never taken whole: the second look from its end may see nothing of what lies between
 
 
@@ -42,7 +42,8 @@ class Adaptive:
     ) -> Tensor:
         """The clean latent [B,c,h,w] at the end of `sigmas` from x at their start."""
         *reached, end = sigmas
-        for sigma, sigma_next in pairwise([*reached, end if end > 0 else reached[-1] / CLOSE]):
+        last = end if end > 0 else torch.minimum(reached[-1], (reached[-1] / CLOSE).clamp(min=getattr(denoise, "lowest", 0.0)))
+        for sigma, sigma_next in pairwise([*reached, *([last] if last < reached[-1] else [])]):
             found, open_ = x, torch.ones(len(x), dtype=torch.bool, device=x.device)
             parts = max(1, math.ceil(math.log(sigma / sigma_next, FAR) - 1e-9))
             for halving in range(self.halvings + 1):
@@ -57,7 +58,7 @@ class Adaptive:
                 if not open_.any():
                     break
             x = found
-        return x if end > 0 else denoise(x, reached[-1] / CLOSE)
+        return x if end > 0 else denoise(x, last)
 
     def _step(self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
         """(x at `low` to second order, how far the first order is off [B], relative to noised latents of deviation 1)."""

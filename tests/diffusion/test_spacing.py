@@ -173,8 +173,8 @@ def test_every_spacing_falls_strictly_to_0_under_every_schedule(schedule, name):
         assert name not in ("karras", "exponential") or sigmas[0] <= NOISE or sigmas[0] < CEILING / 10
 
 
-def network_of(schedule):
-    """The best network for data from N(MEAN, DEVIATION^2), which looks its time up from what it is told; it says v."""
+def network_of(schedule, prediction="v"):
+    """The best network for data from N(MEAN, DEVIATION^2), which looks its time up from what it is told."""
     grid = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     told_at = schedule.timestep(grid) if hasattr(schedule, "timestep") else 1000 * grid
 
@@ -183,7 +183,8 @@ def network_of(schedule):
         alpha, sigma = schedule.marginal(t)
         clean = MEAN + alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2) * (x - alpha * MEAN)
         noise = (x - alpha * clean) / sigma
-        return (alpha * noise - sigma * clean).float()
+        said = {"v": alpha * noise - sigma * clean, "x0": clean, "eps": noise, "flow": noise - clean}
+        return said[prediction].float()
 
     return network
 
@@ -191,11 +192,12 @@ def network_of(schedule):
 QUICK = ("trailing", "karras")
 
 
+@pytest.mark.parametrize("prediction", ["v", "x0", "eps", "flow"])
 @pytest.mark.parametrize("names", [QUICK, pytest.param([name for name in NAMES if name not in QUICK], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_works_under_every_schedule_with_every_spacing(sampler, names):
+def test_every_sampler_works_under_every_schedule_with_every_spacing(sampler, names, prediction):
     for schedule in (made("schedule", name) for name in SCHEDULES):
-        denoise = Denoise(network_of(schedule), schedule, "v")
+        denoise = Denoise(network_of(schedule, prediction), schedule, prediction)
         for name in names:
             _, sigmas = levels(schedule, 30, spacing_named(name))
             noise = Noise([3], (1, 32, 32))
@@ -205,6 +207,40 @@ def test_every_sampler_works_under_every_schedule_with_every_spacing(sampler, na
             uneven = name in ("leading", "linspace")
             assert found.mean() == pytest.approx(MEAN, abs=0.06), name
             assert found.std() == pytest.approx(DEVIATION, abs=0.2 if uneven else 0.12), name
+
+
+@pytest.mark.parametrize("lowest", [0.002, 0.0004])
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v", "flow"])
+@pytest.mark.parametrize("name", ["edm", "linear"])
+def test_levels_below_the_lowest_of_a_schedule_still_give_the_picture(name, prediction, lowest):
+    schedule = made("schedule", name)
+    _, sigmas = levels(schedule, 30, Spacing(type="karras", lowest=lowest, highest=80))
+    noise, told = Noise([3], (1, 32, 32)), []
+
+    def network(x, timestep, condition):
+        told.append(timestep.item())
+        return network_of(schedule, prediction)(x, timestep, condition)
+
+    found = made("sampler", "ddim")(Denoise(network, schedule, prediction), start(noise.first(), sigmas), sigmas, noise)
+    assert found.mean() == pytest.approx(MEAN, abs=0.06) and found.std() == pytest.approx(DEVIATION, abs=0.12)
+    assert min(told) == 0  # the first step of betas, the time 0 of others
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_sampler_that_halves_steps_stays_within_the_schedule(name):
+    schedule, asked = made("schedule", name), []
+    denoise = Denoise(network_of(schedule), schedule, "v")
+
+    def ask(x, sigma):
+        asked.append(float(sigma))
+        return denoise(x, sigma)
+
+    ask.lowest = denoise.lowest
+    for spacing in ("trailing", "linspace"):
+        _, sigmas = levels(schedule, 30, spacing)
+        noise = Noise([3], (1, 32, 32))
+        made("sampler", "adaptive")(ask, start(noise.first(), sigmas), sigmas, noise)
+    assert min(asked) >= denoise.lowest * (1 - 1e-9)
 
 
 def test_a_table_of_one_level_is_refused_for_more_steps():
