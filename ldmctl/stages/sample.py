@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
 from ldmctl.diffusion.wanted import Wanted, shares, unused, wanted
-from ldmctl.errors import MismatchError, Stopped
-from ldmctl.pictures.album import KEY, Found, file_of, is_shelved, look, remove, shared, shelves_in
+from ldmctl.errors import LdmctlError, MismatchError, Stopped
+from ldmctl.pictures.album import KEY, TRACE, Found, file_of, is_shelved, look, remove, shared, shelves_in
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
 from ldmctl.pictures.png import write_png
@@ -31,6 +32,7 @@ from ldmctl.pictures.recorded import ORIGIN, SUMS, Recorded, likeness, sums_of
 from ldmctl.pictures.sheet import places, sheet
 from ldmctl.pictures.writing import Writing
 from ldmctl.signals import Signals
+from ldmctl.storage.apart import refuse_lost
 from ldmctl.storage.folder import make_folder
 from ldmctl.storage.leftovers import sweep
 from ldmctl.training import engine as engines
@@ -67,8 +69,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if config.trace:
         refuse_foreign_trace(folder)
     said, sides = texts(asked, model, config, settings), sides_of(config, model.header)
-    found = engines.on_all(engine, lambda: look_around(folder, asked, said, sides=sides, overwrite=overwrite))
-    if isinstance(found, MismatchError):
+    found = engines.on_all(engine, lambda: look_around(folder, config, asked, said, sides=sides, overwrite=overwrite))
+    if isinstance(found, LdmctlError):
         raise found
     missing, others = found
     if others:
@@ -142,15 +144,22 @@ def texts(asked: Wanted, model: Model, config: Sample, settings: dict[str, Any])
 
 
 def look_around(
-    folder: Path, asked: Wanted, said: Callable[[int], str], *, sides: tuple[int, int], overwrite: bool
-) -> Found | MismatchError:
-    """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted."""
+    folder: Path, config: Sample, asked: Wanted, said: Callable[[int], str], *, sides: tuple[int, int], overwrite: bool
+) -> Found | LdmctlError:
+    """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted.
+
+    A ConfigError where a file is in the way of the pictures that they are made by.
+    """
     for place in (folder, *shelves_in(folder)):
         sweep(place)
     try:
-        return look(folder, asked.seeds, said, sides=sides, overwrite=overwrite)
-    except MismatchError as error:
+        found = look(folder, asked.seeds, said, sides=sides, overwrite=overwrite)
+        replaced = (file_of(folder, asked.seeds[place], shelved=is_shelved(len(asked))) for place in found.missing)
+        together = ["grid.png", "samples.npz", *(TRACE if config.trace or found.others else ())]
+        refuse_lost(config, chain(found.others, replaced, (folder / name for name in together)))
+    except LdmctlError as error:
         return error
+    return found
 
 
 def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, settings: dict[str, Any]) -> None:

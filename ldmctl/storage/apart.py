@@ -5,7 +5,7 @@ reads are the folders in its config, and what those were made from, as far as it
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -43,6 +43,15 @@ def refuse_inputs(config: Config, out: str | Path | None) -> None:
     if out is not None:
         verb: str = config.verb  # type: ignore[attr-defined]
         refuse(out, reads_of(config.model_dump(mode="json")), verb=verb, owns=verb in TRAINED)
+
+
+def refuse_lost(config: Config, doomed: Iterable[Path]) -> None:
+    """A ConfigError when a file that the command of this config is about to replace or delete is one that it reads, or lies in a folder that it reads."""
+    reads = {_place(each.path): each for each in _shown(config.model_dump(mode="json")) if os.path.exists(each.path)}
+    for file in doomed if reads else ():
+        if (lost := reads.get(_place(file)) or reads.get(_place(file.parent))) is not None:
+            verb: str = config.verb  # type: ignore[attr-defined]
+            raise ConfigError(f"{file} would be replaced or deleted, and {verb} reads it as {lost.what}: name another --out, or move it.")
 
 
 def elsewhere(out: str | Path | None, default: Path) -> str | Path | None:
@@ -124,6 +133,25 @@ def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
     yield from (Read(f"the folder {folder} (pairs)", Path(folder).expanduser(), pictures=True) for folder in pairs)
     for folder in _pictures(config.get("dataset")):
         yield Read(f"the folder of pictures {folder}{far}" + ("" if far else " (data)"), folder, pictures=True, far=bool(far))
+
+
+def _shown(config: Mapping[str, Any]) -> Iterator[Read]:
+    """Files and folders that pictures are made by; of guides of any plugin, so every text among their keys that is the name of something."""
+    for key in ("start", "mask", "map", "picture", "token"):
+        for text in config.get(key) or [] if isinstance(config.get(key), list) else [config.get(key)]:
+            if isinstance(text, str):
+                yield Read(f"{text} ({'from' if key == 'start' else key})", Path(text).expanduser())
+    for guide in config.get("guide") or ():
+        yield from (Read(f"{text} (guide)", Path(text).expanduser()) for text in guide.values() if isinstance(text, str) and text)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """What is the same for all names of one place on disk; nothing has (0, 0)."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _before(folder: Path, steps: int) -> Iterator[Read]:

@@ -73,6 +73,34 @@ def test_what_does_not_fit_is_told_with_its_code_and_nothing_is_overwritten(ldm,
     assert [file.read_bytes() for file in (place / "out").iterdir()] == [b"mine"]
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("out/000001.png", "--from out/000001.png -n 4"),
+        ("out/000000.png", "--from a.png --mask link.png"),
+        (
+            "out/000001.png",
+            "--guide perceptual guide.image=out/../out/000001.png guide.by.type=features guide.by.network=squeezenet1_1 guide.by.weights=TOWER",
+        ),
+        ("out/001000/001001.png", "--from out/001000 --seeds 1001"),
+        ("out/grid.png", "--from out/grid.png --seeds 7,8"),
+        ("out/000001.png", "--from out/000001.png --seeds 7"),
+    ],
+)
+def test_a_picture_that_others_are_made_by_is_neither_replaced_nor_deleted(ldm, place, capsys, towers, file, words):
+    assert sample(ldm, "--out out") == 0
+    (place / file).parent.mkdir(exist_ok=True)
+    if not (place / file).exists():
+        (place / "out" / "000001.png").rename(place / file)
+    (place / "link.png").symlink_to(place / file)
+    before = {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()}
+    words = words.replace("TOWER", towers["features"])
+    few = ["--steps", "2", "--device", "cpu", "--quiet", "batch=2", "--out", "out", "--overwrite"]
+    assert run(["sample", "--run", str(ldm), *few, *words.split()]) == 2
+    assert f"{file} would be replaced or deleted, and sample reads it as" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()} == before
+
+
 def test_a_guide_whose_loss_is_no_number_is_named_with_its_code_and_nothing_is_overwritten(ldm, place, capsys):
     class Nothing:
         class Config(PluginConfig):
