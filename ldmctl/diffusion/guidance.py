@@ -58,7 +58,7 @@ class Guidance:
         update = better - weaker
         if self.manner.momentum and self.update is not None:
             update = update + self.manner.momentum * self.update
-        self.update = update
+        self.update = update.detach()
         if self.manner.norm is not None:
             length = update.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             update = update * (self.manner.norm / length.clamp(min=1e-12)).clamp(max=1)

@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         self.requires_grad_(False).eval()
 
     def loss(self, image: Tensor) -> Tensor:
-        """image [B,C,H,W] in [-1, 1] -> [B], 0 where the network is certain."""
+        """image [B,C,H,W] in [-1, 1] -> [B], 0 where the network is certain; a ConfigError where it takes none of this size."""
         x = image[:, :3].float()
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
         if self.config.normalise:
@@ -49,7 +49,20 @@ class Classifier(nn.Module):
         if self.config.side is not None:
             x = F.interpolate(x, (self.config.side, self.config.side), mode="bilinear", antialias=True)
         wanted = torch.full((len(x),), self.config.label, device=x.device)
-        return self.config.scale * F.cross_entropy(self.network(x).float(), wanted, reduction="none")
+        return self.config.scale * F.cross_entropy(self._said(x).float(), wanted, reduction="none")
+
+    def _said(self, x: Tensor) -> Tensor:
+        """What the network says of x [B,3,H,W], [B,classes]."""
+        try:
+            said: Tensor = self.network(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:  # as networks of torchvision refuse a size
+            raise ConfigError(
+                f"{self.config.network} of the guide classifier cannot look at pictures of {x.shape[3]}x{x.shape[2]} pixels: {one_line(error)[:200]} "
+                "Set guide.side to a size that it takes, such as guide.side=224."
+            ) from None
+        return said
 
 
 def weights_of(file: str) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Towards a picture, by any perceptual distance: like it, but not the same pixels."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError
 from ldmctl.pictures.images import read, to_float
+from ldmctl.storage.weights import fingerprint
 
 UNIT = 0.02  # a distance that counts 1 at scale 1
 
@@ -31,7 +31,7 @@ class Perceptual(nn.Module):
             target = read(config.image, channels=image_channels)
         except DataError as error:
             raise DataError(f"guide.image: {error}") from None
-        self.stamp = hashlib.sha256(target.numpy().tobytes()).hexdigest()
+        self.stamp = fingerprint({**self.distance.state_dict(), "target": target}, None)
         self.register_buffer("target", to_float(target)[None], persistent=False)
         self.target: Tensor
 

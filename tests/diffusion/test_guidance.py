@@ -142,6 +142,14 @@ def test_apgs_momentum_adds_a_share_of_the_update_before():
     assert torch.allclose(second, first * 0.5, atol=1e-5) and torch.allclose(third, first * 0.75, atol=1e-5)
 
 
+def test_apgs_momentum_remembers_no_graph():
+    guidance = Guidance(2.0, Guiding(method="apg", momentum=-0.5))
+    x = random(2, 3, 4, 4).requires_grad_()
+    for _ in range(2):
+        assert guidance.projected(2 * x, x * x).requires_grad, "masks and guides differentiate the step itself"
+        assert guidance.update.grad_fn is None
+
+
 # -- CFG-Zero* ----------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,30 @@ def test_a_perceptual_guide_is_0_at_its_picture_whatever_the_shape(keys):
     assert len(guide.stamp) == 64
 
 
+def test_a_perceptual_guide_is_known_by_its_picture_and_by_the_weights_of_its_distance(keys, tmp_path):
+    stamps, tower = {made("perceptual", **keys["perceptual"]).stamp}, torch.load(keys["perceptual"]["by"]["weights"])
+    assert {made("perceptual", **keys["perceptual"]).stamp} == stamps
+    torch.save({name: value * 1.01 for name, value in tower.items()}, tmp_path / "other.pth")
+    stamps.add(
+        made("perceptual", **keys["perceptual"] | {"by": {**keys["perceptual"]["by"], "weights": str(tmp_path / "other.pth")}}).stamp
+    )
+    Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / "like.png")
+    stamps.add(made("perceptual", **keys["perceptual"]).stamp)
+    assert len(stamps) == 3
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "vit_b_32"])
+def test_pictures_that_the_network_of_a_classifier_does_not_take_are_a_sentence_that_names_a_way(name, keys, tmp_path):
+    file = keys["classifier"]["file"]
+    if name == "vit_b_32":
+        state = pytest.importorskip("torchvision.models").get_model(name, weights=None, num_classes=10).state_dict()
+        torch.save(state, file := tmp_path / "vit.pth")
+    image = torch.zeros(1, 3, 8, 12)
+    with pytest.raises(ConfigError, match=rf"{name} of the guide classifier cannot look at pictures of 12x8 pixels: .* Set guide\.side"):
+        made("classifier", file=str(file), network=name, label=7).loss(image)
+    assert made("classifier", file=str(file), network=name, label=7, side=224).loss(image).shape == (1,)
+
+
 def test_a_classifier_says_minus_the_logarithm_of_the_classs_probability(keys):
     guide = made("classifier", **keys["classifier"], normalise=False)
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
