@@ -127,14 +127,23 @@ def fitted(picture: Any, size: tuple[int, int], settings: Image) -> Tensor:
         profile=settings.profile,
         max_pixels=settings.max_pixels,
     )
+    return to_tensor(covering(image, size, FILTER))
+
+
+def covering(image: Pillow.Image, size: tuple[int, int], way: Pillow.Resampling) -> Pillow.Image:
+    """A picture as large as covers `size` = (width, height), the middle of it."""
+    width, height = size
     scale = max(width / image.width, height / image.height)
-    image = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))), FILTER)
+    image = image.resize((max(width, round(image.width * scale)), max(height, round(image.height * scale))), way)
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return to_tensor(image.crop((left, top, left + width, top + height)))
+    return image.crop((left, top, left + width, top + height))
 
 
 def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
-    """(whether it is of the whole sheet, bool [H,W]): white is True. It has the size of the sheet or of the pictures as they are stored."""
+    """(whether it is of the whole sheet, bool [H,W]): white is True. It has the size of the sheet or of the pictures as they are stored.
+
+    A pixel with some white in it is white, so that a thin line stays.
+    """
     given = opened(mask) if isinstance(mask, str | Path) else mask
     if isinstance(given, Tensor | np.ndarray):
         array = torch.as_tensor(given)
@@ -150,8 +159,8 @@ def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
             f"{named(mask)} is {grey.size[0]}x{grey.size[1]} pixels, the picture {stored}. A mask has the size of the picture it lies on, "
             f"or {canvas.size[0]}x{canvas.size[1]}, which is what the model makes."
         )
-    as_data = canvas.image.model_copy(update={"channels": 1, "profile": "keep"})
-    return False, fitted(grey, canvas.inner, as_data)[0] >= HALF
+    white = grey.point(lambda level: level >= HALF).convert("F")  # whose mean over a pixel is not rounded to 0
+    return False, torch.from_numpy(np.array(covering(white, canvas.inner, Pillow.Resampling.BOX))) > 0
 
 
 def upright(picture: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ldmctl.config.schemas.shared import Image as ImageKeys
 from ldmctl.diffusion.editing import Edit, levels_below, slerp
 from ldmctl.diffusion.spacing import levels
 from ldmctl.errors import ConfigError, DataError
-from ldmctl.pictures.canvas import feathered, filled
+from ldmctl.pictures.canvas import feathered, filled, open_canvas
 from ldmctl.pictures.images import opened, prepare
 from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
@@ -219,6 +219,35 @@ def test_a_mask_has_the_size_of_the_picture_or_of_the_model(sampled, tmp_path):
     assert torch.equal(sampled(start=start, mask=large), sampled(start=start, mask=small)), "the left half of the middle square"
     with pytest.raises(DataError, match=r"is 17x16 pixels, the picture 40x20\. A mask has the size .* or 16x16"):
         sampled(start=start, mask=mask(tmp_path / "x.png", (0, 0, 8, 16), (17, 16)))
+
+
+@pytest.mark.parametrize(
+    ("box", "cells"),
+    [
+        ((0, 100, 256, 104), (slice(6, 7), slice(0, 16))),
+        ((125, 0, 126, 256), (slice(0, 16), slice(7, 8))),
+        ((50, 180, 56, 186), (slice(11, 12), slice(3, 4))),
+    ],
+)
+def test_thin_parts_of_a_large_mask_are_painted(tmp_path, box, cells):
+    canvas = open_canvas(
+        picture(tmp_path / "a.png", (256, 256)), mask(tmp_path / "m.png", box, (256, 256)), {"size": 16, "channels": 3, "crop": "center"}
+    )
+    wanted = torch.zeros(16, 16, dtype=torch.bool)
+    wanted[cells] = True
+    assert torch.equal(canvas.free, wanted)
+
+
+def test_a_mask_is_cut_as_its_picture_is(tmp_path):
+    """White where the picture is white, whatever is cut off and however it is shrunk."""
+    Image.open(mask(tmp_path / "m.png", (30, 12, 50, 32), (90, 60))).convert("RGB").save(tmp_path / "a.png")
+    for size, margins in (((16, 16), (0, 0, 0, 0)), ((32, 12), (0, 0, 0, 0)), ((30, 20), (4, 2, 0, 6))):
+        canvas = open_canvas(str(tmp_path / "a.png"), str(tmp_path / "m.png"), {"size": 16, "channels": 3}, size=size, margins=margins)
+        left, top = margins[:2]
+        inner = (slice(top, top + canvas.inner[1]), slice(left, left + canvas.inner[0]))
+        white = canvas.picture(0)[0] > 128
+        assert white[inner].any() and canvas.free[inner][white[inner]].all()
+        assert canvas.free[inner].sum() <= white[inner].sum() + 2 * sum(canvas.inner), "a border at most"
 
 
 @pytest.mark.parametrize(("box", "said"), [((0, 0, 0, 0), "black everywhere"), ((0, 0, 16, 16), "white everywhere")])
