@@ -30,7 +30,7 @@ from ldmctl.evaluation.kernels import kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import neighbourhood
 from ldmctl.evaluation.real import labelled
 from ldmctl.evaluation.reconstruction import title_of
-from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import evenly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.png import write_png
 from ldmctl.training.engine import Engine

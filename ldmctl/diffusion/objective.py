@@ -14,7 +14,8 @@ from ldmctl.diffusion.self_conditioning import HALF, Marginal, as_heard
 from ldmctl.diffusion.weighting import binned, log_level, loss_weight, positions, validation_times, with_uncertainty
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.conditions import NOTHING, Known, Several, of_rows, on_device
-from ldmctl.latents.reader import Latents, evenly
+from ldmctl.latents.reader import Latents
+from ldmctl.pictures.batches import evenly
 from ldmctl.training.engine import Engine
 from ldmctl.training.learner import Learner
 from ldmctl.training.order import generator

@@ -16,7 +16,8 @@ from ldmctl.errors import ConfigError
 from ldmctl.latents.codec import Codec
 from ldmctl.latents.conditions import NOTHING, Several, on_device
 from ldmctl.latents.manifest import Manifest
-from ldmctl.latents.reader import Latents, evenly
+from ldmctl.latents.reader import Latents
+from ldmctl.pictures.batches import evenly
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import grid, write_png
 from ldmctl.storage.atomic import write_text

@@ -10,7 +10,7 @@ from ldmctl.errors import DataError
 from ldmctl.evaluation.frechet import FeatureStatistics, frechet_interval, statistics_of
 from ldmctl.evaluation.kernels import bandwidth, gaussian, kernel_distance, polynomial
 from ldmctl.evaluation.neighbours import NEAREST, neighbourhood
-from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import evenly
 
 Interval = tuple[float, float, float]
 DISTANCES = ("frechet_distance", "kernel_distance", "gaussian_kernel_distance")

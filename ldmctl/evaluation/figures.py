@@ -27,7 +27,7 @@ SPAN = 3  # deviations of a channel that go to black and to white
 
 @torch.no_grad()
 def write_pictures(folder: str | Path, codec: Codec, pictures: Mapping[str, Pictures], engine: Engine) -> list[Path]:
-    """Writes verdict.png and latents.png of the first eight pictures of the first split that has any -> where they are."""
+    """Writes verdict.png and latents.png of eight pictures, spread evenly, of the first split that has any -> where they are."""
     split, chosen = held_out(pictures)
     image = on_device(shown_items(chosen), engine)
     made = codec.reconstruct(image)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmctl.errors import DataError
 from ldmctl.evaluation.jackknife import groups_of, interval
-from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import evenly
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 ROWS = 1024  # of a matrix of kernels that are in memory together

@@ -25,8 +25,8 @@ from ldmctl.errors import MismatchError
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.codec import Codec, load_autoencoder, statistics_of
 from ldmctl.latents.manifest import Manifest
-from ldmctl.latents.reader import Latents, evenly, open_latents
-from ldmctl.pictures.batches import Batch
+from ldmctl.latents.reader import Latents, open_latents
+from ldmctl.pictures.batches import Batch, evenly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage import weights
 from ldmctl.storage.record import config_of, run_of

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ldmctl.evaluation.extraction import Seen
-from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import evenly
 
 QUANTILE = 0.01  # of held-out pictures that are as near by chance
 ENOUGH = 100  # ordinary pictures, of which one is that share

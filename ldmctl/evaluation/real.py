@@ -14,8 +14,7 @@ from ldmctl.console import Console
 from ldmctl.errors import DataError
 from ldmctl.evaluation.comparison import Reference
 from ldmctl.evaluation.extraction import Seen, chosen, identity, keep, look_at, read_kept
-from ldmctl.latents.reader import evenly
-from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.batches import Pictures, evenly
 from ldmctl.training.engine import Engine
 
 

@@ -43,7 +43,7 @@ def evaluate(
     losses: frozenset[str] | None = None,
     console: Console | None = None,
 ) -> Evaluation:
-    """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or the first `count`.
+    """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or `count`, spread evenly.
 
     `perceptual` is a distance, several, or None; `losses` says which of perceptual and adversarial the training had.
     Memory is that of one batch and of sums.

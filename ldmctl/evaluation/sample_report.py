@@ -16,7 +16,7 @@ from ldmctl.evaluation.metrics import mean_with_interval
 from ldmctl.evaluation.neighbours import share
 from ldmctl.evaluation.real import Real
 from ldmctl.evaluation.reconstruction import title_of
-from ldmctl.latents.reader import evenly
+from ldmctl.pictures.batches import evenly
 from ldmctl.training.engine import Engine
 
 ENOUGH = 50  # pictures of a class that distances are taken of

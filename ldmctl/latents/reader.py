@@ -197,12 +197,4 @@ def open_latents(folder: Path, manifest: Manifest, split: str) -> Latents:
     return latents
 
 
-def evenly(total: int, count: int) -> Tensor:
-    """Rows [n] of a split of `total`: `count` of them, spread from its first to its last, ascending; all where it has no more.
-
-    Items lie sorted by path, so the first of them are of the first classes alone.
-    """
-    return torch.linspace(0, total - 1, min(count, total), dtype=torch.float64).round().long()
-
-
 # -- training ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ldmctl.evaluation.metrics import psnr
 from ldmctl.latents.codec import Codec
 from ldmctl.losses.balance import Balance
 from ldmctl.losses.parts import Parts
-from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.batches import Pictures, evenly
 from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.pictures.loading import on_device
 from ldmctl.protocols import Reconstruction
@@ -92,17 +92,17 @@ def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
 
 
 def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int) -> dict[str, float]:
-    """Losses and PSNR of the first held-out pictures, so many at a time; empty without any."""
+    """Losses and PSNR of held-out pictures, up to `VALIDATED` of them, spread evenly, so many at a time; empty without any."""
     sums: dict[str, float] = {}
-    count = min(VALIDATED, len(val))
-    for first in range(0, count, at_once):
-        batch = val.batch([(index, None) for index in range(first, min(first + at_once, count))])
+    rows = evenly(len(val), VALIDATED)
+    for some in rows.split(at_once):
+        batch = val.batch([(index, None) for index in some.tolist()])
         image = on_device(batch.image, engine)
         made = Codec(autoencoder, engine).reconstruct(image)
         terms = {name: float(value) for name, value in picture_losses(made, image, losses, perceptual, engine).items()}
         terms["psnr"] = float(psnr(made, image).mean())
         for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value * len(image) / count
+            sums[name] = sums.get(name, 0.0) + value * len(image) / len(rows)
     if not sums:
         return {}
     decibels = sums.pop("psnr")

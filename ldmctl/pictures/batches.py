@@ -27,6 +27,14 @@ Order = Iterable[Sequence[tuple[int, int]]]
 OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
 
 
+def evenly(total: int, count: int) -> Tensor:
+    """Rows [n] of a split of `total`: `count` of them, spread from its first to its last, ascending; all where it has no more.
+
+    Items lie sorted by path, so the first of them are of the first classes alone.
+    """
+    return torch.linspace(0, total - 1, min(count, total), dtype=torch.float64).round().long()
+
+
 @dataclass(frozen=True)
 class Batch:
     """Pictures with what is known of them."""

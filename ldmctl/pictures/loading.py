@@ -1,7 +1,7 @@
 """From a config to pictures on the device: datasets by split, and this rank's rows of each training batch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from ldmctl.config.differences import PLACES
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.config.schemas.shared import Pictures as PictureKeys
 from ldmctl.errors import ConfigError, DataNotFound
-from ldmctl.pictures.batches import Batch, Pictures
+from ldmctl.pictures.batches import Batch, Pictures, evenly
 from ldmctl.pictures.images import to_float
 from ldmctl.pictures.workers import batches
 from ldmctl.training.engine import Engine
@@ -75,9 +75,9 @@ def training_batches(
 
 
 def in_order(pictures: Pictures, batch: int, engine: Engine, *, wanted: int | None = None, count: int | None = None) -> Iterator[Batch]:
-    """All pictures, or the first `count`, once and as they are: center crop, no flip."""
-    total = len(pictures) if count is None else min(count, len(pictures))
-    chunks = ([(i, i) for i in range(first, min(first + batch, total))] for first in range(0, total, batch))
+    """All pictures, or `count` of them, spread evenly, once and as they are: center crop, no flip."""
+    rows: Sequence[int] = range(len(pictures)) if count is None else evenly(len(pictures), count).tolist()
+    chunks = ([(i, i) for i in rows[first : first + batch]] for first in range(0, len(rows), batch))
     yield from batches(pictures, chunks, workers=workers(wanted, pictures, engine))
 
 
@@ -96,5 +96,5 @@ def on_device(batch: Tensor, engine: Engine) -> Tensor:
 
 
 def shown_items(pictures: Pictures, count: int = 8) -> Any:
-    """uint8 [n,C,H,W]: the first few pictures, the same in every run."""
-    return pictures.batch([(index, None) for index in range(min(count, len(pictures)))]).image
+    """uint8 [n,C,H,W]: a few pictures, spread evenly, the same in every run."""
+    return pictures.batch([(index, None) for index in evenly(len(pictures), count).tolist()]).image

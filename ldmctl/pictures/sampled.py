@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldmctl.errors import DataError
+from ldmctl.pictures.batches import evenly as rows_evenly
 from ldmctl.pictures.opening import opened
 from ldmctl.pictures.said import is_sheet, said_of
 from ldmctl.protocols import Example
@@ -26,7 +27,7 @@ class Sampled:
         )
         files = [file for file in found if not is_sheet(file)]
         self.found = len(files)
-        self.files = _evenly(files, count) if evenly and count is not None else files[:count]
+        self.files = [files[row] for row in rows_evenly(len(files), count)] if evenly and count is not None else files[:count]
         if not self.files:
             raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
 
@@ -48,13 +49,6 @@ class Sampled:
         said = said_of(file) if file.suffix.lower() == ".png" else {}
         name = said.get("label", file.parent.name if file.parent != self.root else None)  # null is no class, on whichever shelf it lies
         return self.classes.index(str(name)) if str(name) in self.classes else -1
-
-
-def _evenly(files: list[Path], count: int) -> list[Path]:
-    """From the first to the last, in order."""
-    if count >= len(files):
-        return files
-    return [files[place * (len(files) - 1) // max(1, count - 1)] for place in range(count)]
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -18,9 +18,8 @@ from ldmctl.evaluation.judging import Parts, learned_from, noting_sizes, number_
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
-from ldmctl.latents.reader import evenly
 from ldmctl.pictures.album import refuse_foreign
-from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.batches import Pictures, evenly
 from ldmctl.pictures.sampled import Sampled
 from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.storage.atomic import write_text

@@ -14,9 +14,10 @@ from ldmctl.errors import MismatchError
 from ldmctl.latents import mapping, stream
 from ldmctl.latents import reader as reading
 from ldmctl.latents.manifest import Codes, Manifest, Shard, Statistics
-from ldmctl.latents.reader import Latents, evenly, open_latents
+from ldmctl.latents.reader import Latents, open_latents
 from ldmctl.latents.resident import Resident
 from ldmctl.latents.stream import ahead, training_latents
+from ldmctl.pictures.batches import evenly
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import BLOCK, WINDOW, batch_items, epoch_order

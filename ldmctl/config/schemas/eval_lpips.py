@@ -20,7 +20,7 @@ class EvalLpips(Pictures):
     perceptual: Annotated[PluginConfig | None, Slot("perceptual", default="lpips")] = Field(
         None, description="a distance to measure, beside the one that the run was trained with; null: neither"
     )
-    count: PositiveInt | None = Field(None, description="only the first so many pictures; null: all")
+    count: PositiveInt | None = Field(None, description="only so many pictures, spread evenly; null: all")
     batch: PositiveInt = Field(32, description="pictures per forward")
     workers: NonNegativeInt | None = Field(None, description="processes that decode pictures; null: chosen")
     machine: Coding = Coding()
