@@ -285,6 +285,9 @@ class Training:
         scalars = {"step": self.done, "steps": self.loop.steps, "seen": seen, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
         state.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
         self.snapshots.write(self.done)
+        if self.run.record.get("step") != self.done:  # what was published and judged is a model that is no more
+            for key in ("published", "judged"):
+                self.run.record.pop(key, None)
         self.run.update(step=self.done)
 
     def _first_rank_says(self, flag: bool) -> bool:

@@ -22,7 +22,8 @@ def publish(training: Training, judged_by: str) -> dict[str, Any]:
     if loop.publish != "last" and best is not None and file.exists():
         bound = (loop.watch.bound or BOUND) if loop.publish == "auto" else 0.0
         said = f"its {name} is {best:.4g}, that of the last step {last:.4g}"
-        if best > 0 and last > (1 + bound) * best:
+        lost = judged_by in training.last_validation and not math.isfinite(last)
+        if lost or (best > 0 and last > (1 + bound) * best):
             found = {"which": "best", "step": weights.read_header(file)["step"], "why": said}
         elif math.isfinite(last):
             found["why"] = f"its {name} is {last:.4g}, the best was {best:.4g}"

@@ -1,11 +1,13 @@
 """The weights that a run publishes are the ones that it says it publishes."""
 
 import json
+import math
 
 import pytest
 import torch
 from planted import BEST, plant
 
+from ldmctl.stages import fit_ae as stage
 from ldmctl.storage import weights
 
 OFTEN = ["loop.watch.every=0.001", "loop.save=100", "loop.preview=100"]
@@ -64,3 +66,21 @@ def test_one_that_is_prolonged_continues_from_its_last_weights(tmp_path, fit_ae,
     parts = fit_ae(fit_ae(tmp_path / "parts", *OFTEN, "loop.steps=26"), *OFTEN, "loop.steps=34")
     assert published(whole)["which"] == published(parts)["which"] == "last"
     assert all(torch.equal(value, model(parts)[0][name]) for name, value in model(whole)[0].items())
+
+
+@pytest.mark.parametrize("key", ["auto", "best"])
+def test_weights_whose_validation_is_no_number_are_not_published(tmp_path, fit_ae, monkeypatch, key):
+    losses = iter([0.5, math.nan])
+    monkeypatch.setattr(stage, "validate", lambda *_: {"val/loss": (loss := next(losses)), "val/psnr": loss})
+    run = fit_ae(tmp_path / "run", "loop.steps=4", "loop.preview=2", "loop.watch.every=0.5", f"loop.publish={key}")
+    assert published(run)["which"] == "best" and model(run)[1]["step"] == published(run)["step"] == 2
+
+
+def test_a_prolonged_run_that_is_stopped_says_nothing_of_the_model_before(tmp_path, fit_ae, monkeypatch):
+    run = fit_ae(tmp_path / "run", "loop.steps=4")
+    assert {"published", "judged"} <= set(json.loads((run / "run.json").read_text()))
+    monkeypatch.setattr(stage, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fit_ae(run, "loop.steps=6")
+    record = json.loads((run / "run.json").read_text())
+    assert record["step"] == model(run)[1]["step"] == 6 and not {"published", "judged"} & set(record)
