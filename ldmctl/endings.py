@@ -40,6 +40,12 @@ DECODER_GONE = (
 )
 
 
+HOMELESS = (
+    "A path that is named here begins with ~ and the name of a user who has no home on this machine. Write the path in full, or ./~NAME "
+    "for a folder that is called so."
+)
+
+
 def exit_code(error: BaseException) -> int:
     """What the shell sees when this error ends a command."""
     if isinstance(error, LdmctlError):
@@ -48,7 +54,12 @@ def exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
-    return 7 if is_memory_shortage(error) else 6 if file_trouble(error) else 1
+    return 2 if is_homeless(error) else 7 if is_memory_shortage(error) else 6 if file_trouble(error) else 1
+
+
+def is_homeless(error: BaseException) -> bool:
+    """Whether a path `~somebody/...` could not be expanded."""
+    return isinstance(error, RuntimeError) and str(error).startswith("Could not determine home directory")
 
 
 def is_memory_shortage(error: BaseException) -> bool:

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from ldmctl.cli.app import run
+
 SHARER = """
 import sys
 from ldmctl.endings import hush_half_handovers
@@ -27,3 +31,11 @@ def test_a_half_handover_of_a_killed_decoding_process_prints_no_traceback():
 
 def test_any_other_traceback_is_printed():
     assert "EOFError: half a connection" in said("/usr/lib/python3/multiprocessing/connection.py")
+
+
+@pytest.mark.parametrize(
+    "words", [["fit-ae", "--data", "~nobody-here/x"], ["fit-ae", "--data", "shapes", "--out", "~nobody-here/x", "--dry-run"]]
+)
+def test_a_user_without_a_home_is_a_sentence(words, capsys):
+    assert run(words) == 2
+    assert "begins with ~" in capsys.readouterr().err

@@ -33,7 +33,7 @@ from ldmctl.cli import (
     spacing,
 )
 from ldmctl.cli.output import arranged, result
-from ldmctl.endings import DECODER_GONE, file_trouble, is_decoder_gone, is_memory_shortage
+from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
 ALSO = {  # what else makes a step of one picture need less, by verb
@@ -120,6 +120,8 @@ def answer(words: list[str]) -> int:
             return tell(error.format_message(), getattr(error, "exit_code", 2), words)
         if (said := attribution.attributed(error)) is not error:
             return fail_of(said, words)
+        if is_homeless(error):
+            return fail(HOMELESS, 2, words)
         if is_decoder_gone(error):
             return fail(DECODER_GONE, 7, words)
         if is_memory_shortage(error):
