@@ -79,7 +79,7 @@ class Given(NamedTuple):
 def edit_of(
     config: Sample, given: Given, codec: Codec, seeds: Sequence[int], header: dict[str, Any], *, by_condition: bool = False
 ) -> Edit:
-    """What a batch of these seeds begins with; seeds may come several times. `by_condition` the network hears what is known of a picture."""
+    """What a batch of these seeds begins with; seeds may come several times. `by_condition` the network hears what is known of a picture, which is held as `blend` holds it."""
     canvas, shape, sides = given.canvas, shape_of(config, header, codec), sides_of(config, header)
     first = None if config.interpolate is None else between(config, seeds, shape, codec)
     stream = config.interpolate[0] if config.interpolate else None
@@ -106,7 +106,7 @@ def edit_of(
     if by_condition:
         mask = cells.free.float().expand(len(known), 1, *known.shape[2:])
         heard = {"picture": Known({"latent": known, "mask": mask})} if config.guidance != 0 else {}
-        return edit._replace(corrections=corrections, pictures=heard)
+        return edit._replace(corrections=[*corrections, Blend(known, cells)], pictures=heard)
     if config.painting.method == "repaint":
         return edit._replace(corrections=corrections, repaint=partial(Repaint, known, cells, config.painting.repeats))
     return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, cells)])
