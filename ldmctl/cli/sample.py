@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from ldmctl.cli import options
-from ldmctl.config.presets import compose
+from ldmctl.config.presets import compose, wished
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.errors import ConfigError
+
+VARIED = 0.75  # the strength of --variations where none is named
 
 
 def command(
@@ -112,7 +114,9 @@ def command(
     if variations is not None:
         if start is not None:
             raise ConfigError("--variations is --from with another --strength: leave one of them away.")
-        start, strength = variations, 0.75 if strength is None else strength
+        start = variations
+        if strength is None and wished(Sample, overrides, "strength") is None:
+            strength = VARIED
     if guide and len(guide) > 1 and any(word.startswith("guide.") for word in overrides or []):
         raise ConfigError(
             "guide.KEY=VALUE is a key of one guide. Give several as a list: 'guide=[{type: colour, colour: red}, {type: ...}]'."

@@ -25,6 +25,9 @@ def context_of(image_channels: int) -> dict[str, Any]:
     """What a guide is made with beside its config."""
 
     def perceptual(by: Any) -> Any:
+        if not isinstance(by, str) and not isinstance(by.get("type"), str):
+            names = ", ".join(plugin.name for plugin in registry.plugins("perceptual"))
+            raise ConfigError(f"A guide's perceptual distance has no type: name one of {names}.")
         named = plugin_config("perceptual", {"type": by} if isinstance(by, str) else by)
         return registry.build("perceptual", named, image_channels=image_channels)
 

@@ -53,6 +53,9 @@ class Model:
     others: dict[str, Weaker] = field(default_factory=dict)  # models that were taken for guidance, by the name of their run
     built: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)  # guides, by their configs
     canvases: dict[tuple[Any, ...], Canvas] = field(default_factory=dict)  # pictures that were started from, by their keys
+    listings: dict[tuple[str, str], list[Path]] = field(
+        default_factory=dict
+    )  # files of maps and of pictures to follow, by place and purpose
     known: dict[float, tuple[float, float, float]] = field(default_factory=dict)  # where levels lie in the schedule, as they are met
 
     sample = sample  # by the keys of `ldmctl sample`: pictures in memory

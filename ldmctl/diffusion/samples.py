@@ -92,6 +92,7 @@ def sample(
     kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
     config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
     canvas = None if start is None else open_canvas(start, mask, model.header["image"], size=config.size, margins=config.outpaint)
+    model.listings.clear()  # there may be other files than at the last call
     in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
     return model.samples(config, Given(canvas, [*model.guides(config), *in_memory], callback), output=output)
 

@@ -54,18 +54,20 @@ def shown_of(config: Sample, model: Any, seeds: Sequence[int], sides: tuple[int,
     found = {}
     settings = Image.model_validate(model.header["image"]).model_copy(update={"crop": "center"})
     if config.map is not None and config.guidance != 0:
-        maps = [map_of(file, settings, sides, model.network.map) for file in in_turn(config.map, seeds, PURPOSE["map"])]
+        maps = [map_of(file, settings, sides, model.network.map) for file in in_turn(config.map, seeds, PURPOSE["map"], model.listings)]
         found["map"] = Known(torch.stack(maps).to(model.engine.device))
     if config.picture is not None and config.guidance != 0:
         size = (-(-sides[1] // model.network.picture.smaller), -(-sides[0] // model.network.picture.smaller))
-        pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds, PURPOSE["picture"])]
+        pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds, PURPOSE["picture"], model.listings)]
         found["picture"] = Known(torch.stack(pictures).to(model.engine.device))
     return found
 
 
-def in_turn(given: str, seeds: Sequence[int], purpose: str) -> list[Path]:
-    """The file of each seed, of one file or of those in a folder."""
-    files = listed(given, purpose)
+def in_turn(given: str, seeds: Sequence[int], purpose: str, known: dict[tuple[str, str], list[Path]]) -> list[Path]:
+    """The file of each seed, of one file or of those in a folder, which is looked through once: `known` keeps what was found."""
+    if (given, purpose) not in known:
+        known[given, purpose] = listed(given, purpose)
+    files = known[given, purpose]
     return [files[seed % len(files)] for seed in seeds]
 
 

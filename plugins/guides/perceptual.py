@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor, nn
 
 from ldmctl.config import PluginConfig
@@ -12,6 +12,7 @@ from ldmctl.errors import DataError
 from ldmctl.pictures.images import read, to_float
 from ldmctl.storage.weights import fingerprint
 
+DISTANCE = "lpips"  # where none is named
 UNIT = 0.02  # a distance that counts 1 at scale 1
 
 
@@ -20,8 +21,13 @@ class Perceptual(nn.Module):
 
     class Config(PluginConfig):
         image: str = Field(description="the picture to be like, a file")
-        by: str | dict[str, Any] = Field("lpips", description="the perceptual distance: its name, or `type` and its keys")
+        by: str | dict[str, Any] = Field(DISTANCE, description="the perceptual distance: its name, or `type` and its keys")
         scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+
+        @field_validator("by")
+        @classmethod
+        def _has_a_type(cls, by: str | dict[str, Any]) -> str | dict[str, Any]:
+            return by if isinstance(by, str) else {"type": DISTANCE, **by}
 
     def __init__(self, config: Config, *, image_channels: int, perceptual: Callable[[Any], nn.Module]):
         super().__init__()

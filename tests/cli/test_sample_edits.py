@@ -177,6 +177,22 @@ def test_a_dry_run_looks_at_what_it_is_given(ldm, place, capsys, words, code, sa
     assert said in capsys.readouterr().err and not (place / "samples").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "strength"),
+    [
+        ("", "", 0.75),
+        ("--strength 0.3", "", 0.3),
+        ("strength=0.3", "", 0.3),
+        ("", "strength=0.3", 0.3),
+        ("strength=0.2", "strength=0.3", 0.2),
+    ],
+)
+def test_variations_take_the_strength_that_is_named_wherever(ldm, place, capsys, monkeypatch, words, environment, strength):
+    monkeypatch.setenv("LDMCTL_OVERRIDES", environment)
+    assert sample(ldm, f"--variations a.png {words} --dry-run") == 0
+    assert f"strength: {strength}\n" in capsys.readouterr().out
+
+
 def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):
     assert sample(ldm, "--from a.png --mask half.png --guidance 2 --dry-run") == 0
     said = capsys.readouterr().out

@@ -13,6 +13,7 @@ from ldmctl.cli.app import run as ldmctl
 from ldmctl.config.schemas.shared import Image as Section
 from ldmctl.diffusion.shown import in_turn, map_of
 from ldmctl.errors import DataError
+from ldmctl.pictures.canvas import listed
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.maps import map_of as map_of_item
 from ldmctl.pictures.png import read_png_text
@@ -164,6 +165,18 @@ def test_again_makes_a_picture_of_a_map_wherever_the_map_lies_now(by_map, home, 
     assert ldmctl([*again, "--map", "elsewhere.png", "-o", "other"]) != 0, "another map makes another picture"
 
 
+@pytest.mark.parametrize("key", ["map", "picture"])
+def test_a_folder_is_looked_through_once_for_all_batches_of_a_command(by_map, by_small, tmp_path, monkeypatch, key):
+    run, make = (by_map, halves) if key == "map" else (by_small, photo)
+    for name in ("a", "b"):
+        make(tmp_path / "shown" / f"{name}.png")
+    looks, model = [], api.load(run, device="cpu", precision="fp32")
+    monkeypatch.setattr("ldmctl.diffusion.shown.listed", lambda *given: looks.append(given) or listed(*given))
+    for _ in range(2):
+        model.sample(3, steps=1, batch=1, **{key: tmp_path / "shown"})
+    assert len(looks) == 2, "once in each call, which may find other files"
+
+
 def test_a_loaded_model_takes_maps_and_pictures(by_map, by_small, sample, tmp_path):
     for number, (run, key, file) in enumerate(
         [(by_map, "map", halves(tmp_path / "m.png")), (by_small, "picture", photo(tmp_path / "p.png"))]
@@ -217,10 +230,10 @@ def test_the_files_of_sub_folders_are_taken_where_a_folder_has_none_of_its_own(t
     for name in ("val/1.png", "train/0.png", ".hidden/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / name)
-    assert [str(file.relative_to(tmp_path)) for file in in_turn(str(tmp_path), [0, 1, 2], "to look at")] == [
+    assert [str(file.relative_to(tmp_path)) for file in in_turn(str(tmp_path), [0, 1, 2], "to look at", {})] == [
         "train/0.png",
         "val/1.png",
         "train/0.png",
     ]
     Image.new("L", (8, 8)).save(tmp_path / "own.png")
-    assert in_turn(str(tmp_path), [5], "to look at") == [tmp_path / "own.png"]
+    assert in_turn(str(tmp_path), [5], "to look at", {}) == [tmp_path / "own.png"]

@@ -108,6 +108,17 @@ def test_the_classes_of_a_classifier_are_counted_whatever_the_order_of_its_file(
         made("classifier", **keys, label=5)
 
 
+def test_a_perceptual_guide_takes_keys_without_a_type_for_those_of_the_default(keys, towers):
+    image = keys["perceptual"]["image"]
+    config = registry.load("guide", "perceptual").Config(type="perceptual", image=image, by={"weights": towers["lpips"]})
+    assert config.by == {"type": "lpips", "weights": towers["lpips"]}
+    with pytest.raises(ConfigError, match="perceptual 'lpips' cannot be made:\n  network: unknown key"):
+        made("perceptual", image=image, by={"network": "squeezenet1_1"})
+    for by in ({}, {"type": None}):
+        with pytest.raises(ConfigError, match="has no type: name one of features, lpips"):
+            context_of(3)["perceptual"](by)
+
+
 def test_what_a_guide_cannot_read_is_named(keys, tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(MissingError, match=r"nowhere\.pth"):
