@@ -41,7 +41,28 @@ def plugin_config(kind: str, raw: Mapping[str, Any]) -> Any:
 
 def explained(error: ValidationError, schema: type[BaseModel]) -> list[str]:
     """A line for each key that is wrong: its path, what is wrong, and the nearest right name."""
-    return list(dict.fromkeys(_explain(item, schema) for item in error.errors()))
+    found: dict[Any, list[Any]] = {}
+    for item in error.errors():
+        loc = tuple(part for part in item["loc"] if item["type"] == "extra_forbidden" or not _is_alternative(part))
+        found.setdefault((loc, item["type"] if item["type"] in ALONE else ""), []).append({**item, "loc": loc})
+    return list(dict.fromkeys(_explain(_together(items), schema) for items in found.values()))
+
+
+ALONE = ("missing", "extra_forbidden", "model_type", "model_attributes_type")  # kinds of mistakes that have a sentence of their own
+
+
+def _is_alternative(part: Any) -> bool:
+    """Whether a part of a path is pydantic's word for one of the types that a key may have."""
+    return isinstance(part, str) and (part in ("int", "float", "str", "bool", "none") or "[" in part)
+
+
+def _together(items: Sequence[Any]) -> Any:
+    """One mistake of those that a value makes against each of the types that its key may have."""
+    wants = list(dict.fromkeys(item["msg"].partition(", unable to")[0] for item in items))
+    if len(wants) == 1:
+        return items[0]
+    rest = [want.removeprefix("Input should be ") for want in wants[1:]]
+    return {**items[0], "msg": f"{', '.join([wants[0], *rest[:-1]])} or {rest[-1]}"}
 
 
 def merge(layers: Sequence[Raw]) -> Raw:

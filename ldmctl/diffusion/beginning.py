@@ -79,7 +79,10 @@ class Given(NamedTuple):
 def edit_of(
     config: Sample, given: Given, codec: Codec, seeds: Sequence[int], header: dict[str, Any], *, by_condition: bool = False
 ) -> Edit:
-    """What a batch of these seeds begins with; seeds may come several times. `by_condition` the network hears what is known of a picture, which is held as `blend` holds it."""
+    """What a batch of these seeds begins with; seeds may come several times.
+
+    `by_condition` the network hears what is known of a picture, which is held as `blend` holds it.
+    """
     canvas, shape, sides = given.canvas, shape_of(config, header, codec), sides_of(config, header)
     first = None if config.interpolate is None else between(config, seeds, shape, codec)
     stream = config.interpolate[0] if config.interpolate else None

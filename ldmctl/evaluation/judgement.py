@@ -18,7 +18,12 @@ NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
 FINER = ["an entry less in autoencoder.widths"]
 LOOSER = ["a smaller autoencoder.kl_weight", "a larger autoencoder.kl_target"]
 TIGHTER = ["a larger autoencoder.kl_weight", "a smaller autoencoder.kl_target"]
-WEIGHTS = {"losses.perceptual_weight": "perceptual", "adversarial.weight": "adversarial"}
+WEIGHTS = {
+    "losses.perceptual_weight": "perceptual",
+    "losses.shares.perceptual": "perceptual",
+    "adversarial.weight": "adversarial",
+    "losses.shares.adversarial": "adversarial",
+}
 
 
 class Judgement(NamedTuple):
@@ -34,6 +39,12 @@ def _ways(found: Evaluation, *ways: str) -> str:
     keys = [next(word for word in way.split() if "." in word) for way in ways]
     useful = [way for way, key in zip(ways, keys, strict=True) if _counts(found, key) and not (found.causes and way in LONGER)]
     return _listed(useful or ([SHOWN] if found.causes else LONGER), "or")
+
+
+def _weight(found: Evaluation, loss: str) -> str:
+    """The key that says how much this loss counts."""
+    names = ("losses.shares." + loss,) if found.losses is not None and "shares" in found.losses else tuple(WEIGHTS)
+    return next(name for name in names if WEIGHTS[name] == loss)
 
 
 def _counts(found: Evaluation, key: str) -> bool:

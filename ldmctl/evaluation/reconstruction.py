@@ -45,7 +45,7 @@ def evaluate(
 ) -> Evaluation:
     """Measures a codec without statistics on the first of these splits that has pictures, {"val": ..., "train": ...}: all, or `count`, spread evenly.
 
-    `perceptual` is a distance, several, or None; `losses` says which of perceptual and adversarial the training had.
+    `perceptual` is a distance, several, or None; `losses` says which of perceptual and adversarial the training had, and whether they had `shares`.
     Memory is that of one batch and of sums.
     """
     split, chosen = held_out(pictures)

@@ -44,7 +44,9 @@ class Evaluation:
         default_factory=dict
     )  # by distance with `embed`: of reconstructions, of the baseline
     keys: frozenset[str] = frozenset()  # of the autoencoder's Config: what can be changed about it
-    losses: frozenset[str] | None = None  # which of perceptual and adversarial it was trained with; None where nobody knows
+    losses: frozenset[str] | None = (
+        None  # which of perceptual and adversarial it was trained with, and whether by shares; None where nobody knows
+    )
     causes: list[str] = field(default_factory=list)  # sentences on what the curves of its run show
     notes: list[str] = field(default_factory=list)  # sentences on what could not be measured
     alike: str = ""  # what is wrong with the pictures where they do not differ

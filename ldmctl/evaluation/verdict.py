@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ldmctl.evaluation.bounds import CLOSER, FEW, GAIN, PSNR, SSIM
-from ldmctl.evaluation.judgement import FINER, LONGER, WIDER, Judgement, _behind, _counts, _interval, _listed, _ratio, _ways
+from ldmctl.evaluation.judgement import FINER, LONGER, WIDER, Judgement, _behind, _counts, _interval, _listed, _ratio, _ways, _weight
 from ldmctl.evaluation.latent_verdict import judge_channels, judge_codes, judge_extremes, judge_rate
 from ldmctl.evaluation.scores import Evaluation
 
@@ -101,8 +101,8 @@ def judge_gain(found: Evaluation) -> Judgement | None:
     if gain.mean > 0:
         return Judgement(about, "doubtful", f"{text}: hardly more than shrinking keeps; try {_ways(found, *LONGER, *WIDER)}.")
     if any(_ratio(found, name) <= CLOSER for name in found.distances):
-        critic = "a smaller adversarial.weight" + (" where there is a discriminator" if found.losses is None else "")
-        way = _ways(found, "a smaller losses.perceptual_weight", critic)
+        critic = f"a smaller {_weight(found, 'adversarial')}" + (" where there is a discriminator" if found.losses is None else "")
+        way = _ways(found, f"a smaller {_weight(found, 'perceptual')}", critic)
         return Judgement(about, "doubtful", f"{text}: sharper by the perceptual distance but less exact; if forms drift, try {way}.")
     way = _ways(found, *LONGER, "a larger loop.lr", *WIDER, *FINER)
     return Judgement(about, "poor", f"{text}: it keeps less than shrinking does, so most is still to be learned; try {way}.")
@@ -117,7 +117,8 @@ def judge_distance(found: Evaluation, name: str) -> Judgement:
     text += f", {ratio:.2f} times that of the shrunk pictures"
     if ratio <= CLOSER:
         return Judgement(title, "good", f"{text}: likely good enough.")
-    louder = "more losses.perceptual_weight" if _counts(found, "losses.perceptual_weight") else "perceptual=lpips"
+    weight = _weight(found, "perceptual")
+    louder = f"more {weight}" if _counts(found, weight) else "perceptual=lpips"
     way = _listed([louder, *([] if found.causes else LONGER)], "or")
     if ratio < 1:
         return Judgement(title, "doubtful", f"{text}, where half would be convincing; try {way}.")

@@ -202,10 +202,13 @@ def trained_with(source: Path) -> dict[str, Any] | None:
 
 
 def losses_of(source: Path) -> frozenset[str] | None:
-    """Which of the losses perceptual and adversarial that run had; None without its config."""
+    """Which of the losses perceptual and adversarial that run had, and whether it had `shares`; None without its config."""
     config = config_beside(source)
     slots = {"perceptual": "perceptual", "adversarial": "discriminator"}
-    return None if config is None else frozenset(loss for loss, slot in slots.items() if config.get(slot))
+    if config is None:
+        return None
+    shared = (config.get("losses") or {}).get("shares") is not None
+    return frozenset([*(loss for loss, slot in slots.items() if config.get(slot)), *(["shares"] if shared else [])])
 
 
 def build_perceptual(config: EvalLpips, engine: Engine, channels: int, trained: dict[str, Any] | None = None) -> Any:

@@ -190,7 +190,7 @@ def conclude(
             weights.load_into(averaged, weights.load(file)[0], file)
         codec = Codec(averaged, engine, at_once=at_once)
         had = {"perceptual": parts.perceptual, "adversarial": parts.discriminator}
-        losses = frozenset(name for name, part in had.items() if part is not None)
+        losses = frozenset([*(name for name, part in had.items() if part is not None), *(["shares"] if config.losses.shares else [])])
         sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
         found = evaluate(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
         write_pictures(run.folder / "samples", codec, pictures, engine)

@@ -4,12 +4,13 @@ import shlex
 from typing import Annotated, ClassVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.differences import fixed_differences, flatten, free_keys
 from ldmctl.config.documents import parse_override, parse_overrides, read_yaml, write_override, write_yaml
-from ldmctl.config.resolve import merge, plugin_config, resolve, spell_out
+from ldmctl.config.resolve import explained, merge, plugin_config, resolve, spell_out
+from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.errors import ConfigError, PluginError
 
 
@@ -369,3 +370,17 @@ def test_keys_of_plugins_that_are_free_are_found_by_the_plugin_that_is_named():
     assert {"data", "init", "dataset.path", "loop.lr", "loop.report", "autoencoder.kl_weight", "losses"} <= free
     assert {"loop.lr", "autoencoder.kl_weight", "losses"} <= noted and not noted & {"data", "dataset.path", "loop.report"}
     assert not free & {"autoencoder.widths", "dataset.val_share", "dataset.suffixes", "image.size", "loop.seed", "discriminator"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("soon", "adversarial.start: input should be a valid integer, a valid number or 'auto' (got 'soon')"),
+        (float("nan"), "adversarial.start: input should be a finite number or 'auto' (got nan)"),
+        (-3, "adversarial.start: input should be greater than or equal to 0 or 'auto' (got -3)"),
+    ],
+)
+def test_a_key_of_several_types_has_one_line_for_all_of_them(value, said):
+    with pytest.raises(ValidationError) as caught:
+        FitAE.model_validate({"data": "shapes", "adversarial": {"start": value}})
+    assert said in explained(caught.value, FitAE)

@@ -481,6 +481,9 @@ def test_only_weights_of_losses_that_the_run_had_are_advised():
     assert ways(drifting, gain, "perceptual", "adversarial") == "a smaller losses.perceptual_weight or a smaller adversarial.weight."
     assert ways(drifting, gain, "perceptual") == "a smaller losses.perceptual_weight."
     assert ways(drifting, gain, "adversarial") == "a smaller adversarial.weight."
+    shared = ways(drifting, gain, "perceptual", "adversarial", "shares")
+    assert shared == "a smaller losses.shares.perceptual or a smaller losses.shares.adversarial."
+    assert ways(far, "LPIPS", "perceptual", "shares") == "more losses.shares.perceptual or more loop.steps."
     assert ways(drifting, gain) == "more loop.steps."
     assert ways(far, "LPIPS", "perceptual") == "more losses.perceptual_weight or more loop.steps."
     assert ways(far, "LPIPS") == ways(far, "LPIPS", "adversarial") == "perceptual=lpips or more loop.steps."
