@@ -12,13 +12,24 @@ from typing import Any
 from ldmctl.errors import DataError
 
 from ._names import composed
-
-PARTS = ("images", "annotations")
+from ._values import SPLITS, column
 
 
 def is_coco(whole: Any) -> bool:
-    """Whether a JSON value has COCO's two lists."""
-    return isinstance(whole, Mapping) and all(isinstance(whole.get(part), list) for part in PARTS)
+    """Whether a JSON value has COCO's two lists, or, as for a test split, that of images alone."""
+    if not isinstance(whole, Mapping) or not isinstance(images := whole.get("images"), list):
+        return False
+    return isinstance(whole.get("annotations"), list) or ("annotations" not in whole and all(map(_is_image, images)))
+
+
+def _is_image(row: Any) -> bool:
+    return isinstance(row, Mapping) and isinstance(_name(row), str)
+
+
+def _name(image: Mapping[str, Any]) -> Any:
+    """`val2014/1.jpg` of COCO, or of Karpathy's splits of it, which have `filepath` and `filename`."""
+    name = image["file_name"] if "file_name" in image else image.get("filename")
+    return f"{image['filepath']}/{name}" if "file_name" not in image and image.get("filepath") and name else name
 
 
 def rows(whole: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -34,7 +45,7 @@ def _rows(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = {each["id"]: composed(str(each["name"])) for each in whole.get("categories") or []}
     captions: dict[Any, list[Any]] = defaultdict(list)
     shows: dict[Any, dict[str, None]] = defaultdict(dict)
-    for each in whole["annotations"]:
+    for each in whole.get("annotations", ()):
         if "caption" in each:
             captions[each["image_id"]].append(each["caption"])
         if each.get("category_id") is not None:
@@ -42,10 +53,13 @@ def _rows(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
     one_each = all(len(found) == 1 for found in shows.values()) and len({name for found in shows.values() for name in found}) > 1
     out = []
     for image in whole["images"]:
-        row: dict[str, Any] = {"file_name": image["file_name"]}
+        row: dict[str, Any] = {"file_name": image["file_name"] if "annotations" in whole else _name(image)}
+        row |= {key: value for key, value in image.items() if column(key) in SPLITS}
         if captions:
             row["text"] = captions.get(image["id"], [])
-        if found := list(shows.get(image["id"], ())):
+        elif sentences := image.get("sentences"):
+            row["text"] = [each["raw"] for each in sentences]
+        if found := list(shows.get(image.get("id"), ())):
             row["label" if one_each else "categories"] = found[0] if one_each else found
         out.append(row)
     return out

@@ -1,5 +1,6 @@
 """Splits by a column of a table, `split` or `subset`, where its values are the usual names of splits, or 0, 1 and 2 as in CelebA.
 
+Tables and lists that are called as splits are, and names of files, are heard as such a column.
 Where folders have decided, or where the rows of one picture disagree, a picture
 that any of them holds out is not trained on.
 """
@@ -9,7 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from ldmctl.errors import DataError
 
+from ._file_names import NAMES
 from ._names import counted, listed, shown
+from ._split_lists import LISTS, PLAIN, word_of
 from ._splits import Splits, split_word
 from ._tree import File
 
@@ -26,27 +29,46 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
     pairs = {pair for rows in (named, doubtful) for values in rows.values() for pair in values}
     columns, unused = _split_columns(pairs)
     warnings = [f"The column `{name}` is not used: {listed(values)} {_no_names(values)}." for name, values in unused.items()]
+    pictures = list(pictures)
+    columns, more = _without_lists_of_all(columns, pairs, named, splits, pictures)
+    warnings += more
     if not columns:
         return [], warnings
     held = _of_files(_held(named, columns), pictures)
     perhaps = {path: value for path, value in _of_files(_held(doubtful, columns), pictures).items() if path not in held}
-    column = listed(f"`{name}`" for name in sorted(columns))
-    unknown = sorted({value for name, value in pairs if name in columns and not split_word(value)[0]})
+    column = _said(columns)
+    unknown = sorted({value for name, value in pairs if name in columns and not _kind(name, value)[0]})
     if unknown:
         noun = "is no usual name of a split: its pictures are" if len(unknown) == 1 else "are no usual names of splits: their pictures are"
-        warnings.append(f"{listed(unknown)} in the column {column} {noun} trained on.")
+        warnings.append(f"{listed(unknown)} in {column} {noun} trained on.")
     remarks: list[str] = []
     if splits.by_folder:
-        warnings += _leave_out(splits, held, "held out by the column " + column)
+        warnings += _leave_out(splits, held, f"held out by {column}")
     elif held:
-        remarks, more = _by_column(splits, held, column)
-        warnings += more
-    warnings += _leave_out(splits, perhaps, f"perhaps held out by the column {column}, in a row that fits several pictures,")
+        train = sorted({value for name, value in pairs if name == LISTS and word_of(value)[0] == "train"}) if LISTS in columns else []
+        unlisted = _unlisted(named, doubtful, pictures) if train else set()
+        remarks, more = _by_column(splits, held, column, train)
+        warnings += [*more, *_leave_unlisted(splits, unlisted)]
+    warnings += _leave_out(splits, perhaps, f"perhaps held out by {column}, in a row that fits several pictures,")
     if not splits.train and (held or perhaps):
         raise DataError(
-            f"The column {column} holds out every picture; none is left to train on. If it means something else: dataset.tables=false."
+            f"{column[0].upper()}{column[1:]} holds out every picture; none is left to train on. If it means something else: {_way_out(columns)}."
         )
     return remarks, warnings
+
+
+def _said(columns: Iterable[str]) -> str:
+    """`the column \`split\``, `the lists of each split`."""
+    real = listed(f"`{name}`" for name in sorted(columns) if " " not in name)
+    return listed([*([f"the column {real}"] if real else []), *sorted(name for name in columns if " " in name)])
+
+
+def _way_out(columns: set[str]) -> str:
+    return "dataset.split_by=hash" if columns == {NAMES} else "dataset.tables=false"
+
+
+def _kind(name: str, value: str) -> tuple[str, int, tuple[str, ...]]:
+    return word_of(value) if name == LISTS else split_word(value)
 
 
 def _decoded(*rows: Values) -> list[Values]:
@@ -66,12 +88,35 @@ def _decoded(*rows: Values) -> list[Values]:
 
 
 def _split_columns(pairs: Iterable[tuple[str, str]]) -> tuple[set[str], dict[str, list[str]]]:
-    """(the columns that speak of splits, as one of their values is the bare name of one; the values of the others)."""
+    """(the columns that speak of splits, as one of their values is the bare name of one or holds out; the values of the others)."""
     values: dict[str, set[str]] = defaultdict(set)
     for name, value in pairs:
         values[name].add(value)
-    speaks = {name for name, known in values.items() if any(kind and not rest for kind, _, rest in map(split_word, known))}
-    return speaks, {name: sorted(known) for name, known in sorted(values.items()) if name not in speaks}
+    speaks = {name for name, known in values.items() if _speaks(name, known)}
+    return speaks, {name: sorted(known) for name, known in sorted(values.items()) if name not in speaks and " " not in name}
+
+
+def _speaks(name: str, values: Iterable[str]) -> bool:
+    words = [_kind(name, value) for value in values]
+    if name == LISTS:  # val.csv beside train.csv, or alone
+        train = any(kind == "train" for kind, _, _ in words)
+        return any(kind == "val" and (train or set(rest) <= PLAIN) for kind, _, rest in words)
+    return any(kind == "val" or (kind and not rest) for kind, _, rest in words)
+
+
+def _without_lists_of_all(
+    columns: set[str], pairs: set[tuple[str, str]], named: Values, splits: Splits, pictures: list[File]
+) -> tuple[set[str], list[str]]:
+    """The columns without the lists, where these hold out every picture and there is none of a training split; with a sentence."""
+    values = sorted(value for name, value in pairs if name == LISTS)
+    if LISTS not in columns or any(word_of(value)[0] == "train" for value in values):
+        return columns, []
+    held = _of_files(_held(named, {LISTS}), pictures)
+    if any(file.path not in held for file in splits.train):
+        return columns, []
+    return columns - {LISTS}, [
+        f"{listed(values)} {'has' if len(values) == 1 else 'have'} the name of a held-out split, but no other pictures are there: it is not one."
+    ]
 
 
 def _no_names(values: list[str]) -> str:
@@ -82,7 +127,7 @@ def _held(named: Values, columns: set[str]) -> dict[str, tuple[int, str]]:
     """(rank, the word in the table) of each picture that a row holds out, by path; of several rows the one of the highest rank."""
     out: dict[str, tuple[int, str]] = {}
     for path, values in named.items():
-        ranks = [(split_word(value)[1], value) for name, value in values if name in columns and split_word(value)[0] == "val"]
+        ranks = [(_kind(name, value)[1], value) for name, value in values if name in columns and _kind(name, value)[0] == "val"]
         if ranks:
             out[path] = max(ranks)
     return out
@@ -93,6 +138,26 @@ def _of_files(held: dict[str, tuple[int, str]], pictures: Iterable[File]) -> dic
     of = {file.path: (file.same or file.path, file.size) for file in pictures}
     known = {of[path]: found for path, found in held.items() if path in of}
     return {path: known[key] for path, key in of.items() if key in known}
+
+
+def _unlisted(named: Values, doubtful: Values, pictures: Iterable[File]) -> set[str]:
+    """The pictures that no row gives to a split."""
+    given = {path: (0, "") for rows in (named, doubtful) for path, values in rows.items() if any(_kind(*pair)[0] for pair in values)}
+    return {file.path for file in pictures} - _of_files(given, pictures).keys()
+
+
+def _leave_unlisted(splits: Splits, unlisted: set[str]) -> list[str]:
+    """Take pictures out of training that no list has, as those are that lie beside the folders of splits."""
+    gone = [file for file in splits.train if file.path in unlisted]
+    if not gone:
+        return []
+    splits.train = [file for file in splits.train if file.path not in unlisted]
+    splits.left = sorted([*splits.left, *gone])
+    verb, them = ("is", "it") if len(gone) == 1 else ("are", "them")
+    return [
+        f"{counted(len(gone), 'picture')} in none of the lists of the splits {verb} left out, the first {shown(gone[0].path)}. To use {them}, add "
+        f"{them} to a list."
+    ]
 
 
 def _leave_out(splits: Splits, held: dict[str, tuple[int, str]], why: str) -> list[str]:
@@ -108,8 +173,8 @@ def _leave_out(splits: Splits, held: dict[str, tuple[int, str]], why: str) -> li
     return [f"{counted(len(gone), 'picture')} of train{by} {verb} {why} and left out: {first}."]
 
 
-def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str) -> tuple[list[str], list[str]]:
-    """Hold out the pictures whose word has the lowest rank, and leave out those of the others."""
+def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str, train: list[str]) -> tuple[list[str], list[str]]:
+    """Hold out the pictures whose word has the lowest rank, and leave out those of the others; `train` are lists of all that is trained on."""
     every = sorted([*splits.train, *splits.val])
     ranks = {file.path: held[file.path][0] for file in every if file.path in held}
     if not ranks:
@@ -124,4 +189,4 @@ def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str) ->
         f"{counted(count, 'picture')} of `{shown(name)}` {'is' if count == 1 else 'are'} left out, because {taken} is held out already."
         for name, count in Counter(held[file.path][1] for file in others).items()
     ]
-    return [f"Splits by the column {column}: {taken} held out, all other pictures to train on."], left
+    return [f"Splits by {column}: {taken} held out, {listed(train) or 'all other pictures'} to train on."], left

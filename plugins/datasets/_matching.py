@@ -38,7 +38,7 @@ class Matched:
     doubtful: list[tuple[str, Row, list[str]]] = field(default_factory=list)  # ... and the pictures that it may mean
     respelt: list[tuple[str, Row, str]] = field(default_factory=list)  # ... and the picture that it means
     torn: list[tuple[str, str, str]] = field(default_factory=list)  # (picture, label, other label)
-    found: dict[str, int] = field(default_factory=dict)  # rows that name a picture, by table
+    found: dict[str, set[str]] = field(default_factory=dict)  # pictures that rows name, by table
 
 
 def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path) -> Matched:
@@ -57,7 +57,7 @@ def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, t
                 open_rows.append(row)
         if open_rows:
             meant += _respelt(table, open_rows, every, {path for _, path in meant}, reduced, root, out)
-        out.found[table.path] = len(meant)
+        out.found[table.path] = {path for _, path in meant}
         _hear(table, meant, out)
     return out
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from ldmctl.errors import DataError
 
-from . import _tables, _unread
+from . import _lists, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
 from ._matching import Matched, Note, match
 from ._names import counted, listed, shown
+from ._split_cells import speaking
+from ._split_lists import LISTS, speaker
 from ._splits import Splits
 from ._tables import Table
 from ._tree import File
@@ -23,9 +25,17 @@ class Notes:
     """By picture, with what is to be said."""
 
     notes: dict[str, Note] = field(default_factory=dict)
-    doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (column, value) of splits in rows that fit several pictures
+    splits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (column, value) of splits, in rows and of lists
+    doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same in rows that fit several pictures
+    lists: set[str] = field(default_factory=set)  # text files that are lists of a split's pictures
+    heard: tuple[list[Table], Matched] | None = None
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    def say(self, splits: Splits) -> None:
+        """Sentences on what tables say of the pictures in use, once it is known which these are."""
+        if self.heard:
+            _say(*self.heard, splits, self)
 
 
 def read_tables(
@@ -34,18 +44,25 @@ def read_tables(
     """The labels and captions of all pictures that tables know. Tables that fit no picture of a split are a DataError."""
     out = Notes()
     files, passed = _tables_beside(others, {file.path for file in pictures})
-    if not wanted:
-        if files:
-            out.remarks.append(f"Tables are not read (tables=false): {listed(files)}.")
-        return out
     paths = [file.path for file in pictures]
+    folders = {above for file in pictures for above in _above(file.folder)}
+    if not wanted:
+        texts = [each.path for each in _lists.candidates(root, others, paths, folders, ())]
+        if files or texts:
+            out.remarks.append(f"Tables are not read (tables=false): {listed([*files, *texts])}.")
+        return out
     known = {path.rpartition("/")[2].casefold() for path in paths} if files else set()
     if passed:
         out.warnings.append(
             f"{len(passed):,} tables have the names of pictures beside them and are not read, the first {shown(passed[0])}. "
             "A table of many pictures has another name, such as metadata.csv."
         )
-    tables = [table for path in files if (table := _read(root, path, known, out)) is not None and table.rows]
+    failed: dict[str, str] = {}
+    tables = [table for path in files if (table := _read(root, path, known, failed)) is not None and table.rows]
+    tables, bare = _with_splits(tables, folders, out)
+    lists = _lists.candidates(root, others, paths, folders, failed)
+    _hear_lists([*lists, *bare], paths, splits, failed, out)
+    out.warnings += [f"{shown(path)} is not used: {why}" if why else path for path, why in failed.items()]
     out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
@@ -57,12 +74,63 @@ def read_tables(
         matched = match(tables, paths, reduced, root)
     if tables:
         out.notes = matched.notes
-        for _, row, fits in matched.doubtful:
-            for path in fits:
-                out.doubtful.setdefault(path, []).extend(row.splits)
+        _take_splits(splits, matched, out)
         _refuse_without(root, tables, splits, matched)
-        _say(tables, splits, matched, out)
+        out.heard = (tables, matched)
     return out
+
+
+def _above(folder: str) -> list[str]:
+    """A folder, and all that it lies in."""
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _with_splits(tables: list[Table], folders: set[str], out: Notes) -> tuple[list[Table], list[_lists.List]]:
+    """(the tables, with all columns that name splits and the splits that they belong to by name; lists of those that have but names)."""
+    columns, said = speaking(table.cells for table in tables)
+    out.remarks += said
+    kept, bare = [], []
+    for table in tables:
+        mute = sorted(name for name in table.cells if name not in columns)
+        told = speaker(table.path, folders)
+        if table.lacking and len(mute) == len(table.cells):
+            if told:
+                bare.append(_lists.List(table.path, told, [row.name for row in table.rows]))
+            else:
+                out.warnings.append(f"{shown(table.path)} is not used: {table.lacking}.")
+            continue
+        heard = [table.cells[name] for name in sorted(columns & table.cells.keys())]
+        names = sorted(columns & table.cells.keys())
+        for number, row in enumerate(table.rows):
+            pairs = [(name, word) for name, cells in zip(names, heard, strict=True) for word in cells.get(number, ())]
+            if pairs or told:
+                table.rows[number] = row._replace(splits=(*row.splits, *pairs, *([(LISTS, told)] if told else [])))
+        kept.append(table._replace(unused=[*table.unused, *mute]))
+    return kept, bare
+
+
+def _hear_lists(lists: Sequence[_lists.List], paths: Sequence[str], splits: Splits, failed: dict[str, str], out: Notes) -> None:
+    """Take over which pictures lists have; tables that are none and no lists are said to be not used."""
+    held = {file.path for file in (*splits.val, *splits.left)} if splits.by_folder else set()
+    named = _lists.name(lists, paths, held)
+    out.splits, out.doubtful, out.lists = named.of, named.doubtful, named.files
+    out.warnings += named.warnings
+    for path in named.files:
+        failed.pop(path, None)
+
+
+def _take_splits(splits: Splits, matched: Matched, out: Notes) -> None:
+    """Take over what rows say of splits; where folders have decided, a table's name decides of no row that fits a picture that is held out."""
+    for path, note in matched.notes.items():
+        if note.splits:
+            out.splits.setdefault(path, []).extend(note.splits)
+    train = {file.path for file in splits.train}
+    for _, row, fits in matched.doubtful:
+        open_ = not splits.by_folder or train.issuperset(fits)
+        pairs = [pair for pair in row.splits if pair[0] != LISTS or open_]
+        for path in fits:
+            out.doubtful.setdefault(path, []).extend(pairs)
 
 
 def tables_among(others: Sequence[File], pictures: set[str]) -> list[str]:
@@ -83,24 +151,24 @@ def _tables_beside(others: Sequence[File], pictures: set[str]) -> tuple[list[str
     return ([*named, *rest, *beside], []) if len(beside) <= FEW else ([*named, *rest], beside)
 
 
-def _read(root: Path, path: str, known: set[str], out: Notes) -> Table | None:
-    """A table, or None where one of another name than metadata is none."""
+def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Table | None:
+    """A table, or None where one of another name than metadata is none, with the reason in `failed`."""
     other = not _tables.is_named(path)
     try:
         return _tables.read(root, path, known)
     except _tables.Unreadable as error:
-        out.warnings.append(str(error))
+        failed[str(error)] = ""
     except DataError as error:
         if not other:
             raise
-        out.warnings.append(f"{shown(path)} is not used: {str(error).removeprefix(shown(str(root / path))).lstrip(':, ')}")
+        failed[path] = str(error).removeprefix(shown(str(root / path))).lstrip(":, ")
     return None
 
 
 def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched) -> None:
     """A split without a single row is a DataError; one that is held out, where a table called metadata lies above it or has rows too many."""
     named = [table for table in tables if table.named]
-    sets = {"train": splits.train, "val": splits.val}
+    sets = {"train": splits.train, "val": splits.val} if splits.by_folder else {"train": sorted([*splits.train, *splits.val])}
     table = (named or tables)[0]
     where = shown(str(root / table.path))
     if named and not any(file.path in matched.notes for file in (*splits.train, *splits.val)):
@@ -131,7 +199,7 @@ def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Ma
             )
 
 
-def _say(tables: list[Table], splits: Splits, matched: Matched, out: Notes) -> None:
+def _say(tables: list[Table], matched: Matched, splits: Splits, out: Notes) -> None:
     used = [*splits.train, *splits.val]
     lacking = [file for file in used if file.path not in matched.notes]
     said = []

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ldmctl.errors import DataError
 
@@ -59,6 +60,7 @@ class Splits:
         return sorted({self.marks[file.folder].top for file in files if file.folder in self.marks})
 
 
+@lru_cache(maxsize=4096)
 def split_word(name: str) -> tuple[str, int, tuple[str, ...]]:
     """("train" | "val" | "", rank in HELD, the other words) of a folder's name: `seg_train`, `trainA`, `val2017`, `Test Set`, `test-dev`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", composed(name)).casefold()

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 
 from ldmctl.errors import DataError
 
-from . import _coco, _csv
+from . import _csv, _json_forms
 from ._formats import SUFFIXES as PICTURES
 from ._formats import ending
 from ._names import listed, shown
 from ._places import Places, below
+from ._split_cells import Cells
 from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of, splits_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
 LARGEST = 1 << 30  # bytes of a table
+WORDS = ("string", "large_string", "dictionary", "bool", "int", "uint")  # types of Parquet of which a column may name splits
 BATCH = 65536  # rows of a Parquet file read at once
 
 
@@ -46,6 +48,8 @@ class Table(NamedTuple):
     path: str  # relative to the root
     rows: list[Row]
     unused: list[str]  # columns
+    cells: dict[str, dict[int, tuple[str, ...]]]  # of other columns that may name a split, by row
+    lacking: str = ""  # why its rows say nothing, if they name no split
 
     @property
     def folder(self) -> str:
@@ -74,7 +78,7 @@ def speaks_of_maps(file: Path) -> bool:
 
 
 def read(root: Path, path: str, known: Collection[str]) -> Table:
-    """The rows of a table below the root that say something of a picture; what cannot be read is a DataError.
+    """The rows of a table below the root; what cannot be read is a DataError.
 
     `known` are the last parts of the pictures' paths, case folded.
     """
@@ -82,21 +86,23 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     places = Places(root, path.rpartition("/")[0])
     columns: dict[str, None] = {}
     names: dict[Any, str] = {}  # of columns, as they are written
-    rows = []
+    rows: list[Row] = []
+    cells = Cells()
     for line, raw in _raw(file, known):
         row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
+        cells.hear(len(rows), row)
         name = places.relative(_name(row, where), where)
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits_of(row), _map(row, places, where)))
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]
     used = USED | set(MAPS) if mapped else USED
-    if rows and not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
-        lacking = "has neither a column `label` nor one of `text`, `caption`, `prompt`"
-        raise Unreadable(f"{shown(str(file))} is not used: it {lacking}; found {listed(columns)}.")
-    return Table(path, rows, [name for name in columns if name and name not in used])
+    lacking = ""
+    if not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
+        lacking = f"it has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}"
+    return Table(path, rows, [name for name in columns if name and name not in used and not cells.of.get(name)], cells.of, lacking)
 
 
 def _map(row: Mapping[str, Any], places: Places, where: str) -> str:
@@ -171,7 +177,7 @@ def _lines(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
 
 
 def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Rows of a list of objects, of an object by file name, of {"labels": [[file name, label], ...]} as StyleGAN has it, or of COCO's format."""
+    """Rows of a JSON value in one of the forms of `_json_forms`, or of JSON lines under its name."""
     try:
         whole = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
@@ -179,22 +185,10 @@ def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
             yield from _lines(text, file)
             return
         raise DataError(f"{shown(str(file))} is not JSON: {error}") from None
-    kind = "captions" if "caption" in file.stem.lower() else "label" if "label" in file.stem.lower() else ""
-    if _coco.is_coco(whole):
-        whole = _coco.rows(whole, shown(str(file)))
-    elif isinstance(whole, dict) and isinstance(whole.get("labels"), list) and len(whole) == 1:
-        whole = [dict(zip(("file_name", "label"), row, strict=True)) if _is_pair(row) else row for row in whole["labels"]]
-    elif isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
-        whole = [{"file_name": name, **row} for name, row in whole.items()]
-    elif isinstance(whole, dict) and kind and not any(isinstance(value, dict) for value in whole.values()):
-        whole = [{"file_name": name, kind: value} for name, value in whole.items()]
-    if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
+    rows = _json_forms.rows(whole, file.stem, shown(str(file)))
+    if rows is None:
         raise DataError(f"{shown(str(file))}: a list of objects with `file_name` was expected, or one object by file name.")
-    yield from enumerate(whole, start=1)
-
-
-def _is_pair(row: Any) -> bool:
-    return isinstance(row, list) and len(row) == 2
+    yield from enumerate(rows, start=1)
 
 
 # -- Parquet -------------------------------------------------------------------
@@ -208,8 +202,9 @@ def _parquet(file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
         raise Unreadable(f"{shown(str(file))} is not read: that needs pyarrow (pip install pyarrow).") from None
     try:
         table = parquet.ParquetFile(file)
-        names = [name for name in table.schema_arrow.names if column(name) in {*USED, *MAPS}]
-        lacking = {name: None for name in table.schema_arrow.names if name not in names}
+        schema = table.schema_arrow
+        names = [name for name in schema.names if column(name) in {*USED, *MAPS} or str(schema.field(name).type).startswith(WORDS)]
+        lacking = {name: None for name in schema.names if name not in names}
         line = 0
         for batch in table.iter_batches(BATCH, columns=names):
             for row in batch.to_pylist():

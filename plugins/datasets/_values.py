@@ -33,17 +33,18 @@ def label_of(value: Any, where: str) -> str | None:
             return None
         value = int(value) if value == int(value) else value
     text = _text(value)
-    return None if _is_nothing(text) else _one_spelling(text)
+    return None if is_nothing(text) else _one_spelling(text)
 
 
 def splits_of(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(column, value) of every split that a row names, in words, numbers or lists of them."""
-    return tuple((name, text) for name in SPLITS if name in row for text in _splits(row[name]) if text)
+    return tuple((name, text) for name in SPLITS if name in row for text in words_of(row[name]) if text)
 
 
-def _splits(value: Any) -> Iterable[str]:
+def words_of(value: Any) -> Iterable[str]:
+    """The words of a cell that may name splits, or of a list of them."""
     if isinstance(value, list | tuple):
-        return [text for each in value for text in _splits(each)]
+        return [text for each in value for text in words_of(each)]
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return []
     return [_one_spelling(value.strip() if isinstance(value, str) else _text(value))]
@@ -72,10 +73,11 @@ def _captions(value: Any, where: str) -> Iterable[str]:
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return []
     text = value.strip() if isinstance(value, str) else _text(value)  # as it is written, also where it is half a character
-    return [] if _is_nothing(text) or text == "None" else [text]
+    return [] if is_nothing(text) or text == "None" else [text]
 
 
-def _is_nothing(text: str) -> bool:
+def is_nothing(text: str) -> bool:
+    """Whether a cell is empty, or says that its value is missing."""
     return text.casefold() in NOTHING or text == "NaT"  # of times, which a person called Nat is not
 
 

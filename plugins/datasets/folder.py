@@ -34,6 +34,7 @@ from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
 from . import _captions, _celeb, _columns, _formats, _maps, _sheets, _tree
+from ._file_names import by_file_names
 from ._labels import class_folders, without_splits
 from ._names import counted, natural, shown
 from ._notes import read_tables
@@ -81,9 +82,14 @@ class Folder:
         reduced = without_splits(splits, pictures)
         tables = read_tables(self.root, others, splits, pictures, reduced, wanted=config.tables)
         if config.split_by == "auto":
-            named = {path: note.splits for path, note in tables.notes.items()}
+            named = {
+                path: [*tables.splits.get(path, ()), *by.get(path, ())]
+                for by in [by_file_names(pictures)]
+                for path in {*tables.splits, *by}
+            }
             decided, more = _columns.apply(splits, named, pictures, tables.doubtful)
             remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
+        tables.say(splits)
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         labels = {path: note.label for path, note in tables.notes.items() if note.label is not None}
         by_folder, folders = class_folders(used, reduced)
@@ -94,7 +100,7 @@ class Folder:
         self.texts = {file.path: note.texts for file in self.files if (note := tables.notes.get(file.path)) and note.texts}
         attributes, listed_in = _celeb.captions(self.root, others, self.files) if config.tables else ({}, "")
         self.texts |= {path: (text,) for path, text in attributes.items() if path not in self.texts}
-        others = [file for file in others if file.path != listed_in]
+        others = [file for file in others if file.path != listed_in and file.path not in tables.lists]
         if config.maps == "auto":
             _maps.of_tables(self.root, {path: note.map for path, note in tables.notes.items() if note.map}, maps)
         maps.say([file.path for file in used])
