@@ -15,7 +15,7 @@ import torch
 
 from ldmctl import api
 from ldmctl.cli.app import run as command
-from ldmctl.errors import ConfigError, MismatchError, Stopped
+from ldmctl.errors import ConfigError, LdmctlError, MismatchError, Stopped
 from ldmctl.pictures.images import read
 from ldmctl.signals import ASKING, Signals
 
@@ -152,6 +152,39 @@ def test_a_loaded_model_refuses_what_the_command_refuses(chain, loaded):
         loaded.sample(0)
     with pytest.raises(MismatchError, match="not a denoiser"):
         api.load(chain[0] / "ae", **PLAIN)
+
+
+def test_a_single_value_stands_for_a_list_of_one(loaded):
+    few = {"steps": 1, "batch": 2}
+    assert loaded.sample(2, label=1, **few).labels == [loaded.classes[1]] * 2
+    assert loaded.sample(seeds=5, **few).seeds == [5]
+    assert loaded.sample(seeds=torch.tensor([5, 2]), label=np.array([1, 2]), **few).labels == loaded.classes[1:3]
+    for one in ({"type": "colour", "colour": "red"}, lambda image: image.square().mean((1, 2, 3))):
+        assert torch.equal(loaded.sample(1, guides=one, **few).images, loaded.sample(1, guides=[one], **few).images)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"size": 24}, "size: write WIDTHxHEIGHT"),
+        ({"interpolate": 3}, "interpolate: "),
+        ({"outpaint": 4, "start": torch.zeros(3, 16, 16, dtype=torch.uint8)}, "outpaint: write LEFT,TOP,RIGHT,BOTTOM"),
+        ({"guiding": "apg", "guidance": 2}, "guiding: "),
+        ({"start": []}, "The list of pictures to start from is empty"),
+        ({"guides": "colour"}, r"guide\.0\.colour: is missing"),
+        ({"guides": "color"}, "No guide is called 'color'"),
+        ({"count": 3, "seeds": [1, 2, 3, 4]}, "count=3 pictures of 4 seeds"),
+        ({"count": 2, "seeds": "1,nothing"}, "'nothing' in '1,nothing' is no seed"),
+    ],
+)
+def test_what_no_key_can_be_is_a_sentence(loaded, keys, said):
+    with pytest.raises(LdmctlError, match=said):
+        loaded.sample(**{"steps": 1, "batch": 2, **keys})
+
+
+def test_a_count_may_be_given_beside_as_many_seeds(loaded):
+    assert loaded.sample(4, seeds=[4, 3, 2, 1], steps=1).seeds == [4, 3, 2, 1]
+    assert loaded.sample(4, seeds="5-8", steps=1).seeds == [5, 6, 7, 8]
 
 
 def test_samples_can_be_encoded_as_they_are(chain, loaded):

@@ -29,6 +29,7 @@ class Look(NamedTuple):
     sigma: float  # sigma / alpha
     x: Tensor  # [B,c,h,w], noisy, at that level
     clean: Tensor  # [B,c,h,w], what the sampler is told is clean
+    seeds: tuple[int, ...] = ()  # of the rows
 
 
 class Edit(NamedTuple):
@@ -71,16 +72,17 @@ class Corrected:
 
 
 class Watched:
-    """`denoise(x, sigma)`, and somebody is shown copies of what goes in and out."""
+    """`denoise(x, sigma)`, and somebody is shown copies of what goes in and out, in the rows of these seeds; the rest fills up the batch."""
 
-    def __init__(self, denoise: Callable[[Tensor, Tensor | float], Tensor], watch: Callable[[Look], None]):
-        self.denoise, self.watch, self.number = denoise, watch, 0
+    def __init__(self, denoise: Callable[[Tensor, Tensor | float], Tensor], watch: Callable[[Look], None], seeds: Sequence[int]):
+        self.denoise, self.watch, self.seeds, self.number = denoise, watch, tuple(seeds), 0
         self.lowest = getattr(denoise, "lowest", 0.0)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of clean [B,c,h,w]."""
         clean = self.denoise(x, sigma)
-        self.watch(Look(self.number, float(sigma), x.detach().clone(), clean.detach().clone()))
+        shown, told = (each[: len(self.seeds)].detach().clone() for each in (x, clean))
+        self.watch(Look(self.number, float(sigma), shown, told, self.seeds))
         self.number += 1
         return clean
 

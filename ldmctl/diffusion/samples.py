@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
+from ldmctl.config.seeds import parse_seeds
 from ldmctl.diffusion.beginning import Given, refuse_size
 from ldmctl.diffusion.editing import Look
 from ldmctl.diffusion.wanted import wanted
@@ -31,9 +32,9 @@ def sample(
     count: int | None = None,
     *,
     seed: int | None = None,
-    seeds: str | Sequence[int] | None = None,
+    seeds: str | int | Sequence[int] | None = None,
     each: int | None = None,
-    label: str | Sequence[str] | None = None,
+    label: str | int | Sequence[str | int] | None = None,
     prompt: str | Sequence[str] | None = None,
     token: str | Path | Sequence[str | Path] | None = None,
     map: str | Path | None = None,
@@ -49,34 +50,34 @@ def sample(
     start: Any = None,
     strength: float | None = None,
     mask: Any = None,
-    outpaint: Sequence[int] | None = None,
+    outpaint: str | Sequence[int] | None = None,
     painting: Mapping[str, Any] | None = None,
-    size: Sequence[int] | None = None,
+    size: str | Sequence[int] | None = None,
     interpolate: Sequence[int] | None = None,
     between: int | None = None,
-    guides: Sequence[Any] | None = None,
+    guides: Any = None,
     callback: Callable[[Look], None] | None = None,
     output: Literal["images", "latents"] = "images",
 ) -> Samples:
     """Pictures in memory, nothing is written; the keys are those of `ldmctl sample`. `sampler` is a name, or {"type": ..., its keys}.
+    With `seeds`, a `count` is as many as these.
 
     `map` and `picture` are files or folders, for models that listen to these. `start` (--from) and `mask` are files, or pictures in
     memory: Pillow images, uint8 [C,H,W], several of them; a mask is white, or True, where it is painted. `guides` are names,
-    {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses [B], or objects with such a `loss`. `callback` is
-    shown a `Look` of each evaluation.
+    {"type": ..., their keys}, functions from pictures [B,C,H,W] in [-1, 1] to losses [B], or objects with such a `loss`; one, or several.
+    `callback` is shown a `Look` of each evaluation.
 
     With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes.
     """
-    many = label if label is None or isinstance(label, str) else list(label)
-    some = seeds if seeds is None or isinstance(seeds, str) else [int(each) for each in seeds]
+    wanted_guides = several(guides)
     keys: dict[str, Any] = {
-        "seeds": some,
+        "seeds": plain(seeds),
         "each": each,
-        "count": count,
+        "count": agreed(count, plain(seeds)),
         "seed": seed,
-        "label": many,
-        "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
-        "token": token and [str(each) for each in ([token] if isinstance(token, str | Path) else token)],
+        "label": plain(label),
+        "prompt": plain(prompt),
+        "token": token and [str(each) for each in several(token)],
         "map": map and str(map),
         "picture": picture and str(picture),
         "guidance": guidance,
@@ -84,16 +85,15 @@ def sample(
         "spacing": spacing,
         "batch": batch,
     }
-    keys |= {"guiding": guiding and dict(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
-    keys |= {"strength": strength, "outpaint": outpaint and list(outpaint), "painting": painting and dict(painting)}
-    keys |= {"size": size and list(size), "interpolate": interpolate and list(interpolate), "between": between}
-    keys |= {"guide": [each if isinstance(each, str) else dict(each) for each in guides or () if isinstance(each, str | Mapping)]}
+    keys |= {"guiding": plain(guiding), "negative": negative, "autoguide": autoguide and str(autoguide)}
+    keys |= {"strength": strength, "outpaint": plain(outpaint), "painting": plain(painting)}
+    keys |= {"size": plain(size), "interpolate": plain(interpolate), "between": between}
+    keys |= {"guide": [plain(each) for each in wanted_guides if isinstance(each, str | Mapping)]}
     keys |= {"start": written(start), "mask": written(mask)}
-    kind = dict(sampler) if isinstance(sampler, Mapping) else sampler
-    config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": kind})
+    config, _ = compose(Sample, overrides=[], flags={**keys, "sampler": plain(sampler)})
     canvas = None if start is None else open_canvas(start, mask, model.header["image"], size=config.size, margins=config.outpaint)
     model.listings.clear()  # there may be other files than at the last call
-    in_memory = [each for each in guides or () if not isinstance(each, str | Mapping)]
+    in_memory = [each for each in wanted_guides if not isinstance(each, str | Mapping)]
     return model.samples(config, Given(canvas, [*model.guides(config), *in_memory], callback), output=output)
 
 
@@ -111,6 +111,34 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
         model.refuse(bad, config)
         images.append(made)
     return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds)
+
+
+def plain(given: Any) -> Any:
+    """Arrays, sequences and mappings as lists and dicts, which a config holds; a single value as it is."""
+    if hasattr(given, "tolist"):
+        return given.tolist()
+    if isinstance(given, Mapping):
+        return dict(given)
+    return given if isinstance(given, str) or not isinstance(given, Iterable) else [plain(each) for each in given]
+
+
+def several(given: Any) -> list[Any]:
+    """What was given, one or several, as a list; None is none."""
+    single = isinstance(given, str | Mapping) or hasattr(given, "loss") or not isinstance(given, Iterable)
+    return [] if given is None else [given] if single else list(given)
+
+
+def agreed(count: int | None, seeds: Any) -> int | None:
+    """How many pictures, None where `seeds` say it, in numbers or in words; a ConfigError where they are not as many."""
+    if count is None or seeds is None:
+        return count
+    try:
+        many = len(parse_seeds(",".join(map(str, several(seeds)))))
+    except ValueError:  # which the schema explains
+        return None
+    if many != count:
+        raise ConfigError(f"count={count} pictures of {many} seeds cannot be: leave count away, or name as many seeds.")
+    return None
 
 
 def written(given: Any) -> str | None:

@@ -92,7 +92,7 @@ def sample_latents(
     if edit.corrections:
         denoise = Corrected(denoise, edit.corrections)
     if edit.watch is not None:
-        denoise = Watched(denoise, edit.watch)
+        denoise = Watched(denoise, edit.watch, seeds)
     steps_by = sampler if edit.repaint is None else edit.repaint(sampler)
     with engine.autocast():
         latent = steps_by(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)

@@ -97,6 +97,8 @@ def listed(start: Any, purpose: str = "to start from") -> list[Any]:
                 pass
         return files
     many = list(start) if isinstance(start, list | tuple) or (isinstance(start, Tensor | np.ndarray) and start.ndim == 4) else [start]
+    if not many:
+        raise DataError(f"The list of pictures {purpose} is empty.")
     return [Path(each).expanduser() if isinstance(each, str) else each for each in many]
 
 

@@ -87,3 +87,12 @@ def test_a_callback_sees_each_evaluation_and_changes_nothing(ldm):
     assert torch.equal(model.sample(**keys, callback=spoil).images, model.sample(**keys).images)
     assert [number for number, _, _ in seen] == [0, 1, 2] and seen[0][1] > seen[1][1] > seen[2][1]
     assert seen[0][2] == (2, *model.header["latent"])
+
+
+def test_a_callback_is_shown_the_rows_of_seeds_and_not_what_fills_up_a_batch(ldm):
+    model, seen = api.load(ldm, device="cpu", precision="fp32"), []
+    model.sample(seeds=[7, 3, 5], steps=1, batch=2, callback=seen.append)
+    assert [(look.seeds, len(look.x), len(look.clean)) for look in seen] == [((7, 3), 2, 2), ((5,), 1, 1)]
+    seen.clear()
+    model.sample(3, steps=1, callback=seen.append, output="latents")
+    assert [(look.seeds, len(look.x), len(look.clean)) for look in seen] == [((0, 1, 2), 3, 3)]
