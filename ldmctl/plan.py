@@ -17,23 +17,21 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.sharing import per_device
 from ldmctl.console import Console, duration
 from ldmctl.contention import BUSY, Contention
-from ldmctl.diffusion.autoguidance import load_weaker
-from ldmctl.diffusion.beginning import refuse_size, sides_of
+from ldmctl.diffusion.beginning import sides_of
+from ldmctl.diffusion.editing import levels_below
 from ldmctl.diffusion.foreseen import classes_of, foresee
-from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.initial import load_initial_network
-from ldmctl.diffusion.inpainting import refuse_steps
-from ldmctl.diffusion.learned_words import Vocabulary
 from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of, description_of, listens_to
-from ldmctl.diffusion.network import build_network, build_schedule, load_network
+from ldmctl.diffusion.model import open_model
+from ldmctl.diffusion.network import build_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.prompts import expect_encoder
-from ldmctl.diffusion.shown import paints_by_condition
+from ldmctl.diffusion.shown import paints_by_condition, shown_of
 from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import MissingError
-from ldmctl.latents.codec import load_autoencoder, load_codec
+from ldmctl.latents.codec import load_autoencoder
 from ldmctl.latents.conditions import Several
 from ldmctl.latents.fit import check_cache
 from ldmctl.latents.manifest import WIDTHS
@@ -44,7 +42,6 @@ from ldmctl.losses.adversary import Adversary
 from ldmctl.losses.parts import try_perceptual
 from ldmctl.losses.rehearsal import rehearsal
 from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.canvas import open_canvas
 from ldmctl.pictures.images import pad_to
 from ldmctl.pictures.introduction import sayings, summary
 from ldmctl.pictures.loading import open_pictures
@@ -250,23 +247,16 @@ def training_rate(
 
 
 def plan_sample(config: Sample) -> dict[str, Any]:
-    """How much work samples are."""
-    source = model_file(config.run, verb="fit-diffusion")
-    network, header, fingerprint = load_network(source, HOST)
-    codec, _ = load_codec(source, header, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
-    refuse_size(config, header, codec, network)
-    if config.start is not None:  # refuses pictures and masks that cannot be read or do not fit
-        open_canvas(config.start, config.mask, header["image"], size=config.size, margins=config.outpaint)
-    Vocabulary(network, header, config.run).read(config)  # refuses words that were learned for another model
-    if config.autoguide is not None:
-        load_weaker(config.autoguide, header, fingerprint, HOST)
-    count = len(wanted(config, header))  # refuses labels and guidance that this model does not know
+    """How much work samples are; what the command would refuse raises as it would there."""
+    model = open_model(config.run, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
+    network, header = model.network, model.header
+    asked, sides = wanted(config, header), sides_of(config, header)  # refuses labels and guidance that this model does not know
     expect_encoder(config, network, header)
-    levels(build_schedule(header), config.steps, config.spacing)  # refuses steps and levels that this schedule does not have
-    sampler = registry.build("sampler", config.sampler)
-    refuse_method(config.guiding.method, header["prediction"])
-    refuse_momentum(config.guiding.momentum, sampler)
-    refuse_steps(config.painting.method, sampler)
+    model.unheard(config)  # refuses words that were learned for another model
+    model.settings(config)  # refuses pictures, masks, maps, guides and weaker models that cannot be read or do not fit
+    shown_of(config, model, [asked.seeds[0]], sides)  # refuses a map of classes that this model does not know
+    levels_below(model.schedule, config.steps, config.spacing, config.level)  # refuses steps and levels that this schedule does not have
+    count, sampler = len(asked), registry.build("sampler", config.sampler)
     each, last = (sampler.evaluations(steps) if hasattr(sampler, "evaluations") else steps for steps in (config.steps, 1))
     if each and config.painting.method == "repaint":
         each = config.painting.repeats * (each - last) + last  # all steps but the last
@@ -276,7 +266,7 @@ def plan_sample(config: Sample) -> dict[str, Any]:
         calls = 0
     paints = (config.mask or config.outpaint) and config.painting.method == "pigdm" and not paints_by_condition(config, network)
     backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
-    height, width = sides_of(config, header)
+    height, width = sides
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
         "pictures": f"{count} of {width} x {height}",

@@ -62,6 +62,8 @@ def sample(ldm, words):
         ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
         ("--variations a.png --from a.png", 2, "leave one of them away"),
         ("spacing=[5,2,3]", 2, "goes from 2 to 3"),
+        ("--from a.png --mask half.png painting.repeats=9", 2, "painting.repeats belongs to painting.method=repaint"),
+        ("--from a.png --mask half.png painting.method=blend painting.repeats=9", 2, "and the method is blend"),
         ("--from a.png --mask half.png painting.method=repaint --sampler lms", 2, "builds a step on those before it"),
     ],
 )
@@ -170,6 +172,10 @@ def test_a_trace_has_as_many_columns_as_it_is_told(ldm, place):
         ("--from a.png --mask black.png", 3, "black everywhere"),
         ("--guidance 2 --autoguide nowhere", 6, "nowhere"),
         ("--guidance 2 guiding.method=apg guiding.momentum=-0.5 --sampler adaptive", 2, "takes each step once"),
+        ("--guide classifier guide.file=nowhere.pth guide.label=0", 4, "nowhere.pth"),
+        ("--guide perceptual guide.image=text.png guide.by.network=vgg16", 2, "perceptual 'lpips' cannot be made"),
+        ("--map nowhere", 2, "This model was trained without maps"),
+        ("--picture nowhere", 2, "This model was trained without pictures"),
     ],
 )
 def test_a_dry_run_looks_at_what_it_is_given(ldm, place, capsys, words, code, said):

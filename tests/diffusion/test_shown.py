@@ -145,6 +145,17 @@ def test_a_map_that_is_no_picture_is_a_sentence(by_map, home, name, capsys):
     assert not list(home.glob("samples/*.png"))
 
 
+def test_a_dry_run_looks_at_maps_and_pictures_too(by_map, by_small, home, capsys):
+    halves(home / "m.png", left=7)
+    for words, said in (
+        ([by_map, "--map", "nowhere"], "There is no picture or folder nowhere to take a map from"),
+        ([by_map, "--map", "m.png"], "m.png has class 7"),
+        ([by_small, "--picture", "nowhere"], "There is no picture or folder nowhere to follow"),
+    ):
+        assert ldmctl(["sample", "--run", *map(str, words), *HOST, "--dry-run"]) == 3
+        assert said in capsys.readouterr().err
+
+
 def test_a_photograph_is_no_label_map(by_map, home, capsys):
     photo(home / "photo.png")
     assert ldmctl(["sample", "--run", str(by_map), "--map", "photo.png", *HOST]) == DataError.exit_code

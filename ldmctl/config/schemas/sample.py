@@ -9,6 +9,7 @@ from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.config.seeds import parse_seeds
 
+REPEATS = 5  # of each step, by repaint
 Side = Annotated[int, Field(ge=4, le=4096)]
 
 
@@ -61,10 +62,16 @@ class Painting(Config):
         "what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each step is taken several "
         "times (arXiv:2201.09865), with samplers that take their steps alone, such as ddpm and heun; blend: what is known is only put back, which learns little of it",
     )
-    repeats: PositiveInt = Field(5, description="repaint: how often each step is taken")
+    repeats: PositiveInt = Field(REPEATS, description="repaint: how often each step is taken")
     feather: NonNegativeInt | None = Field(
         None, description="pixels around the mask over which what was painted fades into the picture; null: one cell of the latents"
     )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.method != "repaint" and self.repeats != REPEATS:
+            raise ValueError(f"painting.repeats belongs to painting.method=repaint, and the method is {self.method}")
+        return self
 
 
 class Sample(Config):
