@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SHORT = "loop.steps=30 loop.batch=16"  # of both fits; in full it takes minutes (benchmarks/quickstart.py)
+SHORT = "loop.steps=30 loop.batch=16 steps=5"  # of both fits, and of sampling; in full it takes minutes (benchmarks/quickstart.py)
 
 
 def quickstart(folder, *words):
