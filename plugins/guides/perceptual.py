@@ -1,5 +1,6 @@
 """Towards a picture, by any perceptual distance: like it, but not the same pixels."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from ldmctl.config import PluginConfig
 from ldmctl.errors import DataError
 from ldmctl.pictures.images import read, to_float
-from ldmctl.storage.weights import fingerprint
 
 DISTANCE = "lpips"  # where none is named
 UNIT = 0.02  # a distance that counts 1 at scale 1
@@ -37,7 +37,7 @@ class Perceptual(nn.Module):
             target = read(config.image, channels=image_channels)
         except DataError as error:
             raise DataError(f"guide.image: {error}") from None
-        self.stamp = fingerprint({**self.distance.state_dict(), "target": target}, None)
+        self.stamp = stamp_of(target, self.distance)
         self.register_buffer("target", to_float(target)[None], persistent=False)
         self.target: Tensor
 
@@ -45,6 +45,14 @@ class Perceptual(nn.Module):
         """image [B,C,H,W] in [-1, 1] -> [B], 0 where it is the picture."""
         like = covering(self.target, image.shape[2], image.shape[3])
         return self.scale / UNIT * self.distance(image, like.expand(len(image), -1, -1, -1))
+
+
+def stamp_of(target: Tensor, distance: nn.Module) -> str:
+    """SHA-256 of a picture and of the weights of a distance, hexadecimal."""
+    found = hashlib.sha256(target.numpy().tobytes())
+    for name, value in sorted(distance.state_dict().items()):
+        found.update(name.encode() + value.float().numpy().tobytes())
+    return found.hexdigest()
 
 
 def covering(picture: Tensor, height: int, width: int) -> Tensor:

@@ -67,12 +67,6 @@ class Painting(Config):
         None, description="pixels around the mask over which what was painted fades into the picture; null: one cell of the latents"
     )
 
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.method != "repaint" and self.repeats != REPEATS:
-            raise ValueError(f"painting.repeats belongs to painting.method=repaint, and the method is {self.method}")
-        return self
-
 
 class Sample(Config):
     """ldmctl sample: pictures from a trained denoiser."""
@@ -189,6 +183,8 @@ class Sample(Config):
             raise ValueError(f"{named[0]} needs a picture to start from: --from IMAGE (start=IMAGE)")
         if self.mask is None and self.outpaint is None and self.painting != Painting():
             raise ValueError("painting needs a part to paint: --mask MASK, or --outpaint LEFT,TOP,RIGHT,BOTTOM")
+        if self.painting.repeats != REPEATS and self.painting.method != "repaint":
+            raise ValueError(f"painting.repeats belongs to painting.method=repaint, and the method is {self.painting.method}")
         return self
 
     @model_validator(mode="after")
