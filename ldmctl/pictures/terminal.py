@@ -1,4 +1,4 @@
-"""A picture in the terminal: as itself where kitty's or iTerm2's way of drawing is known to work, else as blocks of two pixels each.
+"""A picture in the terminal: as itself where kitty's or iTerm2's way of drawing, or sixels, are known to work, else as blocks of two pixels each.
 
 What a terminal can do is known from what it says of itself in the environment; it is never asked, so that nothing is read from the keyboard.
 """
@@ -6,10 +6,12 @@ What a terminal can do is known from what it says of itself in the environment; 
 import base64
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from rich.color import Color
 from rich.style import Style
@@ -20,11 +22,12 @@ from ldmctl.console import Console
 SIDE = 1024  # pixels that are sent to a terminal that draws them itself, at most, each way
 PIECE = 4096  # characters that kitty takes at once
 SCREENS = 2  # that blocks may fill, one below the other
+SIXELS = ("foot", "mlterm", "contour", "yaft")  # what TERM begins with in terminals that draw sixels
 MULTIPLEXERS = ("tmux", "screen")  # pass on text and colours, and swallow pictures
 
 
 def way(environment: Mapping[str, str]) -> str:
-    """`kitty`, `iterm2` or `blocks`: what the terminal of this environment is known to draw."""
+    """`kitty`, `iterm2`, `sixel` or `blocks`: what the terminal of this environment is known to draw."""
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if "TMUX" in environment or term.startswith(MULTIPLEXERS):
         return "blocks"
@@ -32,7 +35,7 @@ def way(environment: Mapping[str, str]) -> str:
         return "kitty"
     if program in ("iTerm.app", "WezTerm") or environment.get("LC_TERMINAL") == "iTerm2":
         return "iterm2"
-    return "blocks"
+    return "sixel" if term.startswith(SIXELS) or program in ("mintty", "contour") else "blocks"
 
 
 def draws(console: Console) -> bool:
@@ -62,7 +65,7 @@ def show(file: Path, console: Console) -> None:
             terminal.print(line)
         return
     image.thumbnail((SIDE, SIDE))
-    terminal.file.write((kitty if drawn == "kitty" else iterm2)(_png(image)) + "\n")
+    terminal.file.write((sixel(image) if drawn == "sixel" else kitty(_png(image)) if drawn == "kitty" else iterm2(_png(image))) + "\n")
     terminal.file.flush()
 
 
@@ -94,6 +97,27 @@ def kitty(png: bytes) -> str:
 def iterm2(png: bytes) -> str:
     """What iTerm2 draws: a file that stands in the line (https://iterm2.com/documentation-images.html)."""
     return f"\x1b]1337;File=inline=1;size={len(png)}:{base64.b64encode(png).decode()}\x07"
+
+
+def sixel(image: Image.Image) -> str:
+    """What DEC's terminals drew: rows of six pixels, colour by colour, of 256 at most (https://vt100.net/docs/vt3xx-gp/chapter14.html)."""
+    paletted = image.quantize(256, dither=Image.Dither.NONE)
+    pixels, palette = np.asarray(paletted), np.asarray(paletted.getpalette()).reshape(-1, 3) * 100 // 255
+    colours = "".join(f"#{number};2;{palette[number][0]};{palette[number][1]};{palette[number][2]}" for number in np.unique(pixels))
+    bands = []
+    for top in range(0, image.height, 6):
+        band = pixels[top : top + 6]
+        places = 1 << np.arange(len(band))[:, None]
+        rows = {number: bytes(63 + ((band == number) * places).sum(0).astype(np.uint8)).decode() for number in np.unique(band)}
+        bands.append("$".join(f"#{number}{re.sub(REPEATED, _repeated, row)}" for number, row in rows.items()))
+    return f'\x1bP0;1;0q"1;1;{image.width};{image.height}{colours}{"-".join(bands)}\x1b\\'
+
+
+REPEATED = re.compile(r"(.)\1{3,}")
+
+
+def _repeated(found: re.Match[str]) -> str:
+    return f"!{len(found[0])}{found[1]}"
 
 
 def _png(image: Image.Image) -> bytes:

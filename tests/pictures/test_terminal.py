@@ -52,6 +52,29 @@ def test_a_large_picture_is_made_to_fit_the_terminal(tmp_path, monkeypatch):
     assert len(shown(tmp_path / "high.png", monkeypatch).splitlines()) == 48, "two screens of 24 lines"
 
 
+@pytest.mark.parametrize("size", [(3, 3), (40, 13), (7, 6)])
+def test_sixels_draw_the_picture(tmp_path, monkeypatch, size):
+    image = Image.linear_gradient("L").resize(size).point(lambda value: value // 64 * 85).convert("RGB")
+    image.putpixel((size[0] - 1, size[1] - 1), (255, 0, 0))
+    image.save(tmp_path / "picture.png")
+    said = shown(tmp_path / "picture.png", monkeypatch, TERM="foot")
+    body = re.fullmatch(r'\x1bP0;1;0q"1;1;(\d+);(\d+)(.*)\x1b\\\n', said, re.S)
+    assert (int(body[1]), int(body[2])) == size
+    palette = {int(n): [int(each) for each in values.split(";")] for n, values in re.findall(r"#(\d+);2;([\d;]+)", body[3])}
+    drawn = Image.new("RGB", size)
+    for band, rows in enumerate(re.sub(r"#\d+;2;[\d;]+", "", body[3]).split("-")):
+        for row in rows.split("$"):
+            number, cells = re.fullmatch(r"#(\d+)(.*)", row).groups()
+            cells = re.sub(r"!(\d+)(.)", lambda found: found[2] * int(found[1]), cells)
+            assert len(cells) == size[0]
+            for x, cell in enumerate(cells):
+                for bit in range(6):
+                    if (ord(cell) - 63) >> bit & 1:
+                        drawn.putpixel((x, 6 * band + bit), tuple(round(each * 2.55) for each in palette[int(number)]))
+    gaps = [abs(a - b) for one, other in zip(drawn.getdata(), image.getdata(), strict=True) for a, b in zip(one, other, strict=True)]
+    assert max(gaps) <= 3, "colours are in percent"
+
+
 def test_kitty_gets_the_png_in_pieces_and_iterm_as_a_file(tmp_path, monkeypatch):
     Image.effect_noise((200, 200), 80).save(tmp_path / "noise.png")
     said = shown(tmp_path / "noise.png", monkeypatch, TERM="xterm-kitty")
@@ -72,6 +95,8 @@ def test_kitty_gets_the_png_in_pieces_and_iterm_as_a_file(tmp_path, monkeypatch)
         ({"TERM": "xterm-ghostty"}, "kitty"),
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, "iterm2"),
         ({"TERM": "xterm-256color", "LC_TERMINAL": "iTerm2"}, "iterm2"),
+        ({"TERM": "foot-extra"}, "sixel"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "mintty"}, "sixel"),
         ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1", "TMUX": "/tmp/tmux"}, "blocks"),
         ({"TERM": "screen.xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "blocks"),
         ({"TERM": "xterm-256color", "TERM_PROGRAM": "vscode"}, "blocks"),
