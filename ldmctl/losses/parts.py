@@ -9,10 +9,10 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.attribution import expect, expect_shape
-from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.fit_ae import Adversarial, FitAE
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
-from ldmctl.losses.adversary import Adversary, in_whole_steps
+from ldmctl.losses.adversary import Adversary, in_steps, in_whole_steps
 from ldmctl.losses.equivariance import Equivariant
 from ldmctl.losses.shares import Shares
 from ldmctl.storage.initial import decoder_only, load_initial
@@ -76,11 +76,19 @@ def shares_of(config: FitAE) -> dict[str, float]:
     return {name: value for name, value in phases.items() if isinstance(value, float) and 0 < value < 1}
 
 
-def settled(config: FitAE, kept: Mapping[str, int]) -> FitAE:
+def settled(config: FitAE, kept: Mapping[str, int], *, resumes: bool = False) -> FitAE:
     """The config with shares of the run turned into steps. They count once: a run that is prolonged has `kept` the steps of its phases."""
     if config.discriminator is None:
         return config
-    return config.model_copy(update={"adversarial": in_whole_steps(config.adversarial.model_copy(update=dict(kept)), config.loop.steps)})
+    adversarial = config.adversarial.model_copy(update=dict(kept))
+    return config.model_copy(update={"adversarial": in_whole_steps(adversarial, length(adversarial, config.loop.steps, resumes=resumes))})
+
+
+def length(adversarial: Adversarial, steps: int, *, resumes: bool) -> int:
+    """The steps in which phases are counted. A run that is resumed and shortened may end before its discriminator begins: no error as in a new one."""
+    if not resumes or adversarial.start == "auto":
+        return steps
+    return max(steps, in_steps(adversarial.start, steps) + in_steps(adversarial.warmup, steps) + 1)
 
 
 def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Console | None = None) -> Parts:
@@ -115,7 +123,9 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
         discriminator=Learner(discriminator, config.loop, engine, averaged=False, lr=config.adversarial.lr, betas=config.adversarial.betas)
         if discriminator
         else None,
-        adversary=Adversary(adversarial, config.loop.steps).to(engine.device) if discriminator else None,
+        adversary=Adversary(adversarial, length(adversarial, config.loop.steps, resumes=console is None)).to(engine.device)
+        if discriminator
+        else None,
         perceptual=perceptual,
         shares=Shares().to(engine.device) if goals is not None else None,
     )

@@ -70,12 +70,16 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         record = {"shares": shares, "perceptual_skipped": known.get("perceptual") is None, **record}
     perceptual, config = build_perceptual(config, engine, console, record=record)
     before = record["shares"] if record else {}
-    config = settled(config, {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share})
+    kept = {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share}
+    config = settled(config, kept, resumes=resumes)
     parts = build_parts(config, perceptual, engine, console=None if resumes else console)
     autoencoder = parts.model.module
     console.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
     )
+
+    if parts.adversary is not None and (heard := parts.adversary.latest + parts.adversary.warmup) >= config.loop.steps:
+        console.say(f"The run ends at step {config.loop.steps:,}, before its discriminator is heard from step {heard:,} on.")
 
     # Restore or start.
     named = [("dataset", config.dataset), ("autoencoder", config.autoencoder), ("discriminator", config.discriminator)]

@@ -7,6 +7,7 @@ import torch
 from two_ranks import together
 
 from ldmctl import registry
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError, MemoryShortage, MismatchError, MissingError, PluginError
 from ldmctl.latents.codec import Codec
 from ldmctl.losses import objective
@@ -69,6 +70,26 @@ def test_the_phases_are_counted_in_optimizer_steps_and_not_in_micro_batches(tmp_
     judged = [row["step"] for row in rows(run) if "discriminator/loss" in row]
     heard = [row["step"] for row in rows(run) if "adversarial" in row]
     assert judged == [3, 4, 5, 6] and heard == [4, 5, 6]
+
+
+@pytest.mark.parametrize("start", ["adversarial.start=0.5", "adversarial.start=20"])
+def test_a_run_that_is_shortened_before_its_discriminator_began_ends_without_it(tmp_path, tiny, fit_ae, start, capsys):
+    words = [*CRITIC, start, "adversarial.warmup=2"]
+    stops = tiny("fit-ae", *words, "loop.steps=40", "loop.save=3")
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        update = stage.Training.update
+        patch.setattr(stage.Training, "update", lambda self, step, *more: interrupt() if step == 4 else update(self, step, *more))
+        stage.fit_ae(stops, tmp_path / "run", console=Console(quiet=True))
+    stage.fit_ae(tiny("fit-ae", *words, "loop.steps=6", "loop.save=3"), tmp_path / "run", console=Console())
+    assert "The run ends at step 6, before its discriminator is heard from step 22 on." in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 6
+    with pytest.raises(ConfigError, match="never"):
+        fit_ae(tmp_path / "new", *CRITIC, "adversarial.start=20", "loop.steps=6")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
 
 
 def test_every_report_says_logits_weight_and_shares(tmp_path, fit_ae):
