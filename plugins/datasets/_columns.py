@@ -167,6 +167,7 @@ def _leave_out(splits: Splits, held: dict[str, tuple[int, str]], why: str) -> li
         return []
     splits.train = [file for file in splits.train if file.path not in held]
     splits.left = sorted([*splits.left, *gone])
+    splits.outranked |= {file.path for file in gone}
     verb, first = "is" if len(gone) == 1 else "are", f"the first is {shown(gone[0].path)}, {shown(held[gone[0].path][1])}"
     whose = "its folder" if len(gone) == 1 else "their folders"
     by = f" by {whose}" if splits.by_folder else ""
@@ -184,6 +185,7 @@ def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str, tr
     splits.train = [file for file in every if file.path not in ranks]
     others = [file for file in every if ranks.get(file.path, best) != best]
     splits.left = sorted([*splits.left, *others])
+    splits.outranked |= {file.path for file in others}
     taken = listed(sorted({held[file.path][1] for file in splits.val}))
     left = [
         f"{counted(count, 'picture')} of `{shown(name)}` {'is' if count == 1 else 'are'} left out, because {taken} is held out already."

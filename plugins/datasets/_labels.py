@@ -1,11 +1,13 @@
 """Classes by folders: the first sub-folder below a split, where there are two or more."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from ._names import composed, listed, natural
-from ._splits import Splits
+from ._names import composed, counted, listed, natural, shown
+from ._splits import FILLERS, Splits
 from ._tree import File
+
+KINDS = frozenset(["photos", "pictures", "pics", "samples"])  # words that may be a class, beside paintings
 
 
 def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, tuple[str, ...]]:
@@ -22,15 +24,74 @@ def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, tuple[
     }
 
 
-def class_folders(used: Iterable[File], reduced: dict[str, tuple[str, ...]]) -> tuple[dict[str, str], str]:
-    """(the label of each picture by its folder, a sentence); ({}, "") where there are not two of them."""
-    shortest = {file.path: reduced[file.path][-1] for file in used}
-    labels = {path: composed(short.partition("/")[0]) for path, short in shortest.items() if "/" in short}
+def labels_of(
+    told: Mapping[str, str], words: Iterable[Mapping[str, str]], splits: Splits, reduced: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, str], str]:
+    """(the label of each picture in use that has one, a sentence on classes by folder): by tables, or by folders where these know none.
+
+    `words` stand beside the names of pictures in lists: they are labels of held-out pictures where they are classes to train on.
+    """
+    used = {file.path for file in (*splits.train, *splits.val)}
+    told = {path: label for path, label in told.items() if path in used}
+    by_folder = class_folders(splits, reduced)
+    if told:
+        both = joined(by_folder, told, splits)
+        return (both, _sentence(both, splits)) if both else (dict(told), "")
+    for each in words:
+        found = {path: word for path, word in each.items() if path in used and path not in by_folder}
+        by_folder = (joined(by_folder, found, splits) if found else None) or by_folder
+    return by_folder, _sentence(by_folder, splits)
+
+
+def class_folders(splits: Splits, reduced: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The label of each picture by its folder; {} where there are not two of them.
+
+    A folder called `images` or the like is no class, but what is in it may be one; `photos` is one where pictures to train on lie there, and
+    `images` beside one other folder.
+    """
+    parts = {file.path: reduced[file.path][-1].split("/")[:-1] for file in (*splits.train, *splits.val)}
+    trained = {part.casefold() for file in splits.train for part in parts[file.path][:1]}
+    for empty in (FILLERS - (KINDS & trained), FILLERS - trained):
+        found = {path: next((part for part in folders if part.casefold() not in empty), "") for path, folders in parts.items()}
+        labels = {path: composed(part) for path, part in found.items() if part}
+        if len(set(labels.values())) > 1:
+            return labels
+    return {}
+
+
+def _sentence(labels: Mapping[str, str], splits: Splits) -> str:
     names = natural(labels.values())
-    if len(names) < 2:
-        return {}, ""
+    if not names:
+        return ""
     same: dict[str, list[str]] = defaultdict(list)
     for name in names:
         same[name.casefold()].append(name)
     twice = [" and ".join(each) for each in same.values() if len(each) > 1]
-    return labels, f"Classes by folder: {listed(names)}." + (f" {listed(twice)} differ in case alone and are two classes." if twice else "")
+    lacking = [file.path for file in (*splits.train, *splits.val) if file.path not in labels]
+    none = (
+        f" {counted(len(lacking), 'picture')} {'has' if len(lacking) == 1 else 'have'} none, the first {shown(lacking[0])}."
+        if lacking
+        else ""
+    )
+    case = f" {listed(twice)} differ in case alone and are two classes." if twice else ""
+    return f"Classes by folder: {listed(names)}.{none}{case}"
+
+
+def joined(by_folder: dict[str, str], told: Mapping[str, str], splits: Splits) -> dict[str, str] | None:
+    """Classes by folder with those that tables tell of held-out pictures alone, where these are the same classes; None where they are not."""
+    train, known = {file.path for file in splits.train}, {by_folder[file.path] for file in splits.train if file.path in by_folder}
+    if not known or not train.isdisjoint(told) or not set(told.values()) <= known:
+        return None
+    return {**{path: label for path, label in by_folder.items() if path in train or label in known}, **told}
+
+
+def held_out_alone(labels: Mapping[str, str], splits: Splits) -> list[str]:
+    """A sentence on classes that occur in held-out pictures and in none to train on."""
+    train = {labels[file.path] for file in splits.train if file.path in labels}
+    alone = natural({labels[file.path] for file in splits.val if file.path in labels} - train) if train else []
+    if not alone:
+        return []
+    noun, occur = ("class", "occurs") if len(alone) == 1 else ("classes", "occur")
+    return [
+        f"{len(alone):,} {noun} {occur} in held-out pictures alone, so that nothing is learnt of {'it' if len(alone) == 1 else 'them'}: {listed(alone)}."
+    ]

@@ -38,6 +38,7 @@ class Named:
     of: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (LISTS, whose name says of which split)
     doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same of lines that fit several pictures
     files: set[str] = field(default_factory=set)  # that are lists
+    words: list[dict[str, str]] = field(default_factory=list)  # what stands after each picture that a list names, which may be its class
     warnings: list[str] = field(default_factory=list)
 
 
@@ -95,6 +96,9 @@ def name(lists: Sequence[List], pictures: Iterable[str], held: set[str]) -> Name
         if not known or (2 * known < len(fits) and not any(found and _has_ending(line) for line, found in fits)):
             continue
         out.files.add(each.path)
+        out.words.append(
+            {found[0]: parts[1] for line, found in fits if len(found) == 1 and len(parts := line.replace(",", " ").split()) > 1}
+        )
         for _, found in fits:
             for path in found if len(found) == 1 or held.isdisjoint(found) else ():
                 (out.of if len(found) == 1 else out.doubtful).setdefault(path, []).append((LISTS, each.speaker))

@@ -9,6 +9,7 @@ from ldmctl.errors import DataError
 from . import _lists, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
+from ._labels import class_folders, joined
 from ._matching import Matched, Note, match
 from ._names import counted, listed, shown
 from ._split_cells import speaking
@@ -28,6 +29,7 @@ class Notes:
     splits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (column, value) of splits, in rows and of lists
     doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same in rows that fit several pictures
     lists: set[str] = field(default_factory=set)  # text files that are lists of a split's pictures
+    words: list[dict[str, str]] = field(default_factory=list)  # what lists say beside the name of each picture
     heard: tuple[list[Table], Matched] | None = None
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -72,12 +74,27 @@ def read_tables(
             )
         tables = [table for table in tables if table not in idle]
         matched = match(tables, paths, reduced, root)
+    if of_left := _of_left(tables, splits, matched, out):
+        tables = [table for table in tables if table not in of_left]
+        matched = match(tables, paths, reduced, root)
     if tables:
         out.notes = matched.notes
         _take_splits(splits, matched, out)
-        _refuse_without(root, tables, splits, matched)
+        _refuse_without(root, tables, splits, matched, class_folders(splits, reduced))
         out.heard = (tables, matched)
     return out
+
+
+def _of_left(tables: list[Table], splits: Splits, matched: Matched, out: Notes) -> list[Table]:
+    """The tables that name no picture but of splits that are left out; it is said that they are not used."""
+    left = {file.path for file in splits.left}
+    found = [table for table in tables if (paths := matched.found[table.path]) and paths <= left]
+    if found:
+        one = len(found) == 1
+        out.remarks.append(
+            f"{listed(table.path for table in found)} {'is' if one else 'are'} not used: the pictures that {'it names' if one else 'they name'} are left out."
+        )
+    return found
 
 
 def _above(folder: str) -> list[str]:
@@ -115,6 +132,7 @@ def _hear_lists(lists: Sequence[_lists.List], paths: Sequence[str], splits: Spli
     held = {file.path for file in (*splits.val, *splits.left)} if splits.by_folder else set()
     named = _lists.name(lists, paths, held)
     out.splits, out.doubtful, out.lists = named.of, named.doubtful, named.files
+    out.words = named.words
     out.warnings += named.warnings
     for path in named.files:
         failed.pop(path, None)
@@ -165,10 +183,13 @@ def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Tab
     return None
 
 
-def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched) -> None:
+def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched, by_folder: dict[str, str]) -> None:
     """A split without a single row is a DataError; one that is held out, where a table called metadata lies above it or has rows too many."""
     named = [table for table in tables if table.named]
     sets = {"train": splits.train, "val": splits.val} if splits.by_folder else {"train": sorted([*splits.train, *splits.val])}
+    told = {path: note.label for path, note in matched.notes.items() if note.label is not None}
+    if told and joined(by_folder, told, splits):
+        sets.pop("train", None)  # whose folders are its classes
     table = (named or tables)[0]
     where = shown(str(root / table.path))
     if named and not any(file.path in matched.notes for file in (*splits.train, *splits.val)):

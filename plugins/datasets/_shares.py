@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ldmctl.errors import DataError
 
+from . import _folds
 from ._names import counted, listed, shown
 from ._splits import Splits, by_names
 from ._tree import File
@@ -68,25 +69,32 @@ def _read_once(splits: Splits) -> tuple[list[str], list[str]]:
     splits.train, more = once(splits.train)
     both = [pair for pair in more if pair[1].path in held]
     splits.left, beside = once(splits.left)
+    trained = {file.path for file in splits.train}
+    kept = {pair[0] for pair in beside if pair[0].path in splits.outranked and pair[1].path in trained}  # which are looked at again
+    splits.left, beside = sorted([*splits.left, *kept]), [pair for pair in beside if pair[0] not in kept]
     twice += [pair for pair in more if pair[1].path not in held]
     if both and not splits.train:
         raise DataError(
             f"Every picture to train on is held out too, under another name: {shown(both[0][0].path)} is the file {shown(both[0][1].path)}."
+            + (f" {folds}" if (folds := _folds.sentence(both)) else "")
         )
-    warnings = [f"{_names(both)} in the training split and held out as well, and not trained on: {_first(both)}."] if both else []
-    remarks = [f"{_names(twice)} there under another name and read once: {_first(twice)}."] if twice else []
+    warnings = [f"{names_are(both)} in the training split and held out as well, and not trained on: {first_of(both)}."] if both else []
+    warnings += [folds] if (folds := _folds.sentence(both)) else []
+    remarks = [f"{names_are(twice)} there under another name and read once: {first_of(twice)}."] if twice else []
     used = {file.path for file in (*splits.val, *splits.train)}
     if beside := [pair for pair in beside if pair[1].path in used]:
         places = listed(f"{shown(top)}/" for top in splits.tops([pair[0] for pair in beside]))
-        remarks.append(f"{_names(beside)} in the splits already, under other names, and passed over in {places}.")
+        remarks.append(f"{names_are(beside)} in the splits already, under other names, and passed over in {places}.")
     return warnings, remarks
 
 
-def _names(pairs: list[Pair]) -> str:
+def names_are(pairs: list[Pair]) -> str:
+    """`1 picture is`, `2 pictures are`."""
     return f"{counted(len(pairs), 'picture')} {'is' if len(pairs) == 1 else 'are'}"
 
 
-def _first(pairs: list[Pair]) -> str:
+def first_of(pairs: list[Pair]) -> str:
+    """The two names of the first."""
     name, kept = (shown(file.path) for file in pairs[0])
     return f"{name} is {kept}" if len(pairs) == 1 else f"the first, {name}, is {kept}"
 

@@ -27,6 +27,8 @@ HELD |= {"valtest": 0, "testval": 0, "minival": 0, "testdev": 1, "devtest": 1}
 WORDS = "set sets split data dataset images image imgs img pictures pics photos samples files folder"
 FILLERS = frozenset(WORDS.split())  # that say nothing about a folder
 
+FOLDS = frozenset(["fold", "cv", "part", "round", "run"])  # words that number folders
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -36,6 +38,7 @@ class Mark:
     rank: int = 0  # of HELD
     top: str = ""  # the folder that says so
     cut: tuple[int, ...] = ()  # which parts of its path name a split
+    classes: tuple[tuple[int, str], ...] = ()  # what else is said by a part that names a split too, by place: `cats` of `cats_train`
     alone: bool = False  # a training split without a held-out one beside it
 
 
@@ -48,12 +51,15 @@ class Splits:
     left: list[File] = field(default_factory=list)  # neither
     by_folder: bool = False  # whether held-out pictures are those of a folder
     marks: dict[str, Mark] = field(default_factory=dict)  # by folder
+    outranked: set[str] = field(default_factory=set)  # pictures in `left` that are held out by a name, after those of `val`
 
     def parts(self, file: File) -> list[str]:
-        """The folders of a file without those that name a split."""
-        mark = self.marks.get(file.folder)
-        cut = mark.cut if mark else ()
-        return [part for place, part in enumerate(file.path.split("/")[:-1]) if place not in cut]
+        """The folders of a file without those that name a split, or without the word in them that does."""
+        mark = self.marks.get(file.folder, Mark())
+        classes = dict(mark.classes)
+        return [
+            classes.get(place, part) for place, part in enumerate(file.path.split("/")[:-1]) if place not in mark.cut or place in classes
+        ]
 
     def tops(self, files: list[File]) -> list[str]:
         """The folders that said what becomes of these files."""
@@ -88,6 +94,7 @@ def by_names(pictures: list[File]) -> Splits:
     for file in pictures:
         groups[marks[file.folder].split].append(file)
     undecided = groups[""]
+    outranked = {file.path for file in groups["left"] if marks[file.folder].rank}
     if not groups["val"] and not groups["train"]:
         return Splits(train=pictures)
     if not groups["train"] and not undecided:
@@ -97,8 +104,8 @@ def by_names(pictures: list[File]) -> Splits:
         )
     if groups["train"]:
         left = sorted([*groups["left"], *undecided])
-        return Splits(groups["train"], groups["val"], left, bool(groups["val"]), marks)
-    return Splits(undecided, groups["val"], groups["left"], True, marks)
+        return Splits(groups["train"], groups["val"], left, bool(groups["val"]), marks, outranked)
+    return Splits(undecided, groups["val"], groups["left"], True, marks, outranked)
 
 
 def _marks(own: set[str]) -> dict[str, Mark]:
@@ -147,7 +154,7 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
     rest = {kind: {words[each][2] for each in inside if words[each][0] == kind} for kind in ("train", "val")}
     if shared := rest["train"] & rest["val"]:
         beside = {each: Mark("left", top=each) for each in (folder, *inside)}
-        return beside | {each: named[each] for each in named if words[each][2] in shared}
+        return beside | _with_classes({each: named[each] for each in named if words[each][2] in shared}, below)
     if mark.split and not mark.alone:
         return {}
     one = len(rest["train"]) == 1 or () in rest["train"]  # steam_train/ and model_train/ are classes
@@ -161,6 +168,26 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
         beside = {each: Mark("left", top=each) for each in (folder, *inside)}
         return beside | {each: replace(found, alone=not held) for each, found in plain.items()} | held
     return held
+
+
+def _with_classes(named: dict[str, Mark], below: dict[str, set[str]]) -> dict[str, Mark]:
+    """The same, with the other words of `cats_train`, `dogs_train` and their held-out folders as classes, unless classes lie in these."""
+    words = {each: other_words(each.rpartition("/")[2]) for each in named}
+    inner = {f"{each}/{each.rpartition('/')[2]}" for each in named}  # what an archive doubled
+    inside = {folder for each in named for folder in below[each]} - inner
+    if inside or not all(words.values()) or len({word.casefold() for word in words.values()}) < 2:
+        return named
+    return {each: replace(mark, classes=(*mark.classes, (each.count("/"), words[each]))) for each, mark in named.items()}
+
+
+def other_words(name: str) -> str:
+    """`cats` of `cats_train`, `class2` of `val_class2`, `A` of `trainA`; '' where there are none, or they number a fold."""
+    words = [word for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", composed(name)) if word]
+    plain = [re.sub(r"\d+", "", word.casefold()) for word in words]
+    known = {"hold", "held", "out"} if {"hold", "held"} & set(plain) and "out" in plain else set[str]()
+    known |= {word for word in plain if word in FILLERS or (bare := _without_filler(word)) in TRAIN or bare in HELD}
+    kept = [word for word, bare in zip(words, plain, strict=True) if bare not in known]
+    return "_".join(kept) if any(bare not in {*known, *FOLDS, ""} for bare in plain) else ""
 
 
 def _cut(top: str, below: dict[str, set[str]]) -> Iterator[int]:

@@ -33,9 +33,9 @@ from ldmctl.errors import DataError
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _celeb, _columns, _formats, _maps, _sheets, _tree
+from . import _captions, _celeb, _columns, _copies, _formats, _maps, _sheets, _tree
 from ._file_names import by_file_names
-from ._labels import class_folders, without_splits
+from ._labels import held_out_alone, labels_of, without_splits
 from ._names import counted, natural, shown
 from ._notes import read_tables
 from ._shares import shared_out
@@ -89,11 +89,11 @@ class Folder:
             }
             decided, more = _columns.apply(splits, named, pictures, tables.doubtful)
             remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
+        warnings = [*warnings, *_copies.leave_out(self.root, splits)]
         tables.say(splits)
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
-        labels = {path: note.label for path, note in tables.notes.items() if note.label is not None}
-        by_folder, folders = class_folders(used, reduced)
-        labels = labels or by_folder
+        told = {path: note.label for path, note in tables.notes.items() if note.label is not None}
+        labels, folders = labels_of(told, tables.words, splits, reduced)
         self.classes = natural(label for file in used if (label := labels.get(file.path)) is not None)
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = [number.get(labels.get(file.path, ""), -1) for file in self.files]
@@ -121,11 +121,12 @@ class Folder:
                 else []
             ),
             *tables.warnings,
+            *held_out_alone(labels, splits),
             *maps.warnings,
         ]
         self.remarks = [
             *remarks,
-            *([folders] if folders and labels is by_folder else []),
+            *([folders] if folders else []),
             *tables.remarks,
             *maps.remarks,
             *beside,

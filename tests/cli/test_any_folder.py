@@ -20,7 +20,7 @@ EXPECTED = (Path(__file__).parent / "any_folder.txt").read_text(encoding="utf-8"
 
 def draw(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(list(os.fsencode(path.name))).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    noise = np.random.default_rng(list(os.fsencode("/".join(path.parts[-3:])))).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     with path.open("wb") as file:
         Image.fromarray(noise).save(file, "PNG")
 

@@ -295,7 +295,7 @@ def test_pictures_that_were_moved_away_before_maps_are_made_are_a_sentence(tmp_p
         for split in ("train", "val"):
             (tmp_path / "pictures" / split / "masks").mkdir(parents=True, exist_ok=True)
             for place, mode in ((tmp_path / "pictures" / split, "RGB"), (tmp_path / "pictures" / split / "masks", "L")):
-                Image.new(mode, (16, 16), number).save(place / f"{number}.png")
+                Image.new(mode, (16, 16), number + 9 * (split == "val")).save(place / f"{number}.png")
     cache = encode(tmp_path / "cache", vae_run, f"data={tmp_path / 'pictures'}")
     (tmp_path / "pictures" / "train" / "2.png").unlink()
     with pytest.raises(DataError, match=r"1 of 4 pictures of .* are not where they were, such as .*encode-dataset"):

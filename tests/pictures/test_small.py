@@ -164,7 +164,7 @@ def photos(tmp_path, monkeypatch):
         (tmp_path / "photos" / split).mkdir(parents=True)
         for index in range(count):
             sides = (12, 13) if index % 4 == 1 else (24, 20)
-            noise = np.random.default_rng(index).integers(0, 256, (*sides, 3), dtype=np.uint8)
+            noise = np.random.default_rng([index, count]).integers(0, 256, (*sides, 3), dtype=np.uint8)
             options = {"icc_profile": b"rubbish"} if (split, index) == ("train", 3) else {}
             Image.fromarray(noise).save(tmp_path / "photos" / split / f"{index:02d}.png", **options)
     return tmp_path

@@ -13,7 +13,7 @@ def write_pictures(root: Path, *names: str) -> Path:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        seed = sum(name.encode("utf-8", "surrogatepass"))
+        seed = list(name.encode("utf-8", "surrogatepass"))
         with path.open("wb") as file:
             Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file, "PNG")
     return root

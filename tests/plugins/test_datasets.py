@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ldmctl import registry
 from ldmctl.config import documents, resolve
@@ -26,7 +27,9 @@ from ldmctl_plugins.datasets.shapes import COLOURS, FILL, Shapes
 
 def write_picture(path: Path, colour="red", size=(12, 8)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, "PNG")  # the suffix says nothing about the bytes
+    said = PngInfo()
+    said.add_text("name", "/".join(path.parts[-4:]))  # no file is a copy of another
+    Image.new("RGB", size, colour).save(path, "PNG", pnginfo=said)  # the suffix says nothing about the bytes
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
