@@ -17,6 +17,8 @@ from ._places import below
 from ._tables import Row, Table
 from ._values import distinct
 
+DIGITS = 18  # of a number that names a picture
+
 
 @dataclass
 class Note:
@@ -141,6 +143,7 @@ class _Ways:
         self.last = last
         self.tables = [table for table in (full, without, last) if table]
         self.stems: list[dict[str, list[str]]] = []
+        self.numbers: list[dict[int, list[str]]] = []
 
     def of(self, name: str) -> Iterator[list[str]]:
         """The pictures that a name may mean, way by way; [] where a way knows none."""
@@ -152,6 +155,10 @@ class _Ways:
                 if ending(name) not in SUFFIXES:
                     yield self._stems()[number].get(key, [])
 
+        if name.isdecimal() and len(name) <= DIGITS:
+            for numbers in self._by_number():
+                yield numbers.get(int(name), [])
+
     def _stems(self) -> list[dict[str, list[str]]]:
         """The same without the endings of pictures."""
         if not self.stems:
@@ -161,3 +168,14 @@ class _Ways:
                     stems[os.path.splitext(key)[0]].extend(paths)
                 self.stems.append(stems)
         return self.stems
+
+    def _by_number(self) -> list[dict[int, list[str]]]:
+        """The same by number, where the name is one, with any zeros before it."""
+        if not self.numbers:
+            for stems in self._stems():
+                numbers: dict[int, list[str]] = defaultdict(list)
+                for stem, paths in stems.items():
+                    if stem.isdecimal() and len(stem) <= DIGITS:
+                        numbers[int(stem)].extend(paths)
+                self.numbers.append(numbers)
+        return self.numbers

@@ -6,7 +6,8 @@ in silence costs more than one that is refused.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ from ._formats import ending
 from ._names import listed, shown
 from ._places import Places, below
 from ._split_cells import Cells
-from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of, splits_of
+from ._split_lists import is_list
+from ._values import CAPTIONS, FILES, MAPS, PERHAPS, SPLITS, USED, captions_of, column, label_of, name_of, splits_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
+MISSING = "`file_name` is missing; found"
 LARGEST = 1 << 30  # bytes of a table
 WORDS = ("string", "large_string", "dictionary", "bool", "int", "uint")  # types of Parquet of which a column may name splits
 BATCH = 65536  # rows of a Parquet file read at once
@@ -88,20 +91,23 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     names: dict[Any, str] = {}  # of columns, as they are written
     rows: list[Row] = []
     cells = Cells()
-    for line, raw in _raw(file, known):
+    raws, called = _called(_raw(file, known), known)
+    for line, raw in raws:
         row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         cells.hear(len(rows), row)
-        name = places.relative(_name(row, where), where)
+        name = places.relative(_name(row, called, where), where)
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits_of(row), _map(row, places, where)))
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]
-    used = USED | set(MAPS) if mapped else USED
+    used = {*USED, *called, *(MAPS if mapped else ())}
     lacking = ""
     if not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = f"it has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}"
+        if called != FILES and not cells.of and not is_list(path):
+            raise DataError(f"{shown(str(file))}, line {rows[0].line}: {MISSING} {listed(columns, most=8)}.")
     return Table(path, rows, [name for name in columns if name and name not in used and not cells.of.get(name)], cells.of, lacking)
 
 
@@ -116,10 +122,28 @@ def _map(row: Mapping[str, Any], places: Places, where: str) -> str:
         return ""
 
 
-def _name(row: Mapping[str, Any], where: str) -> str:
-    name = str(next((row[key] for key in FILES if row.get(key)), ""))
-    if not name.strip():
-        raise DataError(f"{where}: `file_name` is missing; found {listed(map(str, row), most=8) or 'nothing'}.")
+def _called(
+    raws: Iterator[tuple[int, dict[Any, Any]]], known: Collection[str]
+) -> tuple[Iterable[tuple[int, dict[Any, Any]]], tuple[str, ...]]:
+    """(the same rows, the columns that may name a picture): FILES, or, where the first row has none of them, one whose values all do."""
+    first = next(raws, None)
+    if first is None or any(column(key) in FILES for key in first[1]):
+        return chain([first] if first else [], raws), FILES
+    rows = [first, *raws]
+    stems = {*known, *(PurePosixPath(name).stem for name in known)}
+    for name in PERHAPS:
+        key = next((key for key in first[1] if column(key) == name), None)
+        if key is not None and all(
+            name_of(row.get(key)).replace("\\", "/").rpartition("/")[2].strip().casefold() in stems for _, row in rows
+        ):
+            return rows, (name,)
+    return rows, FILES
+
+
+def _name(row: Mapping[str, Any], called: Sequence[str], where: str) -> str:
+    name = next((name for key in called if (name := name_of(row.get(key)))), "")
+    if not name:
+        raise DataError(f"{where}: {MISSING} {listed(map(str, row), most=8) or 'nothing'}.")
     return name
 
 

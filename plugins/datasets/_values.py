@@ -11,6 +11,15 @@ from ldmctl.errors import DataError
 from ._names import composed
 
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
+PERHAPS = (
+    "image_id",
+    "image_name",
+    "img_name",
+    "image",
+    "img",
+    "id",
+    "name",
+)  # the first whose values all name pictures, where none of FILES is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
 NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
 MAPS = ("map", "mask", "map_file_name", "mask_file_name")  # the first that is there
@@ -22,6 +31,14 @@ USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})
 def column(name: object) -> str:
     """`file_name` of ` File Name `."""
     return re.sub(r"[\s-]+", "_", composed(str(name)).casefold())
+
+
+def name_of(value: Any) -> str:
+    """A file name as it is written, `1` of 1.0; '' where there is none."""
+    if value is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
+        return ""
+    name = str(int(value) if isinstance(value, float | Decimal) and value == int(value) else value)
+    return name if name.strip() else ""
 
 
 def label_of(value: Any, where: str) -> str | None:

@@ -153,6 +153,32 @@ def test_a_path_that_leads_out_of_the_set_is_refused_and_the_set_is_named(tmp_pa
     assert str(caught.value) == f"{root}/tables/metadata.csv, line 2: {name!r} must be a path inside {root}."
 
 
+@pytest.mark.parametrize("names_of", [(0, 1, 2), (0.0, 1.0, 2.0), ("0", "1", "2")])
+@pytest.mark.parametrize("picture", ["{}.png", "{:03}.png", "images/{:05}.png"])
+def test_numbers_name_pictures(tmp_path, names_of, picture):
+    write_pictures(tmp_path, *(picture.format(i) for i in range(3)))
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": name, "label": "abc"[i]} for i, name in enumerate(names_of)])
+    assert labels(opened(tmp_path, val_share=0)) == {picture.format(i): "abc"[i] for i in range(3)}
+
+
+def test_a_number_that_may_mean_several_pictures_is_that_of_none(tmp_path):
+    write_pictures(tmp_path, "007.png", "0007.png", "0008.png")
+    write_rows(tmp_path / "metadata.jsonl", [{"file_name": 7, "label": "a"}, {"file_name": 8, "label": "b"}])
+    dataset = opened(tmp_path, val_share=0)
+    assert labels(dataset) == {"0008.png": "b"} and "1 row fits several pictures and is not used" in said(dataset)
+
+
+@pytest.mark.parametrize("column", ["image_id", "Image Name", "img", "id", "image"])
+@pytest.mark.parametrize("name", ["{:03}.png", "{:03}"])
+def test_other_columns_name_pictures_where_all_their_values_do(tmp_path, column, name):
+    write_pictures(tmp_path, *(f"img/img/{i:03}.png" for i in range(4)))
+    (tmp_path / "parts.csv").write_text(f"{column},partition,label\n" + "".join(f"{name.format(i)},{i // 2},x\n" for i in range(4)))
+    assert names(opened(tmp_path, "val")) == ["img/img/002.png", "img/img/003.png"] and len(labels(opened(tmp_path))) == 2
+    assert not opened(tmp_path).warnings and "not used" not in said(opened(tmp_path))
+    (tmp_path / "parts.csv").write_text(f"{column},label\n000,x\nelse,y\n")
+    assert "parts.csv is not used: line 2: `file_name` is missing" in said(opened(tmp_path))
+
+
 # -- splits ------------------------------------------------------------------
 
 
