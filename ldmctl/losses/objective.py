@@ -95,7 +95,7 @@ def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: 
     """Losses and PSNR of held-out pictures, up to `VALIDATED` of them, spread evenly, so many at a time; empty without any."""
     sums: dict[str, float] = {}
     rows = evenly(len(val), VALIDATED)
-    for some in rows.split(at_once):
+    for some in rows.split(at_once) if len(rows) else ():
         batch = val.batch([(index, None) for index in some.tolist()])
         image = on_device(batch.image, engine)
         made = Codec(autoencoder, engine).reconstruct(image)

@@ -38,4 +38,5 @@ def test_a_validation_a_count_and_the_shown_pictures_reach_the_last_class(monkey
     val = Sorted(26)
     values = objective.validate(identity, val, compose(FitAE, flags={"data": "shapes"})[0].losses, None, engine, at_once=4)
     assert val.asked == [0, 5, 10, 15, 20, 25] and values["val/psnr"] > 90
+    assert objective.validate(identity, Sorted(0), compose(FitAE, flags={"data": "shapes"})[0].losses, None, engine, at_once=4) == {}
     assert shown_items(Sorted(26), 6).unique().numel() == 6

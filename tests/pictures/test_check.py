@@ -18,8 +18,8 @@ from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures import alike
 from ldmctl.pictures.alike import glance, groups, pairs
-from ldmctl.pictures.check import _of_captions, _of_classes
 from ldmctl.pictures.check_maps import look_at_map
+from ldmctl.pictures.check_sentences import of_captions, of_classes
 from ldmctl.pictures.checking import check_data, told
 from ldmctl.pictures.maps import Frame
 from ldmctl.storage.lines import write_line
@@ -164,14 +164,14 @@ def test_repeated_and_missing_captions_are_counted(folder):
 
 def test_missing_captions_hide_no_repeats_and_uneven_classes_no_missing_labels():
     counts = {"spam": 100, "eggs": 2, "ham": 0}
-    few, uneven, without = filter(None, _of_classes({"counts": counts, "without": 7}))
+    few, uneven, without = filter(None, of_classes({"counts": counts, "without": 7}))
     assert (
         "'ham' has no training picture" in few and "100 of 'spam', 2 of 'eggs'" in uneven and "7 training pictures have no label" in without
     )
     found = {"count": 19, "empty": 1, "different": 1, "commonest": {"text": "a dog", "count": 19}}
-    missing, repeated = filter(None, _of_captions(found))
+    missing, repeated = filter(None, of_captions(found))
     assert missing == "1 picture has no caption, and 19 have one." and "'a dog' 19 times" in repeated
-    assert not any(_of_classes({"counts": {}, "without": 0})) and _of_captions(None) == []
+    assert not any(of_classes({"counts": {}, "without": 0})) and of_captions(None) == []
 
 
 def test_a_folder_of_broken_pictures_is_a_sentence(tmp_path):
