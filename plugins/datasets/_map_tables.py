@@ -7,7 +7,7 @@ from pathlib import Path
 from ldmctl.errors import DataError
 
 from . import _tables
-from ._notes import tables_among
+from ._notes import of_each, tables_among
 from ._places import below
 from ._tree import File
 
@@ -23,8 +23,10 @@ def named_in_tables(root: Path, pictures: Sequence[File], files: Sequence[File])
     found: set[str] = set()
     pictured: set[str] = set()  # folders of pictures that a table names
     known = {path.rpartition("/")[2].casefold() for path in paths}
-    for table in tables_among([file for file in files if file.path not in paths], paths):
-        if not _tables.speaks_of_maps(root / table):
+    tables = tables_among([file for file in files if file.path not in paths], paths)
+    passed = set(of_each(tables, paths))
+    for table in tables:
+        if table in passed or not _tables.speaks_of_maps(root / table):
             continue
         try:
             rows = _tables.read(root, table, known).rows

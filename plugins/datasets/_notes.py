@@ -1,15 +1,15 @@
 """What the tables of a folder say of its pictures, checked: who has no row, and which rows say nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
 
 from . import _lists, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
-from ._labels import class_folders, joined
+from ._labels import class_folders
 from ._matching import Matched, Note, match
 from ._names import counted, listed, shown
 from ._split_cells import speaking
@@ -17,8 +17,12 @@ from ._split_lists import LISTS, speaker
 from ._splits import Splits
 from ._tables import Table
 from ._tree import File
+from ._unused import refuse_without, unused
 
 FEW = 4  # tables with the names of pictures, such as train.csv beside train.png, that are read; of more, each belongs to its picture
+
+MANY = 64  # tables with the names of pictures that lie elsewhere, of which each may be a table of many pictures
+PROBED = 16  # of more, which are opened to see whether they are tables at all
 
 
 @dataclass
@@ -60,18 +64,15 @@ def read_tables(
             "A table of many pictures has another name, such as metadata.csv."
         )
     failed: dict[str, str] = {}
-    tables = [table for path in files if (table := _read(root, path, known, failed)) is not None and table.rows]
-    tables, bare = _with_splits(tables, folders, out)
+    tables = _read_all(root, files, paths, known, failed)
+    tables, bare = _with_splits(tables, folders, failed, out)
     lists = _lists.candidates(root, others, paths, folders, failed)
     _hear_lists([*lists, *bare], paths, splits, failed, out)
-    out.warnings += [f"{shown(path)} is not used: {why}" if why else path for path, why in failed.items()]
+    out.warnings += unused(failed)
     out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
-        for table in idle:
-            out.warnings.append(
-                f"{shown(table.path)} is not used: it names none of the pictures (its first is {shown(table.rows[0].name)})."
-            )
+        out.warnings += unused({table.path: f"it names none of the pictures (its first is {shown(table.rows[0].name)})" for table in idle})
         tables = [table for table in tables if table not in idle]
         matched = match(tables, paths, reduced, root)
     if of_left := _of_left(tables, splits, matched, out):
@@ -80,7 +81,7 @@ def read_tables(
     if tables:
         out.notes = matched.notes
         _take_splits(splits, matched, out)
-        _refuse_without(root, tables, splits, matched, class_folders(splits, reduced))
+        refuse_without(root, tables, splits, matched, class_folders(splits, reduced))
         out.heard = (tables, matched)
     return out
 
@@ -99,11 +100,10 @@ def _of_left(tables: list[Table], splits: Splits, matched: Matched, out: Notes) 
 
 def _above(folder: str) -> list[str]:
     """A folder, and all that it lies in."""
-    parts = folder.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return [folder, *(str(each) for each in PurePosixPath(folder).parents)]
 
 
-def _with_splits(tables: list[Table], folders: set[str], out: Notes) -> tuple[list[Table], list[_lists.List]]:
+def _with_splits(tables: list[Table], folders: set[str], failed: dict[str, str], out: Notes) -> tuple[list[Table], list[_lists.List]]:
     """(the tables, with all columns that name splits and the splits that they belong to by name; lists of those that have but names)."""
     columns, said = speaking(table.cells for table in tables)
     out.remarks += said
@@ -115,7 +115,7 @@ def _with_splits(tables: list[Table], folders: set[str], out: Notes) -> tuple[li
             if told:
                 bare.append(_lists.List(table.path, told, [row.name for row in table.rows]))
             else:
-                out.warnings.append(f"{shown(table.path)} is not used: {table.lacking}.")
+                failed[table.path] = table.lacking
             continue
         heard = [table.cells[name] for name in sorted(columns & table.cells.keys())]
         names = sorted(columns & table.cells.keys())
@@ -169,6 +169,23 @@ def _tables_beside(others: Sequence[File], pictures: set[str]) -> tuple[list[str
     return ([*named, *rest, *beside], []) if len(beside) <= FEW else ([*named, *rest], beside)
 
 
+def of_each(tables: Sequence[str], pictures: Iterable[str]) -> list[str]:
+    """The tables that are called as pictures elsewhere are, where they are so many that each belongs to one."""
+    stems = {PurePosixPath(path).stem for path in pictures} if len(tables) > MANY else set()
+    found = [path for path in tables if PurePosixPath(path).stem in stems]
+    return found if len(found) > MANY else []
+
+
+def _read_all(root: Path, files: Sequence[str], paths: Sequence[str], known: set[str], failed: dict[str, str]) -> list[Table]:
+    """The tables that have rows; where the first of many that belong to a picture each are none, the others are not opened."""
+    each = of_each(files, paths)
+    first = {path: _read(root, path, known, failed) for path in each[:PROBED]}
+    passed = set(each[PROBED:]) if not any(first.values()) and each else set()
+    failed |= dict.fromkeys(each[PROBED:], failed.get(each[0], "those before it cannot be read")) if passed else {}
+    read = (first[path] if path in first else _read(root, path, known, failed) for path in files if path not in passed)
+    return [table for table in read if table is not None and table.rows]
+
+
 def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Table | None:
     """A table, or None where one of another name than metadata is none, with the reason in `failed`."""
     other = not _tables.is_named(path)
@@ -181,43 +198,6 @@ def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Tab
             raise
         failed[path] = str(error).removeprefix(shown(str(root / path))).lstrip(":, ")
     return None
-
-
-def _refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Matched, by_folder: dict[str, str]) -> None:
-    """A split without a single row is a DataError; one that is held out, where a table called metadata lies above it or has rows too many."""
-    named = [table for table in tables if table.named]
-    sets = {"train": splits.train, "val": splits.val} if splits.by_folder else {"train": sorted([*splits.train, *splits.val])}
-    told = {path: note.label for path, note in matched.notes.items() if note.label is not None}
-    if told and joined(by_folder, told, splits):
-        sets.pop("train", None)  # whose folders are its classes
-    table = (named or tables)[0]
-    where = shown(str(root / table.path))
-    if named and not any(file.path in matched.notes for file in (*splits.train, *splits.val)):
-        total = len(splits.train) + len(splits.val)
-        raise DataError(
-            f"{where} names none of the {total} pictures found; its first is {shown(str((root / table.path).parent / table.rows[0].name))}."
-        )
-    for split, files in sets.items():
-        over = any(file.path.startswith(f"{each.folder}/" if each.folder else "") for each in named for file in files)
-        checked = split == "train" or (named and splits.by_folder and (over or matched.strange or matched.doubtful))
-        if checked and files and not any(file.path in matched.notes for file in files):
-            first = matched.strange[0] if matched.strange else None
-            example = (
-                f" The first row that names no picture is line {first[1].line} of {shown(first[0])}: {shown(first[1].name)}."
-                if first
-                else ""
-            )
-            tops = splits.tops(splits.train)
-            apart = (
-                f" Where {split} is to have none, move the table into {shown(tops[0])}/."
-                if split == "val" and len(tops) == 1 and tops[0] and not matched.strange
-                else ""
-            )
-            raise DataError(
-                f"None of the {counted(len(files), 'picture')} of {split} has a row in {listed(each.path for each in tables)}: the first "
-                f"is {shown(files[0].path)}.{example} Mend the paths, which are relative to the table, or give dataset.tables=false to "
-                f"do without labels and captions of tables.{apart}"
-            )
 
 
 def _say(tables: list[Table], matched: Matched, splits: Splits, out: Notes) -> None:

@@ -8,6 +8,7 @@ import pytest
 from folders import captions, labels, names, numbered, opened, said, write_pictures
 
 from ldmctl.errors import DataError
+from ldmctl_plugins.datasets import _tables
 
 SPLIT = [*numbered("train/cat", 3), *numbered("train/dog", 3), *numbered("val/cat", 2), *numbered("val/dog", 2)]
 
@@ -587,3 +588,32 @@ def test_json_of_any_kind_is_no_traceback(tmp_path, value):
     with pytest.raises(DataError, match="line 1"):
         opened(tmp_path)
     assert names(opened(tmp_path, val_share=0, tables=False)) == ["0.png"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "words"),
+    [
+        ("json", '{"shapes": [], "imagePath": "%d.png"}', "a list of objects with `file_name` was expected"),
+        ("csv", "x,y\n1,%d\n", "line 2: `file_name` is missing; found x and y."),
+        ("tsv", "file_name\tlabel\nelse%d.png\tx\n", "it names none of the pictures (its first is else0.png)."),
+        ("jsonl", '{"file_name": "%d.png", "box": 1}', "it has neither a column `label` nor one of `text`"),
+    ],
+)
+def test_tables_that_are_not_used_for_one_reason_are_counted_in_one_sentence(tmp_path, suffix, text, words):
+    write_pictures(tmp_path, *(f"images/{i}.png" for i in range(12)))
+    (tmp_path / "boxes").mkdir()
+    for i in range(12):
+        (tmp_path / "boxes" / f"{i}.{suffix}").write_text(text % i)
+    (sentence,) = opened(tmp_path, val_share=0).warnings
+    assert sentence.startswith(f"12 tables are not used, the first boxes/0.{suffix}: {words}")
+
+
+def test_of_many_tables_that_are_none_a_few_are_opened_once(tmp_path, monkeypatch):
+    write_pictures(tmp_path, *(f"images/{i}.png" for i in range(100)))
+    (tmp_path / "boxes").mkdir()
+    for i in range(100):
+        (tmp_path / "boxes" / f"{i}.json").write_text('{"shapes": [], "mask": ""}')
+    read, looked = _tables.read, []
+    monkeypatch.setattr(_tables, "read", lambda root, path, known: looked.append(path) or read(root, path, known))
+    (sentence,) = opened(tmp_path, val_share=0).warnings
+    assert sentence.startswith("100 tables are not used, the first boxes/0.json: ") and len(looked) == 16
