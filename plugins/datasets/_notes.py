@@ -66,7 +66,7 @@ def read_tables(
     failed: dict[str, str] = {}
     tables = _read_all(root, files, paths, known, failed)
     tables, bare = _with_splits(tables, folders, failed, out)
-    lists = _lists.candidates(root, others, paths, folders, failed)
+    lists = _lists.candidates(root, others, paths, folders, failed.keys() - {each.path for each in bare})
     _hear_lists([*lists, *bare], paths, splits, failed, out)
     out.warnings += unused(failed)
     out.warnings += _unread.tables(others, paths)
@@ -114,13 +114,11 @@ def _with_splits(tables: list[Table], folders: set[str], failed: dict[str, str],
         if table.lacking and len(mute) == len(table.cells):
             if told:
                 bare.append(_lists.List(table.path, told, [row.name for row in table.rows]))
-            else:
-                failed[table.path] = table.lacking
+            failed[table.path] = table.lacking  # unless it is a list
             continue
-        heard = [table.cells[name] for name in sorted(columns & table.cells.keys())]
         names = sorted(columns & table.cells.keys())
         for number, row in enumerate(table.rows):
-            pairs = [(name, word) for name, cells in zip(names, heard, strict=True) for word in cells.get(number, ())]
+            pairs = [(name, word) for name in names for word in table.cells[name].get(number, ())]
             if pairs or told:
                 table.rows[number] = row._replace(splits=(*row.splits, *pairs, *([(LISTS, told)] if told else [])))
         kept.append(table._replace(unused=[*table.unused, *mute]))

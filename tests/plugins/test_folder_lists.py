@@ -129,6 +129,12 @@ def test_what_is_called_as_a_split_and_names_no_picture_is_no_list(tmp_path):
     assert "Splits: no folder is held out by its name" in opened(tmp_path).remarks[0]
 
 
+def test_a_table_called_as_a_split_that_names_no_picture_and_says_nothing_is_named(tmp_path):
+    write_pictures(tmp_path, *TEN)
+    (tmp_path / "test.csv").write_text("file_name,width\nelse.png,8\n")
+    assert "test.csv is not used: it has neither a column `label` nor" in said(opened(tmp_path))
+
+
 def test_lines_of_a_list_that_name_no_picture_are_counted(tmp_path):
     write_pictures(tmp_path, *TEN)
     (tmp_path / "val.txt").write_text("# names\nimages/9.png\n\nimages/11.png\n")
