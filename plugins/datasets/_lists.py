@@ -85,7 +85,7 @@ def name(lists: Sequence[List], pictures: Iterable[str], held: set[str]) -> Name
     out = Named()
     if not lists:
         return out
-    index = _Index(pictures)
+    index = Index(pictures)
     for each in lists:
         fits = [
             (line, index.of(line, each.path.rpartition("/")[0]))
@@ -112,7 +112,7 @@ def _has_ending(line: str) -> bool:
     return any(ending(word) in SUFFIXES for word in (line.strip(), *line.replace(",", " ").split()))
 
 
-class _Index:
+class Index:
     """Pictures by the ends of their paths, without their endings."""
 
     def __init__(self, pictures: Iterable[str]):

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
 
-from . import _lists, _tables, _unread
+from . import _lists, _partitions, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
 from ._labels import class_folders
@@ -68,6 +68,7 @@ def read_tables(
     tables, bare = _with_splits(tables, folders, failed, out)
     lists = _lists.candidates(root, others, paths, folders, failed.keys() - {each.path for each in bare})
     _hear_lists([*lists, *bare], paths, splits, failed, out)
+    out.lists |= _partitions.read(root, others, paths, out.splits)
     out.warnings += unused(failed)
     out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)

@@ -257,3 +257,26 @@ def test_names_of_files_split_the_pictures_where_all_have_words_of_splits(tmp_pa
     assert "by a hash of each path" in opened(tmp_path, split_by="hash").remarks[0]
     write_pictures(tmp_path, "trainer_0.png")
     assert "by a hash of each path" in opened(tmp_path).remarks[0]
+
+
+def test_a_list_of_all_pictures_says_the_split_of_each(tmp_path):
+    write_pictures(tmp_path, *TEN)
+    splits = {path: "0" if i < 6 else "1" if i < 8 else "2" for i, path in enumerate(TEN)}
+    (tmp_path / "list_eval_partition.txt").write_text("".join(f"{path.rpartition('/')[2]} {split}\n" for path, split in splits.items()))
+    assert shared(tmp_path) == (TEN[:6], TEN[6:8])
+    assert "Splits by the list list_eval_partition.txt: 1 (val) held out" in said(opened(tmp_path))
+
+
+def test_numbers_in_such_a_list_are_those_of_images_txt(tmp_path):
+    write_pictures(tmp_path, *TEN)
+    (tmp_path / "images.txt").write_text("".join(f"{i + 1} {path.removeprefix('images/')}\n" for i, path in enumerate(TEN)))
+    (tmp_path / "train_test_split.txt").write_text("".join(f"{i + 1} {int(i % 3 > 0)}\n" for i in range(10)))
+    assert shared(tmp_path) == ([path for i, path in enumerate(TEN) if i % 3], TEN[::3])
+    assert "text files belong to no picture" not in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["a b c\n", "images/0.png 7\n", "nobody 0\nnowhere 1\n", "\n"])
+def test_other_texts_of_that_name_decide_nothing(tmp_path, content):
+    write_pictures(tmp_path, *TEN)
+    (tmp_path / "partition.txt").write_text(content)
+    assert sum(map(len, shared(tmp_path))) == 10
