@@ -91,7 +91,6 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-
 def test_every_report_says_logits_weight_and_shares(tmp_path, fit_ae):
     last = rows(fit_ae(tmp_path / "run", *CRITIC, "loop.steps=6"))[-1]
     assert {"discriminator/logits_real", "discriminator/logits_fake", "adversarial_weight", "adversarial_scale"} <= last.keys()
