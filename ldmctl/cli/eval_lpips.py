@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """How good an autoencoder is on held-out pictures, and whether that is enough for diffusion; or how far two folders are apart.
 
-    PSNR, SSIM and LPIPS come with 95 % intervals, beside those of the same pictures merely shrunk to the latent's size.
+    PSNR, SSIM and LPIPS come with 95 % intervals, beside those of the same pictures downsampled to the latent's size.
     """
     flags = options.given(run=run, data=data, pairs=list(pairs) if pairs else None, machine__device=device, machine__precision=precision)
     paired = pairs or wished(EvalLpips, overrides, "pairs")
@@ -61,7 +61,7 @@ def command(
 def show(result: dict) -> None:
     """The numbers as a table on stdout, then the verdict."""
     baseline = result.get("baseline") or {}
-    columns = ["measure", "mean", "95 % interval", *(["merely shrunk"] if baseline else []), ""]
+    columns = ["measure", "mean", "95 % interval", *(["downsampled"] if baseline else []), ""]
     table = Table(*columns, box=None, title=f"{result['count']:,} pictures: {result['of']}", title_justify="left")
     for name, value in result.items():
         if isinstance(value, dict) and "mean" in value and "low" in value:

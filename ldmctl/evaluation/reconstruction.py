@@ -1,4 +1,4 @@
-"""How good an autoencoder is, in numbers: over held-out pictures, beside the same pictures merely shrunk and enlarged again."""
+"""How good an autoencoder is, in numbers: over held-out pictures, beside the same pictures downsampled and enlarged again."""
 
 from __future__ import annotations
 

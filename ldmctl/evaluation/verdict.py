@@ -78,7 +78,7 @@ def judge_ssim(found: Evaluation) -> Judgement | None:
     ssim = found.measures["ssim"]
     text, way = f"SSIM {_interval(ssim, '.3f')}", _ways(found, *LONGER, *WIDER)
     if ssim.mean >= SSIM[0] and _behind(found, "ssim"):
-        simple = f"no more than the {found.baseline['ssim'].mean:.3f} of pictures merely shrunk and enlarged again"
+        simple = f"no more than the {found.baseline['ssim'].mean:.3f} of pictures downsampled and enlarged again"
         return Judgement("SSIM", "doubtful", f"{text}: {simple}; to raise it, {way}.")
     if ssim.mean >= SSIM[1]:
         return Judgement("SSIM", "good", f"{text}: likely good enough; Stable Diffusion's first stage has {SSIM[1]} on photographs.")
@@ -90,12 +90,12 @@ def judge_ssim(found: Evaluation) -> Judgement | None:
 
 
 def judge_gain(found: Evaluation) -> Judgement | None:
-    """Against the pictures merely shrunk to the latent's size, in PSNR."""
+    """Against the pictures downsampled to the latent's size, in PSNR."""
     if "psnr" not in found.gains:
         return None
     gain, about = found.gains["psnr"], "the gain over shrinking"
-    small = f"shrunk to {found.latent.shape[1]} x {found.latent.shape[2]} and enlarged again ({found.baseline['psnr'].mean:.2f} dB)"
-    text = f"Against the pictures merely {small} it gains {_interval(gain, '+.2f')} dB"
+    small = f"downsampled to {found.latent.shape[1]} x {found.latent.shape[2]} and enlarged again ({found.baseline['psnr'].mean:.2f} dB)"
+    text = f"Against the pictures {small} it gains {_interval(gain, '+.2f')} dB"
     if gain.mean >= GAIN and not gain.interval()[1] <= 0:
         return Judgement(about, "good", f"{text}: it keeps clearly more than shrinking does.")
     if gain.mean > 0:
@@ -109,12 +109,12 @@ def judge_gain(found: Evaluation) -> Judgement | None:
 
 
 def judge_distance(found: Evaluation, name: str) -> Judgement:
-    """A perceptual distance against that of the shrunk pictures."""
+    """A perceptual distance against that of the downsampled pictures."""
     title, ratio = "LPIPS" if name == "lpips" else name, _ratio(found, name)
     text = f"{title} {_interval(found.measures[name], '.4f')}"
     if math.isnan(ratio):
         return Judgement(title, "unknown", f"{text}, where 0 is equal: there is nothing here to compare it with.")
-    text += f", {ratio:.2f} times that of the shrunk pictures"
+    text += f", {ratio:.2f} times that of the downsampled pictures"
     if ratio <= CLOSER:
         return Judgement(title, "good", f"{text}: likely good enough.")
     weight = _weight(found, "perceptual")

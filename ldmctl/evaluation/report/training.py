@@ -101,7 +101,7 @@ def passes(look: Look, count: Any) -> str | None:
 
 
 def measured(judged: Found) -> list[Scores]:
-    """PSNR, SSIM and distances of an autoencoder, beside the pictures merely shrunk."""
+    """PSNR, SSIM and distances of an autoencoder, beside the downsampled pictures."""
     rows = []
     for name in judged:
         each = part(judged, name)
@@ -109,7 +109,7 @@ def measured(judged: Found) -> list[Scores]:
             other = finite(part(part(judged, "baseline"), name).get("mean"))
             rows.append(Score(name.upper(), mean, finite(each["low"]), finite(each.get("high")), other))
     caption = f"Reconstructions of {written(judged.get('count'))} pictures of the {judged.get('split')} split"
-    return [Scores(caption, "merely shrunk", rows)] if rows else []
+    return [Scores(caption, "downsampled", rows)] if rows else []
 
 
 def commands(record: Found) -> list[Sheet]:
