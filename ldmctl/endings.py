@@ -86,6 +86,11 @@ def file_trouble(error: BaseException) -> str:
     number, said = number_of(error), one_line(error)[:160]
     if number in FULL or "No space left on device" in str(error) or "File too large" in str(error):
         return f"A file could not be written ({said}). What was saved before is intact; make room first."
+    if number == errno.ENOENT and (name := getattr(error, "filename", None)) is not None:
+        return (
+            f"{os.fsdecode(name)} is gone: it was deleted or moved while the command ran. What was saved before is intact; the same command "
+            "says what is missing."
+        )
     if number == errno.EROFS:
         return (
             f"A file could not be written ({said}): its file system is read-only. What was saved before is intact; name a folder elsewhere."

@@ -39,3 +39,9 @@ def test_any_other_traceback_is_printed():
 def test_a_user_without_a_home_is_a_sentence(words, capsys):
     assert run(words) == 2
     assert "begins with ~" in capsys.readouterr().err
+
+
+def test_a_file_that_goes_while_a_command_runs_is_a_sentence_with_its_name(monkeypatch, capsys):
+    monkeypatch.setattr("ldmctl.stages.encode_dataset.encode_dataset", lambda *_, **__: open("ae/model.safetensors"))
+    assert run(["encode-dataset", "--run", "ae", "data=shapes"]) == 6
+    assert "ae/model.safetensors is gone: it was deleted or moved" in (said := capsys.readouterr().err) and "Traceback" not in said

@@ -5,6 +5,7 @@ reads are the folders in its config, and what those were made from, as far as it
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +26,7 @@ INPUTS = {
 }  # by key
 TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
 LINKED = ("samples", "snapshots", "averages", "checkup", "text-encoder")  # folders in a run folder that somebody may have put elsewhere
+PLACES = re.compile(r"path|root|dir|folder|file|archive|place")  # in keys of a dataset that name something on disk
 FAR = 4  # steps back: pictures, autoencoder, cache, denoiser
 
 
@@ -136,13 +138,14 @@ def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
 
 
 def _shown(config: Mapping[str, Any]) -> Iterator[Read]:
-    """Files and folders that pictures are made by; of guides of any plugin, so every text among their keys that is the name of something."""
+    """Files and folders that pictures are made by; of guides of any plugin, so every text among their keys that is the name of a file."""
     for key in ("start", "mask", "map", "picture", "token"):
         for text in config.get(key) or [] if isinstance(config.get(key), list) else [config.get(key)]:
             if isinstance(text, str):
                 yield Read(f"{text} ({'from' if key == 'start' else key})", Path(text).expanduser())
     for guide in config.get("guide") or ():
-        yield from (Read(f"{text} (guide)", Path(text).expanduser()) for text in guide.values() if isinstance(text, str) and text)
+        files = (Path(text).expanduser() for text in guide.values() if isinstance(text, str) and text)
+        yield from (Read(f"{file} (guide)", file) for file in files if file.is_file())  # a folder `red` is no colour
 
 
 def _place(path: Path) -> tuple[int, int]:
@@ -166,12 +169,13 @@ def _before(folder: Path, steps: int) -> Iterator[Read]:
 
 
 def _pictures(dataset: object) -> Iterator[Path]:
-    """Files and folders that a dataset's keys name; of any plugin, so every text that is the name of something there."""
+    """Files and folders that a dataset's keys name; of any plugin, so every text that is written as a path, or under a key for one, and is there."""
     if not isinstance(dataset, Mapping):
         return
     for key, value in dataset.items():
-        for text in value if isinstance(value, list | tuple) else [value]:
-            if key not in ("type", "source") and isinstance(text, str) and text.strip():
+        texts = [text for text in (value if isinstance(value, list | tuple) else [value]) if isinstance(text, str) and text.strip()]
+        for text in texts if key not in ("type", "source") else ():
+            if PLACES.search(key) or re.search(r"[./\\]", text):  # and not a colour or a class that a folder is called by, too
                 yield from [place for place in data_places(text) if os.path.exists(place)][:1]
 
 

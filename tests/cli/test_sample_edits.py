@@ -103,6 +103,12 @@ def test_a_picture_that_others_are_made_by_is_neither_replaced_nor_deleted(ldm, 
     assert {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()} == before
 
 
+def test_a_folder_may_be_called_as_the_colour_of_a_guide(ldm, place, capsys):
+    few = ["--steps", "2", "--device", "cpu", "--quiet", "-n", "1", "--out", "red"]
+    for more in ([], ["--overwrite"]):
+        assert run(["sample", "--run", str(ldm), *few, *more, "--guide", "colour", "guide.colour=red"]) == 0, capsys.readouterr().err
+
+
 def test_a_guide_whose_loss_is_no_number_is_named_with_its_code_and_nothing_is_overwritten(ldm, place, capsys):
     class Nothing:
         class Config(PluginConfig):
