@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from ldmctl.cli.app import run
 
 SHARER = """
 import sys
+from pathlib import Path
 from ldmctl.endings import hush_half_handovers
 
 hush_half_handovers()
@@ -42,6 +44,6 @@ def test_a_user_without_a_home_is_a_sentence(words, capsys):
 
 
 def test_a_file_that_goes_while_a_command_runs_is_a_sentence_with_its_name(monkeypatch, capsys):
-    monkeypatch.setattr("ldmctl.stages.encode_dataset.encode_dataset", lambda *_, **__: open("ae/model.safetensors"))
+    monkeypatch.setattr("ldmctl.stages.encode_dataset.encode_dataset", lambda *_, **__: Path("ae/model.safetensors").read_bytes())
     assert run(["encode-dataset", "--run", "ae", "data=shapes"]) == 6
     assert "ae/model.safetensors is gone: it was deleted or moved" in (said := capsys.readouterr().err) and "Traceback" not in said
