@@ -145,7 +145,7 @@ def _shown(config: Mapping[str, Any]) -> Iterator[Read]:
                 yield Read(f"{text} ({'from' if key == 'start' else key})", Path(text).expanduser())
     for guide in config.get("guide") or ():
         files = (Path(text).expanduser() for text in guide.values() if isinstance(text, str) and text)
-        yield from (Read(f"{file} (guide)", file) for file in files if file.is_file())  # a folder `red` is no colour
+        yield from (Read(f"{file} (guide)", file) for file in files if os.path.isfile(file))  # a folder `red` is no colour
 
 
 def _place(path: Path) -> tuple[int, int]:
