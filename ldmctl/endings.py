@@ -54,7 +54,7 @@ def exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
-    return 2 if is_homeless(error) else 7 if is_memory_shortage(error) else 6 if file_trouble(error) else 1
+    return 2 if is_homeless(error) else 7 if is_memory_shortage(error) else 6 if file_trouble(error) or vanished(error) else 1
 
 
 def is_homeless(error: BaseException) -> bool:
@@ -86,11 +86,6 @@ def file_trouble(error: BaseException) -> str:
     number, said = number_of(error), one_line(error)[:160]
     if number in FULL or "No space left on device" in str(error) or "File too large" in str(error):
         return f"A file could not be written ({said}). What was saved before is intact; make room first."
-    if number == errno.ENOENT and (name := getattr(error, "filename", None)) is not None:
-        return (
-            f"{os.fsdecode(name)} is gone: it was deleted or moved while the command ran. What was saved before is intact; the same command "
-            "says what is missing."
-        )
     if number == errno.EROFS:
         return (
             f"A file could not be written ({said}): its file system is read-only. What was saved before is intact; name a folder elsewhere."
@@ -106,6 +101,19 @@ def file_trouble(error: BaseException) -> str:
             "is there, then run the same command again to continue."
         )
     return ""
+
+
+def vanished(error: BaseException) -> str:
+    """A sentence on a file that a command had found and could not find again, '' for any other error.
+
+    For the end of a command alone: whoever opens a file that a user has named says that there is none.
+    """
+    if number_of(error) != errno.ENOENT or (name := getattr(error, "filename", None)) is None:
+        return ""
+    return (
+        f"{os.fsdecode(name)} is gone: it was deleted or moved while the command ran. What was saved before is intact; the same command "
+        "says what is missing."
+    )
 
 
 def number_of(error: BaseException) -> int | None:

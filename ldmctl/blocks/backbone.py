@@ -96,6 +96,8 @@ def fill(module: nn.Module, file: Path, names: Mapping[str, str], what: str) -> 
             {own: found[name].to(torch.float32 if state[own].is_floating_point() else state[own].dtype) for own, name in names.items()}
         )
         module.load_state_dict(state, assign=True)
+    except FileNotFoundError:
+        raise MissingError(f"There is no file {file}, which should hold {what}.") from None
     except UNREADABLE as error:
         if trouble := file_trouble(error):
             raise MissingError(trouble) from None

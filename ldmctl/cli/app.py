@@ -33,7 +33,7 @@ from ldmctl.cli import (
     spacing,
 )
 from ldmctl.cli.output import arranged, result
-from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage
+from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage, vanished
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
 ALSO = {  # what else makes a step of one picture need less, by verb
@@ -126,7 +126,7 @@ def answer(words: list[str]) -> int:
             return fail(DECODER_GONE, 7, words)
         if is_memory_shortage(error):
             return fail(f"Out of memory ({one_line(error)[:160]}). {less_memory(words)}", 7, words)
-        if trouble := file_trouble(error):
+        if trouble := file_trouble(error) or vanished(error):
             return fail(trouble, 6, words)
         if ranks.lost_another(error):
             return fail(
