@@ -13,6 +13,7 @@ from ldmctl.diffusion.beginning import refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.inpainting import refuse_steps
 from ldmctl.diffusion.shown import PURPOSE, paints_by_condition, refuse_unseen
+from ldmctl.diffusion.trace import refuse_steps_beyond
 from ldmctl.pictures.canvas import digest
 
 
@@ -22,6 +23,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     sampler = registry.build("sampler", config.sampler)
     refuse_momentum(config.guiding.momentum, sampler)
     refuse_steps(config.painting.method, sampler)
+    refuse_steps_beyond(config, sampler)
     refuse_size(config, model.header, model.codec, model.network)
     found = {
         "model": model.fingerprint,

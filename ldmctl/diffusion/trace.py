@@ -18,7 +18,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.beginning import sides_of
 from ldmctl.diffusion.editing import Look
-from ldmctl.errors import MismatchError
+from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.pictures.album import KEY, TRACE, is_foreign
 from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import GAP, grid, write_png
@@ -26,7 +26,7 @@ from ldmctl.storage.leftovers import unfinished
 
 SHOWN = 4  # pictures that are followed at most
 SIDE = 64  # pixels, the least that a picture is shown with
-FRAMES = 60  # of an animation at most
+FRAMES = 60  # of an animation at most, where the steps are not listed
 MOMENT, REST = 90, 1500  # milliseconds of a frame, and of the last one
 WIDE = 3.0  # deviations of a latent from black to white
 
@@ -47,20 +47,53 @@ def refuse_foreign_trace(folder: Path) -> None:
             raise MismatchError(f"{folder / name} is there already and no trace of ldmctl's, so it is not replaced. Name another --out.")
 
 
-def write_trace(model: Any, config: Sample, seeds: Sequence[int], asks: Sequence[Ask], folder: Path, text: str) -> list[str]:
-    """trace.png with `config.trace` columns, trace.gif and trace.webp of the first seeds in a folder -> their paths."""
+def refuse_steps_beyond(config: Sample, sampler: Any) -> None:
+    """A ConfigError if a step is to be shown that is beyond the last, as far as that is known before."""
+    if isinstance(config.trace, int) or (last := evaluations_of(config, sampler)) is None or config.trace[-1] <= last:
+        return
+    if not last:
+        raise ConfigError("trace names steps, and at strength=0 there are none: leave it away.")
+    raise ConfigError(
+        f"trace names step {config.trace[-1]}, and there are {last}: it counts evaluations of the network, of which most samplers make one in a step."
+    )
+
+
+def evaluations_of(config: Sample, sampler: Any) -> int | None:
+    """How often the network is asked for one picture; None where that is not known before."""
+    if config.level == 0:
+        return 0
+    count, last = (sampler.evaluations(steps) if hasattr(sampler, "evaluations") else steps for steps in (config.steps, 1))
+    if count is None or config.painting.method != "repaint":
+        return count
+    return config.painting.repeats * (count - last) + last  # all steps but the last
+
+
+def write_trace(model: Any, config: Sample, seeds: Sequence[int], asks: Sequence[Ask], folder: Path, text: str) -> str:
+    """trace.png with a column for each step that is shown, trace.gif and trace.webp of the first seeds in a folder -> a sentence on steps
+    that were never taken, otherwise nothing."""
     looks: list[Look] = []
     count = min(SHOWN, config.batch, len(seeds))
     made, _ = model.make(config, seeds[:count], asks[:count], model.given(config)._replace(watch=looks.append))
-    every = spread(len(looks), FRAMES)
-    moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *spread(len(looks), config.trace)}}
+    columns, every = columns_of(config, len(looks)), frames_of(config, len(looks))
+    moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *columns, *range(len(looks))[-1:]}}
     last = Moment("the sample", moments[len(looks) - 1].latent if looks else magnified(made), magnified(made))
-    shown = [*(moments[number] for number in spread(len(looks), config.trace)), last]
+    shown = [*(moments[number] for number in columns), last]
     write_png(folder / TRACE[0], torch.cat([column(each) for each in shown], dim=2), {KEY: text})
     frames = [Image.fromarray(column(each).permute(1, 2, 0).numpy()) for each in [*(moments[number] for number in every), last]]
     for name, options in ((TRACE[1], {"comment": text.encode()}), (TRACE[2], {"lossless": True, "minimize_size": True})):
         animate(folder / name, frames, **options)
-    return [str(folder / name) for name in TRACE]
+    beyond = [] if isinstance(config.trace, int) else [step for step in config.trace if step > len(looks)]
+    return f"The network was asked {len(looks)} times, so step {beyond[0]} and later ones are not in the trace." if beyond else ""
+
+
+def columns_of(config: Sample, count: int) -> list[int]:
+    """The numbers, from 0, of those of `count` evaluations that the strip shows."""
+    return spread(count, config.trace) if isinstance(config.trace, int) else [step - 1 for step in config.trace if step <= count]
+
+
+def frames_of(config: Sample, count: int) -> list[int]:
+    """The same of the animations, which are finer than a strip unless the steps are listed."""
+    return spread(count, FRAMES) if isinstance(config.trace, int) else columns_of(config, count)
 
 
 def spread(count: int, wanted: int) -> list[int]:

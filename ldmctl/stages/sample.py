@@ -118,7 +118,8 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
         if config.trace:
             first = range(min(SHOWN, len(asked)))
             seeds, asks = [asked.seeds[place] for place in first], [asked.ask(place) for place in first]
-            write_trace(model, config, seeds, asks, folder, describe({"trace": seeds, **settings}))
+            if left_out := write_trace(model, config, seeds, asks, folder, describe({"trace": seeds, **settings})):
+                console.warn(left_out)
     engine.barrier()
     rate = ""
     if missing:

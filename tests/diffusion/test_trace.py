@@ -8,7 +8,7 @@ from PIL import Image
 
 from ldmctl import api
 from ldmctl.diffusion.trace import spread
-from ldmctl.errors import MismatchError
+from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
 
@@ -73,6 +73,48 @@ def test_overwriting_with_other_settings_takes_the_trace_and_empty_shelves_along
 def test_evaluations_are_spread_from_the_first_to_the_last():
     assert spread(50, 8) == [0, 7, 14, 21, 28, 35, 42, 49]
     assert spread(3, 8) == [0, 1, 2] and spread(9, 1) == [0]
+
+
+def test_listed_steps_are_what_the_strip_and_the_animations_show(sample, tmp_path):
+    sample("trace=6", "count=2", out="all")
+    sample("trace=[1,3,6]", "count=2", out="chosen")
+    with Image.open(tmp_path / "all" / "trace.png") as every, Image.open(tmp_path / "chosen" / "trace.png") as chosen:
+        assert (every.width, chosen.width) == (7 * 68, 4 * 68), "the sample is last"
+        columns = [every.crop((place * 68, 0, place * 68 + 68, every.height)) for place in (0, 2, 5, 6)]
+        for place, column in enumerate(columns):
+            assert chosen.crop((place * 68, 0, place * 68 + 68, chosen.height)).tobytes() == column.tobytes()
+    for name in ("trace.gif", "trace.webp"):
+        with Image.open(tmp_path / "chosen" / name) as film:
+            assert film.n_frames == 4
+    with Image.open(tmp_path / "chosen" / "trace.webp") as film:
+        film.seek(1)
+        assert film.convert("RGB").tobytes() == columns[1].convert("RGB").tobytes(), "the third step, not the second"
+
+
+def test_a_listed_step_that_is_beyond_the_last_is_refused_before_anything_is_made(sample, tmp_path, tiny, ldm, quiet):
+    with pytest.raises(ConfigError, match="trace names step 7, and there are 6: it counts evaluations"):
+        sample("trace=2,7")
+    assert not (tmp_path / "samples").exists()
+    sample("trace=[11]", "count=1", "sampler=heun", out="heun")  # two in each step but the last
+    with pytest.raises(ConfigError, match="step 12, and there are 11"):
+        sample("trace=[12]", "count=1", "sampler=heun", out="heun")
+
+
+def test_steps_of_an_adaptive_sampler_that_were_never_taken_are_named(sample, capsys):
+    sample("trace=[1,5000]", "count=1", "sampler=adaptive", "sampler.halvings=0", "steps=2")
+    assert "so step 5000 and later ones are not in the trace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["trace=[]", "trace=[5,1]", "trace=[2,2]", "trace=[0,3]", "trace=1,b", "trace=[1.5]"])
+def test_a_list_of_steps_that_cannot_be_is_a_sentence(tiny, words):
+    with pytest.raises(ConfigError, match="trace: steps are counted from 1 and rise, each named once, such as"):
+        tiny("sample", words)
+
+
+@pytest.mark.parametrize("words", ["trace=-1", "trace=x", "trace=1.5", "trace=null"])
+def test_a_number_of_steps_that_cannot_be_is_a_sentence(tiny, words):
+    with pytest.raises(ConfigError, match="trace: write how many steps, such as 8, or which"):
+        tiny("sample", words)
 
 
 def test_a_callback_sees_each_evaluation_and_changes_nothing(ldm):

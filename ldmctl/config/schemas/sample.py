@@ -1,15 +1,16 @@
 """The keys of `ldmctl sample`."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.levels import Spacing
+from ldmctl.config.schemas.editing import REPEATS, Guiding, Painting
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.config.seeds import parse_seeds
 
-REPEATS = 5  # of each step, by repaint
 Side = Annotated[int, Field(ge=4, le=4096)]
 
 
@@ -18,53 +19,6 @@ class Decoding(Coding):
 
     devices: PositiveInt = Field(
         1, description="processes on this machine, one device each, which share the pictures", json_schema_extra=Free
-    )
-
-
-class Guiding(Config):
-    """How guidance is applied, where it is neither 0 nor 1."""
-
-    method: Literal["plain", "apg", "zero-star"] = Field(
-        "plain",
-        description="apg: what only saturates is left out (arXiv:2410.02416); zero-star: for models that predict flow, the weaker "
-        "velocity is first scaled to fit (arXiv:2503.18886)",
-    )
-    interval: tuple[NonNegativeFloat, PositiveFloat] | None = Field(
-        None, description="noise levels sigma / alpha between which guidance works, (low, high]; it is 1 at others (arXiv:2404.07724)"
-    )
-    rescale: float = Field(
-        0.0, ge=0, le=1, description="share by which the guided clean estimate gets the deviation of the plain one (arXiv:2305.08891)"
-    )
-    eta: float = Field(0.0, ge=0, description="apg: share that is kept of what points along the estimate; 1 is plain guidance")
-    norm: PositiveFloat | None = Field(None, description="apg: the largest length of a picture's update, over all its latent's numbers")
-    momentum: float = Field(0.0, gt=-1, lt=1, description="apg: share of the update before that is added; the paper's are negative")
-    zero_steps: NonNegativeInt = Field(0, description="zero-star: first steps that stand still")
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if self.method != "apg" and (given := [key for key in ("eta", "norm", "momentum") if getattr(self, key)]):
-            raise ValueError(f"guiding.{given[0]} belongs to guiding.method=apg, and the method is {self.method}")
-        if self.method != "zero-star" and self.zero_steps:
-            raise ValueError(f"guiding.zero_steps belongs to guiding.method=zero-star, and the method is {self.method}")
-        if self.method == "apg" and self.rescale:
-            raise ValueError("apg bounds the update itself (guiding.norm); guiding.rescale would shrink it a second time: leave one away")
-        if self.interval is not None and self.interval[0] >= self.interval[1]:
-            raise ValueError(f"guiding.interval goes from a low to a higher level, not from {self.interval[0]:g} to {self.interval[1]:g}")
-        return self
-
-
-class Painting(Config):
-    """How the masked part of a picture is painted."""
-
-    method: Literal["pigdm", "repaint", "blend", "condition"] = Field(
-        "pigdm",
-        description="condition: a model that listens through `inpaint` is told what is known, as it is where no method is named; pigdm: "
-        "what is known corrects the rest, by one backward a step (arXiv:2305.04391), with any sampler; repaint: each step is taken several "
-        "times (arXiv:2201.09865), with samplers that take their steps alone, such as ddpm and heun; blend: what is known is only put back, which learns little of it",
-    )
-    repeats: PositiveInt = Field(REPEATS, description="repaint: how often each step is taken")
-    feather: NonNegativeInt | None = Field(
-        None, description="pixels around the mask over which what was painted fades into the picture; null: one cell of the latents"
     )
 
 
@@ -134,8 +88,10 @@ class Sample(Config):
     between: Annotated[int, Field(ge=2)] | None = Field(
         None, description="how many pictures make the whole way of interpolate, of which `count` are made; null: as many"
     )
-    trace: NonNegativeInt = Field(
-        0, description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them"
+    trace: int | tuple[int, ...] = Field(
+        0,
+        description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them; or "
+        "which steps are shown in all three, a list counted from 1",
     )
     batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
     npz: bool = Field(False, description="also write samples.npz, uint8 [N,H,W,C] as arr_0, which FID tools read")
@@ -174,6 +130,19 @@ class Sample(Config):
         if len(margins := str(outpaint).split(",")) != 4:
             raise ValueError("write LEFT,TOP,RIGHT,BOTTOM, such as 8,0,8,0")
         return margins
+
+    @field_validator("trace", mode="before", json_schema_input_type=NonNegativeInt | str | list[PositiveInt])
+    @classmethod
+    def _so_many_or_these(cls, trace: Any) -> Any:
+        if not (isinstance(trace, list | tuple) or (isinstance(trace, str) and "," in trace)):
+            if not isinstance(trace, int | str) or not str(trace).isdecimal():
+                raise ValueError("write how many steps, such as 8, or which, such as [1, 5, 20]")
+            return trace
+        words = [str(each).strip() for each in (trace.split(",") if isinstance(trace, str) else trace)]
+        steps = tuple(int(word) if word.isascii() and word.isdecimal() else 0 for word in words)
+        if not steps or 0 in steps or any(one >= other for one, other in pairwise(steps)):
+            raise ValueError("steps are counted from 1 and rise, each named once, such as [1, 5, 20]")
+        return steps
 
     @model_validator(mode="after")
     def _edits_a_picture(self) -> Self:
