@@ -321,6 +321,18 @@ def test_interpolation_ends_at_the_pictures_of_its_seeds(sampled):
     assert torch.equal(sampled(interpolate=(3, 8), between=5, count=2, batch=8), row[:2]), "a part of the way"
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "euler-ancestral", "dpmpp-2m-sde", "dpmpp-2s-ancestral"])
+def test_a_row_between_two_seeds_is_as_even_where_the_sampler_draws_noise(model, sampler):
+    """All pictures take the noise of their steps from the first seed, so neighbours differ by where they start and by nothing else."""
+    keys = {"sampler": sampler, "steps": 6, "batch": 16, "label": "none", "output": "latents"}
+    row = model.sample(9, interpolate=(3, 8), **keys).images
+    assert torch.equal(row[0], model.sample(1, seed=3, **keys).images[0]), "it begins at the picture of the first seed"
+    steps, ends = row.diff(dim=0).flatten(1).norm(dim=1), (row[-1] - row[0]).norm()
+    assert steps.max() < ends / 3 and steps.max() < 2 * steps.min()
+    apart = model.sample(9, **keys).images
+    assert steps.max() < apart.diff(dim=0).flatten(1).norm(dim=1).min() / 2, "pictures of seeds of their own are further apart"
+
+
 def test_interpolation_keeps_one_label_though_none_is_named(model):
     assert len(set(model.sample(4, interpolate=(3, 8), steps=2, batch=4).labels)) == 1
     with pytest.raises(ConfigError, match="between seeds of one label"):

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
 from ldmctl.config.levels import Spacing
-from ldmctl.config.schemas.editing import REPEATS, Guiding, Painting
+from ldmctl.config.editing import REPEATS, Guiding, Painting
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.config.seeds import parse_seeds
 
