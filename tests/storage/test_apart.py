@@ -45,6 +45,9 @@ WORDS = {  # a command that reads, without its --out
     "sample with a decoder": ["sample", "--run", "ldm", "--ae", "ae", "-n", "1", "--steps", "1"],
     "eval-lpips": ["eval-lpips", "--run", "ae", "perceptual=null"],
     "doctor": ["doctor", "--run", "ldm"],
+    "eval-samples": ["eval-samples", "--run", "ldm", "--extractor", "latent", "-n", "4"],
+    "eval-samples of a folder": ["eval-samples", "--samples", "pictures", "--against", "cache", "--extractor", "latent"],
+    "fit-token": ["fit-token", "--run", "ldm", "--data", "pictures", "--word", "<mine>"],
 }
 READ = {  # what each of them reads
     "fit-ae on pictures": ["pictures"],
@@ -58,6 +61,9 @@ READ = {  # what each of them reads
     "sample with a decoder": ["ae"],
     "eval-lpips": ["ae", "pictures"],
     "doctor": ["ldm", "pictures", "cache"],
+    "eval-samples": ["ldm", "pictures", "cache", "ae"],
+    "eval-samples of a folder": ["pictures", "cache"],
+    "fit-token": ["ldm", "pictures"],
 }
 CASES = [(name, place) for name, places in READ.items() for place in places]
 
@@ -67,7 +73,7 @@ CASES = [(name, place) for name, places in READ.items() for place in places]
 def test_no_command_writes_into_a_folder_that_it_reads(project, monkeypatch, capsys, name, place, overwrite):
     monkeypatch.chdir(project)
     before = contents(project)
-    flag = ["--overwrite"] if overwrite and name.split()[0] not in ("eval-lpips", "doctor") else []
+    flag = ["--overwrite"] if overwrite and name.split()[0] not in ("eval-lpips", "doctor", "eval-samples") else []
     assert command([*WORDS[name], "--out", place, *flag]) == 2
     said = capsys.readouterr().err
     assert place in said and "name another --out" in said.lower() and "Traceback" not in said
