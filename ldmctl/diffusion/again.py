@@ -8,6 +8,7 @@ from typing import Any
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import BESIDE
+from ldmctl.diffusion.moved import GUIDE, PLACES, SHORT, as_recorded, named_anew, refuse_gone
 from ldmctl.diffusion.network import fingerprint_of
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError
 from ldmctl.latents.codec import autoencoder_fingerprint
@@ -18,16 +19,7 @@ from ldmctl.storage.apart import folder_of, same
 from ldmctl.storage.record import model_file, run_of
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-PLACES = {
-    "start": "--from",
-    "mask": "--mask",
-    "autoguide": "--autoguide",
-    "map": "--map",
-    "picture": "--picture",
-    "token": "--token",
-}  # keys of places, whose files the text knows by hashes
 DEFAULT = "runs/ldm"
-SHORT = 12  # digits of a fingerprint that are shown
 
 
 def repeat(file: str | Path, out: str | Path, overrides: Sequence[str], flags: Mapping[str, Any]) -> tuple[Sample, Recorded]:
@@ -38,11 +30,13 @@ def repeat(file: str | Path, out: str | Path, overrides: Sequence[str], flags: M
     places = {key: flags[key] for key in PLACES if flags.get(key) is not None}
     left = {key: value for key, value in flags.items() if value is not None and key not in ("run", "ae", "machine", *PLACES)}
     machine = {key: value for key, value in (flags.get("machine") or {}).items() if value is not None}
-    if others := [*overrides, *left, *(["precision"] if "precision" in machine else [])]:
+    moved = [word for word in overrides if word.startswith(GUIDE)]
+    others = [word for word in overrides if word not in moved]
+    if others := [*others, *left, *(["precision"] if "precision" in machine else [])]:
         raise ConfigError(
             f"--again makes a picture as its file says, so {', '.join(others)} cannot be given with it: only --run, --ae, --out and the "
-            f"device can. Where the files that it was made of lie now is said by {', '.join(PLACES.values())}. For another picture leave "
-            "--again away."
+            f"device can. Where the files that it was made of lie now is said by {', '.join(PLACES.values())} and {GUIDE}KEY=FILE. For "
+            "another picture leave --again away."
         )
     path = Path(file).expanduser()
     if any(same(Path(out).expanduser(), place) for place in (path.parent, path.absolute().parent.parent)):
@@ -50,10 +44,13 @@ def repeat(file: str | Path, out: str | Path, overrides: Sequence[str], flags: M
     picture = recorded(path)
     if strange := [word for key, word in PLACES.items() if key in places and picture.said.get(key) is None]:
         raise ConfigError(f"{file} was made without {strange[0]}, so leave it away: --again changes nothing of a picture.")
+    guides = named_anew(picture, moved)
+    refuse_gone(picture, places, guides)
+    places = {**places, **({"guide": guides} if moved else {})}
     return config_of(picture, run=flags.get("run"), ae=flags.get("ae"), machine=machine, places=places), picture
 
 
-def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: dict[str, Any], places: Mapping[str, str]) -> Sample:
+def config_of(picture: Recorded, *, run: str | None, ae: str | None, machine: dict[str, Any], places: Mapping[str, Any]) -> Sample:
     """The config that makes this one picture, of what lies at `places` now.
 
     A MismatchError where no model is found, or the text is none that this version can have written.
@@ -83,6 +80,8 @@ def apart(picture: Recorded, settings: Mapping[str, Any], own: Mapping[str, Any]
     where it does not."""
     if picture.said.get("learned") != own.get("learned"):
         return "with words that were learned otherwise (--token)"
+    if "guide" in settings:
+        settings = {**settings, "guide": as_recorded(picture, settings["guide"])}
     return differing(*({key: value for key, value in each.items() if key not in PLACES} for each in (shared(picture.text), settings)))
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ldmctl.attribution import expect_shape
-from ldmctl.config.levels import Spacing
 from ldmctl.config.editing import Guiding
+from ldmctl.config.levels import Spacing
 from ldmctl.diffusion.asking import Ask, known_of
 from ldmctl.diffusion.conditions import check_condition
 from ldmctl.diffusion.denoise import Denoise, Noise

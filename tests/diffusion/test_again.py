@@ -108,6 +108,76 @@ def test_files_that_were_moved_are_named_anew_and_the_bytes_are_the_same(home, c
     assert "was made without --from" in capsys.readouterr().err
 
 
+@pytest.fixture
+def guided(home, towers):
+    """samples/ of pictures that were guided by like.png, through features, and by a classifier; and the words that name these files."""
+    models = pytest.importorskip("torchvision.models")
+    Image.effect_noise((16, 16), 50).convert("RGB").save("like.png")
+    torch.save(models.squeezenet1_1(weights=None, num_classes=3).state_dict(), "classes.pth")
+    like = f"{{type: perceptual, image: like.png, by: {{type: features, network: squeezenet1_1, weights: {towers['features']}}}}}"
+    by_class = "{type: classifier, file: classes.pth, network: squeezenet1_1, label: 1, side: 32}"
+    assert ldmctl([*MAKE, "-n", "2", "--size", "24x24", f"guide=[{like}, {by_class}, {{type: colour, colour: red}}]"]) == 0
+    return towers["features"]
+
+
+def test_files_of_guides_that_were_moved_are_named_anew_and_the_bytes_are_the_same(home, capsys, guided):
+    assert ldmctl([*AGAIN, "samples/000001.png", "--out", "first"]) == 0 and same(home, second="first")
+    stamps = json.loads(read_png_text(home / "samples" / "000001.png")["ldmctl"])["guided_by"]
+    for name in ("like.png", "classes.pth", guided):
+        (home / name).rename(home / f"moved-{name.rpartition('/')[2]}")
+    moved = ["guide.by.weights=moved-squeezenet.pth", "guide.image=moved-like.png", "guide.1.file=moved-classes.pth"]
+    for given, name, code, way in (
+        ([], guided, 4, "guide.0.by.weights=PLACE"),
+        (moved[:1], "like.png", 3, "guide.0.image=PLACE"),
+        (moved[:2], "classes.pth", 4, "guide.1.file=PLACE"),
+    ):
+        assert ldmctl([*AGAIN, "samples/000001.png", *given]) == code
+        stamp = stamps["guide.1" in way][:12]
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"samples/000001.png was made of {name} (hash {stamp}), which is not there. Say where it lies now: {way}." in said
+        assert not (home / "again").exists()
+    assert ldmctl([*AGAIN, "samples/000001.png", *moved]) == 0 and same(home)
+
+
+def test_another_file_in_place_of_that_of_a_guide_is_refused(home, capsys, guided):
+    Image.effect_noise((16, 16), 90).convert("RGB").save("other.png")
+    assert refused(home, capsys, ["samples/000001.png", "guide.image=other.png"], "it was made with guided_by=") == 6
+    assert refused(home, capsys, ["samples/000001.png", "guide.image=nowhere.png"], "nowhere.png") == 3
+    assert (
+        refused(home, capsys, ["samples/000001.png", "guide.scale=2"], "guide.scale names no file that samples/000001.png was guided") == 2
+    )
+    assert (
+        refused(home, capsys, ["samples/000001.png", "guide.2.colour=blue"], "Its files are guide.by.weights, guide.image, guide.file") == 2
+    )
+
+
+def test_a_file_of_which_of_two_guides_was_moved_must_be_said(home, capsys, towers):
+    for name in ("a.png", "b.png"):
+        Image.effect_noise((16, 16), 50).convert("RGB").save(name)
+    like = f"{{type: perceptual, image: %s, by: {{type: features, network: squeezenet1_1, weights: {towers['features']}}}}}"
+    assert ldmctl([*MAKE, "-n", "2", "--size", "24x24", f"guide=[{like % 'a.png'}, {like % 'b.png'}]"]) == 0
+    (home / "b.png").rename("c.png")
+    assert refused(home, capsys, ["samples/000001.png", "guide.image=c.png"], "write guide.0.image or guide.1.image") == 2
+    assert ldmctl([*AGAIN, "samples/000001.png", "guide.1.image=c.png"]) == 0 and same(home)
+
+
+@pytest.mark.parametrize(("gone", "option", "code"), [("a.png", "--from", 3), ("mask.png", "--mask", 3), ("early", "--autoguide", 6)])
+def test_a_file_that_is_gone_is_named_with_its_hash_and_the_option_that_names_it_anew(home, capsys, gone, option, code):
+    Image.effect_noise((16, 16), 50).convert("RGB").save("a.png")
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (8, 0, 16, 16))
+    mask.save("mask.png")
+    shutil.copytree("runs/ldm", "early")
+    assert ldmctl([*MAKE, "--from", "a.png", "--mask", "mask.png", "--guidance", "2", "--autoguide", "early@2"]) == 0
+    (home / gone).rename("moved")
+    name = "early@2" if gone == "early" else gone
+    key = {"--from": "pictures", "--mask": "painted", "--autoguide": "weaker"}[option]
+    stamp = json.loads(read_png_text(home / "samples" / "000001.png")["ldmctl"])[key][:12]
+    said = f"was made of {name} (hash {stamp}), which is not there. Say where it lies now: {option} PLACE."
+    assert refused(home, capsys, ["samples/000001.png"], said) == code
+    assert ldmctl([*AGAIN, "samples/000001.png", option, "moved@2" if gone == "early" else "moved"]) == 0 and same(home)
+
+
 def test_a_run_that_moved_is_found_by_name_beside_it_or_from_another_folder(home, monkeypatch):
     ldmctl(MAKE)
     shutil.move(home / "runs" / "ldm", home / "elsewhere")

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ldmctl import registry
+from ldmctl.config.editing import Guiding
 from ldmctl.config.presets import compose
 from ldmctl.config.resolve import plugin_config
-from ldmctl.config.editing import Guiding
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.denoise import Denoise
 from ldmctl.diffusion.guidance import Guidance

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ldmctl import registry
-from ldmctl.config.resolve import plugin_config
 from ldmctl.config.editing import Painting
+from ldmctl.config.resolve import plugin_config
 from ldmctl.diffusion.beginning import METHODS
 from ldmctl.diffusion.denoise import Noise
 from ldmctl.diffusion.editing import Corrected

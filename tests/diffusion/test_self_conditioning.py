@@ -12,8 +12,8 @@ from two_ranks import together
 from ldmctl import api, registry
 from ldmctl.cli.app import run as command
 from ldmctl.config.documents import read_config
-from ldmctl.config.resolve import plugin_config
 from ldmctl.config.editing import Guiding
+from ldmctl.config.resolve import plugin_config
 from ldmctl.diffusion import objective
 from ldmctl.diffusion.asking import Ask
 from ldmctl.diffusion.denoise import Denoise, Noise, clean_from

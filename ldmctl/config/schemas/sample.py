@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, PluginConfig, Slot
-from ldmctl.config.levels import Spacing
 from ldmctl.config.editing import REPEATS, Guiding, Painting
+from ldmctl.config.levels import Spacing
 from ldmctl.config.schemas.shared import Coding
 from ldmctl.config.seeds import parse_seeds
 
