@@ -10,6 +10,7 @@ from ldmctl.config.schemas.fit_ae import FitAE
 
 Row = Mapping[str, Any]  # a line of metrics.jsonl
 
+HEARD = "adversarial_weight"
 RISEN = 1.05  # of a loss on the way, above which its end counts as risen
 BEATEN = 0.02  # mean advantage over the last half of the adversarial phase, below which there was little to learn from
 RULES = 0.9  # share of one loss in the gradient, beyond which the others hardly count
@@ -25,8 +26,12 @@ class Cause(NamedTuple):
     sentence: str
 
 
-def causes(rows: Sequence[Row], config: FitAE) -> list[Cause]:
-    """What the reports of a run show, the most harmful first; nothing of a run that was well."""
+def causes(rows: Sequence[Row], config: FitAE, *, since: int = 0) -> list[Cause]:
+    """What the reports of a run show, the most harmful first; nothing of a run that was well.
+
+    Reports up to step `since`, where losses were other ones, say only when the discriminator was heard.
+    """
+    rows = [row if row["step"] > since else {name: row[name] for name in ("step", HEARD) if name in row} for row in rows]
     looks = (rising, beaten, one_rules, growing_latent, dying_codes)
     return [cause for look in looks if (cause := look(rows, config)) is not None]
 
@@ -38,7 +43,7 @@ def rising(rows: Sequence[Row], config: FitAE) -> Cause | None:
         return None
     best = values.index(min(values))
     said = f"The validation loss was lowest at step {steps[best]:,} ({values[best]:.4g}) and is {values[-1]:.4g} at the end"
-    begun = next((row["step"] for row in rows if row.get("adversarial_weight", 0) > 0), None)
+    begun = next((row["step"] for row in rows if row.get(HEARD, 0) > 0), None)
     if begun is not None and steps[best] <= begun + max(steps[-1] // 10, 1):
         way = "a smaller loop.lr or a smaller adversarial.weight" if config.losses.shares is None else "a smaller loop.lr"
         return Cause("rising losses", f"{said}: it has risen since the discriminator is heard; try {way}.")

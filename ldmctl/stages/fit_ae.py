@@ -37,6 +37,7 @@ from ldmctl.pictures.sameness import check_same_pictures, known_of, summary
 from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
 from ldmctl.storage.beginning import note_beginning, origin_file
+from ldmctl.storage.measured import measured_since
 from ldmctl.storage.record import config_of, describe_plugins, record_of
 from ldmctl.storage.run import Run, open_run
 from ldmctl.training import engine as engines
@@ -201,7 +202,7 @@ def conclude(
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     published = f"The published weights are {said(run.record['published'])}."
     notes = [published, *before_and_after(run.record.get("before_discriminator"), found), *found.notes]
-    found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config)])
+    found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config, since=measured_since(run.record))])
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
         console.say(line)

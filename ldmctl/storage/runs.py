@@ -14,6 +14,7 @@ from typing import Any
 
 from ldmctl.config.documents import read_config
 from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.storage.measured import measured_since
 from ldmctl.storage.record import _record
 
 VAL = "val/loss"  # what the training verbs judge by
@@ -78,9 +79,9 @@ class Look:
         return out
 
     def best(self, name: str = VAL) -> tuple[int, float] | None:
-        """(step, value) of the least."""
-        steps, values = self.values(name)
-        return min(zip(steps, values, strict=True), key=lambda each: each[1], default=None)
+        """(step, value) of the least, of those that are made of the same losses as the last one."""
+        since, (steps, values) = measured_since(self.record), self.values(name)
+        return min((each for each in zip(steps, values, strict=True) if each[0] > since), key=lambda each: each[1], default=None)
 
     def summary(self) -> dict[str, Any]:
         """What `ldmctl runs list` says of it."""

@@ -182,9 +182,10 @@ class Training:
     def say_risen(self, step: int, rise: Rise | None = None) -> None:
         """Say once that a validation loss has risen, where one has and nothing can be done about it; on the first rank."""
         rise = rise or (self.curves.risen(self.loop.watch.bound) if self.loop.watch.bound is not None and self.engine.leads else None)
-        events = self.scalars.get("watch", {}).get("events", [])
-        if rise is not None and not any(event["what"] == "risen" for event in events):
-            self.note_event(step, "risen", f"{rise}. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept.")
+        told = [event["step"] for event in self.scalars.get("watch", {}).get("events", []) if event["what"] == "risen"]
+        if rise is not None and not any(step >= self.curves.steps[0] for step in told):  # of these curves: others may have risen before
+            kept = "; snapshots/best is kept" if self.loop.keep.best else ""
+            self.note_event(step, "risen", f"{rise}. If it stays so, a lower loop.lr is likely to help{kept}.")
 
     def note_event(self, step: int, what: str, sentence: str) -> None:
         """Say what was done about a loss after this step, and keep it in run.json; once, however often the run is resumed before it."""

@@ -1,9 +1,12 @@
 """A verdict reads what the curves of a run show, and names the cause and its key before it says "more steps"."""
 
+import json
+
 import pytest
 
 from ldmctl.evaluation.causes import causes
 from ldmctl.evaluation.phases import before_and_after
+from ldmctl.storage.runs import look
 
 
 def course(**curves):
@@ -74,3 +77,20 @@ def test_what_is_not_finite_or_not_there_is_passed_over(found):
 
 def test_without_a_discriminator_nothing_is_said_of_one():
     assert before_and_after(None, None) == []
+
+
+def test_losses_that_were_other_ones_before_are_no_rise(tmp_path, fit_ae, tiny):
+    rows = course(val__loss=[0.9, 0.7, 0.6, 0.55, 2.7, 2.6, 2.5, 2.4])
+    assert [cause.about for cause in causes(rows, tiny("fit-ae"))] == ["rising losses"]
+    assert causes(rows, tiny("fit-ae"), since=400) == []
+    rows = course(val__loss=[0.9, 0.7, 2.6, 2.5, 2.6, 2.7, 2.8, 2.9], adversarial_weight=[0.1] * 8)
+    (cause,) = causes(rows, tiny("fit-ae"), since=200)
+    assert "lowest at step 400 (2.5)" in cause.sentence and "since the discriminator is heard" not in cause.sentence, "it was heard before"
+
+
+def test_the_verdict_of_a_run_whose_losses_changed_names_no_rise(tmp_path, fit_ae):
+    words = ["loop.preview=1", "loop.lr=1e-5"]
+    run = fit_ae(fit_ae(tmp_path / "run", *words, "loop.steps=8"), *words, "loop.steps=13", "losses.pixel_weight=5")
+    verdict = " ".join(json.loads((run / "run.json").read_text())["judged"]["verdict"])
+    assert "validation loss was lowest" not in verdict and "more loop.steps" in verdict
+    assert look(run).best()[0] > 8

@@ -8,6 +8,7 @@ import pytest
 from ldmctl.cli.app import run
 from ldmctl.console import sparkline
 from ldmctl.storage import runs
+from ldmctl.storage.measured import measured_since
 
 LDM = {"prediction": "x0", "latents": "cache", "denoiser": {"type": "unet"}, "loop": {"steps": 300, "lr": 0.1}}
 
@@ -161,3 +162,15 @@ def test_a_sparkline_goes_from_the_lowest_block_to_the_highest(values, drawn):
 def test_a_sparkline_of_many_values_is_of_the_means_of_neighbours():
     assert sparkline([0, 0, 2, 0, 3, 1], width=3) == "▁▅█"
     assert len(sparkline(list(range(1000)))) == 24
+
+
+def test_the_best_is_among_those_that_are_measured_as_the_last_one_is(tmp_path, tell):
+    changed = [{"step": 200, "key": key, "from": 1, "to": 5} for key in ("losses.pixel_weight", "loop.lr")] + ["damage", {"step": None}]
+    make(tmp_path / "a", rows=losses(0.3, 0.2, 2.5, 2.6), changes=changed)
+    make(tmp_path / "b", rows=losses(0.3, 0.2, 2.5, 2.6), changes=[{"step": 200, "key": "loop.lr", "from": 1, "to": 5}])
+    found = json.loads(tell("runs", "list", tmp_path, "--sort", "name", "--json")[1])["runs"]
+    assert [each["best"]["step"] for each in found] == [300, 200]
+    assert [measured_since({"changes": damaged}) for damaged in (None, 3, [], [{}], [{"key": "losses.shares.pixel", "step": 7}])] == [
+        *[0] * 4,
+        7,
+    ]

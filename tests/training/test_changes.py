@@ -11,6 +11,7 @@ from ldmctl.errors import MismatchError
 from ldmctl.stages.fit_ae import fit_ae as stage
 from ldmctl.storage import changes, weights
 from ldmctl.storage.run import open_run
+from ldmctl.training import watch
 from ldmctl.training.learner import learning_rate
 from ldmctl.training.order import batch_items, epoch_order
 
@@ -175,6 +176,39 @@ def test_best_is_chosen_among_the_coming_ones_when_losses_are_measured_otherwise
     said = heard(tmp_path, *words, "loop.steps=6", "losses.pixel_weight=100")
     assert "so snapshots/best is chosen among the coming ones" in said
     assert weights.read_header(tmp_path / "snapshots" / "best.safetensors")["step"] > 3
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
+def test_losses_that_are_other_ones_are_not_compared_with_those_before_and_what_was_done_stays_written(tmp_path, fit_ae, monkeypatch, kept):
+    monkeypatch.setattr(watch, "APART", 1)
+    words = ["loop.watch.every=0.001", f"loop.keep.best={kept}"]
+    made_up(monkeypatch, [0.01] * 14 + [0.1] * 4)
+    run = fit_ae(tmp_path, *words, "loop.steps=18")
+    made_up(monkeypatch, [0.5] * 14 + [5.0] * 4)
+    fit_ae(run, *words, "loop.steps=32", "losses.pixel=l2")
+    assert [each["step"] for each in record(run)["watch"]] == [17], "0.5 is no rise above 0.01"
+    fit_ae(run, *words, "loop.steps=36", "losses.pixel=l2")
+    assert [(each["step"], each["what"]) for each in record(run)["watch"]] == [(17, "risen"), (35, "risen")]
+    assert ("snapshots/best is kept" in record(run)["watch"][1]["why"]) == (kept == "true")
+
+
+def made_up(monkeypatch, losses):
+    """Validations with these losses, one after the other."""
+    given = iter(losses)
+    monkeypatch.setattr(
+        "ldmctl.stages.fit_ae.validate", lambda *_: {"val/pixel": (loss := next(given)), "val/loss": loss, "val/psnr": 20.0}
+    )
+
+
+def test_a_command_that_changed_the_losses_and_was_killed_before_it_saved_leaves_no_best_of_others(tmp_path, fit_ae, monkeypatch):
+    words = ["loop.preview=1", "loop.save=3"]
+    run = fit_ae(tmp_path, *words, "loop.steps=3")
+    killed = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr("ldmctl.stages.fit_ae.validate", killed)
+        fit_ae(run, *words, "loop.steps=6", "losses.pixel_weight=100")
+    fit_ae(run, *words, "loop.steps=6", "losses.pixel_weight=100")
+    assert weights.read_header(run / "snapshots" / "best.safetensors")["step"] > 3
 
 
 # -- averages ------------------------------------------------------------------------------------
