@@ -35,10 +35,18 @@ class Judgement(NamedTuple):
 
 
 def _ways(found: Evaluation, *ways: str) -> str:
-    """Of phrases around one dotted key each, those whose key would change something; more steps only of a run that shows no other cause."""
+    """Of phrases around one dotted key each, those whose key would change something and that no cause of the run advises the opposite
+    of; more steps only of a run that shows no cause."""
     keys = [next(word for word in way.split() if "." in word) for way in ways]
     useful = [way for way, key in zip(ways, keys, strict=True) if _counts(found, key) and not (found.causes and way in LONGER)]
+    useful = [way for way in useful if not any(_opposite(way) in cause for cause in found.causes)]
     return _listed(useful or ([SHOWN] if found.causes else LONGER), "or")
+
+
+def _opposite(way: str) -> str:
+    """`a smaller loop.lr` of `a larger loop.lr`, `fewer autoencoder.channels` of `more autoencoder.channels`, and back."""
+    pairs = {"larger": "smaller", "smaller": "larger", "more": "fewer", "fewer": "more"}
+    return " ".join(pairs.get(word, word) for word in way.split())
 
 
 def _weight(found: Evaluation, loss: str) -> str:

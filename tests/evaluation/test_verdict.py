@@ -490,6 +490,27 @@ def test_only_weights_of_losses_that_the_run_had_are_advised():
     assert drifting.losses is None and "a smaller adversarial.weight where there is a discriminator" in " ".join(verdict(drifting))
 
 
+RISEN = "The validation loss was lowest at step 300 (0.4) and is 0.9 at the end; try a smaller loop.lr."
+GROWN = "The largest latent value grew; try a larger autoencoder.kl_weight, or a smaller loop.lr."
+
+
+def test_more_steps_are_advised_only_where_the_curves_show_no_cause():
+    poor = whole(measures=measured(psnr=10, ssim=0.1, lpips=0.39), gains=gained(-1))
+    assert " ".join(verdict(poor)).count("more loop.steps") == 4  # of PSNR, SSIM, the gain and LPIPS
+    said = " ".join(verdict(replace(poor, causes=[RISEN])))
+    assert "more loop.steps" not in said and RISEN in said
+    nothing_else = replace(poor, keys=frozenset(), causes=[RISEN])
+    assert "to raise it, what its curves show, below." in " ".join(each.sentence for each in judge(nothing_else))
+
+
+def test_no_sentence_advises_the_opposite_of_what_a_cause_does():
+    poor = whole(measures=measured(psnr=10, ssim=0.1, lpips=0.39), gains=gained(-1), bits_per_pixel=0.001)
+    assert "a larger loop.lr" in " ".join(verdict(poor)) and "a smaller autoencoder.kl_weight" in " ".join(verdict(poor))
+    said = " ".join(verdict(replace(poor, causes=[RISEN])))
+    assert "a larger loop.lr" not in said and "a smaller autoencoder.kl_weight" in said
+    assert "a smaller autoencoder.kl_weight" not in " ".join(verdict(replace(poor, causes=[GROWN])))
+
+
 def test_a_distance_is_called_lpips_only_when_it_is():
     measures, baseline = ({name: means[name] for name in ("psnr", "ssim")} for means in (whole().measures, whole().baseline))
     found = whole(measures=measures | {"features": around(0.3)}, distances=["features"], baseline=baseline | {"features": around(0.5)})
