@@ -105,7 +105,7 @@ def edit_of(
     known = latents_of(codec, filled(to_float(images), canvas.free))
     corrections: list[Correction] = []
     if given.guides:
-        corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), cells.grown))
+        corrections.append(Guides(given.guides, lambda latent: codec.picture_of(latent, sides), cells.at))
     if by_condition:
         mask = cells.free.float().expand(len(known), 1, *known.shape[2:])
         heard = {"picture": Known({"latent": known, "mask": mask})} if config.guidance != 0 else {}

@@ -46,9 +46,9 @@ def build_guides(configs: Sequence[Any], *, image_channels: int, device: torch.d
 class Guides:
     """A correction by the sum of their losses; in memory a guide may also be a function."""
 
-    def __init__(self, guides: Sequence[Any], decode: Callable[[Tensor], Tensor], free: Tensor | None = None):
+    def __init__(self, guides: Sequence[Any], decode: Callable[[Tensor], Tensor], free: Callable[[float], Tensor] | None = None):
         self.guides, self.decode = guides, decode
-        self.free = free  # [1,1,h,w], 1 where something may change; None: everywhere
+        self.free = free  # sigma -> [1,1,h,w], 1 where something may change at that level; None: everywhere
 
     def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
         """The change of the clean estimate [B,c,h,w]."""
@@ -63,7 +63,7 @@ class Guides:
         if not bool(slope.isfinite().all()):
             self.blame(latent, sigma)
         change = pulled(x, clean, sigma, slope)
-        change = change if self.free is None else change * self.free
+        change = change if self.free is None else change * self.free(sigma)
         bend = (slope * change).sum(DIMS, keepdim=True) / (2 * loss.view(-1, 1, 1, 1))
         return -change / (1 + torch.where(loss.view(-1, 1, 1, 1) > 0, bend, 0.0).clamp(min=0))
 

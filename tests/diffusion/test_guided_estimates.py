@@ -12,6 +12,7 @@ from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.editing import Corrected
 from ldmctl.diffusion.guides import Guides
+from ldmctl.diffusion.inpainting import Blend, free_cells
 from ldmctl.errors import ConfigError, PluginError
 
 COVARIANCE = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
@@ -192,3 +193,18 @@ def test_settings_hold_the_guides_and_a_hash_of_what_they_read(model, tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     found = model.settings(compose(Sample, overrides=["guide=colour", "guide.colour=red"])[0])
     assert found["guide"][0]["colour"] == "red" and "guided_by" not in found and "guide" not in model.settings(compose(Sample)[0])
+
+
+def test_what_a_mask_holds_at_a_level_is_held_from_guides_too():
+    """Cells beside the mask are known but for detail, so a guide moves them below the level of detail alone."""
+    free = torch.zeros(10, 10, dtype=torch.bool)
+    free[4:6, 4:6] = True
+    cells = free_cells(free, 2)
+    known = torch.zeros(1, 1, 5, 5)
+    shrink = lambda x, sigma: x / (1 + float(sigma) ** 2)
+    corrected = Corrected(shrink, [Guides([lambda image: (image - 1).square().sum((1, 2, 3))], lambda z: z, cells.at), Blend(known, cells)])
+    ring = (cells.grown - cells.free).bool()
+    assert int(ring.sum()) == 8
+    early, late = (corrected(torch.zeros(1, 1, 5, 5), sigma) for sigma in (1.0, 0.05))
+    assert torch.equal(early[ring], known[ring]) and bool((early[cells.free.bool()] > 0.1).all())
+    assert bool((late[ring] > 0).all()) and torch.equal(late[cells.grown == 0], known[cells.grown == 0])
