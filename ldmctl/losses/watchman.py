@@ -38,13 +38,14 @@ class Watchman:
 
     def _go_back(self) -> str:
         """Take the best weights again, where they were kept -> what to say of it."""
-        best = self.training.snapshots.folder / "best.safetensors"
+        best, kept = self.training.snapshots.folder / "best.safetensors", self.training.scalars.get("best") is not None
         self.training.engine.barrier()
-        if not self.training.engine.any(self.training.engine.leads and best.exists()):
+        if not self.training.engine.any(self.training.engine.leads and kept and best.exists()):
             return ""
         tensors, header = weights.load(best)
         self.parts.model.go_back(tensors)
         self.training.curves.cut(header["step"])
+        self.training.snapshots.forget_averages(header["step"])
         return f", and training continues from the weights of step {header['step']:,}, the best so far"
 
     def _note(self, step: int, what: str, rise: Rise | None, done: str) -> None:

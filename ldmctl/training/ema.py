@@ -87,6 +87,13 @@ class PowerAverages:
                 average[name].copy_(tensors[name])
             restart_rows(average, tensors, renewed)
 
+    @torch.no_grad()
+    def begin_again(self, tensors: Mapping[str, Tensor]) -> None:
+        """Forget the weights so far, as if these had been there all the time."""
+        for average in self.averages.values():
+            for name, value in average.items():
+                value.copy_(tensors[name])
+
     def state(self, prefix: str) -> dict[str, Tensor]:
         """Everything that a resume needs, by name."""
         return {f"{prefix}.{length:.3f}.{name}": value for length, average in self.averages.items() for name, value in average.items()}

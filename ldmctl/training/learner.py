@@ -148,11 +148,13 @@ class Learner:
 
     @torch.no_grad()
     def go_back(self, weights: Mapping[str, Tensor]) -> None:
-        """Continue from earlier weights, by state-dict name: they become the module's and its average's, and the optimizer forgets its
+        """Continue from earlier weights, by state-dict name: they become the module's and its averages', and the optimizer forgets its
         direction, but not how large gradients are."""
         self.module.load_state_dict(weights)
         for name, value in self.average.items():
             value.copy_(weights[name])
+        if self.powers is not None:
+            self.powers.begin_again(weights)
         for slots in self.optimizer.state.values() if self.optimizer else ():
             slots["exp_avg"].zero_()
 

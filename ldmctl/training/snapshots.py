@@ -35,6 +35,13 @@ class Snapshots:
         """snapshots/best, the model after so many steps."""
         self._write(self.folder / "best.safetensors", done)
 
+    def forget_averages(self, step: int) -> None:
+        """Delete the stored power averages of later steps than this one, whose weights training went back to."""
+        if self.model.powers is not None and self.run.writes:
+            for old in (self.run.folder / "averages").glob("[0-9]" * 9 + "-*.safetensors"):
+                if int(old.name.partition("-")[0]) > step:
+                    old.unlink()
+
     def complete(self, done: int) -> bool:
         """Whether all that belongs to the state after `done` steps is there; an interrupted save may have left it out."""
         averages = [file_of(self.run.folder / "averages", done, length) for length in LENGTHS] if self._averages_due(done) else []

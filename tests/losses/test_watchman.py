@@ -70,6 +70,24 @@ def test_a_run_that_is_resumed_around_a_decision_has_the_bits_of_an_undisturbed_
     assert events(whole) == events(parts)
 
 
+def test_after_it_ended_the_averages_for_any_length_begin_again_with_the_best_weights(tmp_path, fit_ae, planted):
+    words = [*CRITIC, *OFTEN, "loop.keep.averages=4"]
+    run = fit_ae(tmp_path / "run", *words, f"loop.steps={OFF}")
+    best, state = weights.load(run / "snapshots" / "best.safetensors")[0], weights.load(run / "state.safetensors")[0]
+    for length in ("0.050", "0.100"):
+        assert all(torch.equal(state[f"autoencoder.powers.{length}.{name}"], value) for name, value in best.items())
+    assert steps_of(run / "averages") == [4, 8, 12, 16, OFF], "those from the best step on were of the weights that were given up"
+    whole = fit_ae(tmp_path / "whole", *words, f"loop.steps={OFF + 6}")
+    fit_ae(run, *words, f"loop.steps={OFF + 6}")
+    for name in (each.name for each in (whole / "averages").iterdir()):
+        assert (run / "averages" / name).read_bytes() == (whole / "averages" / name).read_bytes()
+    assert steps_of(whole / "averages") == [4, 8, 12, 16, OFF + 2, OFF + 6]
+
+
+def steps_of(folder):
+    return sorted({int(file.name.partition("-")[0]) for file in folder.iterdir()})
+
+
 def test_without_a_discriminator_a_rise_is_said_once(tmp_path, fit_ae, planted):
     run = fit_ae(tmp_path / "run", *OFTEN, "loop.steps=30")
     assert events(run) == [(DOWN, "risen")]
