@@ -1,31 +1,34 @@
 """Splits by a column of a table, `split` or `subset`, where its values are the usual names of splits, or 0, 1 and 2 as in CelebA.
 
 Tables and lists that are called as splits are, and names of files, are heard as such a column.
+What a column says that names pictures to train on is said of all: `_neither`.
 Where folders have decided, or where the rows of one picture disagree, a picture
 that any of them holds out is not trained on.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ldmctl.errors import DataError
 
+from . import _neither
 from ._file_names import NAMES
-from ._names import counted, listed, shown
+from ._names import are, counted, listed, shown
+from ._shares import by_hash
 from ._split_lists import LISTS, PLAIN, word_of
 from ._splits import Splits, split_word
 from ._tree import File
 
 CODES = {"0": "0 (train)", "1": "1 (val)", "2": "2 (test)"}  # as list_eval_partition.txt of CelebA has it
-Values = Mapping[str, Iterable[tuple[str, str]]]  # (column, value) of each row, by path
+Values = _neither.Values
 
 
-def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Values) -> tuple[list[str], list[str]]:
+def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Values, val_share: float) -> tuple[list[str], list[str]]:
     """Move pictures to the split that tables name -> (remarks in place of the earlier one, warnings).
 
     `doubtful` rows fit several pictures: those that may be held out by one are left out.
     """
-    named, doubtful = _decoded(named, doubtful)
+    named, doubtful = _neither.decoded(*_decoded(named, doubtful))
     pairs = {pair for rows in (named, doubtful) for values in rows.values() for pair in values}
     columns, unused = _split_columns(pairs)
     warnings = [f"The column `{name}` is not used: {listed(values)} {_no_names(values)}." for name, values in unused.items()]
@@ -37,24 +40,34 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
     held = _of_files(_held(named, columns), pictures)
     perhaps = {path: value for path, value in _of_files(_held(doubtful, columns), pictures).items() if path not in held}
     column = _said(columns)
+    trains = {name for name, value in pairs if name in columns and _kind(name, value)[0] == "train"}
     unknown = sorted({value for name, value in pairs if name in columns and not _kind(name, value)[0]})
-    if unknown:
+    if unknown and (splits.by_folder or not trains):
         noun = "is no usual name of a split: its pictures are" if len(unknown) == 1 else "are no usual names of splits: their pictures are"
         warnings.append(f"{listed(unknown)} in {column} {noun} trained on.")
     remarks: list[str] = []
     if splits.by_folder:
         warnings += _leave_out(splits, held, f"held out by {column}")
-    elif held:
-        train = sorted({value for name, value in pairs if name == LISTS and word_of(value)[0] == "train"}) if LISTS in columns else []
-        unlisted = _unlisted(named, doubtful, pictures) if train else set()
-        remarks, more = _by_column(splits, held, column, train)
-        warnings += [*more, *_leave_unlisted(splits, unlisted)]
+    else:
+        remarks, more = _by_column(splits, held, column, _trained_lists(columns, pairs)) if held else ([], [])
+        unlisted = _unlisted(named, doubtful, pictures) if trains else set()
+        warnings += [*more, *_neither.leave(splits, unlisted, named, column, lambda: None if held else _share_anew(splits, val_share))]
     warnings += _leave_out(splits, perhaps, f"perhaps held out by {column}, in a row that fits several pictures,")
     if not splits.train and (held or perhaps):
+        hold, it_means = ("hold", "they mean") if column == LISTS else ("holds", "it means")
         raise DataError(
-            f"{column[0].upper()}{column[1:]} holds out every picture; none is left to train on. If it means something else: {_way_out(columns)}."
+            f"{column[0].upper()}{column[1:]} {hold} out every picture; none is left to train on. If {it_means} something else: {_way_out(columns)}."
         )
     return remarks, warnings
+
+
+def _trained_lists(columns: set[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """The lists of all that is trained on."""
+    return sorted({value for name, value in pairs if name == LISTS in columns and word_of(value)[0] == "train"})
+
+
+def _share_anew(splits: Splits, val_share: float) -> None:
+    splits.train, splits.val = by_hash(sorted([*splits.train, *splits.val]), val_share)
 
 
 def _said(columns: Iterable[str]) -> str:
@@ -98,9 +111,8 @@ def _split_columns(pairs: Iterable[tuple[str, str]]) -> tuple[set[str], dict[str
 
 def _speaks(name: str, values: Iterable[str]) -> bool:
     words = [_kind(name, value) for value in values]
-    if name == LISTS:  # val.csv beside train.csv, or alone
-        train = any(kind == "train" for kind, _, _ in words)
-        return any(kind == "val" and (train or set(rest) <= PLAIN) for kind, _, rest in words)
+    if name == LISTS:  # my_val.csv, or train.csv
+        return any(kind == "val" or set(rest) <= PLAIN for kind, _, rest in words)
     return any(kind == "val" or (kind and not rest) for kind, _, rest in words)
 
 
@@ -146,20 +158,6 @@ def _unlisted(named: Values, doubtful: Values, pictures: Iterable[File]) -> set[
     return {file.path for file in pictures} - _of_files(given, pictures).keys()
 
 
-def _leave_unlisted(splits: Splits, unlisted: set[str]) -> list[str]:
-    """Take pictures out of training that no list has, as those are that lie beside the folders of splits."""
-    gone = [file for file in splits.train if file.path in unlisted]
-    if not gone:
-        return []
-    splits.train = [file for file in splits.train if file.path not in unlisted]
-    splits.left = sorted([*splits.left, *gone])
-    verb, them = ("is", "it") if len(gone) == 1 else ("are", "them")
-    return [
-        f"{counted(len(gone), 'picture')} in none of the lists of the splits {verb} left out, the first {shown(gone[0].path)}. To use {them}, add "
-        f"{them} to a list."
-    ]
-
-
 def _leave_out(splits: Splits, held: dict[str, tuple[int, str]], why: str) -> list[str]:
     """Take pictures out of training."""
     gone = [file for file in splits.train if file.path in held]
@@ -186,9 +184,10 @@ def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str, tr
     others = [file for file in every if ranks.get(file.path, best) != best]
     splits.left = sorted([*splits.left, *others])
     splits.outranked |= {file.path for file in others}
-    taken = listed(sorted({held[file.path][1] for file in splits.val}))
+    words = sorted({held[file.path][1].removesuffix(_neither.HELD) for file in splits.val})
+    taken = listed(words)
     left = [
-        f"{counted(count, 'picture')} of `{shown(name)}` {'is' if count == 1 else 'are'} left out, because {taken} is held out already."
+        f"{counted(count, 'picture')} of `{shown(name)}` {are(count)} left out, because {taken} {are(len(words))} held out already."
         for name, count in Counter(held[file.path][1] for file in others).items()
     ]
     return [f"Splits by {column}: {taken} held out, {listed(train) or 'all other pictures'} to train on."], left

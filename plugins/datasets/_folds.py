@@ -1,7 +1,8 @@
 """Folds of cross-validation, in which what one holds out another trains on."""
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from ._names import listed
 from ._tree import File
@@ -27,6 +28,33 @@ def sentence(pairs: Iterable[Pair]) -> str:
         f"{listed(folds)} look like folds of cross-validation: the held-out pictures of one are in the training split of another. A fold alone is "
         "a data set of its own: give its folder as --data."
     )
+
+
+def first_of_lists(lists: Mapping[str, tuple[str, set[str]]]) -> tuple[set[str], str]:
+    """(the lists to pass over, a sentence): of `train1`, `test1`, `train2` and `test2` all but the first fold, where one trains on what another holds out.
+
+    By path, each with the kind of its split (train or val) and its pictures.
+    """
+    sides: dict[str, dict[str, set[str]]] = {"train": defaultdict(set), "val": defaultdict(set)}
+    numbers = {path: _numbers(path) for path in lists}
+    for path, (kind, pictures) in lists.items():
+        sides[kind][numbers[path]] |= pictures
+    folds = sorted(sides["train"].keys() & sides["val"].keys() - {""}, key=lambda each: (len(each), each))
+    crossed = any(sides["train"][one] & sides["val"][other] for one in folds for other in folds if one != other)
+    if not crossed:
+        return set(), ""
+    passed = {path for path, number in numbers.items() if number in folds[1:]}
+    kept = sorted(path for path, number in numbers.items() if number == folds[0])
+    return passed, (
+        f"{listed(sorted(lists))} are folds of cross-validation, of which one trains on what another holds out: the first is used ({listed(kept)}). "
+        "For another, take away its lists."
+    )
+
+
+def _numbers(path: str) -> str:
+    """The number of a list: `1` of `Partitions/Training_01.txt`, that of its folder where its name has none."""
+    found = next((part for part in reversed(path.split("/")) if re.search(r"\d", part)), "")
+    return "-".join(str(int(each)) for each in re.findall(r"[0-9]+", found))
 
 
 def _number(part: str) -> str:

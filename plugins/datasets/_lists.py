@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from . import _captions
+from . import _captions, _folds
 from ._formats import SUFFIXES, ending
 from ._names import alike, shown
-from ._split_lists import LISTS, speaker
+from ._split_lists import LISTS, speaker, word_of
 from ._tree import File
 
 ENDINGS = (".txt", ".lst", ".list", ".csv", ".tsv", "")
@@ -39,11 +39,14 @@ class Named:
     doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same of lines that fit several pictures
     files: set[str] = field(default_factory=set)  # that are lists
     words: list[dict[str, str]] = field(default_factory=list)  # what stands after each picture that a list names, which may be its class
+    more: dict[str, str] = field(default_factory=dict)  # a line of each list that says more than the name of a picture
     warnings: list[str] = field(default_factory=list)
 
 
-def candidates(root: Path, others: Iterable[File], pictures: Iterable[str], folders: set[str], failed: Iterable[str]) -> list[List]:
-    """The files that may be lists by their names; `failed` are tables that are none. `folders` are those with pictures."""
+def candidates(
+    root: Path, others: Iterable[File], pictures: Iterable[str], folders: set[str], failed: Iterable[str]
+) -> tuple[list[List], list[str]]:
+    """(the files that may be lists by their names, a sentence where they are too many). `failed` are tables that are none, `folders` have pictures."""
     tables, found = set(failed), dict[str, str]()
     texts = [
         file
@@ -60,8 +63,12 @@ def candidates(root: Path, others: Iterable[File], pictures: Iterable[str], fold
     if found:
         found = _without_captions(found, set(pictures))
     if len(found) > MOST:
-        return []
-    return [List(path, told, _captions.read(root / path)[0].splitlines()) for path, told in sorted(found.items())]
+        first = shown(min(found))
+        return [], [
+            f"{len(found):,} text files have the name of a split, and not one is read, the first {first}: up to {MOST} are read as lists of pictures. "
+            "A table with `file_name` and `split`, such as metadata.csv, says which pictures are held out."
+        ]
+    return [List(path, told, _captions.read(root / path)[0].splitlines()) for path, told in sorted(found.items())], []
 
 
 def _without_captions(found: dict[str, str], pictures: set[str]) -> dict[str, str]:
@@ -85,27 +92,62 @@ def name(lists: Sequence[List], pictures: Iterable[str], held: set[str]) -> Name
     out = Named()
     if not lists:
         return out
-    index = Index(pictures)
-    for each in lists:
-        fits = [
-            (line, index.of(line, each.path.rpartition("/")[0]))
-            for line in each.lines
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        known = sum(bool(found) for _, found in fits)
-        if not known or (2 * known < len(fits) and not any(found and _has_ending(line) for line, found in fits)):
-            continue
-        out.files.add(each.path)
-        out.words.append(
-            {found[0]: parts[1] for line, found in fits if len(found) == 1 and len(parts := line.replace(",", " ").split()) > 1}
-        )
-        for _, found in fits:
-            for path in found if len(found) == 1 or held.isdisjoint(found) else ():
-                (out.of if len(found) == 1 else out.doubtful).setdefault(path, []).append((LISTS, each.speaker))
-        if strange := [line for line, found in fits if not found]:
-            names = "line names" if len(strange) == 1 else "lines name"
-            out.warnings.append(f"{shown(each.path)}: {len(strange):,} {names} no picture, the first {shown(strange[0].strip()[:80])}.")
+    pictures = list(pictures)
+    index, folders = Index(pictures), {part for path in pictures for part in path.split("/")[:-1]}
+    read = {each.path: (each, fits) for each in lists if (fits := _fits(each, index, pictures))}
+    passed, said = _folds.first_of_lists(
+        {path: (word_of(each.speaker)[0], {found[0] for _, found in fits if len(found) == 1}) for path, (each, fits) in read.items()}
+    )
+    out.files, out.warnings = set(read), [said] if said else []
+    for path, (each, fits) in read.items():
+        if path not in passed:
+            _hear(each, fits, held, folders, out)
     return out
+
+
+def _hear(each: List, fits: list[tuple[str, list[str]]], held: set[str], folders: set[str], out: Named) -> None:
+    """Take over what the lines of a list say."""
+    words = {found[0]: parts[1] for line, found in fits if len(found) == 1 and len(parts := line.replace(",", " ").split()) > 1}
+    out.words.append(words)
+    if more := next((line.strip() for line, found in fits if found and words.get(found[0], "") not in ("", *folders)), ""):
+        out.more[each.path] = more
+    for _, found in fits:
+        for path in found if len(found) == 1 or held.isdisjoint(found) else ():
+            (out.of if len(found) == 1 else out.doubtful).setdefault(path, []).append((LISTS, each.speaker))
+    strange = [line for line, found in fits if not found]
+    if strange and strange[0] is fits[0][0] and (ending(each.path) in ENDINGS[3:5] or strange[0].strip().isdecimal()):
+        strange = strange[1:]  # the names of columns, or how many lines there are
+    if strange:
+        names = "line names" if len(strange) == 1 else "lines name"
+        out.warnings.append(f"{shown(each.path)}: {len(strange):,} {names} no picture, the first {shown(strange[0].strip()[:80])}.")
+
+
+def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each line with the pictures that it may mean; [] of what is no list."""
+    folder = each.path.rpartition("/")[0]
+    lines = [line for line in each.lines if line.strip() and not line.lstrip().startswith("#")]
+    fits = [(line, index.of(line, folder)) for line in lines]
+    known = sum(bool(found) for _, found in fits)
+    if each.speaker == each.path and known < len(lines):
+        named = lines[1:] if len(lines) > 1 and lines[0].strip() == str(len(lines) - 1) else lines  # below how many there are
+        below = _of_folders(named, pictures)
+        if sum(map(bool, dict(below).values())) > sum(bool(found) for _, found in fits[len(lines) - len(named) :]):
+            return below
+    if known and (2 * known >= len(fits) or any(found and _has_ending(line) for line, found in fits)):
+        return fits
+    return []
+
+
+def _of_folders(lines: Sequence[str], pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The same of a list of folders, such as classes or people that are held out; each picture below them stands in a line of its own."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for path in pictures:
+        for part in path.split("/")[:-1]:
+            below[alike(part)].append(path)
+    fits = [(line, next((below[key] for word in _words(line) if (key := alike(word.rstrip("/"))) in below), [])) for line in lines]
+    if 2 * sum(bool(found) for _, found in fits) < len(fits) or not any(found for _, found in fits):
+        return []
+    return [(line, each) for line, found in fits for each in ([[path] for path in found] or [[]])]
 
 
 def _has_ending(line: str) -> bool:

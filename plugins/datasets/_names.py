@@ -62,3 +62,8 @@ def listed(names: Iterable[str], *, most: int = 3) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 picture`, `1,234 pictures`."""
     return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def are(number: int) -> str:
+    """`is` of one, `are` of several."""
+    return "is" if number == 1 else "are"

@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
 
-from . import _lists, _partitions, _tables, _unread
+from . import _account, _lists, _partitions, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
 from ._labels import class_folders
 from ._matching import Matched, Note, match
-from ._names import counted, listed, shown
+from ._names import listed, shown
 from ._split_cells import speaking
-from ._split_lists import LISTS, speaker
+from ._split_lists import LISTS, is_submission, speaker
 from ._splits import Splits
 from ._tables import Table
 from ._tree import File
@@ -34,14 +34,20 @@ class Notes:
     doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same in rows that fit several pictures
     lists: set[str] = field(default_factory=set)  # text files that are lists of a split's pictures
     words: list[dict[str, str]] = field(default_factory=list)  # what lists say beside the name of each picture
+    unused: dict[str, list[str]] = field(default_factory=dict)  # columns of tables that are but lists
+    more: dict[str, str] = field(default_factory=dict)  # a line of each list that says more than the name of a picture
     heard: tuple[list[Table], Matched] | None = None
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def say(self, splits: Splits) -> None:
         """Sentences on what tables say of the pictures in use, once it is known which these are."""
-        if self.heard:
-            _say(*self.heard, splits, self)
+        tables, matched = self.heard or ([], Matched())
+        if tables:
+            self.warnings += _account.doubts(tables, matched, splits)
+            self.remarks += _account.read_from(tables, matched)
+        self.remarks += _account.columns(self.unused | {table.path: table.unused for table in tables})
+        self.remarks += _account.beside(self.more)
 
 
 def read_tables(
@@ -53,7 +59,7 @@ def read_tables(
     paths = [file.path for file in pictures]
     folders = {above for file in pictures for above in _above(file.folder)}
     if not wanted:
-        texts = [each.path for each in _lists.candidates(root, others, paths, folders, ())]
+        texts = [each.path for each in _lists.candidates(root, others, paths, folders, ())[0]]
         if files or texts:
             out.remarks.append(f"Tables are not read (tables=false): {listed([*files, *texts])}.")
         return out
@@ -66,9 +72,12 @@ def read_tables(
     failed: dict[str, str] = {}
     tables = _read_all(root, files, paths, known, failed)
     tables, bare = _with_splits(tables, folders, failed, out)
-    lists = _lists.candidates(root, others, paths, folders, failed.keys() - {each.path for each in bare})
+    partitions = _partitions.read(root, others, paths, out.splits)
+    rest = [file for file in others if file.path not in partitions]
+    lists, too_many = _lists.candidates(root, rest, paths, folders, failed.keys() - {each.path for each in bare})
     _hear_lists([*lists, *bare], paths, splits, failed, out)
-    out.lists |= _partitions.read(root, others, paths, out.splits)
+    out.lists |= partitions
+    out.warnings += too_many
     out.warnings += unused(failed)
     out.warnings += _unread.tables(others, paths)
     matched = match(tables, paths, reduced, root)
@@ -112,10 +121,14 @@ def _with_splits(tables: list[Table], folders: set[str], failed: dict[str, str],
     for table in tables:
         mute = sorted(name for name in table.cells if name not in columns)
         told = speaker(table.path, folders)
-        if table.lacking and len(mute) == len(table.cells):
+        made_up = is_submission(table.path)
+        if made_up or (table.lacking and len(mute) == len(table.cells)):
             if told:
                 bare.append(_lists.List(table.path, told, [row.name for row in table.rows]))
-            failed[table.path] = table.lacking  # unless it is a list
+            failed[table.path] = (
+                "it is a sample of a submission, and its labels are made up" if made_up else table.lacking
+            )  # unless it is a list
+            out.unused[table.path] = [] if made_up else [*table.unused, *mute]
             continue
         names = sorted(columns & table.cells.keys())
         for number, row in enumerate(table.rows):
@@ -130,11 +143,13 @@ def _hear_lists(lists: Sequence[_lists.List], paths: Sequence[str], splits: Spli
     """Take over which pictures lists have; tables that are none and no lists are said to be not used."""
     held = {file.path for file in (*splits.val, *splits.left)} if splits.by_folder else set()
     named = _lists.name(lists, paths, held)
-    out.splits, out.doubtful, out.lists = named.of, named.doubtful, named.files
-    out.words = named.words
+    for path, pairs in named.of.items():
+        out.splits.setdefault(path, []).extend(pairs)
+    out.doubtful, out.lists, out.words, out.more = named.doubtful, named.files, named.words, named.more
     out.warnings += named.warnings
     for path in named.files:
         failed.pop(path, None)
+    out.unused = {path: columns for path, columns in out.unused.items() if path in named.files}
 
 
 def _take_splits(splits: Splits, matched: Matched, out: Notes) -> None:
@@ -197,54 +212,3 @@ def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Tab
             raise
         failed[path] = str(error).removeprefix(shown(str(root / path))).lstrip(":, ")
     return None
-
-
-def _say(tables: list[Table], matched: Matched, splits: Splits, out: Notes) -> None:
-    used = [*splits.train, *splits.val]
-    lacking = [file for file in used if file.path not in matched.notes]
-    said = []
-    if lacking:
-        verb = "has" if len(lacking) == 1 else "have"
-        counts = ", ".join(
-            f"{sum(file.path not in matched.notes for file in files):,} of {len(files):,} in {split}"
-            for split, files in (("train", splits.train), ("val", splits.val))
-            if files
-        )
-        said.append(f"{len(lacking):,} of {counted(len(used), 'picture')} {verb} no row ({counts}; the first is {shown(lacking[0].path)})")
-    if matched.strange:
-        path, row = matched.strange[0]
-        names = "row names" if len(matched.strange) == 1 else "rows name"
-        said.append(f"{len(matched.strange):,} {names} no picture (the first is line {row.line} of {shown(path)}: {shown(row.name)})")
-    if said:
-        out.warnings.append(f"{listed(table.path for table in tables)}: {', '.join(said)}.")
-    if matched.doubtful:
-        path, row, fits = matched.doubtful[0]
-        fit = "row fits" if len(matched.doubtful) == 1 else "rows fit"
-        out.warnings.append(
-            f"{len(matched.doubtful):,} {fit} several pictures and {'is' if len(matched.doubtful) == 1 else 'are'} not used: the first is line "
-            f"{row.line} of {shown(path)}, {shown(row.name)}, which may be {listed(fits)}."
-        )
-    if matched.torn:
-        path, one, other = matched.torn[0]
-        verb = "has" if len(matched.torn) == 1 else "have"
-        out.warnings.append(
-            f"{counted(len(matched.torn), 'picture')} {verb} two labels, and the last is taken: {shown(path)} is {shown(one)} and {shown(other)}."
-        )
-    _say_read(tables, matched, out)
-
-
-def _say_read(tables: list[Table], matched: Matched, out: Notes) -> None:
-    total = sum(len(table.rows) for table in tables)
-    out.remarks.append(f"Labels and captions from {listed(table.path for table in tables)}: {counted(total, 'row')}.")
-    if matched.respelt:
-        path, row, picture = matched.respelt[0]
-        out.remarks.append(
-            f"{counted(len(matched.respelt), 'row')} name{'s' if len(matched.respelt) == 1 else ''} a picture in another spelling that only one "
-            f"can have: the first, {shown(row.name)} in {shown(path)}, is {shown(picture)}."
-        )
-    for table in tables:
-        if table.unused:
-            out.remarks.append(
-                f"Columns of {shown(table.path)} that are not used: {listed(table.unused)}. Labels are read from `label`, captions from `text`, "
-                "`caption` or `prompt`."
-            )

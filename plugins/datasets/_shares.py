@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ldmctl.errors import DataError
 
 from . import _folds
-from ._names import counted, listed, shown
+from ._names import are, counted, listed, shown
 from ._splits import Splits, by_names
 from ._tree import File
 
@@ -23,14 +23,15 @@ def shared_out(pictures: list[File], val_share: float, *, names: bool) -> tuple[
         warnings += _left_out(splits)
     remarks = [*_decided(splits, val_share), *remarks]
     if not splits.by_folder:
-        splits.train, splits.val = _by_hash(splits.train, val_share)
+        splits.train, splits.val = by_hash(splits.train, val_share)
     return splits, warnings, remarks
 
 
 # -- by hash -------------------------------------------------------------------
 
 
-def _by_hash(files: list[File], val_share: float) -> tuple[list[File], list[File]]:
+def by_hash(files: list[File], val_share: float) -> tuple[list[File], list[File]]:
+    """(the files to train on, those held out), neither empty where there are two files."""
     place = {file.path: _hash(file.path) for file in files}
     val = {path for path, value in place.items() if value < val_share}
     if len(files) == 1:
@@ -133,7 +134,7 @@ def _left_out(splits: Splits) -> list[str]:
             beside[mark.top or file.path.rpartition("/")[0].partition("/")[0]] += 1
     said = []
     for top, count in kept.items():
-        said.append(f"{shown(top)}/ ({counted(count, 'picture')}) is left out, because {_folders(held)} is held out already.")
+        said.append(f"{shown(top)}/ ({counted(count, 'picture')}) is left out, because {_folders(held)} {are(len(held))} held out already.")
     if beside:
         count = sum(beside.values())
         places = listed(f"{number:,} in {f'{shown(top)}/' if top else 'the folder itself'}" for top, number in beside.most_common())

@@ -14,7 +14,7 @@ from ._splits import split_word
 from ._values import USED, is_nothing, words_of
 
 CALLED = frozenset(
-    ["set", "dataset", "usage", "phase", "split", "splits", "subset", "partition", "part", "fold"]
+    ["set", "dataset", "usage", "phase", "split", "splits", "subset", "partition", "part", "fold", "folds", "kfold", "cv"]
 )  # words in the name of a column
 TRUE, FALSE = frozenset(["true", "1", "yes", "y", "t"]), frozenset(["false", "0", "no", "n", "f"])
 BESIDE = frozenset(["is", "in", "for", "use", "used"])  # words in the name of a boolean column
@@ -86,7 +86,7 @@ def speaking(cells: Iterable[Mapping[str, Mapping[int, tuple[str, ...]]]]) -> tu
     said += [
         f"The column `{name}` numbers folds of cross-validation, and none of them is held out: give a column `split` with train and val."
         for name, words in sorted(count.items())
-        if "fold" in name and all(NUMBER.fullmatch(word.casefold()) for word in words)
+        if {"fold", "folds", "kfold", "cv"} & set(name.split("_")) and all(NUMBER.fullmatch(word.casefold()) for word in words)
     ]
     return {name for name, words in count.items() if name not in quality and _speaks(name, words)}, said
 
@@ -107,7 +107,7 @@ def _speaks(name: str, words: Iterable[str]) -> bool:
     if _flag(name) and any("(" in word for word, _ in (*held, *train)):
         return bool(held)
     bare = any(not rest for _, rest in held)
-    if is_called(name):
-        return bare or bool(held and train)
+    if is_called(name):  # `train` and others, too
+        return bare or bool(held and train) or any(not rest for _, rest in train)
     pairs = {rest for _, rest in held} & {rest for _, rest in train}
     return bool(held and train) and all(kind for _, kind, _, _ in kinds) and (bare or bool(pairs) or any(not rest for _, rest in train))

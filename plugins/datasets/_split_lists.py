@@ -1,35 +1,32 @@
-"""Tables that belong to one split by their names: `train.csv` and `val.csv`, `captions_train2017.json`, `annotations/test/labels.csv`."""
+"""Tables that belong to one split by their names: `train.csv` and `val.csv`, `captions_train2017.json`, `annotations/test/labels.csv`.
 
+So does `sample_submission.csv` of a contest: the pictures that it names are those to be judged, and what it says of them is made up.
+"""
+
+import re
 from pathlib import PurePosixPath
 
-from ._splits import split_word
+from ._splits import HELD, split_word
 
+SUBMISSION = re.compile(r"(?:^|[^a-z])(?:sample)?submi(?:ssions?|t)(?![a-z])", re.IGNORECASE)
 LISTS = "the lists of each split"  # in place of the name of a column, which has no space
-PLAIN = frozenset(
-    [
-        "label",
-        "labels",
-        "caption",
-        "captions",
-        "metadata",
-        "meta",
-        "annotation",
-        "annotations",
-        "list",
-        "names",
-        "ids",
-        "id",
-        "index",
-        "info",
-        "df",
-        "table",
-    ]
-)
+WORDS = "label labels caption captions metadata meta annotation annotations list names ids id index info df table"
+PLAIN = frozenset(WORDS.split())
+JOINED = re.compile(rf"({'|'.join([*sorted(PLAIN, key=len, reverse=True), 'classes', 'class'])})(?![a-z])", re.IGNORECASE)
 
 
 def word_of(value: str) -> tuple[str, int, tuple[str, ...]]:
     """What `split_word` says of a table's path, or of a folder's."""
-    return split_word(PurePosixPath(value).stem)
+    if is_submission(value):
+        return "val", HELD["test"], ()
+    stem = PurePosixPath(value).stem
+    found = split_word(stem)
+    return found if found[0] else split_word(JOINED.sub(" ", stem))  # trainlist01
+
+
+def is_submission(path: str) -> bool:
+    """Whether a table has the name of a contest's sample of a submission: `sampleSubmission.csv`."""
+    return bool(SUBMISSION.search(PurePosixPath(path).stem))
 
 
 def is_list(path: str) -> bool:

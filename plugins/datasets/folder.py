@@ -87,7 +87,7 @@ class Folder:
                 for by in [by_file_names(pictures)]
                 for path in {*tables.splits, *by}
             }
-            decided, more = _columns.apply(splits, named, pictures, tables.doubtful)
+            decided, more = _columns.apply(splits, named, pictures, tables.doubtful, config.val_share)
             remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
         warnings = [*warnings, *_copies.leave_out(self.root, splits)]
         tables.say(splits)

@@ -191,8 +191,9 @@ def test_a_column_that_names_splits_splits_the_pictures(tmp_path, column):
         f"file_name,label,{column}\n" + "".join(f"{i}.png,x,{value}\n" for i, value in enumerate(values))
     )
     train, held = opened(tmp_path), opened(tmp_path, "val")
-    assert names(train) == ["0.png", "1.png", "2.png", "3.png", "4.png", "9.png"] and names(held) == ["5.png", "6.png"]
+    assert names(train) == ["0.png", "1.png", "2.png", "3.png", "4.png"] and names(held) == ["5.png", "6.png"]
     assert "valid held out, all other pictures to train on." in train.remarks[0]
+    assert "1 picture in no split of the column `" in said(train) and "is left out, the first 9.png." in said(train)
     assert "2 pictures of `test` are left out, because valid is held out already." in train.warnings
 
 
@@ -283,7 +284,8 @@ def test_numbers_of_parquet_and_of_csv_split_the_pictures_too(tmp_path):
     (tmp_path / "parts.csv").unlink()
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"file_name": [f"{i}.png" for i in range(4)], "partition": [0, None, 1, 2]}), tmp_path / "a.parquet")
-    assert names(opened(tmp_path)) == ["0.png", "1.png"] and names(opened(tmp_path, "val")) == ["2.png"]
+    assert names(opened(tmp_path)) == ["0.png"] and names(opened(tmp_path, "val")) == ["2.png"]
+    assert "1 picture in no split of the column `partition` is left out, the first 1.png." in said(opened(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Pictures that a column or list of splits gives to neither: where it names those to train on, all others are not trained on.
+
+As a folder `train/` does, a `train` in a column says which pictures are trained on. The other values of such a column are
+held out where none has the usual name of a held-out split, and left out where one has; so is what has no value at all.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from ._names import counted, shown
+from ._split_lists import LISTS
+from ._splits import Splits, split_word
+from ._tree import File
+
+Values = Mapping[str, Iterable[tuple[str, str]]]  # (column, value) of each row, by path
+HELD = " (held out)"  # after a value that is no usual name of a split
+
+
+def decoded(*rows: Values) -> list[Values]:
+    """The same with the values of a column that names `train` and others, of which none is a usual name, as held out: `False (held out)`."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for each in rows:
+        for values in each.values():
+            for name, value in values:
+                known[name].add(value)
+    kinds = {name: {split_word(value)[0] for value in values} for name, values in known.items() if name != LISTS}
+    torn = {name for name, found in kinds.items() if found == {"train", ""}}
+    if not torn:
+        return [*rows]
+    return [
+        {
+            path: [(name, value + HELD if name in torn and not split_word(value)[0] else value) for name, value in values]
+            for path, values in each.items()
+        }
+        for each in rows
+    ]
+
+
+def leave(splits: Splits, unlisted: set[str], named: Values, column: str, again: Callable[[], None]) -> list[str]:
+    """Take pictures out that no row gives to a split -> sentences. `again` shares out anew what is left, where a hash has done so."""
+    gone = [file for file in (*splits.train, *splits.val) if file.path in unlisted]
+    if not gone:
+        return []
+    splits.train, splits.val = ([file for file in files if file.path not in unlisted] for files in (splits.train, splits.val))
+    splits.left = sorted([*splits.left, *gone])
+    again()
+    other: dict[str, list[str]] = {file.path: values for file in gone if (values := [value for _, value in named.get(file.path, ())])}
+    said = [
+        f"{counted(count, 'picture')} of `{shown(value)}` {'is' if count == 1 else 'are'} left out, because that is no usual name of a split."
+        for value, count in Counter(values[0] for values in other.values()).items()
+    ]
+    return [*said, *_without(sorted(file for file in gone if file.path not in other), column)]
+
+
+def _without(files: list[File], column: str) -> list[str]:
+    """A sentence on pictures of no row at all."""
+    if not files:
+        return []
+    verb, them = ("is", "it") if len(files) == 1 else ("are", "them")
+    if column == LISTS:
+        where, how = "none of the lists of the splits", "a list"
+    else:
+        where, how = f"no split of {column}", "it"
+    return [
+        f"{counted(len(files), 'picture')} in {where} {verb} left out, the first {shown(files[0].path)}. To use {them}, add {them} to {how}; "
+        "to read no tables and lists: dataset.tables=false."
+    ]

@@ -1,0 +1,217 @@
+"""Data sets as they are published and unpacked: who is held out, of which class each picture is, and what is said of the rest."""
+
+import json
+
+import pytest
+from folders import labels, names, opened, said, write_pictures
+
+
+def write_texts(root, texts):
+    """Text files by path."""
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def shared(root):
+    """(the pictures to train on, those held out)."""
+    return names(opened(root)), names(opened(root, "val"))
+
+
+def each(folder, count, *, start=0, pre="", ending=".jpg"):
+    """`folder/a0.jpg`, `folder/a1.jpg`, ..."""
+    return [f"{folder}/{pre}{i}{ending}" for i in range(start, start + count)]
+
+
+# -- contests ----------------------------------------------------------------
+
+
+def test_a_sample_of_a_submission_gives_no_labels_and_stops_nothing(tmp_path):
+    write_pictures(tmp_path, *each("train", 5, pre="cat."), *each("train", 5, pre="dog."), *each("test1", 4, start=1))
+    write_texts(tmp_path, {"sampleSubmission.csv": "id,label\n1,0\n2,0\n3,0\n4,0\n"})
+    assert shared(tmp_path) == (sorted([*each("train", 5, pre="cat."), *each("train", 5, pre="dog.")]), each("test1", 4, start=1))
+    assert not labels(opened(tmp_path)) and not labels(opened(tmp_path, "val")) and not opened(tmp_path).warnings
+
+
+@pytest.mark.parametrize("name", ["sample_submission.csv", "SampleSubmission.csv", "gender_submission.csv", "submission.csv"])
+def test_the_pictures_of_a_sample_of_a_submission_are_held_out(tmp_path, name):
+    write_pictures(tmp_path, *each("images", 10))
+    table = "image_id,label\n" + "".join(f"{i}.jpg,{i % 2}\n" for i in range(6))
+    write_texts(tmp_path, {"train.csv": table, name: "image_id,label\n" + "".join(f"{i}.jpg,0\n" for i in range(6, 10))})
+    assert shared(tmp_path) == (each("images", 6), each("images", 4, start=6))
+    assert len(labels(opened(tmp_path))) == 6 and not labels(opened(tmp_path, "val"))
+
+
+def test_a_sample_of_a_submission_that_names_nothing_is_said_to_be_not_used(tmp_path):
+    write_pictures(tmp_path, *each("images", 6))
+    write_texts(tmp_path, {"submission.csv": "file_name,label\na.jpg,0\n"})
+    assert "submission.csv is not used: it is a sample of a submission, and its labels are made up." in said(opened(tmp_path))
+
+
+def test_columns_of_a_table_that_is_but_a_list_are_said_to_be_not_used(tmp_path):
+    write_pictures(tmp_path, *each("train", 6, pre="a"), *each("test", 4, pre="b"))
+    write_texts(tmp_path, {"train.csv": "id,breed\n" + "".join(f"a{i},pug\n" for i in range(6))})
+    assert "Columns of train.csv that are not used: breed. Labels are read from `label`" in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.csv", "train_labels.csv"])
+def test_a_training_list_alone_trains_on_no_other_picture(tmp_path, name):
+    write_pictures(tmp_path, *each("images", 10))
+    head = "file_name,label\n" if name.endswith("csv") else ""
+    write_texts(tmp_path, {name: head + "".join(f"{path},x\n" if head else f"{path}\n" for path in each("images", 6))})
+    train, held = shared(tmp_path)
+    assert sorted([*train, *held]) == each("images", 6) and len(held) == 1
+    assert "4 pictures in none of the lists of the splits are left out, the first images/6.jpg." in said(opened(tmp_path))
+    assert "dataset.tables=false" in said(opened(tmp_path)) and len(opened(tmp_path, tables=False)) == 9
+
+
+def test_a_held_out_list_of_any_name_holds_out_its_pictures(tmp_path):
+    write_pictures(tmp_path, *each("images", 10))
+    write_texts(tmp_path, {"my_own_test.txt": "7\n8\n9\n"})
+    assert shared(tmp_path) == (each("images", 7), each("images", 3, start=7))
+
+
+# -- columns -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["split", "subset", "set", "phase"])
+@pytest.mark.parametrize("other", [["False"], ["query", "gallery"], ["0"], ["none of these"], ["public", "private"]])
+def test_what_is_not_train_in_a_column_with_train_is_held_out(tmp_path, column, other):
+    write_pictures(tmp_path, *each("images", 10))
+    values = ["train"] * 6 + (other * 4)[:4]
+    rows = "".join(f"images/{i}.jpg,{value}\n" for i, value in enumerate(values))
+    write_texts(tmp_path, {"metadata.csv": f"file_name,{column}\n{rows}"})
+    assert shared(tmp_path) == (each("images", 6), each("images", 4, start=6))
+    assert f"Splits by the column `{column}`: {' and '.join(sorted(other))} held out" in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["extra", ""])
+@pytest.mark.parametrize("held", [True, False])
+def test_pictures_that_a_column_of_splits_gives_to_none_are_left_out(tmp_path, other, held):
+    write_pictures(tmp_path, *each("images", 10))
+    values = ["train"] * 6 + (["val"] * 2 if held else ["train"] * 2) + [other] * 2
+    rows = "".join(f"images/{i}.jpg,{value}\n" for i, value in enumerate(values))
+    write_texts(tmp_path, {"metadata.csv": f"file_name,split\n{rows}"})
+    train, val = shared(tmp_path)
+    if held or not other:
+        assert sorted([*train, *val]) == each("images", 8) and val
+        sentence = "2 pictures of `extra` are left out, because that is no usual name" if other else "2 pictures in no split of the column"
+        assert sentence in said(opened(tmp_path))
+    else:
+        assert (train, val) == (each("images", 8), each("images", 2, start=8))
+
+
+def test_a_picture_without_a_row_is_not_trained_on_where_a_column_names_the_splits(tmp_path):
+    write_pictures(tmp_path, *each("images", 10))
+    rows = "".join(f"images/{i}.jpg,{'train' if i < 5 else 'val'}\n" for i in range(7))
+    write_texts(tmp_path, {"metadata.csv": f"file_name,split\n{rows}"})
+    assert shared(tmp_path) == (each("images", 5), each("images", 2, start=5))
+    assert "3 pictures in no split of the column `split` are left out, the first images/7.jpg." in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize("column", ["fold", "kfold", "folds", "cv_fold"])
+def test_a_column_of_folds_is_said(tmp_path, column):
+    write_pictures(tmp_path, *each("images", 10))
+    rows = "".join(f"{i}.jpg,a,{i % 5}\n" for i in range(10))
+    write_texts(tmp_path, {"folds.csv": f"image_id,label,{column}\n{rows}"})
+    assert f"The column `{column}` numbers folds of cross-validation, and none of them is held out" in said(opened(tmp_path))
+
+
+# -- lists -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["", "8\nimage_name evaluation_status\n", "image_name evaluation_status\n"])
+@pytest.mark.parametrize("more", ["", " id_{:08}"])
+def test_a_list_of_all_pictures_may_have_a_head_and_more_columns(tmp_path, head, more):
+    pictures = [path for kind in ("Blouse", "Skirt") for path in each(f"img/{kind}", 4, pre="img_0000")]
+    words = ["train", "train", "val", "test"] * 2
+    lines = "".join(f"{path}{more.format(i)}   {word}\n" for i, (path, word) in enumerate(zip(pictures, words, strict=True)))
+    head = head.replace("name ", "name item_id ") if more else head
+    write_texts(write_pictures(tmp_path, *pictures), {"Eval/list_eval_partition.txt": head + lines})
+    train, held = ([path for path, word in zip(pictures, words, strict=True) if word == split] for split in ("train", "val"))
+    assert shared(tmp_path) == (train, held) and opened(tmp_path).classes == ["Blouse", "Skirt"]
+    assert opened(tmp_path).warnings == ["2 pictures of `test` are left out, because val is held out already."]
+
+
+def test_a_list_with_query_and_gallery_holds_both_out(tmp_path):
+    pictures = each("img", 6)
+    words = ["train", "query", "gallery"] * 2
+    lines = "".join(f"{path} id_{i} {word}\n" for i, (path, word) in enumerate(zip(pictures, words, strict=True)))
+    write_texts(write_pictures(tmp_path, *pictures), {"list_eval_partition.txt": f"6\nimage_name item_id evaluation_status\n{lines}"})
+    assert shared(tmp_path) == (pictures[::3], [path for i, path in enumerate(pictures) if i % 3])
+
+
+@pytest.mark.parametrize("pair", [("train_people.txt", "test_people.txt"), ("trainclasses.txt", "testclasses.txt")])
+@pytest.mark.parametrize("more", ["", "\t2"])
+def test_lists_of_folders_hold_out_what_is_in_them(tmp_path, pair, more):
+    people = ["Ann", "George_Bush", "Zoe"]
+    write_pictures(tmp_path, *(path for name in people for path in each(f"lfw/{name}", 3)))
+    write_texts(tmp_path, {pair[0]: f"2\nAnn{more}\nZoe{more}\n", pair[1]: f"1\nGeorge_Bush{more}\n"})
+    assert shared(tmp_path) == ([*each("lfw/Ann", 3), *each("lfw/Zoe", 3)], each("lfw/George_Bush", 3))
+    assert opened(tmp_path).warnings == [
+        "1 class occurs in held-out pictures alone, so that nothing is learnt of it: George_Bush.",
+    ]
+
+
+def test_of_numbered_lists_that_cross_the_first_fold_is_used(tmp_path):
+    pictures = each("images", 9)
+    write_pictures(tmp_path, *pictures)
+    texts = {}
+    for fold in (1, 2, 10):
+        for place, split in enumerate(("train", "val", "test")):
+            texts[f"labels/{split}{fold}.txt"] = "\n".join(path for i, path in enumerate(pictures) if (i + fold) % 3 == place)
+    write_texts(tmp_path, texts)
+    assert shared(tmp_path) == (pictures[2::3], pictures[0::3])
+    assert "are folds of cross-validation, of which one trains on what another holds out: the first is used (labels/test1.txt" in said(
+        opened(tmp_path)
+    )
+
+
+def test_years_of_lists_are_no_folds(tmp_path):
+    pictures = each("images", 8)
+    write_pictures(tmp_path, *pictures)
+    parts = {"train2014": pictures[:3], "val2014": pictures[3:4], "train2017": pictures[4:6], "val2017": pictures[6:]}
+    write_texts(tmp_path, {f"{name}.txt": "\n".join(paths) for name, paths in parts.items()})
+    assert shared(tmp_path) == ([*pictures[:3], *pictures[4:6]], [pictures[3], *pictures[6:]])
+
+
+def test_more_lists_than_are_read_are_counted_and_named(tmp_path):
+    write_pictures(tmp_path, *each("images", 10))
+    write_texts(tmp_path, {f"lists/test_{k:03}.txt": f"{k % 10}\n" for k in range(501)})
+    assert "501 text files have the name of a split, and not one is read, the first lists/test_000.txt: up to 500 are read" in said(
+        opened(tmp_path)
+    )
+
+
+def test_what_stands_beside_the_names_in_a_list_is_said_to_be_not_used(tmp_path):
+    pictures = [*each("images", 4, pre="Abyssinian_"), *each("images", 4, pre="pug_")]
+    write_pictures(tmp_path, *pictures)
+    stems = [path.removeprefix("images/").removesuffix(".jpg") for path in pictures]
+    write_texts(tmp_path, {"trainval.txt": "".join(f"{stem} 1 1 1\n" for stem in stems[:6]), "test.txt": "\n".join(stems[6:])})
+    assert shared(tmp_path) == (pictures[:6], pictures[6:])
+    assert "Of trainval.txt only the names of pictures are used, not what stands beside them (Abyssinian_0 1 1 1)" in said(opened(tmp_path))
+
+
+def test_columns_that_are_not_used_are_said_once_for_all_tables(tmp_path):
+    write_pictures(tmp_path, *(path for k in range(8) for path in each(f"p{k}", 2)))
+    write_texts(tmp_path, {f"p{k}/metadata.csv": "file_name,label,width\n0.jpg,a,8\n1.jpg,b,8\n" for k in range(8)})
+    found = [sentence for sentence in opened(tmp_path).remarks if sentence.startswith("Columns of")]
+    assert len(found) == 1 and "p0/metadata.csv, p1/metadata.csv, p2/metadata.csv and 5 more that are not used: width." in found[0]
+
+
+def test_coco_of_several_kinds_says_what_is_not_used(tmp_path):
+    write_pictures(tmp_path, *each("train2017", 4, pre="00"), *each("val2017", 2, pre="01"))
+    texts = {}
+    for split, pre, count in (("train2017", "00", 4), ("val2017", "01", 2)):
+        images = [{"id": i, "file_name": f"{pre}{i}.jpg"} for i in range(count)]
+        captions = [{"image_id": i, "id": i, "caption": f"c{i}"} for i in range(count)]
+        boxes = [{"image_id": i, "category_id": j} for i in range(count) for j in (1, 2)]
+        names_of = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+        texts[f"annotations/captions_{split}.json"] = json.dumps({"images": images, "annotations": captions})
+        texts[f"annotations/instances_{split}.json"] = json.dumps({"images": images, "annotations": boxes, "categories": names_of})
+    write_texts(tmp_path, texts)
+    dataset = opened(tmp_path)
+    assert shared(tmp_path) == (each("train2017", 4, pre="00"), each("val2017", 2, pre="01")) and dataset.counts["captions"] == 4
+    assert "that are not used: categories." in said(dataset) and not labels(dataset)
