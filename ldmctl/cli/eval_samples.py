@@ -11,6 +11,7 @@ from rich.text import Text
 from ldmctl.cli import options
 from ldmctl.config.compared import compose_judgement
 
+WORDS = 20  # shown
 WIDTH = 120  # columns of a table that nobody looks at in a terminal
 
 
@@ -98,10 +99,15 @@ def show(result: dict) -> None:
         table.add_row(Text(value["title"]), f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}{at(value)}")
     if asked := result["asked"]:
         table.add_row(Text(f"seen as asked ({asked['judge']})"), f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
+    words = result.get("words")
+    if words and words["value"] is not None:
+        table.add_row("words seen as asked", f"{words['value']:.1%}", interval(words), f"{words['real']['value']:.1%}")
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     if result["classes"]:
         console.print(by_class(result["classes"]))
+    if words and words["words"]:
+        console.print(by_word(words["words"]))
     for sentence in result["verdict"]:
         console.print(Text(sentence))
 
@@ -130,6 +136,20 @@ def by_class(classes: dict) -> Table:
             f"{distance['real']['value']:.4g}" if distance else "",
             f"{covered['value']:.3f}" if covered else "",
         )
+    return table
+
+
+def by_word(words: dict) -> Table:
+    """A row for each word that samples were asked for and the judge can tell, those furthest behind real pictures first."""
+    table = Table("word", "samples", "seen as asked", "in real ones", "seen unasked", "in real ones", box=None)
+    told = {word: row for word, row in words.items() if row["told"]}
+    ordered = sorted(told, key=lambda word: told[word]["seen"] - told[word]["real"]["seen"])
+    for word in ordered[:WORDS]:
+        row = told[word]
+        shares = (each[name] for name in ("seen", "unasked") for each in (row, row["real"]))
+        table.add_row(Text(word), f"{row['count']:,}", *("" if share is None else f"{share:.1%}" for share in shares))
+    if len(told) > WORDS:
+        table.add_row(f"and {len(told) - WORDS:,} more, in judgement.json")
     return table
 
 

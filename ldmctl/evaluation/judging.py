@@ -14,13 +14,13 @@ from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
-from ldmctl.diffusion.prompts import hears_words
 from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError
 from ldmctl.evaluation import extractors
 from ldmctl.evaluation.comparison import refuse_few
 from ldmctl.evaluation.extraction import identity
 from ldmctl.evaluation.extractors import Encoder
+from ldmctl.evaluation.prompting import asked_for_captions, unspoken
 from ldmctl.evaluation.real import Aside, labelled, set_aside
 from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.pictures.batches import Batch, Pictures
@@ -71,6 +71,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     count = number_of(config, model)
     aside = set_aside(len(train), len(splits["val"]), count, config.references)
     refuse_few(min(count, aside.count), len(aside.reference))
+    config = asked_for_captions(config, model, splits, aside, console)
     home = home_of(config, folder)
     key = preparation(config)
     if learns and hasattr(extractor, "fit"):
@@ -146,11 +147,6 @@ def number_of(config: EvalSamples, model: Model | None) -> int:
     return config.count if model is None else len(wanted(config, model.header))
 
 
-def unspoken(config: EvalSamples, model: Model) -> bool:
-    """Whether a run that hears words is judged by samples that are made without any."""
-    return config.prompt is None and hears_words(model.header)
-
-
 def learned_from(config: EvalSamples) -> bool | None:
     """Whether the pictures compared with are those that the run learned from; None where its cache, which says so, is not there."""
     own = pictures_for(folder_of(config.run)).get("dataset")
@@ -172,8 +168,8 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
         source, made = make_samples(parts.model, config, folder, parts.console)
         if unspoken(config, parts.model):
             parts.console.say(
-                "This run hears words, and prompt=TEXT was not given: the samples are made without words, while the pictures that it learned from "
-                "have captions. Judge what it makes of words with prompt=TEXT, or sample by prompts and judge the folder by --samples."
+                "This run hears words, and its samples are made without any, while the pictures that it learned from have captions. Judge what it "
+                "makes of words with prompt=TEXT, or sample by prompts and judge the folder by --samples."
             )
     given = config.samples is not None
     dataset: Any = Sampled(source, parts.splits["train"].classes, count=number_of(config, parts.model), evenly=given)

@@ -8,10 +8,10 @@ from typing import Any
 from ldmctl.evaluation.comparison import DISTANCES, Interval
 from ldmctl.evaluation.judgement import Judgement
 from ldmctl.evaluation.memorisation import ENOUGH
+from ldmctl.evaluation.word_verdict import RIGHT, words_shown
 
 CLOSE = 3.0  # times the distance of real pictures that good samples have at most
 SHORT = 0.1  # that a share may lie below that of real pictures
-RIGHT = 0.05  # the same of how often the judge sees what was asked
 BEGUN, COPYING = 0.02, 0.5  # shares of samples that are copies
 MANY = 200  # samples below which the nearest of one in a hundred real pictures is little more than the nearest of all
 WIDE = 0.5  # of a Frechet distance: an interval that reaches further on both sides says little
@@ -21,6 +21,7 @@ def judge(found: dict[str, Any]) -> list[Judgement]:
     """A judgement of each number of what `eval-samples` found."""
     said = [_measure(name, each) for name, each in found["measures"].items()]
     said += [_asked(found["asked"])] if found.get("asked") else []
+    said += [words_shown(found["words"])] if found.get("words") else []
     said += [_copies(found["memorisation"])] if found.get("memorisation") else []
     said += [_duplicates(found["duplicates"])] if found.get("duplicates") else []
     return said

@@ -14,6 +14,7 @@ from ldmctl.evaluation import memorisation, sample_report
 from ldmctl.evaluation.comparison import Interval, compare
 from ldmctl.evaluation.curve import curve
 from ldmctl.evaluation.extraction import Seen, chosen, look_at
+from ldmctl.evaluation.hearing import heard
 from ldmctl.evaluation.judging import Parts, learned_from, noting_sizes, number_of, open_parts, preparation, samples_in, samples_of
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
@@ -28,7 +29,7 @@ from ldmctl.storage.record import config_of
 
 
 def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> dict[str, Any]:
-    """{"of", "count", "extractor", "measures", "asked", "classes", "memorisation", "duplicates", "verdict", ...}, also written into `out`.
+    """{"of", "count", "extractor", "measures", "asked", "classes", "words", "memorisation", "duplicates", "verdict", ...}, also written into `out`.
 
     Samples that a run makes lie in `out` too, and are kept: a command that was stopped goes on, as a Stopped says. With `curve` it is
     {"curve": [...], "best"} of the run's snapshots.
@@ -69,6 +70,7 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
         "measures": sample_report.measures(samples, real.aside, real.compared, parts.extractor),
         "asked": sample_report.asked(samples, real, parts.extractor, parts.engine),
         "classes": sample_report.by_class(samples, real, parts.splits["train"].classes, parts.extractor, parts.engine),
+        "words": heard(parts, given),
     }
     result |= look_for_copies(parts, samples, real, given, folder)
 

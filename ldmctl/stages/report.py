@@ -13,11 +13,12 @@ from ldmctl.errors import MismatchError
 from ldmctl.evaluation.report.beside import beside
 from ldmctl.evaluation.report.cache import cache
 from ldmctl.evaluation.report.chain import RUNS, Found, chain, held
+from ldmctl.evaluation.report.data import data_checked
 from ldmctl.evaluation.report.page import GENERATOR, page
 from ldmctl.evaluation.report.parts import Chapter
 from ldmctl.evaluation.report.pictures import Album
 from ldmctl.evaluation.report.samples import samples
-from ldmctl.evaluation.report.scores import curve_judged, data_checked, samples_judged
+from ldmctl.evaluation.report.scores import curve_judged, samples_judged
 from ldmctl.evaluation.report.scores_beside import scores_beside
 from ldmctl.evaluation.report.training import training
 from ldmctl.pictures.album import pictures_in

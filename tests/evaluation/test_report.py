@@ -321,11 +321,30 @@ def test_what_data_check_found_is_a_chapter(tmp_path):
             "shorter_side": {"least": 8, "median": 9.5, "most": 64},
             "not_square": 3,
             "cropped_away": {"mean": 0.25, "most": 0.5},
+            "common": [["64x48", 12], ["8x8", 3]],
+            "asked": 32,
+            "small": {"count": 2, "first": ["tiny.png", "less.png"]},
         },
         "duplicates": {"spare": 1, "leaks": 1, "leaked": [["a.png", "b.png"]]},
         "broken": {"count": 1, "first": [{"name": "c.png", "why": "cut off"}]},
         "classes": {"counts": {"cat": 20, "dog": 10}},
-        "captions": None,
+        "captions": {
+            "count": 28,
+            "empty": 2,
+            "different": 20,
+            "commonest": {"text": "a <b>cat</b>", "count": 7},
+            "words": {"median": 4, "most": 9},
+        },
+        "maps": {
+            "count": 25,
+            "missing": 5,
+            "broken": {"count": 1, "first": [{"name": "d.png", "why": "no map"}]},
+            "resized": 3,
+            "kind": "labels",
+            "classes": [{"number": 0, "name": "ground", "share": 0.25, "maps": 9}, {"number": 1, "name": "sky", "share": 0.75, "maps": 20}],
+            "unlabelled": 0.125,
+        },
+        "colour": {"mean": [0.5], "deviation": [0.25], "grey": 4, "of": 30},
         "sentences": ["Mind the leak."],
     }
     (tmp_path / "check").mkdir()
@@ -341,8 +360,31 @@ def test_what_data_check_found_is_a_chapter(tmp_path):
         "a.png b.png",
         "cat 20",
         "Rows: training pictures.",
+        "64x48 (12), 8x8 (3)",
+        "smaller than 32 pixels 2: tiny.png, less.png",
+        "28, 20 different",
+        "without a caption 2",
+        "4 in the middle, 9 at most",
+        "7 times: a <b>cat</b>",
+        "maps 25, labels",
+        "pictures without a map 5",
+        "maps of another size than their picture 3",
+        "12.5%",
+        "d.png no map",
+        "sky 1 75.00% 20",
+        "standard deviation 0.25",
+        "grey 4 of 30",
     ):
         assert words in page.text, words
+    assert page.text.index("sky 1") < page.text.index("ground 0"), "the largest first"
+
+
+@pytest.mark.parametrize("said", ["sizes", "captions", "maps", "colour", "classes", "duplicates", "broken", "splits", "modes", "sentences"])
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {"x": 1}, {"count": "y", "first": [1], "classes": [{}], "small": {"count": 1}}])
+def test_a_check_of_another_shape_is_told_as_far_as_it_goes(tmp_path, said, value):
+    check = {"splits": {"train": 3}, "sizes": {}, "duplicates": {}, "sentences": [], said: value}
+    (tmp_path / "check.json").write_text(json.dumps(check))
+    assert len(told(tmp_path, tmp_path / "check.json")[0]["chapters"]) <= 1
 
 
 def test_a_check_of_the_pictures_that_a_run_learned_from_is_told_without_being_named(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The chapters of what was measured: eval-samples on samples and on snapshots, and data check on pictures."""
+"""The chapters of what eval-samples measured: of samples, and of snapshots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmctl.evaluation.report.parts import Chapter, Found, Plot, Score, Scores, Series, Sheet, listed, listing, objects, part, written
+from ldmctl.evaluation.report.parts import Chapter, Found, Plot, Score, Scores, Series, Sheet, listing, objects, part, written
 from ldmctl.evaluation.report.pictures import Album, said_below
 from ldmctl.storage.runs import finite, whole
 
@@ -29,9 +29,11 @@ def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
     rows = [score(str(each.get("title") or name), each) for name, each in part(found, "measures").items() if isinstance(each, Mapping)]
     if asked := part(found, "asked"):
         rows.append(score(f"seen as asked ({asked.get('judge')})", asked))
+    if words := part(found, "words"):
+        rows.append(score("words seen as asked", words))
     if known := [each for each in rows if each is not None]:
         chapter.scores.append(Scores("Measures with 95 % intervals", "real against real", known))
-    chapter.sheets += by_class(part(found, "classes"))
+    chapter.sheets += [*by_class(part(found, "classes")), *by_word(part(words, "words"))]
     if copies := part(found, "memorisation"):
         chapter.sheets.append(nearness(copies))
     for name, title in SHEETS.items():
@@ -59,49 +61,6 @@ def curve_judged(file: Path, found: Found) -> Chapter:
     return chapter
 
 
-def data_checked(file: Path, found: Found, album: Album) -> Chapter:
-    """What check.json says of pictures."""
-    splits = part(found, "splits")
-    count = ", ".join(f"{written(number)} {split}" for split, number in splits.items())
-    chapter = Chapter("Data", str(file), f"A look at pictures before anything was trained: {count}.")
-    chapter.verdict, chapter.known = [("", str(each)) for each in listing(found, "sentences")], "What was found"
-    sizes, colour, twice, broken = (part(found, name) for name in ("sizes", "colour", "duplicates", "broken"))
-    side, crop = part(sizes, "shorter_side"), part(sizes, "cropped_away")
-    chapter.fact("shorter side", f"{side.get('least')} to {side.get('most')} pixels, {side.get('median')} in the middle")
-    chapter.fact("not square", sizes.get("not_square"))
-    if (mean := finite(crop.get("mean"))) is not None and (most := finite(crop.get("most"))) is not None:
-        chapter.fact("left out by the crop", f"{mean:.1%} on average, {most:.0%} at most")
-    chapter.fact("modes", ", ".join(f"{mode} {written(number)}" for mode, number in part(found, "modes").items()))
-    chapter.fact("unreadable", broken.get("count"))
-    chapter.fact(
-        "near-duplicates", f"{written(twice.get('spare'))} spare, {written(twice.get('leaks'))} in train and val at once" if twice else None
-    )
-    captions = part(found, "captions")
-    chapter.fact("captions", f"{written(captions.get('count'))}, {written(captions.get('different'))} different" if captions else "none")
-    if colour:
-        chapter.fact("colour", f"mean {numbers(colour.get('mean'))}, deviation {numbers(colour.get('deviation'))}")
-    if first := objects(broken, "first"):
-        chapter.sheets.append(
-            Sheet("Unreadable pictures", ["file", "why"], [[str(each.get("name")), str(each.get("why"))] for each in first])
-        )
-    if leaked := [each for each in listing(twice, "leaked") if isinstance(each, list)]:
-        chapter.sheets.append(
-            Sheet(
-                "In train and val at once", ["picture", "and"], [[str(each[0]), ", ".join(map(str, each[1:]))] for each in leaked if each]
-            )
-        )
-    if counts := part(part(found, "classes"), "counts"):
-        ordered = sorted(((str(name), number) for name, number in counts.items() if isinstance(number, int)), key=lambda each: -each[1])
-        chapter.sheets.append(
-            Sheet("Classes", ["class", "pictures"], [[name, f"{number:,}"] for name, number in ordered], folded=len(ordered) > CLASSES)
-        )
-    if (sheet := file.parent / "contact.png").exists() and (
-        figure := album.add(sheet, "Training pictures as they are trained on", said_below(sheet))
-    ):
-        chapter.figures.append(figure)
-    return chapter
-
-
 def by_class(classes: Found) -> list[Sheet]:
     """A row for each class."""
     rows = []
@@ -118,6 +77,17 @@ def by_class(classes: Found) -> list[Sheet]:
             rows.append([str(name), written(each.get("count")), *cells])
     head = ["class", "samples", "seen as asked", "Frechet distance", "coverage"]
     return [Sheet("By class", head, rows, folded=len(rows) > CLASSES)] if rows else []
+
+
+def by_word(words: Found) -> list[Sheet]:
+    """A row for each word that samples were asked for and the judge can tell."""
+    rows = []
+    for word, each in words.items():
+        if isinstance(each, Mapping) and each.get("told"):
+            shares = [finite(place.get(name)) for name in ("seen", "unasked") for place in (each, part(each, "real"))]
+            rows.append([str(word), written(each.get("count")), *("" if share is None else f"{share:.1%}" for share in shares)])
+    head = ["word", "samples", "seen as asked", "in real pictures", "seen unasked", "in real pictures"]
+    return [Sheet("By word of the prompts", head, rows, folded=len(rows) > CLASSES)] if rows else []
 
 
 def nearness(copies: Found) -> Sheet:
@@ -149,11 +119,6 @@ def interval(each: Found) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
-
-
-def numbers(values: Any) -> str:
-    """Numbers of a list."""
-    return listed([each for each in values if finite(each) is not None]) if isinstance(values, list) else ""
 
 
 def short(value: Any) -> str:
