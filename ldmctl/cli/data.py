@@ -60,7 +60,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "classes": classes_in_words(found["classes"]["counts"]),
         "captions": captions_in_words(found["captions"]),
         **({"maps": maps_in_words(found["maps"])} if found["maps"] else {}),
-        "colour": f"mean {numbers(colour['mean'])}, deviation {numbers(colour['deviation'])}; {colour['grey']:,} of {colour['of']:,} grey",
+        "colour": f"mean {numbers(colour['mean'])}, standard deviation {numbers(colour['deviation'])}; {colour['grey']:,} of {colour['of']:,} grey",
     }
     said = [f"{name:11} {value}" for name, value in rows.items()]
     said += [f"  {each['name']}: {each['why']}" for each in found["broken"]["first"]]

@@ -176,7 +176,7 @@ def judge_samples(latent: Tensor, real: Tensor | None) -> tuple[Verdict, str, st
     if not finite:
         way = "a smaller loop.lr, or --precision fp32"
         return "broken", f"are not finite: the sampler diverges; {way}", way, facts
-    said = f"have a deviation of {deviation:.2f} where latents have 1, and {outside:.2%} of their values lie beyond {FAR:g}"
+    said = f"have a standard deviation of {deviation:.2f} where latents have 1, and {outside:.2%} of their values lie beyond {FAR:g}"
     if max(deviation, 1 / max(deviation, 1e-12)) > SPREAD[0]:
         level: Verdict = "broken" if max(deviation, 1 / max(deviation, 1e-12)) > SPREAD[1] else "weak"
         wide = "they diverge, and guidance above 1 makes it worse" if deviation > 1 else "they are washed out"

@@ -37,7 +37,7 @@ def write_pictures(folder: str | Path, codec: Codec, pictures: Mapping[str, Pict
     texts = {
         "verdict": f"{split} pictures. Rows: originals, reconstructions, absolute error times {LOUDER}.",
         "latents": f"{split} pictures. Rows: originals, then {min(latent.shape[1], MOST)} of {latent.shape[1]} latent channels as drawn, grey "
-        f"from -{SPAN} to +{SPAN} deviations around the mean of the channel over these pictures.",
+        f"from -{SPAN} to +{SPAN} standard deviations around the mean of the channel over these pictures.",
     }
     paths = [Path(folder) / f"{name}.png" for name in sheets]
     for path, (name, sheet) in zip(paths, sheets.items(), strict=True):

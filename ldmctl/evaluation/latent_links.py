@@ -83,11 +83,11 @@ def whiten(lineage: Lineage) -> tuple[Link, list[Row]]:
     facts = {"split": items.split, "count": len(items.latent), "means": means, "deviations": deviations, "channels": off}
     facts |= {"statistics_gap": gap, "cache_changed": changed}
     text = (
-        f"{len(items.latent)} whitened {items.split} latents have means from {min(means):.2f} to {max(means):.2f} and deviations from "
+        f"{len(items.latent)} whitened {items.split} latents have means from {min(means):.2f} to {max(means):.2f} and standard deviations from "
         f"{min(deviations):.2f} to {max(deviations):.2f}"
     )
     others = " The cache has changed since the run began." if changed else ""
-    others += f" The run's statistics are not the cache's: they differ by {gap:.2g} deviations." if gap > SAME else ""
+    others += f" The run's statistics are not the cache's: they differ by {gap:.2g} standard deviations." if gap > SAME else ""
     if off:
         channels = f"channel{'s' if len(off) > 1 else ''} {', '.join(map(str, off[:8]))}{', ...' if len(off) > 8 else ''}"
         text += f" where the network wants 0 and 1, by {channels}: noise levels mean something else there.{others}"

@@ -47,7 +47,7 @@ def judge_channels(found: Evaluation) -> Judgement | None:
     latent, about = found.latent, "the latent channels"
     if latent.active is None:
         return None
-    spread = f"deviations from {min(latent.deviations):.3g} to {max(latent.deviations):.3g}"
+    spread = f"standard deviations from {min(latent.deviations):.3g} to {max(latent.deviations):.3g}"
     text = f"{latent.active} of {latent.channels} latent channels are active, {spread}"
     if latent.active == latent.channels:
         return Judgement(about, "good", f"{text}: none is idle, and encode-dataset takes the scale away.")
@@ -62,7 +62,7 @@ def judge_channels(found: Evaluation) -> Judgement | None:
 def judge_extremes(found: Evaluation) -> Judgement:
     """The value that is furthest out."""
     latent, about = found.latent, "extreme latents"
-    text = f"The largest latent value is {latent.largest:.3g}, the furthest is {latent.reach:.1f} deviations out"
+    text = f"The largest latent value is {latent.largest:.3g}, the furthest is {latent.reach:.1f} standard deviations out"
     if not latent.reach <= REACH:
         way = _ways(found, *TIGHTER, "a larger autoencoder.commitment", "a smaller loop.lr")
         return Judgement(about, "doubtful", f"{text}: diffusion is likely to miss such outliers; try {way}.")

@@ -1,7 +1,7 @@
 """OpenAI's CLIP as torch-fidelity sees pictures with it: features that were learned from captions (arXiv:2103.00020).
 
 A Gaussian kernel distance in them is close to CMMD (arXiv:2401.09603), which takes
-ViT-L/14 at 336 pixels, unit-length features and a deviation of 10.
+ViT-L/14 at 336 pixels, unit-length features and a standard deviation of 10.
 """
 
 from __future__ import annotations

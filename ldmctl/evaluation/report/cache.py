@@ -40,8 +40,8 @@ def told(chapter: Chapter, manifest: Manifest) -> None:
     chapter.fact("mirrored variants", "each item also mirrored" if manifest.flipped else "none")
     measured = manifest.measured or manifest.statistics
     chapter.fact("mean", listed(manifest.statistics.mean))
-    chapter.fact("deviation", listed(manifest.statistics.deviation))
-    chapter.fact("drift since they were frozen", f"{manifests.drift(manifest.statistics, measured):.2%} of a deviation")
+    chapter.fact("standard deviation", listed(manifest.statistics.deviation))
+    chapter.fact("drift since they were frozen", f"{manifests.drift(manifest.statistics, measured):.2%} of a standard deviation")
     chapter.fact("unreadable pictures left out", sum(map(len, manifest.skipped.values())) or None)
     chapter.fact(
         "prepared",
