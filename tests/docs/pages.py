@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 WRITTEN = ROOT / "docs" / "reference"  # by docs/reference.py
 SHELL = ("bash", "sh", "shell", "console", "zsh")
 PLAIN = ("text", "toml", "yaml", "json", "python")
+OTHERS = ("git", "cd", "pip")  # programs to which `ldmctl` is a name
 START = "<!-- starts with: runs -->"
 FENCE = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n\n?)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 MARK = re.compile(r"run|dry-run|not run: \S.*")
@@ -52,7 +53,7 @@ class Block:
         for line in self.lines:
             for part in re.split(r"(?:&&|\|\||\|)(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", line):
                 words = shlex.split(part, comments=True)
-                if "ldmctl" in words:
+                if "ldmctl" in words and words[0] not in OTHERS:
                     out.append(words[words.index("ldmctl") + 1 :])
         return out
 

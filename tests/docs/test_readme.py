@@ -162,7 +162,7 @@ def test_options_in_the_text_exist():
     known = {
         name for command in commands().values() for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
     }
-    known |= {"--help", "-h", "--version"} | OUTER
+    known |= {"--help", "-h", "--version", "--install-completion"} | OUTER
     said = [(page, option) for page, mark in code_marks() if is_ours(mark) for option in re.findall(r"(?:^|\s)(--?[a-z][a-z-]*)", mark)]
     assert len(said) >= 20
     assert [each for each in said if each[1] not in known] == []
