@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ldmctl.errors import DataError
 
-from . import _captions, _celeb, _formats, _tree
-from ._map_names import Key, bare, key_of, kind, match_names, top_of_maps
+from . import _captions, _celeb, _formats, _map_beside, _tree
+from ._map_names import Key, bare, key_of, keys_of, kind, match_names, top_of_maps
 from ._map_tables import named_in_tables
 from ._map_twins import doubts
 from ._names import counted, listed, shown
@@ -84,6 +84,10 @@ def find(root: Path, pictures: Sequence[File], files: Sequence[File], asked: str
             out.files |= named_in_tables(root, pictures, files) if tables else set()
             left = [file for file in pictures if file.path not in out.files]
             _by_names(root, left, out)
+            beside = {} if out.folders or out.files else _map_beside.find(left, out.warnings)
+            out.files |= {file.path for files in beside.values() for file in files}
+            out.of |= {path: root / files[0].path for path, files in beside.items()}
+            out.folders += ["files beside the pictures that end in _mask or the like"] if beside else []
             out.warnings += [] if out.folders or out.files else doubts(root, left)
     else:
         _by_wish(root, pictures, files, asked, out)
@@ -143,10 +147,10 @@ def _bears_out(maps: Sequence[File], matched: dict[str, File], owners: dict[Key,
 
 def _take(root: Path, folder: str, maps: Iterable[File], matched: dict[str, File], out: Maps) -> None:
     used = {file.path for file in matched.values()}
-    again = {(file.folder, os.path.splitext(file.path)[0]) for file in matched.values()}
+    again = {key for file in matched.values() for key in keys_of(file)}
     out.folders.append(folder)
     out.of |= {path: root / file.path for path, file in matched.items()}
-    out.orphans += [file.path for file in maps if file.path not in used and (file.folder, os.path.splitext(file.path)[0]) not in again]
+    out.orphans += [file.path for file in maps if file.path not in used and again.isdisjoint(keys_of(file))]
 
 
 # -- by the wish of the user -----------------------------------------------------

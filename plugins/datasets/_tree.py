@@ -16,6 +16,7 @@ from ldmctl.errors import DataError
 
 from ._names import counted, listed, shown
 
+OF_SYSTEMS = frozenset(["@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information"])  # thumbnails, and what was deleted
 AGAIN = 16  # names by which one folder is looked into
 
 
@@ -113,16 +114,21 @@ def _walk(root: Path, tree: Tree) -> Iterator[File]:
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
     """Whether a folder is to be looked into."""
     try:
-        return not entry.name.startswith(".") and entry.name != "__MACOSX" and entry.is_dir()
+        return not _is_hidden(entry.name) and entry.name != "__MACOSX" and entry.is_dir()
     except OSError:  # a link that leads to itself; `_file` has counted it
         return False
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a folder is none of a user's."""
+    return name.startswith(".") or name.casefold() in OF_SYSTEMS
 
 
 def _file(entry: os.DirEntry[str], prefix: str, linked: bool, tree: Tree) -> Iterator[File]:
     path = prefix + entry.name
     try:
         if entry.is_dir():
-            if entry.name.startswith("."):
+            if _is_hidden(entry.name):
                 tree.hidden.append(f"{path}/")
         elif not entry.is_file():
             tree.nowhere.append(path)

@@ -215,3 +215,68 @@ def test_coco_of_several_kinds_says_what_is_not_used(tmp_path):
     dataset = opened(tmp_path)
     assert shared(tmp_path) == (each("train2017", 4, pre="00"), each("val2017", 2, pre="01")) and dataset.counts["captions"] == 4
     assert "that are not used: categories." in said(dataset) and not labels(dataset)
+
+
+# -- maps --------------------------------------------------------------------
+
+
+def test_maps_of_voc_are_those_of_classes_and_no_pictures(tmp_path):
+    write_pictures(tmp_path, *each("VOC2012/JPEGImages", 6, pre="2007_"))
+    for kind in ("Class", "Object"):
+        write_pictures(tmp_path, *each(f"VOC2012/Segmentation{kind}", 4, pre="2007_", ending=".png"))
+    write_texts(
+        tmp_path,
+        {"VOC2012/ImageSets/Segmentation/train.txt": "2007_0\n2007_1\n", "VOC2012/ImageSets/Segmentation/val.txt": "2007_2\n2007_3\n"},
+    )
+    train = opened(tmp_path)
+    assert shared(tmp_path) == (each("VOC2012/JPEGImages", 2, pre="2007_"), each("VOC2012/JPEGImages", 2, pre="2007_", start=2))
+    assert train.maps == {f"VOC2012/JPEGImages/2007_{i}.jpg": tmp_path / f"VOC2012/SegmentationClass/2007_{i}.png" for i in range(2)}
+    assert "VOC2012/SegmentationObject/ (4 maps) is left out" in said(train) and not train.classes
+
+
+def test_masks_beside_their_pictures_are_maps_and_no_pictures(tmp_path):
+    for kind in ("benign", "malignant"):
+        write_pictures(tmp_path, *(f"{kind}/{kind} ({i}){end}.png" for i in range(4) for end in ("", "_mask")))
+    write_pictures(tmp_path, "benign/benign (0)_mask_1.png", "benign/benign (9).png")
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert (len(train) + len(held), len(train.maps) + len(held.maps)) == (9, 8) and train.classes == ["benign", "malignant"]
+    assert not [path for path in (*names(train), *names(held)) if "_mask" in path]
+    assert "Maps from files beside the pictures that end in _mask or the like: 8 of 9 pictures have one." in said(train)
+    assert "1 picture has several maps beside it, of which one is used: of benign/benign (0).png it is benign/benign (0)_mask.png." in said(
+        train
+    )
+    assert len(opened(tmp_path, maps="none")) + len(opened(tmp_path, "val", maps="none")) == 18
+
+
+def test_pictures_that_are_called_masks_and_belong_to_no_other_stay_pictures(tmp_path):
+    write_pictures(tmp_path, *(f"faces/{i}.png" for i in range(8)), "faces/venetian_mask.png", "faces/0_mask.png")
+    assert len(opened(tmp_path, val_share=0)) == 10
+
+
+def test_cityscapes_is_read_as_it_is_unpacked(tmp_path):
+    for split in ("train", "val", "test"):
+        write_pictures(tmp_path, *each(f"leftImg8bit/{split}/ulm", 3, pre="ulm_00", ending="_leftImg8bit.png"))
+        for end in ("color", "instanceIds", "labelIds"):
+            write_pictures(tmp_path, *each(f"gtFine/{split}/ulm", 3, pre="ulm_00", ending=f"_gtFine_{end}.png"))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert names(train) == each("leftImg8bit/train/ulm", 3, pre="ulm_00", ending="_leftImg8bit.png") and len(held) == 3
+    assert train.maps[names(train)[0]] == tmp_path / "gtFine/train/ulm/ulm_000_gtFine_labelIds.png"
+    assert "Maps from gtFine/: 6 of 6 pictures have one." in said(train) and "belong to no picture" not in said(train)
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("{}annot", ".png"), ("{}_labels", "_L.png"), ("{}masks", "_mask.png")])
+def test_maps_of_camvid_are_found_under_each_name(tmp_path, folder, ending):
+    for split in ("train", "val", "test"):
+        write_pictures(tmp_path, *each(split, 3, pre=split), *each(folder.format(split), 3, pre=split, ending=ending))
+    assert shared(tmp_path) == (each("train", 3, pre="train"), each("val", 3, pre="val"))
+    assert len(opened(tmp_path).maps) == len(opened(tmp_path, "val").maps) == 3
+
+
+def test_what_a_system_leaves_in_folders_is_no_class(tmp_path):
+    thumbs = [f"cat/@eaDir/{i}.png/SYNOPHOTO_THUMB_XL.jpg" for i in range(4)]
+    write_pictures(
+        tmp_path, *each("cat", 4), *each("dog", 4), *thumbs, "$RECYCLE.BIN/a.png", "System Volume Information/b.png", "#recycle/c.png"
+    )
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.classes == ["cat", "dog"] and len(dataset) == 8
+    assert "Hidden files and folders are left out: #recycle/, $RECYCLE.BIN/, System Volume Information/ and cat/@eaDir/." in said(dataset)
