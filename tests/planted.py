@@ -9,8 +9,8 @@ from ldmctl.training import watch
 BEST = 18  # the step of the lowest loss
 
 
-def plant(put: Callable[[object, str, object], None] = setattr) -> None:
-    """Replace what validates by the curve."""
+def plant(put: Callable[[object, str, object], None] = setattr, until: int = 30) -> None:
+    """Replace what validates by the curve, whose last high loss is at step `until`."""
     validates, steps = stage.Training.validates, []
 
     def due(training, step):
@@ -21,7 +21,7 @@ def plant(put: Callable[[object, str, object], None] = setattr) -> None:
 
     def validate(*_):
         count = steps[-1] // 2
-        loss = 2.0 if BEST < steps[-1] <= 30 else 1 - 0.01 * min(count, BEST // 2)
+        loss = 2.0 if BEST < steps[-1] <= until else 1 - 0.01 * min(count, BEST // 2)
         return {"val/pixel": loss, "val/loss": loss, "val/psnr": 20.0}
 
     put(watch, "APART", 2)

@@ -46,6 +46,17 @@ def test_a_planted_rise_turns_the_discriminator_down_then_off_and_each_is_said_o
     assert [heard[step] for step in (DOWN, DOWN + 1, OFF, OFF + 1)] == pytest.approx([0.1, 0.01, 0.01, 0.0])
 
 
+def test_a_discriminator_that_is_turned_down_and_does_no_more_harm_is_heard_on(tmp_path, fit_ae, monkeypatch):
+    plant(monkeypatch.setattr, until=DOWN)
+    run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, "loop.steps=44", "loop.report=1")
+    assert events(run) == [(DOWN, "turned down")]
+    heard = {row["step"]: row["adversarial_weight"] for row in rows(run) if "adversarial_weight" in row}
+    assert [heard[step] for step in (DOWN, DOWN + 1, OFF + 1, 44)] == pytest.approx([0.1, 0.01, 0.01, 0.01])
+    assert record(run)["published"]["step"] == 44 and {"discriminator/loss"} <= set().union(
+        *(row for row in rows(run) if row["step"] == 44)
+    )
+
+
 def test_after_it_ended_the_weights_are_the_best_ones_and_the_discriminator_rests(tmp_path, fit_ae, planted):
     run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, f"loop.steps={OFF}")
     best, (state, _) = weights.load(run / "snapshots" / "best.safetensors"), weights.load(run / "state.safetensors")

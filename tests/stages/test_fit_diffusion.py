@@ -26,6 +26,7 @@ from ldmctl.latents.recipe import recipe
 from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.stages import fit_diffusion as stage
 from ldmctl.storage import weights
+from ldmctl.training import watch
 from ldmctl.training.engine import Engine
 from ldmctl.training.learner import Learner
 
@@ -256,3 +257,19 @@ def test_previews_that_need_what_is_never_learned_are_refused_before_the_first_s
 def test_previews_that_need_nothing_more_are_made(tmp_path, fit_diffusion, vae_cache, words):
     run = fit_diffusion(tmp_path / "run", vae_cache, *words, "loop.steps=1")
     assert (run / "samples" / "000000001.png").is_file()
+
+
+def test_a_denoiser_whose_validation_loss_rises_is_warned_of_once(tmp_path, fit_diffusion, vae_cache, monkeypatch):
+    monkeypatch.setattr(watch, "APART", 1)
+    given = iter([1.0] * 14 + [2.0] * 6 + [1.0] * 14)
+    monkeypatch.setattr(stage, "validate", lambda *_: {"val/loss": next(given), "val/low": 5.0})
+    words = ["loop.watch.every=0.001", "loop.save=100", "loop.preview=100"]
+    run = fit_diffusion(tmp_path / "run", vae_cache, *words, "loop.steps=18")
+    fit_diffusion(run, vae_cache, *words, "loop.steps=20")
+    (event,) = json.loads((run / "run.json").read_text())["watch"]
+    assert (event["step"], event["what"]) == (17, "risen")
+    assert event["why"] == (
+        "loss has risen from 1 around step 14 to 2. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept."
+    )
+    fit_diffusion(tmp_path / "off", vae_cache, *words, "loop.steps=4", "loop.watch.bound=null")
+    assert "watch" not in json.loads((tmp_path / "off" / "run.json").read_text())
