@@ -1,15 +1,18 @@
 """Captions in files of their own: `picture.txt` or `picture.caption` beside `picture.jpg`, in any case."""
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from ._formats import ending
-from ._names import alike, counted, shown
+from ._names import alike, are, counted, shown
 from ._tree import File, once
 
 READ = (".txt", ".caption")  # the first is heard first
+BOX = re.compile(r"\d+(?:\s+-?\d*\.?\d+(?:e-?\d+)?){4,}", re.IGNORECASE)  # a line of YOLO: a class, and where it is
+BOXES = "boxes"
 OTHERS = (".captions", ".cap", ".tags", ".tag", ".prompt", ".prompts", ".json", ".xml", ".yaml", ".yml", ".npy", ".npz", ".md")
 
 
@@ -47,6 +50,33 @@ def beside(others: Iterable[File], pictures: Iterable[str]) -> tuple[dict[str, t
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common() if count)
         remarks.append(f"Files beside pictures that are not read: {kinds}. Captions are read from .txt and .caption.")
     return {path: tuple(files) for path, files in found.items()}, remarks
+
+
+def head(file: Path) -> str:
+    """The beginning of a text, in UTF-8; '' of what cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(1 << 14).decode("utf-8-sig", "replace")
+    except OSError:
+        return ""
+
+
+def caption(file: Path) -> tuple[str, str]:
+    """The same as `read`; a file that holds the boxes of things is no caption."""
+    text, why = read(file)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ("", BOXES) if lines and all(map(BOX.fullmatch, lines)) else (text, why)
+
+
+def sentence(why: str, number: int, split: str, first: str) -> str:
+    """What is odd about so many caption files of a split."""
+    files, verb = f"{counted(number, 'caption file')} of {split}", are(number)
+    if why == BOXES:
+        what = f"{counted(number, 'text file')} beside pictures of {split} {'holds' if number == 1 else 'hold'}"
+        return f"{what} numbers, as YOLO writes boxes, and {verb} no {'caption' if number == 1 else 'captions'}, the first {shown(first)}."
+    read_as = why in ("UTF-16", "Windows-1252")
+    how = f"{verb} not in UTF-8 and read as {why}" if read_as else f"cannot be read ({why}) and {verb} left out"
+    return f"{files} {how}, the first {shown(first)}."
 
 
 def read(file: Path) -> tuple[str, str]:

@@ -4,10 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from ._names import listed
+from ._names import listed, natural
 from ._tree import File
 
 FOLD = re.compile(r"(?:fold|cv|split|round|run)[\s_.-]*(?:\d+|[a-z](?![a-z]))", re.IGNORECASE)
+PLAIN = re.compile(r"((?:k[\s_.-]*)?fold|cv|split)s?[\s_.-]*(?:\d+|[a-z])", re.IGNORECASE)  # the whole name of a folder
 Pair = tuple[File, File]  # a picture to train on, and the held-out one that is the same
 
 
@@ -15,6 +16,24 @@ def fold_of(folder: str) -> str:
     """The part of a path that numbers a fold: `fold_1` of `fold_1/train/cat`, `train2` of `all/train2`; '' where none does."""
     parts = folder.split("/")
     return next((part for part in parts if FOLD.search(part)), next((part for part in parts if re.search(r"\d", part)), ""))
+
+
+def numbered(folders: Iterable[str]) -> set[str]:
+    """The names of folders that number folds, `fold_1` and `fold_2`, where there are two or more of one kind."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for name in folders:
+        if found := PLAIN.fullmatch(name):
+            kinds[found[1].casefold()].add(name)
+    return {name for names in kinds.values() if len(names) > 1 for name in names}
+
+
+def no_classes(names: Iterable[str], *, by_folder: bool) -> str:
+    """That such folders are no classes; '' where there are none."""
+    found = natural(names)
+    if not found:
+        return ""
+    held = "" if by_folder else ", and none of them is held out. To hold one out, rename it to val"
+    return f"{listed(found)} number folds of cross-validation: they are no classes{held}. If they are classes, a column `label` says so."
 
 
 def sentence(pairs: Iterable[Pair]) -> str:

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from . import _folds
 from ._names import composed, counted, listed, natural, shown
 from ._splits import FILLERS, Splits
 from ._tree import File
 
+UNKNOWN = frozenset(["unknown", "unlabeled", "unlabelled", "unclassified", "nolabel", "all"])  # no class of held-out pictures alone
 KINDS = frozenset(["photos", "pictures", "pics", "samples"])  # words that may be a class, beside paintings
 
 
@@ -34,13 +36,18 @@ def labels_of(
     used = {file.path for file in (*splits.train, *splits.val)}
     told = {path: label for path, label in told.items() if path in used}
     by_folder = class_folders(splits, reduced)
+    folds = _folds.no_classes(folds_of(splits), by_folder=splits.by_folder)
     if told:
         both = joined(by_folder, told, splits)
-        return (both, _sentence(both, splits)) if both else (dict(told), "")
+        return (both, _both(_sentence(both, splits), folds)) if both else (dict(told), "")
     for each in words:
         found = {path: word for path, word in each.items() if path in used and path not in by_folder}
         by_folder = (joined(by_folder, found, splits) if found else None) or by_folder
-    return by_folder, _sentence(by_folder, splits)
+    return by_folder, _both(_sentence(by_folder, splits), folds)
+
+
+def _both(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def class_folders(splits: Splits, reduced: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -50,13 +57,21 @@ def class_folders(splits: Splits, reduced: dict[str, tuple[str, ...]]) -> dict[s
     `images` beside one other folder.
     """
     parts = {file.path: reduced[file.path][-1].split("/")[:-1] for file in (*splits.train, *splits.val)}
+    folds = folds_of(splits)
+    parts = {path: [part for part in folders if part not in folds] for path, folders in parts.items()}
     trained = {part.casefold() for file in splits.train for part in parts[file.path][:1]}
-    for empty in (FILLERS - (KINDS & trained), FILLERS - trained):
+    unknown = UNKNOWN - trained if trained else frozenset()
+    for empty in (FILLERS - (KINDS & trained) | unknown, FILLERS - trained | unknown):
         found = {path: next((part for part in folders if part.casefold() not in empty), "") for path, folders in parts.items()}
         labels = {path: composed(part) for path, part in found.items() if part}
         if len(set(labels.values())) > 1:
             return labels
     return {}
+
+
+def folds_of(splits: Splits) -> set[str]:
+    """The folders of pictures in use that number folds, and are no classes."""
+    return _folds.numbered({part for file in (*splits.train, *splits.val) for part in splits.parts(file)})
 
 
 def _sentence(labels: Mapping[str, str], splits: Splits) -> str:

@@ -13,7 +13,7 @@ from ._labels import class_folders
 from ._matching import Matched, Note, match
 from ._names import listed, shown
 from ._split_cells import speaking
-from ._split_lists import LISTS, is_submission, speaker
+from ._split_lists import LISTS, is_plain, is_submission, speaker
 from ._splits import Splits
 from ._tables import Table
 from ._tree import File
@@ -131,10 +131,11 @@ def _with_splits(tables: list[Table], folders: set[str], failed: dict[str, str],
             out.unused[table.path] = [] if made_up else [*table.unused, *mute]
             continue
         names = sorted(columns & table.cells.keys())
+        by_name = [(LISTS, told)] if told and (is_plain(told) or not (names or any(row.splits for row in table.rows))) else []
         for number, row in enumerate(table.rows):
             pairs = [(name, word) for name in names for word in table.cells[name].get(number, ())]
-            if pairs or told:
-                table.rows[number] = row._replace(splits=(*row.splits, *pairs, *([(LISTS, told)] if told else [])))
+            if pairs or by_name:
+                table.rows[number] = row._replace(splits=(*row.splits, *pairs, *by_name))
         kept.append(table._replace(unused=[*table.unused, *mute]))
     return kept, bare
 

@@ -34,6 +34,11 @@ def is_list(path: str) -> bool:
     return bool(word_of(path)[0])
 
 
+def is_plain(value: str) -> bool:
+    """Whether nothing but the split is in the name: list_eval_partition.csv rather has a column of splits."""
+    return set(word_of(value)[2]) <= PLAIN
+
+
 def speaker(path: str, folders: set[str]) -> str:
     """The table, or the folder above it without pictures (`folders` are those with some), by whose name it belongs to a split; '' where none does."""
     if is_list(path):

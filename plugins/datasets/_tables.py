@@ -24,6 +24,7 @@ from ._values import CAPTIONS, FILES, MAPS, PERHAPS, SPLITS, USED, captions_of, 
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
+NAMING = ("image_id", "_name")  # ends of columns that surely name pictures where their values do
 MISSING = "`file_name` is missing; found"
 LARGEST = 1 << 30  # bytes of a table
 WORDS = ("string", "large_string", "dictionary", "bool", "int", "uint")  # types of Parquet of which a column may name splits
@@ -107,7 +108,8 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     if not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = f"it has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}"
         if called != FILES and not cells.of and not is_list(path):
-            raise DataError(f"{shown(str(file))}, line {rows[0].line}: {MISSING} {listed(columns, most=8)}.")
+            line = f"{shown(str(file))}, line {rows[0].line}"
+            raise DataError(f"{line}: {lacking}." if called[0].endswith(NAMING) else f"{line}: {MISSING} {listed(columns, most=8)}.")
     return Table(path, rows, [name for name in columns if name and name not in used and not cells.of.get(name)], cells.of, lacking)
 
 

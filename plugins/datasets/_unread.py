@@ -1,11 +1,13 @@
 """Files that may hold labels or captions in a form that is not read, so that nobody takes them for read."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from . import _captions
 from ._captions import OTHERS
 from ._formats import ending
-from ._names import counted, listed
+from ._names import are, counted, listed
 from ._tables import SUFFIXES
 from ._tree import File, once
 
@@ -15,6 +17,10 @@ BY_NAME = frozenset(
 )
 NAMED = re.compile(r"(^|/)(labels?|captions?|meta|metadata|annotations?)(?![a-z])[^/]*(/[^/]*)?$", re.IGNORECASE)  # the file, or its folder
 PACKED = tuple(suffix + packed for suffix in SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst", ".zip"))
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+LISTS = (".txt", ".lst", ".list", ".dat", "")  # endings of texts that may name pictures
+MOST = 32  # texts that are opened
+HEAD = 64  # lines of each that are looked at
 OF_A_SYSTEM = ("thumbs.db",)  # also ehthumbs.db
 
 
@@ -37,3 +43,47 @@ def _may_be_table(path: str) -> bool:
     if suffix in ALWAYS:
         return not lower.endswith(OF_A_SYSTEM)
     return lower.endswith(PACKED) or (suffix in BY_NAME and bool(NAMED.search(path)))
+
+
+def archives(others: Iterable[File]) -> list[str]:
+    """A sentence on archives, in which pictures may lie; those that may hold labels are named by `tables`."""
+    found = [file.path for file in once(others) if file.path.lower().endswith(ARCHIVES) and not _may_be_table(file.path)]
+    if not found:
+        return []
+    them = "it" if len(found) == 1 else "them"
+    return [f"{counted(len(found), 'archive')} {are(len(found))} not read: {listed(found)}. Unpack {them} if pictures are inside."]
+
+
+def lists(root: Path, others: Iterable[File], pictures: Sequence[str]) -> set[str]:
+    """The texts, by path, that name pictures line by line and say more of them; those of too many are not looked at."""
+    stems = {path.rpartition(".")[0] for path in pictures} | set(pictures)
+    texts = [
+        file
+        for file in once(others)
+        if file.size and ending(file.path) in LISTS and file.path.rpartition(".")[0] not in stems and file.path not in stems
+    ]
+    if not texts or len(texts) > MOST:
+        return set()
+    names = {stem.rpartition("/")[2].casefold() for stem in stems}
+    return {file.path for file in texts if _names_pictures(root / file.path, names)}
+
+
+def _names_pictures(file: Path, names: set[str]) -> bool:
+    """Whether half of the first lines begin with the name of a picture, and go on; what is but a number names none."""
+    lines = [
+        words for line in _captions.head(file).splitlines()[:HEAD] if len(words := re.split(r"[\s,;|#]+", line.strip(), maxsplit=1)) == 2
+    ]
+    known = [first for first, _ in lines if first.replace("\\", "/").rpartition("/")[2].casefold() in names and not first.isdecimal()]
+    return len(known) > 1 and 2 * len(known) >= len(lines)
+
+
+def said(unheard: Iterable[str]) -> list[str]:
+    """A sentence on such texts."""
+    found = sorted(unheard)
+    if not found:
+        return []
+    names = "names" if len(found) == 1 else "name"
+    return [
+        f"{counted(len(found), 'text file')} {names} pictures and {are(len(found))} not read: {listed(found)}. Labels and captions are read from tables "
+        "with `file_name` and `label` or `text`, such as metadata.csv."
+    ]

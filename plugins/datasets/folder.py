@@ -33,7 +33,7 @@ from ldmctl.errors import DataError
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _celeb, _columns, _copies, _formats, _maps, _sheets, _tree
+from . import _captions, _celeb, _columns, _copies, _formats, _maps, _sheets, _tree, _unread
 from ._file_names import by_file_names
 from ._labels import held_out_alone, labels_of, without_splits
 from ._names import counted, natural, shown
@@ -44,6 +44,7 @@ from ._values import distinct
 
 LAYOUT = "a folder of pictures at any depth, with train/ and val/ if they are split"
 READ_NOW = 20_000  # caption files of a split that are read when it is opened, to count them; of more, those that are not empty
+FEW = 16  # of more, that are read to see whether they are captions at all
 
 
 class Folder:
@@ -101,12 +102,13 @@ class Folder:
         attributes, listed_in = _celeb.captions(self.root, others, self.files) if config.tables else ({}, "")
         self.texts |= {path: (text,) for path, text in attributes.items() if path not in self.texts}
         others = [file for file in others if file.path != listed_in and file.path not in tables.lists]
+        unheard = _unread.lists(self.root, others, [file.path for file in pictures])
         if config.maps == "auto":
             _maps.of_tables(self.root, {path: note.map for path, note in tables.notes.items() if note.map}, maps)
         maps.say([file.path for file in used])
         self.maps = {file.path: maps.of[file.path] for file in self.files if file.path in maps.of}
         self.map_classes, self.has_maps = maps.classes, bool(maps.folders)
-        sidecars, beside = _captions.beside(others, (file.path for file in pictures))
+        sidecars, beside = _captions.beside([file for file in others if file.path not in unheard], (file.path for file in pictures))
         self.sidecars = {file.path: sidecars[file.path] for file in self.files if file.path in sidecars}
         named = _tree.once(others)
         skipped = _formats.unread((file.path for file in named if file.size), suffixes)
@@ -121,6 +123,7 @@ class Folder:
                 else []
             ),
             *tables.warnings,
+            *_unread.said(unheard),
             *held_out_alone(labels, splits),
             *maps.warnings,
         ]
@@ -131,6 +134,7 @@ class Folder:
             *maps.remarks,
             *beside,
             *sheets,
+            *_unread.archives(others),
             *tree.remarks(suffixes),
         ]
         self.counts = {"labels": sum(label >= 0 for label in self.labels), "captions": self._count_captions(others, split)}
@@ -178,19 +182,23 @@ class Folder:
         return distinct([*self.texts.get(path, ()), *self._beside(path)])
 
     def _beside(self, path: str) -> list[str]:
-        return [_captions.read(self.root / file)[0] for file in self.sidecars.get(path, ())]
+        return [_captions.caption(self.root / file)[0] for file in self.sidecars.get(path, ())]
 
     def _count_captions(self, others: list[File], split: str) -> int:
         """How many pictures have a caption; what is odd about caption files is said."""
         if sum(map(len, self.sidecars.values())) > READ_NOW:
             empty = {file.path for file in others if not file.size}
+            probed = [files[0] for files in list(self.sidecars.values())[:FEW]]
+            if all(_captions.caption(self.root / file)[1] == _captions.BOXES for file in probed):
+                self.warnings.append(_captions.sentence(_captions.BOXES, len(self.sidecars), split, probed[0]))
+                return len(self.texts)
             return len({*self.texts, *(path for path, files in self.sidecars.items() if not set(files) <= empty)})
         captioned, several, odd = set(self.texts), {path for path, texts in self.texts.items() if len(texts) > 1}, Counter[str]()
         first: dict[str, str] = {}
         for path, files in self.sidecars.items():
             texts = list(self.texts.get(path, ()))
             for file in files:
-                text, why = _captions.read(self.root / file)
+                text, why = _captions.caption(self.root / file)
                 texts.append(text)
                 if why:
                     odd[why] += 1
@@ -200,11 +208,7 @@ class Folder:
             if len(texts) > 1:
                 several.add(path)
         for why, count in odd.items():
-            what = f"{counted(count, 'caption file')} of {split}"
-            verb = "is" if count == 1 else "are"
-            read = why in ("UTF-16", "Windows-1252")
-            how = f"{verb} not in UTF-8 and read as {why}" if read else f"cannot be read ({why}) and {verb} left out"
-            self.warnings.append(f"{what} {how}, the first {shown(first[why])}.")
+            self.warnings.append(_captions.sentence(why, count, split, first[why]))
         if several:
             self.remarks.append(
                 f"{counted(len(several), 'picture')} of {split} {'has' if len(several) == 1 else 'have'} several captions: the cache keeps all, the first is `text`."

@@ -217,6 +217,92 @@ def test_coco_of_several_kinds_says_what_is_not_used(tmp_path):
     assert "that are not used: categories." in said(dataset) and not labels(dataset)
 
 
+def test_celeba_of_kaggle_is_split_by_its_column_and_not_by_the_name_of_its_table(tmp_path):
+    write_pictures(tmp_path, *each("img_align_celeba", 10), "img_align_celeba/more.jpg")
+    rows = "".join(f"{i}.jpg,{0 if i < 6 else 1 if i < 8 else 2}\n" for i in range(10))
+    attributes = "image_id,Smiling,Male\n" + "".join(f"{i}.jpg,1,-1\n" for i in range(10))
+    write_texts(tmp_path, {"list_eval_partition.csv": f"image_id,partition\n{rows}", "list_attr_celeba.csv": attributes})
+    assert shared(tmp_path) == (each("img_align_celeba", 6), each("img_align_celeba", 2, start=6))
+    assert "list_attr_celeba.csv is not used: line 2: it has neither a column `label` nor one of `text`" in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("captions.txt", "a{}.jpg,A dog runs ."),
+        ("Flickr8k.token.txt", "a{}.jpg#0\tA dog runs ."),
+        ("annotations/list.txt", "a{} 1 1 1"),
+        ("list_attr.txt", "a{}.jpg  1 -1"),
+    ],
+)
+def test_texts_that_name_pictures_and_are_not_read_are_named(tmp_path, name, line):
+    write_pictures(tmp_path, *each("images", 6, pre="a"))
+    write_texts(tmp_path, {name: "6\nimage,caption\n" + "".join(line.format(i) + "\n" for i in range(6)), "readme.txt": "a dog runs\n"})
+    assert f"1 text file names pictures and is not read: {name}. Labels and captions are read from tables" in said(opened(tmp_path))
+    assert "1 text file belongs to no picture, the first readme.txt." in said(opened(tmp_path))
+
+
+def test_boxes_of_things_are_no_captions(tmp_path):
+    write_pictures(tmp_path, *each("train", 6), *each("val", 2))
+    boxes = "0 0.5 0.5 0.2 0.2\n12 0.1 0.25 0.3 0.4 1e-3\n"
+    write_texts(tmp_path, {f"train/{i}.txt": boxes for i in range(5)} | {"train/5.txt": "5 dogs", "val/0.txt": ""})
+    dataset = opened(tmp_path)
+    assert dataset.counts["captions"] == 1 and dataset.captions(0) == () and dataset.note(5)[1] == "5 dogs"
+    assert "5 text files beside pictures of train hold numbers, as YOLO writes boxes, and are no captions, the first train/0.txt." in said(
+        dataset
+    )
+
+
+def test_archives_that_are_not_unpacked_are_named(tmp_path):
+    write_pictures(tmp_path, *each("train", 4))
+    write_texts(tmp_path, {"val.zip": "PK", "more/part2.tar.gz": "x", "labels.zip": "x"})
+    assert "2 archives are not read: more/part2.tar.gz and val.zip. Unpack them if pictures are inside." in said(opened(tmp_path))
+
+
+# -- classes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fold_{}", "fold{}", "Fold {}", "cv{}", "kfold_{}", "k-fold-{}", "split_{}"])
+@pytest.mark.parametrize("classes", [("",), ("/cat", "/dog")])
+def test_folders_of_folds_are_no_classes(tmp_path, name, classes):
+    write_pictures(tmp_path, *(path for k in range(3) for kind in classes for path in each(name.format(k) + kind, 3, pre=f"{k}")))
+    dataset = opened(tmp_path)
+    assert dataset.classes == [kind[1:] for kind in classes if kind] and len(dataset) + len(opened(tmp_path, "val")) == 9 * len(classes)
+    assert (
+        "number folds of cross-validation: they are no classes, and none of them is held out. To hold one out, rename it to val."
+        in said(dataset)
+    )
+
+
+def test_a_fold_that_is_renamed_to_val_is_held_out(tmp_path):
+    write_pictures(
+        tmp_path, *(path for name in ("fold_0", "fold_1", "val") for kind in ("cat", "dog") for path in each(f"{name}/{kind}", 2))
+    )
+    dataset, held = opened(tmp_path), opened(tmp_path, "val")
+    assert dataset.classes == ["cat", "dog"] and (len(dataset), len(held)) == (8, 4)
+    assert "fold_0 and fold_1 number folds of cross-validation: they are no classes. If" in said(dataset)
+
+
+def test_classes_within_the_splits_of_folds_are_classes(tmp_path):
+    folders = [f"fold_{k}/{split}/{kind}" for k in range(2) for split in ("train", "val") for kind in ("cat", "dog")]
+    write_pictures(tmp_path, *(path for folder in folders for path in each(folder, 2)))
+    assert opened(tmp_path).classes == ["cat", "dog"]
+
+
+def test_one_folder_called_as_a_fold_is_a_class(tmp_path):
+    write_pictures(tmp_path, *each("fold_1", 3), *each("crease", 3))
+    assert opened(tmp_path, val_share=0).classes == ["crease", "fold_1"]
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "unknown", "all"])
+def test_held_out_pictures_of_unknown_class_are_no_class_of_their_own(tmp_path, name):
+    write_pictures(tmp_path, *each("train/cat", 3), *each("train/dog", 3), *each(f"test/{name}", 2))
+    held = opened(tmp_path, "val")
+    assert held.classes == ["cat", "dog"] and len(held) == 2 and not labels(held)
+    write_pictures(tmp_path, *each(f"train/{name}", 3))
+    assert len(labels(opened(tmp_path, "val"))) == 2
+
+
 # -- maps --------------------------------------------------------------------
 
 
