@@ -182,7 +182,8 @@ def test_keys_in_the_text_exist():
 
 
 def has(schema, path):
-    """Whether this path leads to a key of a config class; in a slot, of any plugin of its kind."""
+    """Whether this path leads to a key of a config class; in a slot, of any plugin of its kind, in a list of them at a place in it."""
+    path = [part for part in path if not part.isdecimal()]
     name, *rest = path
     if (field := schema.model_fields.get(name)) is None:
         return False
