@@ -2,50 +2,60 @@
 
 Stein et al. (arXiv:2306.04675) found so for the Frechet distance of ViT-L/14. Theirs
 resizes by an antialiased bicubic filter and torch-fidelity's by TensorFlow's
-bilinear one: name the library beside the number.
+bilinear one: name the library beside the number. torch-fidelity runs code that
+torch.hub downloads; here a file of weights is all it takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmctl.blocks import check_channels
+from ldmctl.blocks import check_channels, fill
 from ldmctl.config import PluginConfig
 from ldmctl.errors import MissingError
-from ldmctl.storage.assets import offline
 
-from ._fidelity import as_colour, library, made
-from ._weights import WITHOUT
+from ._dinov2 import GATED, SIZES, VisionTransformer
+from ._fidelity import as_colour, library
+from ._weights import WITHOUT, find
 
-REPOSITORY = "facebookresearch_dinov2_main"  # as torch.hub names its copy
+URL = "https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
+SIDE = 224
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what it was trained with
 
 
 class DinoV2(nn.Module):
-    """The class token of torch-fidelity's DINOv2, whose code and weights torch.hub keeps, or downloads once."""
+    """The class token, which torch-fidelity calls the feature `dinov2`."""
 
     class Config(PluginConfig):
         network: Literal["dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "dinov2-vit-g-14"] = Field(
             "dinov2-vit-l-14", description="which size; the large one is what is published"
         )
+        weights: str | None = Field(
+            None, description="Meta's file of it without registers, such as dinov2_vitl14_pretrain.pth; null: looked for, then downloaded"
+        )
 
     def __init__(self, config: Config, *, image_channels: int, size: int, classes: Sequence[str] = (), encoder: Any = None):
         super().__init__()
         check_channels("dinov2", image_channels)
-        module, hub, self.title = library("feature_extractor_dinov2"), Path(torch.hub.get_dir()), config.network
-        file = hub / "checkpoints" / f"{module.MODEL_METADATA[config.network]}_pretrain.pth"
-        if offline() and not (file.is_file() and (hub / REPOSITORY).is_dir()):
-            raise MissingError(
-                f"The weights {file.name} and the code of DINOv2 are missing. Downloads are switched off (LDMCTL_OFFLINE or --offline).\n"
-                f"Looked for:\n  {file}\n  {hub / REPOSITORY}\nWays out:\n  unset LDMCTL_OFFLINE and leave out --offline\n"
-                f"  or copy both from a machine on which torch.hub.load('facebookresearch/dinov2', ...) has run\n  or {WITHOUT}"
-            )
-        self.network = made(f"DINOv2 ({config.network})", lambda: module.FeatureExtractorDinoV2(config.network, ["dinov2"]))
+        module, self.title = library("feature_extractor_dinov2"), config.network
+        self.resize = module.interpolate_bilinear_2d_like_tensorflow1x
+        name = module.MODEL_METADATA[config.network]
+        file = find(f"{name}_pretrain.pth", url=URL.format(name=name), sha256=None, given=config.weights)
+        with torch.device("meta"):
+            width, depth = SIZES[config.network]
+            self.network = VisionTransformer(width, depth, gated=config.network == GATED)
+        try:
+            fill(self.network, file, {name: name for name in self.network.state_dict()}, f"Meta's weights of {config.network}")
+        except MissingError as error:
+            raise MissingError(f"{error}\nWays out:\n  another file in extractor.weights\n  or {WITHOUT}") from None
+        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", 255 * torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> DinoV2:
         """Stays in evaluation, whatever the module that holds it is told."""
@@ -53,4 +63,5 @@ class DinoV2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,D] float32."""
-        return self.network(as_colour(image))[0]
+        seen = self.resize(as_colour(image).float(), size=(SIDE, SIDE), align_corners=False)
+        return self.network((seen - self.mean) / self.deviation)

@@ -137,6 +137,77 @@ def test_a_file_that_would_run_code_or_holds_another_network_is_refused(tmp_path
         build("inception", weights=str(other))
 
 
+# -- DINOv2 ---------------------------------------------------------------------
+
+
+def vision(width, depth, *, gated=False, grid=37):
+    """DINOv2's network with random weights."""
+    from ldmctl_plugins.extractors._dinov2 import VisionTransformer
+
+    network = VisionTransformer(width, depth, gated=gated, grid=grid)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.05
+    return network.eval().requires_grad_(False)
+
+
+SPLIT = {"attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"), "mlp.w12": ("mlp.gate_proj", "mlp.up_proj")}
+CALLED = {
+    "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection", "blocks.": "encoder.layer.", "attn.proj": "attention.o_proj",
+    "ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1", "mlp.w3": "mlp.down_proj",
+}  # fmt: skip
+
+
+def as_transformers(state):
+    """The tensors of Meta's file as transformers calls them."""
+    found = {}
+    for name, value in state.items():
+        for ours, theirs in CALLED.items():
+            name = name.replace(ours, theirs)
+        name = f"layer{name}" if name.startswith("norm.") else name
+        ours = next((each for each in SPLIT if each in name), "")
+        whole = SPLIT[ours] if ours else ("",)
+        found |= {name.replace(ours, each) if ours else name: part for each, part in zip(whole, value.chunk(len(whole)), strict=True)}
+    return found
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_dinov2_is_the_network_that_transformers_has_under_that_name(gated):
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    network = vision(128, 2, gated=gated, grid=3)
+    config = transformers.Dinov2Config(
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=42, patch_size=14, use_swiglu_ffn=gated
+    )
+    theirs = transformers.Dinov2Model(config).eval()
+    if "encoder.layer.0.attention.q_proj.weight" not in theirs.state_dict():
+        pytest.skip("another version of transformers has other names")
+    lost = theirs.load_state_dict(as_transformers(network.state_dict()), strict=False)
+    assert not lost.unexpected_keys and lost.missing_keys == ["embeddings.mask_token"]
+    image = torch.randn(2, 3, 42, 42, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), theirs(image).pooler_output, atol=1e-4, rtol=1e-4)
+    assert network.places(5, 5).shape == (1, 26, 128) and network(image[:, :, :28, :28]).shape == (2, 128)
+
+
+def test_dinov2_is_made_of_a_file_and_sees_what_torch_fidelity_sees(tmp_path, monkeypatch):
+    module = pytest.importorskip("torch_fidelity.feature_extractor_dinov2", exc_type=ImportError)
+    network, file = vision(384, 12), tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save({**network.state_dict(), "mask_token": torch.zeros(1, 384)}, file)
+    monkeypatch.setattr(torch.hub, "load", lambda *_, **__: network)
+    theirs = module.FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
+    extractor = build("dinov2", network="dinov2-vit-s-14", weights=str(tmp_path), size=40)
+    image = pictures(2, size=40)
+    assert extractor.title == "dinov2-vit-s-14" and extractor(image).shape == (2, 384)
+    torch.testing.assert_close(extractor(image), theirs(image)[0], atol=1e-5, rtol=1e-5)
+    assert build("dinov2", network="dinov2-vit-s-14", weights=str(file), channels=1)(image[:, :1]).shape == (2, 384)
+    with pytest.raises(MissingError, match=r"(?s)does not hold Meta's weights of dinov2-vit-b-14.*another file.*--extractor fitted"):
+        build("dinov2", network="dinov2-vit-b-14", weights=str(file))
+    torch.save({"cls_token": Path("x")}, file)
+    with pytest.raises(MissingError, match="does not hold"):
+        build("dinov2", network="dinov2-vit-s-14", weights=str(file))
+
+
 def build_inception(module, file):
     """torch-fidelity's network with random weights, which are written to a file."""
     network = module.FeatureExtractorInceptionV3.__new__(module.FeatureExtractorInceptionV3)
