@@ -30,7 +30,7 @@ class Fitted(nn.Module):
     """Strided convolutions, a hidden layer whose output is the features, and a layer for the classes."""
 
     class Config(PluginConfig):
-        size: PositiveInt = Field(64, ge=8, le=256, description="pictures with a longer side are shrunk to this many pixels, by averaging")
+        size: int = Field(64, ge=8, le=256, description="pictures with a longer side are shrunk to this many pixels, by averaging")
         width: PositiveInt = Field(96, description="numbers per picture, D")
         steps: PositiveInt = Field(2000, description="optimizer steps of its training")
         batch: PositiveInt = Field(128, description="pictures per step")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from ldmctl.blocks import check_channels, fill, in_colour, torchvision_models
@@ -34,7 +34,7 @@ class Torchvision(nn.Module):
             None,
             description="its weights, .safetensors or .pth, under torchvision's names; null: torchvision's own, looked for, then downloaded",
         )
-        size: PositiveInt = Field(224, ge=64, description="side that pictures are resized to, by an antialiased bilinear filter")
+        size: int = Field(224, ge=64, description="side that pictures are resized to, by an antialiased bilinear filter")
 
     def __init__(self, config: Config, *, image_channels: int, size: int, classes: Sequence[str] = (), encoder: Any = None):
         super().__init__()

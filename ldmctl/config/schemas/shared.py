@@ -53,7 +53,7 @@ class Coding(Compute):
 class Image(Config):
     """How every picture is prepared, for training, encoding and evaluation alike."""
 
-    size: PositiveInt = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
+    size: int = Field(128, ge=4, le=4096, description="side of the square picture, pixels")
     channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 colour, 4 colour and alpha")
     crop: Literal["center", "random"] = Field(
         "center", description="which square of a picture that is not square; random only while training", json_schema_extra=Noted
