@@ -10,7 +10,7 @@ from torch import Tensor
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.editing import Correction, Edit, Look, slerp
 from ldmctl.diffusion.guides import Guides
-from ldmctl.diffusion.inpainting import Blend, Pigdm, Repaint, free_cells
+from ldmctl.diffusion.inpainting import Blend, Cells, Pigdm, Repaint, free_cells
 from ldmctl.diffusion.network import Network
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.latents.codec import Codec
@@ -96,12 +96,7 @@ def edit_of(
     edit = edit._replace(latent=latent, strength=config.level)
     if canvas.free is None:
         return edit
-    cells = free_cells(canvas.free, codec.autoencoder.factor).to(codec.engine.device)
-    if bool(cells.free.all()):
-        raise DataError(
-            f"The mask leaves nothing of the picture to hold on to: a cell of this autoencoder's latents is {codec.autoencoder.factor} pixels, "
-            "and each has some that are white. Take a smaller mask."
-        )
+    cells = painted_cells(canvas.free, codec)
     known = latents_of(codec, filled(to_float(images), canvas.free))
     corrections: list[Correction] = []
     if given.guides:
@@ -113,6 +108,18 @@ def edit_of(
     if config.painting.method == "repaint":
         return edit._replace(corrections=corrections, repaint=partial(Repaint, known, cells, config.painting.repeats))
     return edit._replace(corrections=[*corrections, METHODS[config.painting.method](known, cells)])
+
+
+def painted_cells(free: Tensor, codec: Codec) -> Cells:
+    """The cells of latents with pixels that may change, bool [H,W]; a DataError where these are all."""
+    factor = codec.autoencoder.factor
+    cells = free_cells(free, factor).to(codec.engine.device)
+    if bool(cells.free.all()):
+        raise DataError(
+            f"The mask leaves nothing of the picture to hold on to: a cell of this autoencoder's latents is {factor} pixels, and each has "
+            "some that are white. Take a smaller mask."
+        )
+    return cells
 
 
 def between(config: Sample, seeds: Sequence[int], shape: tuple[int, int, int], codec: Codec) -> Tensor:

@@ -6,7 +6,7 @@ is, that overshoots wherever the loss is steeper than C is wide, so it is divide
 along it, by Gauss and Newton's estimate: exact for Gaussian data and a squared error, and at no scale beyond loss 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ldmctl.attribution import expect
 from ldmctl.config.resolve import plugin_config
 from ldmctl.diffusion.editing import pulled
 from ldmctl.errors import ConfigError
+from ldmctl.training.engine import Engine
 
 DIMS = (1, 2, 3)
 
@@ -41,6 +42,17 @@ def build_guides(configs: Sequence[Any], *, image_channels: int, device: torch.d
         guide = registry.build("guide", config, **context_of(image_channels))
         guides.append(guide.to(device) if isinstance(guide, torch.nn.Module) else guide)
     return guides
+
+
+@torch.no_grad()
+def try_guides(guides: Sequence[Any], header: Mapping[str, Any], sides: tuple[int, int], engine: Engine) -> None:
+    """What guides raise of pictures of these sides (height, width), such as that they are too small for them; a shape that is no loss's is a
+    PluginError."""
+    for guide in guides:
+        image = torch.rand(1, int(header["image"]["channels"]), *sides, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        said = getattr(guide, "loss", guide)(image.to(engine.device))
+        shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        expect(shape == [1], guide, f"loss gave {shape} for pictures {list(image.shape)}, not [1]")
 
 
 class Guides:

@@ -9,8 +9,9 @@ from ldmctl import registry
 from ldmctl.attribution import foreign_plugins
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.travelling import travelling
-from ldmctl.diffusion.beginning import refuse_size, sides_of
+from ldmctl.diffusion.beginning import painted_cells, refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
+from ldmctl.diffusion.guides import try_guides
 from ldmctl.diffusion.inpainting import refuse_steps
 from ldmctl.diffusion.shown import PURPOSE, paints_by_condition, refuse_unseen
 from ldmctl.diffusion.trace import refuse_steps_beyond
@@ -47,13 +48,16 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
             found[name] = digest(place, PURPOSE[slot])
     if (weaker := model.weaker(config)) is not None:
         found["weaker"] = weaker.fingerprint
-    if model.canvas(config) is not None:
+    if (canvas := model.canvas(config)) is not None:
+        if canvas.free is not None and config.level > 0:
+            painted_cells(canvas.free, model.codec)  # refuses a mask of all of them
         found |= {"strength": config.level, "pictures": digest(config.start)}
     if (painted := {"mask": config.mask, "outpaint": config.outpaint and list(config.outpaint)}) != {"mask": None, "outpaint": None}:
         found |= {**painted, "painting": config.painting.model_dump(mode="json")}
         found["painting"] |= {"method": "condition"} if paints_by_condition(config, model.network) else {}
         found |= {"painted": digest(config.mask)} if config.mask else {}
-    if any(stamps := [getattr(guide, "stamp", None) for guide in model.guides(config)]):
+    try_guides(guides := model.guides(config), model.header, sides_of(config, model.header), model.engine)
+    if any(stamps := [getattr(guide, "stamp", None) for guide in guides]):
         found["guided_by"] = stamps
     if config.interpolate is not None:
         found |= {"interpolate": list(config.interpolate), "between": config.between or config.count}

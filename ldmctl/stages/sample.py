@@ -4,11 +4,9 @@ Several ranks share the seeds, a batch each in turn; the first one writes what s
 but the list of those that are missing.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,11 @@ from torch import Tensor, nn
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
-from ldmctl.diffusion.again import apart
-from ldmctl.diffusion.beginning import caveat, sides_of
-from ldmctl.diffusion.labels import unused_labels
-from ldmctl.diffusion.model import Model, open_model
-from ldmctl.diffusion.prompts import expect_encoder
-from ldmctl.diffusion.trace import SHOWN, refuse_foreign_trace, write_trace
-from ldmctl.diffusion.wanted import Wanted, shares, unused, wanted
-from ldmctl.errors import LdmctlError, MismatchError, Stopped
-from ldmctl.pictures.album import KEY, TRACE, Found, file_of, is_shelved, look, remove, shared, shelves_in
+from ldmctl.diffusion.task import Task, cautions, describe, look_around, undertake
+from ldmctl.diffusion.trace import SHOWN, write_trace
+from ldmctl.diffusion.wanted import shares
+from ldmctl.errors import LdmctlError, Stopped
+from ldmctl.pictures.album import KEY, Found, file_of, remove, shelves_in
 from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import write_npz
 from ldmctl.pictures.png import write_png
@@ -32,7 +26,6 @@ from ldmctl.pictures.recorded import ORIGIN, SUMS, Recorded, likeness, sums_of
 from ldmctl.pictures.sheet import places, sheet
 from ldmctl.pictures.writing import Writing
 from ldmctl.signals import Signals
-from ldmctl.storage.apart import refuse_lost
 from ldmctl.storage.folder import make_folder
 from ldmctl.storage.leftovers import sweep
 from ldmctl.training import engine as engines
@@ -46,47 +39,29 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     """
     # Build the parts.
     engine = engines.start(config.machine)
-    model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
-    asked = wanted(config, model.header)
-    expect_encoder(config, model.network, model.header)
-    if engine.leads:
-        ignored = [unused_labels(config, model.header), unused(config), *model.unheard(config), *model.cut_prompts(config)]
-        for sentence in filter(None, ignored):
-            console.warn(sentence)
-    settings = model.settings(config)
-    if again:
-        if how := apart(again, settings, model.said(asked.ask(0), config)):
-            raise MismatchError(f"{again.file} cannot be made again here: it was made {how}.")
-        kept = {"token": again.said["token"]} if "token" in again.said else {}
-        settings = {**shared(again.text), **kept}  # byte for byte, wherever what it was made of lies now
-    if engine.leads and (unusual := caveat(config, model.header)):
-        console.warn(unusual)
+    task = undertake(config, engine, again)
+    model, asked = task.model, task.asked
+    for sentence in cautions(task) if engine.leads else ():
+        console.warn(sentence)
 
     # Find what is still to be made.
     folder = Path(out).expanduser()
     fresh = not folder.exists()
     make_folder(folder)
-    if config.trace:
-        refuse_foreign_trace(folder)
-    said, sides = texts(asked, model, config, settings), sides_of(config, model.header)
-    found = engines.on_all(engine, lambda: look_around(folder, config, asked, said, sides=sides, overwrite=overwrite))
-    if isinstance(found, LdmctlError):
-        raise found
-    missing, others = found
+    missing, others = found_by_first(task, folder, overwrite=overwrite)
     if others:
         many = f"{len(others)} pictures" if len(others) > 1 else "a picture"
         console.say(f"--overwrite deletes {many} of another model, other settings or other labels in {folder}.")
 
     # Make it, a batch at a time on each rank.
-    there, done, shelved = len(asked) - len(missing), 0, is_shelved(len(asked))
+    there, done = len(asked) - len(missing), 0
     began = time.monotonic()
     with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar, Writing() as files:
         while done < len(missing):
             together = missing[done : done + config.batch * engine.world]
             mine = together[config.batch * engine.rank :][: config.batch]
-            seeds, asks = [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine]
             with evaluations(model.network.denoiser) as calls:
-                pictures, bad = model.make(config, seeds, asks)
+                pictures, bad = model.make(config, [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine])
             if bad := engine.joined(bad):
                 files.finish()
                 if fresh and not done and engine.leads:
@@ -97,10 +72,10 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
                 if engine.leads:
                     remove(folder, others)
                 engine.barrier()
-            for place, seed, picture in zip(mine, seeds, pictures, strict=True):
-                text = said(place)
+            for place, picture in zip(mine, pictures, strict=True):
+                text = task.text(place)
                 sums = {} if again and again.sums is None else {SUMS: sums_of(text, picture)}
-                files.write(file_of(folder, seed, shelved=shelved), picture, {KEY: text, **sums})
+                files.write(file_of(folder, asked.seeds[place], shelved=task.shelved), picture, {KEY: text, **sums})
             done += len(together)
             bar.advance(there + done, amount=done, facts={"evaluations/image": calls[0]})
             if engine.any(signals.asked) and done < len(missing):
@@ -114,12 +89,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     engine.barrier()
     answer: dict[str, Any] = {"samples": str(folder), "grid": str(folder / "grid.png"), "count": len(asked), "made": len(missing)}
     if engine.leads:
-        put_together(folder, config, asked, model, settings)
-        if config.trace:
-            first = range(min(SHOWN, len(asked)))
-            seeds, asks = [asked.seeds[place] for place in first], [asked.ask(place) for place in first]
-            if left_out := write_trace(model, config, seeds, asks, folder, describe({"trace": seeds, **settings})):
-                console.warn(left_out)
+        put_together(task, folder, console)
     engine.barrier()
     rate = ""
     if missing:
@@ -139,32 +109,25 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place)) for place in range(len(asked))]}
 
 
-def texts(asked: Wanted, model: Model, config: Sample, settings: dict[str, Any]) -> Callable[[int], str]:
-    """What the PNG text says of how the picture at a place was made."""
-    return lambda place: describe({"seed": asked.seeds[place], **model.said(asked.ask(place), config), **settings})
+def found_by_first(task: Task, folder: Path, *, overwrite: bool) -> Found:
+    """What the first rank finds in a folder, or the error that it raises, on every rank; what a killed command left half written is deleted."""
+
+    def found() -> Found | LdmctlError:
+        for place in (folder, *shelves_in(folder)):
+            sweep(place)
+        try:
+            return look_around(task, folder, overwrite=overwrite)
+        except LdmctlError as error:
+            return error
+
+    if isinstance(there := engines.on_all(task.model.engine, found), LdmctlError):
+        raise there
+    return there
 
 
-def look_around(
-    folder: Path, config: Sample, asked: Wanted, said: Callable[[int], str], *, sides: tuple[int, int], overwrite: bool
-) -> Found | LdmctlError:
-    """What `look` finds, or what it raises, so that each rank can end with it; what a killed command left half written is deleted.
-
-    A ConfigError where a file is in the way of the pictures that they are made by.
-    """
-    for place in (folder, *shelves_in(folder)):
-        sweep(place)
-    try:
-        found = look(folder, asked.seeds, said, sides=sides, overwrite=overwrite)
-        replaced = (file_of(folder, asked.seeds[place], shelved=is_shelved(len(asked))) for place in found.missing)
-        together = ["grid.png", "samples.npz", *(TRACE if config.trace or found.others else ())]
-        refuse_lost(config, chain(found.others, replaced, (folder / name for name in together)))
-    except LdmctlError as error:
-        return error
-    return found
-
-
-def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, settings: dict[str, Any]) -> None:
-    """Write the grid of the first pictures and, if wanted, one file of all."""
+def put_together(task: Task, folder: Path, console: Console) -> None:
+    """Write the grid of the first pictures and, if wanted, one file of all, and how the first came about."""
+    config, model, asked, settings = task.config, task.model, task.asked, task.settings
     channels = int(model.header["image"]["channels"])
 
     def picture(place: int) -> Tensor:
@@ -180,6 +143,11 @@ def put_together(folder: Path, config: Sample, asked: Wanted, model: Model, sett
         write_npz(
             folder / "samples.npz", everything, (len(asked), *picture(0).shape[1:], channels), describe({"npz": len(asked), **settings})
         )
+    if config.trace:
+        first = range(min(SHOWN, len(asked)))
+        seeds, asks = [asked.seeds[place] for place in first], [asked.ask(place) for place in first]
+        if left_out := write_trace(model, config, seeds, asks, folder, describe({"trace": seeds, **settings})):
+            console.warn(left_out)
 
 
 @contextmanager
@@ -195,8 +163,3 @@ def evaluations(network: nn.Module) -> Iterator[list[int]]:
         yield calls
     finally:
         hook.remove()
-
-
-def describe(facts: dict[str, Any]) -> str:
-    """What a picture's PNG text says of how it was made, one JSON object."""
-    return json.dumps(facts, sort_keys=True)

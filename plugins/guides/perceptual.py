@@ -42,9 +42,17 @@ class Perceptual(nn.Module):
         self.target: Tensor
 
     def loss(self, image: Tensor) -> Tensor:
-        """image [B,C,H,W] in [-1, 1] -> [B], 0 where it is the picture."""
+        """image [B,C,H,W] in [-1, 1] -> [B], 0 where it is the picture; a DataError where the distance takes none of this size."""
         like = covering(self.target, image.shape[2], image.shape[3])
-        return self.scale / UNIT * self.distance(image, like.expand(len(image), -1, -1, -1))
+        try:
+            apart: Tensor = self.distance(image, like.expand(len(image), -1, -1, -1))
+        except DataError as error:
+            reason = str(error).partition(": ")[0]  # what follows is the advice to who trains by it
+            raise DataError(
+                f"The guide perceptual cannot compare these pictures: {reason}. Take a larger --size, another distance (guide.by), or of "
+                "features earlier layers (guide.by.layers)."
+            ) from None
+        return self.scale / UNIT * apart
 
 
 def stamp_of(target: Tensor, distance: nn.Module) -> str:

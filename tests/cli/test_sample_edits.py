@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_told_with_its_code_and_nothing_is_overwritten(ldm,
         ("out/000000.png", "--from a.png --mask link.png"),
         (
             "out/000001.png",
-            "--guide perceptual guide.image=out/../out/000001.png guide.by.type=features guide.by.network=squeezenet1_1 guide.by.weights=TOWER",
+            "--guide perceptual guide.image=out/../out/000001.png guide.by.type=features guide.by.network=squeezenet1_1 guide.by.weights=TOWER --size 24x24",
         ),
         ("out/001000/001001.png", "--from out/001000 --seeds 1001"),
         ("out/grid.png", "--from out/grid.png --seeds 7,8"),
@@ -101,6 +101,17 @@ def test_a_picture_that_others_are_made_by_is_neither_replaced_nor_deleted(ldm, 
     assert run(["sample", "--run", str(ldm), *few, *words.split()]) == 2
     assert f"{file} would be replaced or deleted, and sample reads it as" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()} == before
+
+
+def test_a_guide_that_needs_larger_pictures_says_so_before_anything_is_made(ldm, place, capsys, towers):
+    words = (
+        f"--guide perceptual guide.image=a.png guide.by.type=features guide.by.network=squeezenet1_1 guide.by.weights={towers['features']}"
+    )
+    for more in ("", " --dry-run"):
+        assert sample(ldm, words + more) == 3
+        said = capsys.readouterr().err
+        assert "The guide perceptual cannot compare these pictures: features-squeezenet1_1 needs pictures of at least 17 x 17" in said
+        assert "Take a larger --size" in said and "image.size" not in said and not (place / "samples").exists()
 
 
 def test_a_folder_may_be_called_as_the_colour_of_a_guide(ldm, place, capsys):

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ldmctl.diffusion.model import Model
 from ldmctl.errors import ConfigError, MismatchError, Stopped
 from ldmctl.pictures import album
 from ldmctl.pictures.png_text import said_by
-from ldmctl.stages import sample as stages
 from ldmctl.stages.sample import sample as stage
 
 HOST = ["steps=2", "batch=4", "machine.device=cpu", "machine.precision=fp32"]
@@ -152,7 +152,7 @@ def test_a_damaged_picture_is_made_anew_wherever_it_lies(sample, tmp_path, shelv
 def test_an_interrupted_command_goes_on_to_what_an_uninterrupted_one_makes(sample, tmp_path, shelves_of_5, monkeypatch):
     words = ["count=14", "guidance=2", "npz=true"]
     sample(*words, out="whole")
-    make, calls = stages.Model.make, []
+    make, calls = Model.make, []
 
     def interrupting(model, *given, **keys):
         calls.append(1)
@@ -160,7 +160,7 @@ def test_an_interrupted_command_goes_on_to_what_an_uninterrupted_one_makes(sampl
             os.kill(os.getpid(), signal.SIGINT)
         return make(model, *given, **keys)
 
-    monkeypatch.setattr(stages.Model, "make", interrupting)
+    monkeypatch.setattr(Model, "make", interrupting)
     with pytest.raises(Stopped, match=r"Stopped after 8 of 14 pictures, .*Run the same command to continue") as caught:
         sample(*words)
     assert caught.value.exit_code == 75 and len(list((tmp_path / "samples").rglob("*.png"))) == 8
