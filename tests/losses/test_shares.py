@@ -3,12 +3,15 @@
 import pytest
 import torch
 from torch import nn
-from two_ranks import together
+from two_ranks import TINY, together
 
-from ldmctl.config.schemas.fit_ae import Losses
+from ldmctl.config.presets import compose
+from ldmctl.config.schemas.fit_ae import FitAE, Losses
+from ldmctl.console import Console
 from ldmctl.errors import ConfigError
 from ldmctl.losses.objective import judged_loss
 from ldmctl.losses.shares import Shares
+from ldmctl.stages.fit_ae import fit_ae as stage
 from ldmctl.storage import weights
 
 GOALS = {"pixel": 0.5, "perceptual": 0.4, "adversarial": 0.1}
@@ -143,6 +146,13 @@ def test_with_shares_a_validation_is_judged_by_relative_changes():
         (["losses.shares={pixel: 1}", "perceptual=lpips"], "says nothing of perceptual"),
         (["losses.shares={pixel: 1}", "discriminator=patchgan"], "says nothing of adversarial"),
         (["losses.shares={pixel: 1, adversarial: 1}", "discriminator=patchgan", "adversarial.balance=none"], "has no effect"),
+        *(
+            (
+                ["losses.shares={pixel: 1, adversarial: 1}", "discriminator=patchgan", f"adversarial.balance_{key}"],
+                f"{key[:3]}.* has no effect",
+            )
+            for key in ("every=2", "smoothing=0.5", "max=10", "growth=3")
+        ),
         (["losses.shares={pixel: -1}"], "losses.shares"),
         (["losses.shares={pixels: 1}"], "losses.shares"),
     ],
@@ -150,6 +160,18 @@ def test_with_shares_a_validation_is_judged_by_relative_changes():
 def test_shares_that_cannot_be_meant_are_refused(tiny, words, said):
     with pytest.raises(ConfigError, match=said):
         tiny("fit-ae", *words)
+
+
+def test_a_run_made_before_growth_was_bounded_may_take_shares(tmp_path, tiny, fit_ae):
+    words = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=1", "adversarial.warmup=1"]
+    run = fit_ae(tmp_path / "run", *words, "adversarial.balance_growth=null")
+    file = run / "config.yaml"
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "balance_growth" not in line))
+    shares = ["losses.shares={pixel: 0.9, adversarial: 0.1}"]
+    config, _ = compose(FitAE, config=str(TINY / "fit-ae.yaml"), overrides=[*words, *shares, "loop.steps=6"], out=run)
+    assert config.adversarial.balance_growth is None
+    stage(config, run, console=Console(quiet=True))
+    tiny("fit-ae", *words, *shares), tiny("fit-ae", *shares, "adversarial.balance_max=10")  # at their defaults, or without a discriminator
 
 
 def learned(run):

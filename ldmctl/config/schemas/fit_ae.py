@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before
+from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before, value_before
 from ldmctl.config.schemas.shared import Beta, Loop, Machine, Pictures
 
 
@@ -36,6 +36,8 @@ class Losses(Config):
             raise ValueError("neither pixel nor perceptual has a share: nothing would hold a reconstruction to its picture")
         return shares
 
+
+BALANCE = ("balance_every", "balance_smoothing", "balance_max", "balance_growth")  # keys that losses.shares takes the place of
 
 StepOrShare = Annotated[int | float, Field(ge=0)]
 
@@ -144,12 +146,22 @@ class FitAE(Pictures):
         there = {"perceptual": self.perceptual, "adversarial": self.discriminator}
         if missing := [name for name, slot in there.items() if slot is not None and name not in self.losses.shares]:
             raise ValueError(f"losses.shares says nothing of {' and '.join(missing)}: give each loss its share, 0 to leave it out")
-        if self.discriminator is not None and self.adversarial.balance != "image":
+        if self.discriminator is not None:
+            self._shares_take_the_place_of_the_balance()
+        return self
+
+    def _shares_take_the_place_of_the_balance(self) -> None:
+        """A ValueError where a key of the balance is neither at its default nor what runs did that were made before it."""
+        if self.adversarial.balance != "image":
             raise ValueError(
                 f"losses.shares measures all losses at the reconstruction, so adversarial.balance={self.adversarial.balance} has no effect: "
                 "take adversarial.balance=image, or losses.shares=null"
             )
-        return self
+        usual = {name: (field.default, value_before(field)) for name, field in Adversarial.model_fields.items() if name in BALANCE}
+        if named := [name for name, values in usual.items() if getattr(self.adversarial, name) not in values]:
+            raise ValueError(
+                f"losses.shares takes the place of the balance, so adversarial.{named[0]} has no effect: leave it away, or take losses.shares=null"
+            )
 
     @model_validator(mode="after")
     def _autoencoders_are_not_sharded(self) -> Self:
