@@ -47,7 +47,8 @@ def doubts(tables: Sequence[Table], matched: Matched, splits: Splits) -> list[st
 def read_from(tables: Sequence[Table], matched: Matched) -> list[str]:
     """Which tables were read, and which of their rows in another spelling."""
     total = sum(len(table.rows) for table in tables)
-    said = [f"Labels and captions from {listed(table.path for table in tables)}: {counted(total, 'row')}."]
+    what = "Labels and captions" if any(row.label is not None or row.texts for table in tables for row in table.rows) else "Splits"
+    said = [f"{what} from {listed(table.path for table in tables)}: {counted(total, 'row')}."]
     if matched.respelt:
         path, row, picture = matched.respelt[0]
         said.append(

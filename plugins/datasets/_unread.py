@@ -15,6 +15,7 @@ ALWAYS = frozenset([".xls", ".xlsx", ".ods", ".db", ".sqlite", ".sqlite3", ".pkl
 BY_NAME = frozenset(
     [".xml", ".yaml", ".yml", ".toml", ".npy", ".npz", ".pt", ".bin", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"]
 )
+OF_SPLITS = re.compile(r"(^|/)[^/]*(?<![a-z])(splits?|partitions?|folds?)(?![a-z])[^/]*$", re.IGNORECASE)
 NAMED = re.compile(r"(^|/)(labels?|captions?|meta|metadata|annotations?)(?![a-z])[^/]*(/[^/]*)?$", re.IGNORECASE)  # the file, or its folder
 PACKED = tuple(suffix + packed for suffix in SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst", ".zip"))
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -42,6 +43,8 @@ def _may_be_table(path: str) -> bool:
     lower, suffix = path.lower(), ending(path)
     if suffix in ALWAYS:
         return not lower.endswith(OF_A_SYSTEM)
+    if suffix in BY_NAME and suffix not in ARCHIVES and OF_SPLITS.search(path):
+        return True
     return lower.endswith(PACKED) or (suffix in BY_NAME and bool(NAMED.search(path)))
 
 

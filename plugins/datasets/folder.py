@@ -83,13 +83,11 @@ class Folder:
         reduced = without_splits(splits, pictures)
         tables = read_tables(self.root, others, splits, pictures, reduced, wanted=config.tables)
         if config.split_by == "auto":
-            named = {
-                path: [*tables.splits.get(path, ()), *by.get(path, ())]
-                for by in [by_file_names(pictures)]
-                for path in {*tables.splits, *by}
-            }
+            by, few = by_file_names(pictures)
+            named = {path: [*tables.splits.get(path, ()), *by.get(path, ())] for path in {*tables.splits, *by}}
             decided, more = _columns.apply(splits, named, pictures, tables.doubtful, config.val_share)
-            remarks, warnings = [*(decided or remarks[:1]), *remarks[1:]], [*warnings, *more]
+            warnings = [*warnings, *more, *([few] if few and not decided and not splits.by_folder else [])]
+            remarks = [*(decided or remarks[:1]), *remarks[1:]]
         warnings = [*warnings, *_copies.leave_out(self.root, splits)]
         tables.say(splits)
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]

@@ -255,7 +255,7 @@ def test_names_of_files_split_the_pictures_where_all_have_words_of_splits(tmp_pa
     assert [sorted(each) for each in shared(tmp_path)] == [sorted(pictures[:5]), sorted(pictures[5:])]
     assert "Splits by the names of files: " in opened(tmp_path).remarks[0]
     assert "by a hash of each path" in opened(tmp_path, split_by="hash").remarks[0]
-    write_pictures(tmp_path, "trainer_0.png")
+    write_pictures(tmp_path, *(f"trainer_{i}.png" for i in range(30)))
     assert "by a hash of each path" in opened(tmp_path).remarks[0]
 
 

@@ -259,6 +259,43 @@ def test_archives_that_are_not_unpacked_are_named(tmp_path):
     assert "2 archives are not read: more/part2.tar.gz and val.zip. Unpack them if pictures are inside." in said(opened(tmp_path))
 
 
+# -- names of files ----------------------------------------------------------
+
+
+def test_one_picture_of_another_name_does_not_train_on_the_held_out_ones(tmp_path):
+    write_pictures(tmp_path, *each("a", 5, pre="COCO_train_"), *each("a", 3, pre="COCO_test_"), "a/cover.jpg")
+    assert shared(tmp_path) == (each("a", 5, pre="COCO_train_"), each("a", 3, pre="COCO_test_"))
+    assert "1 picture in no split of the names of files is left out, the first a/cover.jpg." in said(opened(tmp_path))
+
+
+def test_a_word_inside_of_every_name_splits_too(tmp_path):
+    write_pictures(tmp_path, *(f"{kind}_{split}_{i}.png" for kind in ("cat", "dog") for split in ("train", "test") for i in range(3)))
+    train, held = shared(tmp_path)
+    assert len(train) == len(held) == 6 and all("_train_" in path for path in train) and all("_test_" in path for path in held)
+
+
+def test_names_that_decide_nothing_though_many_have_words_of_splits_are_said(tmp_path):
+    write_pictures(tmp_path, *each("a", 3, pre="train_"), *each("a", 3, pre="test_"), *each("a", 6, pre="x"))
+    found = said(opened(tmp_path))
+    assert "by a hash of each path" in found
+    assert "6 pictures of 12 have the word of a split in their names, such as a/test_0.jpg, and others none, such as a/x0.jpg" in found
+
+
+@pytest.mark.parametrize("name", ["split.yaml", "splits.npz", "folds.pkl", "my_partition.xml"])
+def test_files_that_may_hold_splits_in_a_form_that_is_not_read_are_named(tmp_path, name):
+    write_pictures(tmp_path, *each("images", 5))
+    write_texts(tmp_path, {name: "x"})
+    assert f"is not read: {name}. Tables end in" in said(opened(tmp_path))
+
+
+def test_a_table_of_splits_alone_is_not_said_to_have_labels(tmp_path):
+    write_pictures(tmp_path, *each("images", 10))
+    write_texts(tmp_path, {"splits.json": json.dumps({"train": list(range(6)), "test": list(range(6, 10))})})
+    assert shared(tmp_path) == (each("images", 6), each("images", 4, start=6)) and "Splits from splits.json: 10 rows." in said(
+        opened(tmp_path)
+    )
+
+
 # -- classes -----------------------------------------------------------------
 
 
