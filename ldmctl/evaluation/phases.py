@@ -1,4 +1,4 @@
-"""What the discriminator changed: the same numbers before its first step and at the end."""
+"""What the discriminator changed: the same numbers before its first step and of the published weights."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 from ldmctl.evaluation.scores import Evaluation
 
 
-def before_and_after(before: Mapping[str, Any] | None, found: Evaluation) -> list[str]:
-    """A sentence, or none without a discriminator; `before` is `Evaluation.as_dict` at its start, with the step."""
+def before_and_after(before: Mapping[str, Any] | None, found: Evaluation, step: int) -> list[str]:
+    """A sentence, or none without a discriminator; `before` is `Evaluation.as_dict` at its start, with the step, and `found` what the
+    published weights, of `step`, are worth."""
     if not before or before.get("split") != found.split:
         return []
+    if step <= before["step"]:
+        return [
+            f"The published weights are of before the discriminator's first step ({before['step'] + 1:,}): it has changed nothing in them."
+        ]
     after = found.as_dict()
     names = [name for name in ("psnr", "ssim", *found.distances) if name in before and name in after]
     words = [f"{title(name)} from {before[name]['mean']:.4g} to {after[name]['mean']:.4g}" for name in names]
     for name, values in after.get("frechet", {}).items():
         if (earlier := before.get("frechet", {}).get(name)) is not None:
             words.append(f"the Frechet distance of reconstructions in {name} from {earlier['made']:.4g} to {values['made']:.4g}")
-    return [f"From the discriminator's first step ({before['step'] + 1:,}) to the end: {', '.join(words)}."] if words else []
+    return [f"From the discriminator's first step ({before['step'] + 1:,}) to step {step:,}: {', '.join(words)}."] if words else []
 
 
 def title(name: str) -> str:

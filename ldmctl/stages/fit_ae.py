@@ -200,8 +200,8 @@ def conclude(
         found = evaluate(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    published = f"The published weights are {said(run.record['published'])}."
-    notes = [published, *before_and_after(run.record.get("before_discriminator"), found), *found.notes]
+    published, before = run.record["published"], run.record.get("before_discriminator")
+    notes = [f"The published weights are {said(published)}.", *before_and_after(before, found, published["step"]), *found.notes]
     found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config, since=measured_since(run.record))])
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:

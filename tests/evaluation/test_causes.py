@@ -76,7 +76,7 @@ def test_what_is_not_finite_or_not_there_is_passed_over(found):
 
 
 def test_without_a_discriminator_nothing_is_said_of_one():
-    assert before_and_after(None, None) == []
+    assert before_and_after(None, None, 9) == []
 
 
 def test_losses_that_were_other_ones_before_are_no_rise(tmp_path, fit_ae, tiny):

@@ -20,8 +20,10 @@ from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import DataError, MissingError
 from ldmctl.evaluation.figures import LOUDER, compared, latents_shown, write_pictures
+from ldmctl.evaluation.frechet import frechet_distance, statistics_of
 from ldmctl.evaluation.metrics import Mean, psnr
-from ldmctl.evaluation.reconstruction import evaluate, shrunk, title_of
+from ldmctl.evaluation.phases import before_and_after
+from ldmctl.evaluation.reconstruction import as_saved, evaluate, shrunk, title_of
 from ldmctl.evaluation.scores import Codes, Evaluation
 from ldmctl.evaluation.verdict import judge, verdict
 from ldmctl.latents.codec import Codec
@@ -147,6 +149,15 @@ class Titled(Gap):
     title = "Mean Gap"
 
 
+class Embedding(Gap):
+    """A distance whose features are the mean and the largest value of each channel."""
+
+    title = "colours"
+
+    def embed(self, image):
+        return torch.cat([image.mean((2, 3)), image.amax((2, 3))], dim=1)
+
+
 def noise(count=12, size=16, channels=3, seed=0):
     return list(torch.randint(0, 256, (count, channels, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8))
 
@@ -180,6 +191,37 @@ def test_a_latent_as_large_as_its_picture_has_no_baseline():
     found = look(Plain(), noise(), Gap())
     assert found.baseline == {} == found.gains and found.as_dict()["baseline"] is None
     assert "nothing here to compare" in " ".join(verdict(found))
+
+
+def test_the_frechet_distance_of_reconstructions_and_of_shrunk_pictures_is_that_of_their_features():
+    images, distance = noise(), Embedding()
+    target = torch.stack(images).float() / 127.5 - 1
+    sets = (target, as_saved(Blocks().decode(Blocks().encode(target))), shrunk(target, (4, 4), 4))
+    real, made, small = (statistics_of(distance.embed(each)) for each in sets)
+    found = look(Blocks(), images, distance)
+    assert found.frechet == {"colours": pytest.approx((frechet_distance(made, real), frechet_distance(small, real)), rel=1e-6)}
+    assert found.as_dict()["frechet"]["colours"]["made"] == pytest.approx(frechet_distance(made, real), rel=1e-6)
+    assert look(Folded(), images, distance).frechet["colours"][0] == pytest.approx(0, abs=1e-9)
+    assert look(Plain(), images, distance).frechet["colours"][1] is None, "there is no shrunk picture to compare with"
+    assert look(Blocks(), images, Gap()).frechet == {} and look(Blocks(), images[:1], distance).frechet == {}
+    with_both = look(Blocks(), images, [distance, Gap()])
+    assert set(with_both.frechet) == {"colours"} and with_both.distances == ["colours", "gap"]
+
+
+def test_what_the_discriminator_changed_is_said_with_both_numbers():
+    images = noise()
+    before, after = look(Blocks(), images, Embedding()), look(Folded(), images, Embedding())
+    (said,) = before_and_after({"step": 1000, **before.as_dict()}, after, 2000)
+    numbers = [
+        *(each.measures[name].mean for name in ("psnr", "ssim", "colours") for each in (before, after)),
+        before.frechet["colours"][0],
+    ]
+    assert said.startswith("From the discriminator's first step (1,001) to step 2,000: PSNR from {:.4g} to {:.4g}, SSIM from {:.4g} to {:.4g}, "
+        "colours from {:.4g} to {:.4g}, the Frechet distance of reconstructions in colours from {:.4g} to ".format(*numbers))  # fmt: skip
+    assert numbers[0] < 20 and numbers[1] == pytest.approx(100) and numbers[-1] > 0.01
+    assert before_and_after({"step": 1000, **before.as_dict(), "split": "train"}, after, 2000) == []
+    (said,) = before_and_after({"step": 1000, **before.as_dict()}, after, 800)
+    assert said == "The published weights are of before the discriminator's first step (1,001): it has changed nothing in them."
 
 
 def test_reconstructions_are_those_of_the_codec_rounded_to_8_bits():

@@ -84,3 +84,39 @@ def test_a_prolonged_run_that_is_stopped_says_nothing_of_the_model_before(tmp_pa
         fit_ae(run, "loop.steps=6")
     record = json.loads((run / "run.json").read_text())
     assert record["step"] == model(run)[1]["step"] == 6 and not {"published", "judged"} & set(record)
+
+
+CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=4", "adversarial.warmup=1", "adversarial.ramp=1"]
+
+
+def test_what_was_before_the_discriminator_is_what_a_run_that_ends_there_is_worth(tmp_path, fit_ae, towers):
+    features = f"perceptual={{type: features, network: squeezenet1_1, weights: {towers['features']}}}"
+    words = [features, "image.size=32", "dataset.size=32", "loop.lr=0.01"]
+    run = fit_ae(tmp_path / "run", *words, *CRITIC, "loop.steps=7")
+    before_it, record = fit_ae(tmp_path / "before", *words, "loop.steps=4"), json.loads((run / "run.json").read_text())
+    was, alone = record["before_discriminator"], json.loads((before_it / "run.json").read_text())["judged"]
+    title = "features-squeezenet1_1"
+    assert was["step"] == 4 and {"psnr", "ssim", title, "frechet"} <= set(was)
+    for name in ("psnr", "ssim", title, "frechet", "count", "split"):
+        assert was[name] == alone[name], name
+    judged = record["judged"]
+    said = (
+        f"From the discriminator's first step (5) to step 7: PSNR from {was['psnr']['mean']:.4g} to {judged['psnr']['mean']:.4g}, "
+        f"SSIM from {was['ssim']['mean']:.4g} to {judged['ssim']['mean']:.4g}, {title} from {was[title]['mean']:.4g} to "
+        f"{judged[title]['mean']:.4g}, the Frechet distance of reconstructions in {title} from "
+        f"{was['frechet'][title]['made']:.4g} to {judged['frechet'][title]['made']:.4g}."
+    )
+    assert said in judged["verdict"] and was["psnr"]["mean"] != judged["psnr"]["mean"]
+    parts = fit_ae(fit_ae(tmp_path / "parts", *words, *CRITIC, "loop.steps=6"), *words, *CRITIC, "loop.steps=7")
+    assert json.loads((parts / "run.json").read_text())["before_discriminator"] == was
+
+
+def test_weights_of_before_the_discriminator_are_said_to_be_so(tmp_path, fit_ae, planted):
+    late = [*CRITIC, "adversarial.start=19"]
+    run = fit_ae(tmp_path / "run", *OFTEN, *late, "loop.steps=23")
+    record = json.loads((run / "run.json").read_text())
+    assert record["published"]["step"] == BEST and record["before_discriminator"]["step"] == 19
+    assert (
+        "The published weights are of before the discriminator's first step (20): it has changed nothing in them."
+        in record["judged"]["verdict"]
+    )
