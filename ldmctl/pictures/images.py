@@ -17,6 +17,7 @@ from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures.colour import Unusable, lab_to_rgb, to_srgb
 from ldmctl.pictures.modes import GREY, numbers_of, simple
 from ldmctl.pictures.opening import BROKEN, MOST, decode, in_words, opened, refuse_huge
+from ldmctl.pictures.tags import profile_of
 
 __all__ = ["load", "opened", "prepare", "read", "to_float", "to_uint8"]
 
@@ -85,12 +86,12 @@ def _load(picture: Any, channels: int, background: str, enough: int | None, prof
     refuse_huge(_name(picture), image.size, max_pixels)
     try:
         numbers = numbers_of(image)
+        given, why = profile_of(image) if profile == "srgb" else (None, "")
         if enough is not None:
             image.draft(None, (2 * enough, 2 * enough))
         image = decode(image, max_pixels)
-        given = image.info.get("icc_profile") if profile == "srgb" else None
         image, unused = _convert(simple(_upright(image), numbers), channels, colour, given, grey=image.mode in GREY)
-        return _hide(image, colour), unused
+        return _hide(image, colour), unused or why
     except BROKEN as error:
         raise DataError(f"{_name(picture)} cannot be decoded: {in_words(error)}") from None
 

@@ -28,7 +28,20 @@ BROKEN = (  # what Pillow's decoders raise for broken files; a MemoryError says 
     *(AssertionError, AttributeError, SystemError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 PROGRAMS = ("EPS", "WMF", "EMF")  # formats that are drawn by running what they hold
-NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf")  # chunks of a PNG that decide how it looks
+NEEDED = (
+    b"IHDR",
+    b"PLTE",
+    b"IDAT",
+    b"IEND",
+    b"tRNS",
+    b"iCCP",
+    b"eXIf",
+    b"cICP",
+    b"sRGB",
+    b"gAMA",
+    b"cHRM",
+)  # chunks of a PNG that decide how it looks
+LEAST = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}  # bytes, without which Pillow refuses the file
 
 
 @contextmanager
@@ -133,7 +146,7 @@ def _is_needed(chunk: bytes) -> bool:
         return False
     if name[:1].isupper():
         return True  # pixels: what is wrong with them must be seen
-    whole = len(data) == int.from_bytes(chunk[:4], "big")
+    whole = LEAST.get(name, 0) <= len(data) == int.from_bytes(chunk[:4], "big")
     return whole and zlib.crc32(name + data) == int.from_bytes(checksum, "big") and (name != b"iCCP" or _unpacks(data))
 
 
