@@ -45,6 +45,10 @@ class Advantage(nn.Module):
         renewed = torch.where(self.value.isnan(), measured, torch.lerp(measured, self.value, SMOOTHING))
         self.value.copy_(torch.where(measured.isfinite(), renewed, self.value))
 
+    def said(self, loss: Tensor) -> Tensor:
+        """What is reported of a micro-batch with this loss: the average before it, in the first step what that measures, a scalar."""
+        return torch.where(self.value.isnan(), 1 - loss.detach() / self.blind, self.value)
+
     def heard(self, whole: float) -> Tensor:
         """The share of its weight that the discriminator gets, in [0, 1]: all of it from an advantage of `whole` on; 0 until it was measured."""
         return (self.value / whole).clamp(0, 1).nan_to_num(0.0)

@@ -150,7 +150,7 @@ class Adversary(nn.Module):
         real, fake = [each.chunk(2)[0] for each in maps], [each.chunk(2)[1] for each in maps]
         loss, facts = discriminator_loss(self.config.loss, real, fake), discriminator_facts(real, fake)
         self.advantage.add(loss, share)
-        facts["advantage"] = self.advantage.value.clone()
+        facts["advantage"] = self.advantage.said(loss)
         if penalized:
             penalty = r1_penalty(real, image)
             loss = loss + self.config.r1 * self.config.r1_every * penalty

@@ -55,7 +55,8 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
         reported["adversarial_weight"] = made.new_full((), weight["adversarial"])
         if discriminator is not None and adversary.trains_discriminator(step):
             with discriminator.backward_context(last=last):
-                discriminator.module.requires_grad_(True)
+                for parameter in discriminator.parameters:  # not all of the module: a part of it may be frozen
+                    parameter.requires_grad_(True)
                 loss, facts = adversary.discriminator_loss(
                     discriminator.network, made, image, step=step, share=share, autocast=engine.autocast
                 )

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from ldmctl.losses.adversary import generator_loss
-from ldmctl.losses.balance import Balance
+from ldmctl.losses.balance import OPENING, Balance
 
 
 def picture() -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
@@ -170,6 +170,34 @@ def test_an_adversarial_gradient_that_is_zero_or_not_finite_counts_nothing_and_i
 def test_a_hardly_answering_discriminator_is_not_amplified_without_bound():
     _, facts, _ = settled({"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.5}, 1e-12, largest=100.0)
     assert facts["adversarial_scale"].item() == pytest.approx(50)
+
+
+def ratios(loudnesses, balance):
+    """The ratio after each step, in which the adversarial loss is so loud."""
+    found = []
+    for loudness in loudnesses:
+        _, image, target = picture()
+        balance.gradient(three_losses(image, target, loudness), {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.5}, image)
+        balance.after_step()
+        found.append(balance.ratio.item())
+    return found
+
+
+def test_the_ratio_grows_no_further_than_so_many_times_its_value_when_the_phase_began():
+    opening, fading = [1.0, 0.25] * (OPENING // 2), [0.1, 0.01, 1e-6, 1e-6]
+    free = ratios([*opening, *fading], Balance(smoothing=0.0))
+    held = ratios([*opening, *fading], Balance(smoothing=0.0, growth=3.0))
+    began = math.sqrt(free[0] * free[1])  # the geometric mean of the first ones
+    assert held[:OPENING] == pytest.approx(free[:OPENING])
+    assert held[OPENING:] == pytest.approx([3 * began] * 4, rel=1e-4) and free[OPENING] > 4 * began
+    assert ratios([2.0], Balance(smoothing=0.0, growth=3.0)) == pytest.approx([free[0] / 2], rel=1e-4), "what grows less is left alone"
+
+
+def test_the_value_when_the_phase_began_is_in_the_state():
+    first, other = Balance(smoothing=0.0, growth=3.0), Balance(smoothing=0.0, growth=3.0)
+    began = ratios([1.0] * OPENING, first)[0]
+    other.load_state_dict(first.state_dict())
+    assert ratios([1e-6] * (OPENING + 2), other) == pytest.approx([3 * began] * (OPENING + 2), rel=1e-4)
 
 
 def test_a_nan_of_the_reconstruction_is_not_hidden():

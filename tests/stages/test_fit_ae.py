@@ -110,6 +110,20 @@ def one_step(tiny, *words, step=5):
     return parts, facts
 
 
+def test_a_frozen_part_of_a_discriminator_stays_frozen(tiny, monkeypatch):
+    from ldmctl.blocks import Patches
+
+    begun = Patches.__init__
+
+    def frozen(self, *given, **more):
+        begun(self, *given, **more)
+        self.layers[0].requires_grad_(False)
+
+    monkeypatch.setattr(Patches, "__init__", frozen)
+    parts, _ = one_step(tiny)
+    assert [parameter.grad is None for parameter in parts.discriminator.module.parameters()] == [True, True, False, False]
+
+
 def gradients(learner):
     return {name: None if p.grad is None else p.grad.clone() for name, p in learner.module.named_parameters()}
 
