@@ -35,7 +35,7 @@ def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine
     if not folder_of(run).exists():
         raise MismatchError(f"There is no run folder {folder_of(run)} of a weaker model. --autoguide names a run of fit-diffusion.")
     source = model_file(run, verb="fit-diffusion")
-    network, other, fingerprint = load_network(source, engine)
+    network, other, fingerprint = load_network(source, engine, option="--autoguide")
     apart = [words for key, words in SAME.items() if said(other, key) != said(header, key)]
     if other["conditioner"] is not None and other["classes"] != header["classes"]:
         apart.append("with other classes")

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ldmctl import registry
-from ldmctl.attribution import expect
+from ldmctl.attribution import expect, plugin_of
 from ldmctl.config.resolve import plugin_config
 from ldmctl.diffusion.editing import pulled
-from ldmctl.errors import ConfigError
+from ldmctl.endings import is_memory_shortage
+from ldmctl.errors import ConfigError, MemoryShortage, one_line
 from ldmctl.training.engine import Engine
 
 DIMS = (1, 2, 3)
+LIGHTER = "a lighter guide: guide.by=features for perceptual, a smaller guide.side for classifier"
 
 
 def context_of(image_channels: int) -> dict[str, Any]:
@@ -63,7 +65,22 @@ class Guides:
         self.free = free  # sigma -> [1,1,h,w], 1 where something may change at that level; None: everywhere
 
     def __call__(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
-        """The change of the clean estimate [B,c,h,w]."""
+        """The change of the clean estimate [B,c,h,w]; a MemoryShortage that names the guides where there is no room for it."""
+        try:
+            return self.change(x, clean, sigma)
+        except Exception as error:
+            if not is_memory_shortage(error):
+                raise
+            names = " and ".join(
+                dict.fromkeys(registry.word_for(plugin) if (plugin := plugin_of(each)) else "of yours" for each in self.guides)
+            )
+            raise MemoryShortage(
+                f"Out of memory at the guide {names}, whose gradient passes through the decoder and the network ({one_line(error)[:160]}). In "
+                f"this order: 1. batch=4, or 1; 2. {LIGHTER}; 3. --precision bf16; 4. --device cpu."
+            ) from None
+
+    def change(self, x: Tensor, clean: Tensor, sigma: float) -> Tensor:
+        """The same, by the gradient of the losses."""
         latent = clean.detach().requires_grad_()
         image = self.decode(latent)
         if not bool(image.isfinite().all()):  # the network's fault, which is said when all is decoded

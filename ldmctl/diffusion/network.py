@@ -139,12 +139,12 @@ def describe_network(
     return described | ({"self_conditioning": True} if self_conditioning else {})
 
 
-def load_network(path: Path, engine: Engine) -> tuple[Network, dict[str, Any], str]:
-    """(frozen network in eval mode on the engine's device, header, fingerprint) from its file alone."""
+def load_network(path: Path, engine: Engine, *, option: str = "--run") -> tuple[Network, dict[str, Any], str]:
+    """(frozen network in eval mode on the engine's device, header, fingerprint) from its file alone, which an option named."""
     tensors, header = weights.load(path)
     if header.get("kind") != "diffusion":
         raise MismatchError(
-            f"{path} holds {with_article(str(header.get('kind', 'file')))}, not a denoiser. --run wants a run folder of fit-diffusion."
+            f"{path} holds {with_article(str(header.get('kind', 'file')))}, not a denoiser. {option} wants a run folder of fit-diffusion."
         )
     headers.check(headers.Diffusion, header, path)
     for described in (header["denoiser"], header["conditioner"], header["schedule"], *header.get("conditions", {}).values()):

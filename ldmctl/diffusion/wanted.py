@@ -8,7 +8,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import Seeds, parse_seeds
 from ldmctl.diffusion.asking import Ask, short
 from ldmctl.diffusion.labels import NO_LABEL, labels_as_in_data, labels_in_turn
-from ldmctl.diffusion.prompts import hears_words, prompts_in_turn
+from ldmctl.diffusion.prompts import hears_words, negative_ask, prompts_in_turn
 from ldmctl.errors import ConfigError
 
 ALONE = "This model never learned {}: it was trained with conditions.drop.{}=0. Give {} as well, or train with a share that is dropped."
@@ -45,6 +45,12 @@ class Wanted:
 def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
     """What a config asks of the model with this header; labels or guidance that it does not know are a ConfigError."""
     turn = asks_in_turn(config, header)
+    away = negative_ask(config, header)
+    if away is not None and set(turn) == {away}:
+        raise ConfigError(
+            f"negative={config.negative} is what is asked for, so going away from it would change nothing at twice the cost. Name another, or leave "
+            "it away."
+        )
     if config.interpolate is not None and len(set(turn)) > 1:
         raise ConfigError("interpolate goes between seeds of one label and one prompt: name one, where `all` or a list stands for several.")
     if config.seeds is not None:
@@ -87,8 +93,11 @@ def shares(asked: Wanted, name_of: Callable[[Ask], str | None], *, most: int = 1
     if not asked.rows:
         return ""
     each, more = divmod(len(asked), len(asked.rows))
-    many = f"{each} to {each + 1} pictures" if more else f"{each} picture{'s' * (each != 1)}"
     kind = "prompts" if any(row.prompt for row in asked.rows) else "labels"
+    if not each:
+        first = _listed(map(name_of, asked.rows[:more]), most)
+        return f"One picture of each of the first {more} of {len(asked.rows)} {kind} ({first}): take --each 1 for one of all."
+    many = f"{each} to {each + 1} pictures" if more else f"{each} picture{'s' * (each != 1)}"
     return f"{many} of each of {len(asked.rows)} {kind}, a row of the grid for each: {_listed(map(name_of, asked.rows), most)}."
 
 

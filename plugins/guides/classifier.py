@@ -55,9 +55,9 @@ class Classifier(nn.Module):
         """What the network says of x [B,3,H,W], [B,classes]."""
         try:
             said: Tensor = self.network(x)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, AssertionError) as error:  # as networks of torchvision refuse a size
+            if "memory" in str(error):  # of which the device has none left
+                raise
             raise ConfigError(
                 f"{self.config.network} of the guide classifier cannot look at pictures of {x.shape[3]}x{x.shape[2]} pixels: {one_line(error)[:200]} "
                 "Set guide.side to a size that it takes, such as guide.side=224."

@@ -59,6 +59,7 @@ def sample(ldm, words):
         ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere of a weaker model. --autoguide names"),
         ("--ae nowhere", 6, "There is no run folder nowhere with a decoder. --ae names"),
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
+        ("--interpolate 3 3", 2, "interpolate goes from one seed to another, and both are 3"),
         ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
         ("--variations a.png --from a.png", 2, "leave one of them away"),
         ("spacing=[5,2,3]", 2, "goes from 2 to 3"),

@@ -75,3 +75,21 @@ def test_a_dry_run_of_what_could_go_on_says_its_cost_and_leaves_the_folder(ldm, 
     for words in ("--out out", "--out out --overwrite --steps 3", "--out new/deep"):
         assert sample(ldm, f"{words} --dry-run") == 0, capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--label 1 --negative 1 --guidance 2", 2, "negative=1 is what is asked for, so going away from it would change nothing"),
+        ("--guidance 2 --autoguide AE", 6, "holds an autoencoder, not a denoiser. --autoguide wants a run folder of fit-diffusion"),
+    ],
+)
+def test_guidance_away_from_what_cannot_be_is_a_sentence(ldm, vae_run, place, capsys, words, code, said):
+    assert sample(ldm, words.replace("AE", str(vae_run))) == code
+    assert said in capsys.readouterr().err and not (place / "samples").exists()
+
+
+def test_more_labels_than_pictures_are_told_with_what_makes_one_of_each(ldm, place, capsys):
+    few = ["--steps", "1", "-n", "2", "--device", "cpu", "--precision", "fp32", "batch=2", "--label", "all"]
+    assert run(["sample", "--run", str(ldm), *few]) == 0
+    assert "One picture of each of the first 2 of 4 labels (" in (said := capsys.readouterr().err) and "take --each 1" in said

@@ -13,8 +13,9 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.editing import Corrected
 from ldmctl.diffusion.guides import Guides
 from ldmctl.diffusion.inpainting import Blend, free_cells
-from ldmctl.errors import ConfigError, PluginError
+from ldmctl.errors import ConfigError, MemoryShortage, PluginError
 
+Classifier = registry.load("guide", "classifier")
 COVARIANCE = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
 COUNT = 20_000
 
@@ -51,6 +52,26 @@ def test_a_quadratic_guide_on_a_gaussian_reaches_the_true_posterior(sampler, dev
     gain = COVARIANCE[:, 0] / (1 + deviation**2)
     left = (COVARIANCE.diagonal() - gain * COVARIANCE[0]).sqrt()
     assert torch.allclose(means, 1.5 * gain, rtol=0.04) and torch.allclose(deviations, left, rtol=0.08, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_a_guide_for_which_there_is_no_memory_is_named_with_ways_out(error):
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            raise error
+
+    guide = Classifier.__new__(Classifier)  # without weights
+    torch.nn.Module.__init__(guide)
+    guide.config = Classifier.Config(type="classifier", file="c.pth", label=0, normalise=False)
+    guide.network = Network()
+    with pytest.raises(
+        MemoryShortage, match=r"at the guide classifier, whose gradient .*memory.* 1. batch=4, or 1; 2. a lighter guide"
+    ) as told:
+        Corrected(ideal, [Guides([guide], lambda latent: latent)])(torch.randn(4, 2, 1, 1), 1.0)
+    assert told.value.exit_code == 7 and "guide.side" in str(told.value)
 
 
 def test_several_guides_are_one_loss():

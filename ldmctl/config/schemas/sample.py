@@ -164,6 +164,8 @@ class Sample(Config):
             return self
         if self.between is None and self.count < 2:
             raise ValueError("interpolate goes from one seed to another: take -n 2 or more")
+        if self.interpolate[0] == self.interpolate[1]:
+            raise ValueError(f"interpolate goes from one seed to another, and both are {self.interpolate[0]}")
         if self.seed != 0:
             raise ValueError("interpolate names its seeds itself: leave seed away")
         if len(self.label or []) > 1:
