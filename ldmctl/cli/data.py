@@ -79,7 +79,8 @@ def captions_in_words(found: dict[str, Any] | None) -> str:
     """How many, how different, how long."""
     if found is None:
         return "none"
-    return f"{found['count']:,}, {found['different']:,} different, {found['words']['median']:g} words in the middle, {found['words']['most']} at most"
+    words = found["words"]
+    return f"{found['count']:,}, {found['different']:,} different; words of one: {words['median']:g} in the middle, {words['most']} at most"
 
 
 def maps_in_words(found: dict[str, Any]) -> str:

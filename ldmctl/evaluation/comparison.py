@@ -43,7 +43,9 @@ def evenly_of(features: Tensor, count: int) -> Tensor:
 def refuse_few(count: int, references: int) -> None:
     """A DataError for fewer pictures than neighbours can be counted among."""
     if min(count, references) <= NEAREST:
-        raise DataError(f"{count:,} pictures cannot be compared with {references:,}: more than {NEAREST} are needed on each side.")
+        raise DataError(
+            f"{count:,} {'picture' if count == 1 else 'pictures'} cannot be compared with {references:,}: more than {NEAREST} are needed on each side."
+        )
 
 
 def compare(features: Tensor, reference: Reference) -> dict[str, Interval]:

@@ -24,6 +24,7 @@ from ldmctl.evaluation.prompting import asked_for_captions, unspoken
 from ldmctl.evaluation.real import Aside, labelled, set_aside
 from ldmctl.evaluation.reconstruction import title_of
 from ldmctl.pictures.batches import Batch, Pictures
+from ldmctl.pictures.choosing import LEAST
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import open_pictures, workers
 from ldmctl.pictures.sampled import Sampled
@@ -177,7 +178,12 @@ def samples_of(parts: Parts, folder: Path) -> tuple[Pictures, int]:
         parts.console.say(f"{config.samples} holds more pictures: {len(dataset):,} of {dataset.found:,} are judged, evenly. -n takes more.")
     if config.samples is not None and "count" in config.model_fields_set and len(dataset) < config.count:
         parts.console.say(f"{config.samples} holds {len(dataset):,} pictures, and {config.count:,} were asked for: those are judged.")
-    return Pictures(dataset, config.image, split="samples"), made
+    return prepared_alike(dataset, config), made
+
+
+def prepared_alike(samples: Any, config: EvalSamples) -> Pictures:
+    """Samples, prepared as real pictures are, all of them: image.smallest says which real ones are too small to learn from."""
+    return Pictures(samples, config.image.model_copy(update={"smallest": LEAST}), split="samples")
 
 
 def noting_sizes(found: Iterator[Batch], config: EvalSamples, console: Console) -> Iterator[Batch]:

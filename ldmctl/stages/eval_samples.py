@@ -15,7 +15,17 @@ from ldmctl.evaluation.comparison import Interval, compare
 from ldmctl.evaluation.curve import curve
 from ldmctl.evaluation.extraction import Seen, chosen, look_at
 from ldmctl.evaluation.hearing import heard
-from ldmctl.evaluation.judging import Parts, learned_from, noting_sizes, number_of, open_parts, preparation, samples_in, samples_of
+from ldmctl.evaluation.judging import (
+    Parts,
+    learned_from,
+    noting_sizes,
+    number_of,
+    open_parts,
+    preparation,
+    prepared_alike,
+    samples_in,
+    samples_of,
+)
 from ldmctl.evaluation.real import Real, look_at_real
 from ldmctl.evaluation.sample_verdict import judge, small
 from ldmctl.evaluation.sheets import write_pairs
@@ -149,7 +159,7 @@ def judge_snapshots(parts: Parts, real: Real, folder: Path) -> dict[str, Any]:
         model = open_model(name, parts.engine, tile=config.machine.tile, ae=config.ae)
         made, _ = make_samples(model, config, folder, parts.console)
         dataset: Any = Sampled(made, [], count=number_of(config, model))
-        pictures = Pictures(dataset, config.image, split="samples")
+        pictures = prepared_alike(dataset, config)
         seen = look_at(
             chosen(pictures, range(len(pictures)), *parts.batches, parts.console, "looking at samples"), parts.extractor, parts.engine
         )

@@ -12,7 +12,7 @@ from ldmctl.console import Console
 from ldmctl.errors import MismatchError
 from ldmctl.evaluation.report.beside import beside
 from ldmctl.evaluation.report.cache import cache
-from ldmctl.evaluation.report.chain import RUNS, Found, chain, held
+from ldmctl.evaluation.report.chain import RUNS, Found, chain, held, pictures_of_others
 from ldmctl.evaluation.report.data import data_checked
 from ldmctl.evaluation.report.page import GENERATOR, page
 from ldmctl.evaluation.report.parts import Chapter
@@ -91,7 +91,7 @@ def chapter_of(one: Found, looks: dict[Path, Look], album: Album) -> Chapter:
     if one.path in looks:
         return training(looks[one.path], album)
     if one.kind == "samples":
-        return samples(one.path, sorted(pictures_in(one.path)), album)
+        return samples(one.path, sorted(pictures_in(one.path)) or pictures_of_others(one.path), album)
     return (
         data_checked(one.path, said, album)
         if one.kind == "data"

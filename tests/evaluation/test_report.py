@@ -237,6 +237,16 @@ def test_pictures_of_others_are_shown_by_name(tmp_path):
     assert [each["alt"] for each in page.all("img")] == ["000007.png"]
 
 
+def test_any_folder_of_pictures_is_shown_as_eval_samples_takes_it(tmp_path):
+    (tmp_path / "photos/beach").mkdir(parents=True)
+    for name in ("b.JPG", "beach/a.jpeg", ".hidden.png"):
+        Image.new("RGB", (30, 20)).save(tmp_path / "photos" / name, "JPEG")
+    (tmp_path / "photos/notes.txt").write_text("none")
+    found, page, _ = told(tmp_path, tmp_path / "photos")
+    assert [each["title"] for each in found["chapters"]] == ["Samples"] and "2 pictures." in page.text
+    assert len(page.all("img")) == 2 and "b.JPG" in page.text
+
+
 def test_samples_and_scores_of_another_run_are_left_out(tmp_path, chain):
     (chain / "runs/ldm").rename(chain / "runs/other")
     assert [each["title"] for each in told(tmp_path, chain / "runs/other")[0]["chapters"]] == [

@@ -154,6 +154,13 @@ def test_samples_without_prompts_or_data_without_words_have_no_words(tiny, quiet
     assert judged(tiny, quiet, spoken, tmp_path / "few", f"samples={tmp_path}")["words"] is None
 
 
+def test_samples_below_the_size_that_real_pictures_have_at_least_are_judged_too(tiny, quiet, spoken, tmp_path, quickly):
+    for index in range(9):
+        Image.new("RGB", (16 - 4 * (index % 2),) * 2, (25 * index, 0, 0)).save(tmp_path / f"{index}.png")
+    found = judged(tiny, quiet, spoken, tmp_path / "out", f"samples={tmp_path}", "image.smallest=14")
+    assert (found["count"], found["there"]) == (9, 9)
+
+
 def test_the_report_has_a_row_for_each_word(tmp_path):
     from ldmctl.evaluation.report.pictures import Album
     from ldmctl.evaluation.report.scores import samples_judged

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldmctl.errors import MismatchError
+from ldmctl.errors import DataError, MismatchError
 from ldmctl.evaluation.report.cache import fingerprint
 from ldmctl.evaluation.report.parts import decoded
 from ldmctl.evaluation.report.samples import source
 from ldmctl.pictures.album import pictures_in
+from ldmctl.pictures.sampled import Sampled
 from ldmctl.storage.apart import folder_of
 from ldmctl.storage.assets import data_places
 from ldmctl.storage.folder import verb_of
@@ -56,10 +57,20 @@ def held(path: Path) -> list[Found]:
         return [Found("samples", path)]
     if below := find(path)[0]:
         return [run_in(each) for each in below]
+    if pictures_of_others(path):
+        return [Found("samples", path)]
     raise MismatchError(
         f"{path} holds nothing that a report is made of: a run of fit-ae or fit-diffusion, a cache, samples, or what eval-samples (--out) "
         "or data check (--out) wrote."
     )
+
+
+def pictures_of_others(folder: Path) -> list[Path]:
+    """Every picture below a folder that holds no numbered ones, as eval-samples takes them; none where there are none."""
+    try:
+        return Sampled(folder, []).files
+    except DataError:
+        return []
 
 
 def run_in(folder: Path) -> Found:
