@@ -29,6 +29,7 @@ ALSO_LIGHT = {
     "ldmctl.storage.folder",
     "ldmctl.storage.history",
     "ldmctl.storage.leftovers",
+    "ldmctl.storage.measured",
     "ldmctl.storage.record",
     "ldmctl.storage.runs",
 }
