@@ -250,7 +250,9 @@ def test_a_mixed_prompt_of_one_share_is_the_plain_prompt(told, sample):
 def test_guidance_goes_away_from_negative_words(told, sample):
     away = sample(told, RED, "guidance=2", "negative=a blue square", out="away")
     assert pixels(away)[0] != pixels(sample(told, RED, "guidance=2", out="plain"))[0]
-    same = pixels(sample(told, RED, "guidance=3", "negative=a red circle", out="same"))[0]
+    with pytest.raises(ConfigError, match="negative=a red circle is what is asked for"):
+        sample(told, RED, "guidance=3", "negative=a red circle", out="same")
+    same = pixels(sample(told, RED, "guidance=3", "negative=a red circle | a red circle", out="same"))[0]
     one, other = (torch.frombuffer(bytearray(each), dtype=torch.uint8).int() for each in (same, pixels(sample(told, RED, out="one"))[0]))
     assert (one - other).abs().max() <= 1, "away from itself is nowhere"
 
