@@ -24,7 +24,7 @@ from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
-from ldmctl.losses.objective import backward, titled, validate
+from ldmctl.losses.objective import backward, titled, validate, weights_of
 from ldmctl.losses.parts import Parts, build_parts, build_perceptual, settled, shares_of
 from ldmctl.losses.rehearsal import find_micro
 from ldmctl.losses.watchman import Watchman
@@ -153,7 +153,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                                 picture = save_reconstructions(averaged, shown, file, engine, at_once)
                             values = validate(averaged, val, config.losses, perceptual, engine, at_once)
                         run.note_bad(val.bad)
-                        training.validated(step, values, judged_by=JUDGED_BY, watched=watched(perceptual), picture=picture)
+                        training.validated(step, values, judged_by=JUDGED_BY, watched=watched(config, perceptual), picture=picture)
                     watchman.look(step)
 
         # Judge it, save and say where.
@@ -221,9 +221,9 @@ def before_discriminator(
     return {"step": step, **found.as_dict()}
 
 
-def watched(perceptual: Any) -> list[str]:
-    """The validation losses whose rise counts: those on the picture."""
-    return list(titled({"val/pixel": 0.0, **({"val/perceptual": 0.0} if perceptual is not None else {})}, perceptual))
+def watched(config: FitAE, perceptual: Any) -> list[str]:
+    """The validation losses whose rise counts: those on the picture that were asked for."""
+    return list(titled({f"val/{name}": weight for name, weight in weights_of(config.losses).items() if weight > 0}, perceptual))
 
 
 def keep_untrained(run: Run, autoencoder: nn.Module, header: dict[str, Any], console: Console) -> dict[str, Any]:

@@ -46,7 +46,14 @@ class Curves:
         self.values: dict[str, list[float]] = kept.setdefault("values", {})
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """The losses after so many steps. One that is not finite, or that was not measured before, is passed over."""
+        """The losses after so many steps. A step with one that is not finite is passed over, and so is one that was not measured before;
+        one that is no longer looked at is forgotten."""
+        if not values:
+            return
+        for name in self.values.keys() - values.keys():
+            del self.values[name]
+        if not self.values:
+            self.steps.clear()
         known = {name: float(values.get(name, math.nan)) for name in (self.values or values)}
         if not all(map(math.isfinite, known.values())) or step in self.steps[-1:]:
             return

@@ -53,9 +53,9 @@ def test_before_the_first_measurement_it_is_not_heard():
 def test_a_report_has_its_number_from_the_first_step_on():
     adversary = Adversary(Adversarial(start=0, warmup=0, ramp=0, loss="lsgan"), 100)
     found = []
-    for answer in (0.5, 0.0):
+    for sure in (0.5, 1.0):
         made, image = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
-        _, facts = adversary.discriminator_loss(lambda both: [both.mean((2, 3), keepdim=True) * (1 - answer)], made, image, step=0)
+        _, facts = adversary.discriminator_loss(lambda both, sure=sure: [both.mean((2, 3), keepdim=True) * sure], made, image, step=0)
         adversary.after_step(0)
         found.append(float(facts["advantage"]))
     assert found == pytest.approx([0.5, 0.5])  # (0.5^2 / 2) of a blind 0.25, and what that was in the second step

@@ -8,6 +8,7 @@ import torch
 from planted import BEST, plant
 from two_ranks import together
 
+from ldmctl.stages import fit_ae as stage
 from ldmctl.storage import weights
 
 CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=4", "adversarial.warmup=1", "adversarial.ramp=1"]
@@ -103,6 +104,16 @@ def test_without_a_discriminator_a_rise_is_said_once(tmp_path, fit_ae, planted):
     run = fit_ae(tmp_path / "run", *OFTEN, "loop.steps=30")
     assert events(run) == [(DOWN, "risen")]
     assert "a lower loop.lr is likely to help" in record(run)["watch"][0]["why"]
+
+
+def test_a_loss_that_was_not_asked_for_may_rise(tmp_path, fit_ae, monkeypatch, towers):
+    plant(monkeypatch.setattr)
+    once = stage.validate
+    monkeypatch.setattr(stage, "validate", lambda *given: once(*given) | {"val/features-squeezenet1_1": 1.0})
+    words = [f"perceptual={{type: features, network: squeezenet1_1, weights: {towers['features']}}}", "image.size=32", "dataset.size=32", "loop.steps=26"]
+    assert events(fit_ae(tmp_path / "pixel", *OFTEN, *words)) == [(DOWN, "risen")]
+    assert events(fit_ae(tmp_path / "weights", *OFTEN, *words, "losses.pixel_weight=0")) == []
+    assert events(fit_ae(tmp_path / "shares", *OFTEN, *words, "losses.shares={perceptual: 1}")) == []
 
 
 def test_it_is_off_by_a_key(tmp_path, fit_ae, planted):

@@ -73,6 +73,16 @@ def test_a_value_that_is_not_finite_is_passed_over_and_a_step_counts_once():
     assert kept == {"steps": [1, 3], "values": {"val/loss": [1.0, 3.0]}}
 
 
+def test_a_loss_that_is_no_longer_looked_at_is_forgotten():
+    kept = {}
+    Curves(kept).add(1, {"val/pixel": 1.0, "val/lpips": 2.0})
+    Curves(kept).add(2, {})
+    Curves(kept).add(3, {"val/lpips": 3.0})
+    assert kept == {"steps": [1, 3], "values": {"val/lpips": [2.0, 3.0]}}
+    Curves(kept).add(4, {"val/pixel": 4.0})
+    assert kept == {"steps": [4], "values": {"val/pixel": [4.0]}}
+
+
 def test_noise_is_measured_around_the_trend():
     assert noise([10.0 - place for place in range(20)]) == pytest.approx(0, abs=1e-9)
     draw = random.Random(0)
