@@ -110,7 +110,12 @@ def test_a_loss_that_was_not_asked_for_may_rise(tmp_path, fit_ae, monkeypatch, t
     plant(monkeypatch.setattr)
     once = stage.validate
     monkeypatch.setattr(stage, "validate", lambda *given: once(*given) | {"val/features-squeezenet1_1": 1.0})
-    words = [f"perceptual={{type: features, network: squeezenet1_1, weights: {towers['features']}}}", "image.size=32", "dataset.size=32", "loop.steps=26"]
+    words = [
+        f"perceptual={{type: features, network: squeezenet1_1, weights: {towers['features']}}}",
+        "image.size=32",
+        "dataset.size=32",
+        "loop.steps=26",
+    ]
     assert events(fit_ae(tmp_path / "pixel", *OFTEN, *words)) == [(DOWN, "risen")]
     assert events(fit_ae(tmp_path / "weights", *OFTEN, *words, "losses.pixel_weight=0")) == []
     assert events(fit_ae(tmp_path / "shares", *OFTEN, *words, "losses.shares={perceptual: 1}")) == []
