@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -30,7 +31,12 @@ MORE: list[tuple[str, Callable[[str], bool]]] = [  # and of what is shown on dem
 
 def series(rows: Sequence[Row], name: str, title: str = "") -> Series:
     """A number of the reports that have it."""
-    found = [(row["step"], finite(row[name])) for row in rows if name in row and is_number(row[name])]
+    told = [(row["step"], row[name]) for row in rows if name in row]
+    found = [  # nearly all are plain numbers, and there may be a million of them
+        (step, value if type(value) is float and math.isfinite(value) else finite(value))
+        for step, value in told
+        if type(value) is float or is_number(value)
+    ]
     return Series(title or called(name), [step for step, _ in found], [value for _, value in found])
 
 
@@ -41,7 +47,12 @@ def is_number(value: object) -> bool:
 
 def names(rows: Sequence[Row]) -> list[str]:
     """Names of the numbers in reports, in their order."""
-    return list(dict.fromkeys(name for row in rows for name, value in row.items() if name != "step" and is_number(value)))
+    known: dict[str, None] = {}
+    for row in rows:
+        for name in row:
+            if name not in known and name != "step" and is_number(row[name]):
+                known[name] = None
+    return list(known)
 
 
 def curves(look: Look) -> tuple[list[Plot], list[Plot]]:
