@@ -1,4 +1,4 @@
-"""The judge of words at work: it learns from training pictures and their captions, once, and looks at samples and at pictures set aside."""
+"""The judge of words at work: it learns from training pictures and their captions, once, and looks at samples and at pictures held back."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ldmctl.storage import weights
 LEARNED = 20_000  # training pictures at most that it learns from, evenly
 GLANCE = 64  # pictures that are asked whether there are captions at all
 ENOUGH = 50  # captions with words to learn from
+TRIED, HELD = 2000, 200  # held-out pictures that it is tried on at most; and fewer than which training pictures are held back too
 
 
 def heard(parts: Parts, samples: Pictures) -> dict[str, Any] | None:
@@ -47,11 +48,11 @@ def captioned(pictures: Pictures) -> bool:
 
 
 def judge_of(parts: Parts) -> tuple[WordJudge, list[str], Heard] | None:
-    """(the judge, its words, what it says of the pictures set aside), as an earlier command left it, or fitted now; None without words."""
-    train, spare = parts.splits["train"], set(parts.aside.train)
-    rows = [row for row in range(len(train)) if row not in spare]
+    """(the judge, its words, what it says of pictures that it has not learned from), as an earlier command left it, or fitted now; None without words."""
+    train, tried = parts.splits["train"], tried_on(parts.splits)
+    rows = sorted(set(range(len(train))) - set(tried["train"]))
     rows = [rows[place] for place in evenly(len(rows), LEARNED).tolist()]
-    key = key_of(parts, rows)
+    key = key_of(parts, rows, tried)
     file = parts.home / f"words-{key[:16]}.safetensors"
     try:
         tensors, header = weights.load(file)
@@ -65,7 +66,7 @@ def judge_of(parts: Parts) -> tuple[WordJudge, list[str], Heard] | None:
     if (found := learned(parts, rows)) is None:
         return None
     judge, words = found
-    real = real_of(parts, judge, words)
+    real = real_of(parts, judge, words, tried)
     kept = {**judge.state_dict(), "real.asked": real.asked.to(torch.uint8), "real.seen": real.seen.to(torch.uint8)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,14 @@ def judge_of(parts: Parts) -> tuple[WordJudge, list[str], Heard] | None:
     except OSError as error:
         parts.console.warn(f"What the judge of words learned could not be kept in {file.parent} ({error.strerror}).")
     return judge, words, real
+
+
+def tried_on(splits: dict[str, Pictures]) -> dict[str, list[int]]:
+    """Rows of pictures by which it is seen how well the judge tells words, whatever the number of samples: held-out ones, and where these are few
+    some training pictures, which it does not learn from."""
+    val, train = len(splits["val"]), len(splits["train"])
+    spare = min(HELD, train // 5) if val < HELD else 0
+    return {"val": evenly(val, TRIED).tolist(), "train": evenly(train, spare).tolist()}
 
 
 def new(parts: Parts, words: list[str]) -> WordJudge:
@@ -96,10 +105,10 @@ def learned(parts: Parts, rows: list[int]) -> tuple[WordJudge, list[str]] | None
     return judge.to(parts.engine.device), words
 
 
-def real_of(parts: Parts, judge: WordJudge, words: list[str]) -> Heard:
-    """What the judge says of the pictures set aside that have captions; it has learned from none of them."""
+def real_of(parts: Parts, judge: WordJudge, words: list[str], tried: dict[str, list[int]]) -> Heard:
+    """What the judge says of the pictures that it is tried on, those that have captions."""
     found = []
-    for split, rows in (("val", parts.aside.val), ("train", parts.aside.train)):
+    for split, rows in tried.items():
         pictures = parts.splits[split]
         seen, used = look(parts, judge, pictures, rows, "looking for words in real pictures")
         captions = [captions_of(pictures, row) for row in used]
@@ -124,10 +133,10 @@ def readable(batch: Batch) -> list[int]:
     return [place for place, (asked, used) in enumerate(zip(batch.index, batch.used, strict=True)) if asked == used]
 
 
-def key_of(parts: Parts, rows: list[int]) -> str:
+def key_of(parts: Parts, rows: list[int], tried: dict[str, list[int]]) -> str:
     """A hash of which pictures the judge learns from and is tried on, and of their captions where they lie beside the pictures."""
-    digest = hashlib.sha256(json.dumps([STEPS, parts.aside.val]).encode())
-    for split, some in (("train", rows), ("train", parts.aside.train), ("val", parts.aside.val)):
+    digest = hashlib.sha256(json.dumps([STEPS, tried]).encode())
+    for split, some in (("train", rows), *tried.items()):
         pictures = parts.splits[split]
         digest.update(identity(pictures, some, preparation(parts.config)).encode())
         if hasattr(pictures.dataset, "note"):
