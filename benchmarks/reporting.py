@@ -23,6 +23,9 @@ from machine import describe, keep
 from PIL import Image
 from process import command
 
+from ldmctl.console import Console
+from ldmctl.stages.report import report
+
 PREVIEWS, SIDE = 40, 1000
 TIMES = 3
 
@@ -40,11 +43,13 @@ def main() -> None:
         numbers = lengthen(folder / "runs/ldm/metrics.jsonl", asked.count)
         preview(folder / "runs/ldm/samples")
         told = [clocked(folder) for _ in range(TIMES)]
+        alone = statistics.median(of_the_report(folder) for _ in range(TIMES))
     found: dict[str, Any] = {
         "reports": asked.count,
         "numbers_of_a_report": numbers,
         "previews": PREVIEWS,
         **{key: statistics.median(each[key] for each in told) for key in ("seconds", "with_start", "processor_seconds", "resident_mib")},
+        "processor_seconds_of_the_report": round(alone, 2),
         "bytes": told[0]["bytes"],
         "chapters": len(told[0]["chapters"]),
     }
@@ -95,6 +100,13 @@ def clocked(folder: Path) -> dict[str, Any]:
     told = command("report", "runs/ldm", "--alone", "-q", cwd=folder)
     seconds, own = time.perf_counter() - began, processor_seconds() - spent
     return {**told, "with_start": round(seconds, 2), "processor_seconds": round(own, 2), "seconds": round(told["seconds"], 2)}
+
+
+def of_the_report(folder: Path) -> float:
+    """Seconds of the processor without the start, of which most is the import of torch."""
+    began = time.process_time()
+    report([str(folder / "runs/ldm")], folder / "alone.html", console=Console(quiet=True), alone=True)
+    return time.process_time() - began
 
 
 def processor_seconds() -> float:
