@@ -74,7 +74,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         *([("missing", ", ".join(found["missing"]))] if found["missing"] else []),
         ("classes", named(found["classes"])),
         ("statistics", numbers(Statistics(**found["statistics"]))),
-        ("measured", f"{numbers(Statistics(**found['measured']))}; drift {found['drift']:.2%} of a deviation"),
+        ("measured", f"{numbers(Statistics(**found['measured']))}; drift {found['drift']:.2%} of a standard deviation"),
         ("autoencoder", f"{found['autoencoder'].get('type')} {str(found['autoencoder'].get('fingerprint'))[:12]}"),
         ("data", str(found["data"])),
         ("prepared", ", ".join(f"{key}={value}" for key, value in flatten(found["preparation"]) if not key.startswith("autoencoder."))),
@@ -95,9 +95,9 @@ def named(classes: dict[str, int]) -> str:
 
 
 def numbers(statistics: Statistics) -> str:
-    """Mean and deviation of the first channels."""
+    """Mean and standard deviation of the first channels."""
     shown = [
         f"{values[0]:.4g}" if len(set(values)) == 1 else " ".join(f"{value:.4g}" for value in values[:8])
         for values in vars(statistics).values()
     ]
-    return f"mean {shown[0]}, deviation {shown[1]}"
+    return f"mean {shown[0]}, standard deviation {shown[1]}"

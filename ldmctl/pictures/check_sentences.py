@@ -91,7 +91,7 @@ def of_captions(found: dict[str, Any] | None) -> list[str]:
     return [
         f"{having(found['empty'], 'picture')} no caption, and {having(found['count'])} one." if found["empty"] else "",
         (
-            f"Captions repeat: {found['different']:,} different ones, {common['text']!r} {common['count']:,} times."
+            f"Captions repeat: {found['different']:,} different {'one' if found['different'] == 1 else 'ones'}, {common['text']!r} {common['count']:,} times."
             if found["different"] < found["count"] / 2
             else ""
         ),

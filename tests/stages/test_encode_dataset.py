@@ -666,7 +666,7 @@ def test_cache_info_is_readable(of, capsys):
 
     assert run(["cache", "info", str(of())]) == 0
     said = capsys.readouterr().out
-    assert f"{COUNT} train, 3 val" in said and "cats 6, dogs 5" in said and "drift 0.00% of a deviation" in said
+    assert f"{COUNT} train, 3 val" in said and "cats 6, dogs 5" in said and "drift 0.00% of a standard deviation" in said
 
 
 def test_on_a_cpu_shards_are_written_in_the_thread_that_encodes(tmp_path, encode, vae_run, monkeypatch):
