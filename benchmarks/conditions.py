@@ -25,6 +25,7 @@ from shapes_rule import map_iou, says, see
 
 from ldmctl.api import load_autoencoder
 from ldmctl.config.resolve import plugin_config
+from ldmctl.errors import MissingError
 from ldmctl.pictures.images import read, to_tensor
 from ldmctl.registry import build
 
@@ -217,6 +218,7 @@ def lowres_scores(folder: Path, run: str, guidance: float) -> dict:
     return {
         "pictures": COUNT,
         "psnr": {"lowres": psnr(made, real), "bicubic": psnr(bicubic, real)},
+        "feature_distance": {"lowres": feature_distance(made, real), "bicubic": feature_distance(bicubic, real)},
         "share_of_shapes_right": {
             name: share([same(see(one), see(other)) for one, other in zip(pictures, real, strict=True)])
             for name, pictures in {"lowres": made, "bicubic": bicubic}.items()
@@ -228,6 +230,16 @@ def psnr(made: torch.Tensor, real: torch.Tensor) -> float:
     """The mean over pictures, dB."""
     error = (made.float() - real.float()).square().flatten(1).mean(1).clamp_min(1e-3)
     return round(float((20 * torch.log10(torch.tensor(255.0)) - 10 * torch.log10(error)).mean()), 2)
+
+
+@torch.no_grad()
+def feature_distance(made: torch.Tensor, real: torch.Tensor) -> float | None:
+    """The mean over pictures, in features of SqueezeNet; None without its weights."""
+    try:
+        distance = build("perceptual", plugin_config("perceptual", {"type": "features"}), image_channels=3)
+    except MissingError:
+        return None
+    return round(float(distance(made.float() / 127.5 - 1, real.float() / 127.5 - 1).mean()), 4)
 
 
 def written(folder: Path, prompts: list[str]) -> str:
