@@ -86,12 +86,7 @@ def _kind(name: str, value: str) -> tuple[str, int, tuple[str, ...]]:
 
 def _decoded(*rows: Values) -> list[Values]:
     """The same with words beside the numbers of a column that holds 0, and 1 or 2, and nothing else."""
-    known: dict[str, set[str]] = defaultdict(set)
-    for each in rows:
-        for values in each.values():
-            for name, value in values:
-                known[name].add(value)
-    coded = {name for name, values in known.items() if "0" in values and len(values) > 1 and values <= CODES.keys()}
+    coded = {name for name, values in _neither.by_column(*rows).items() if "0" in values and len(values) > 1 and values <= CODES.keys()}
     if not coded:
         return [*rows]
     return [

@@ -16,14 +16,19 @@ Values = Mapping[str, Iterable[tuple[str, str]]]  # (column, value) of each row,
 HELD = " (held out)"  # after a value that is no usual name of a split
 
 
-def decoded(*rows: Values) -> list[Values]:
-    """The same with the values of a column that names `train` and others, of which none is a usual name, as held out: `False (held out)`."""
+def by_column(*rows: Values) -> dict[str, set[str]]:
+    """All values of each column."""
     known: dict[str, set[str]] = defaultdict(set)
     for each in rows:
         for values in each.values():
             for name, value in values:
                 known[name].add(value)
-    kinds = {name: {split_word(value)[0] for value in values} for name, values in known.items() if name != LISTS}
+    return known
+
+
+def decoded(*rows: Values) -> list[Values]:
+    """The same with the values of a column that names `train` and others, of which none is a usual name, as held out: `False (held out)`."""
+    kinds = {name: {split_word(value)[0] for value in values} for name, values in by_column(*rows).items() if name != LISTS}
     torn = {name for name, found in kinds.items() if found == {"train", ""}}
     if not torn:
         return [*rows]
