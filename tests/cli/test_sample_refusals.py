@@ -1,27 +1,9 @@
 """`ldmctl sample` as people try it: what cannot be ends with a sentence and its code, in a dry run too, and with nothing overwritten."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from ldmctl.cli.app import run
-
-
-@pytest.fixture(scope="module")
-def ldm(tmp_path_factory, fit_diffusion, vae_cache):
-    """A run folder of fit-diffusion. Read only."""
-    return fit_diffusion(tmp_path_factory.mktemp("refusals") / "ldm", vae_cache, "loop.steps=2")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with a picture and a mask, in which commands are given."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("a.png")
-    mask = Image.new("L", (16, 16))
-    mask.paste(255, (8, 0, 16, 16))
-    mask.save("half.png")
-    return tmp_path
 
 
 def sample(ldm, words):
