@@ -6,6 +6,7 @@ names, and hears signals from here. It ends when the command does (`following`).
 Verbs that do not share their work are done by the first rank alone.
 """
 
+import atexit
 import hashlib
 import json
 import os
@@ -110,11 +111,22 @@ def arrive() -> None:
 
 
 def depart(code: int) -> None:
-    """Leave the process group, whose threads may otherwise abort a process that ends; after a failure NCCL would wait for what never comes."""
+    """Leave the process group, and end this rank with `code`; nothing where there is no group.
+
+    A failed rank does not wait for NCCL, which would wait for what never comes. What a process is asked to do at its end is
+    done, but the interpreter is not taken down: threads of gloo that need it then abort the process, rarely and after all work.
+    """
     group: Any = sys.modules.get("torch.distributed")
-    if group is not None and group.is_available() and group.is_initialized() and (not code or group.get_backend() == "gloo"):
+    if group is None or not group.is_available() or not group.is_initialized():
+        return
+    if not code or group.get_backend() == "gloo":
         with suppress(RuntimeError):
             group.destroy_process_group()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def leave(sentence: str, code: int) -> bool:
