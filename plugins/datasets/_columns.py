@@ -15,7 +15,7 @@ from . import _neither
 from ._file_names import NAMES
 from ._names import are, counted, listed, shown
 from ._shares import by_hash
-from ._split_lists import LISTS, PLAIN, word_of
+from ._split_lists import COLUMN, LISTS, PLAIN, word_of
 from ._splits import Splits, split_word
 from ._tree import File
 
@@ -74,6 +74,10 @@ def _said(columns: Iterable[str]) -> str:
     """`the column \`split\``, `the lists of each split`."""
     real = listed(f"`{name}`" for name in sorted(columns) if " " not in name)
     return listed([*([f"the column {real}"] if real else []), *sorted(name for name in columns if " " in name)])
+
+
+def _quoted(value: str) -> str:
+    return value if COLUMN.match(value) else f"`{value}`"
 
 
 def _way_out(columns: set[str]) -> str:
@@ -182,7 +186,7 @@ def _by_column(splits: Splits, held: dict[str, tuple[int, str]], column: str, tr
     words = sorted({held[file.path][1].removesuffix(_neither.HELD) for file in splits.val})
     taken = listed(words)
     left = [
-        f"{counted(count, 'picture')} of `{shown(name)}` {are(count)} left out, because {taken} {are(len(words))} held out already."
+        f"{counted(count, 'picture')} of {_quoted(shown(name))} {are(count)} left out, because {taken} {are(len(words))} held out already."
         for name, count in Counter(held[file.path][1] for file in others).items()
     ]
     return [f"Splits by {column}: {taken} held out, {listed(train) or 'all other pictures'} to train on."], left

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ._names import listed, natural
+from ._split_lists import COLUMN
 from ._tree import File
 
 FOLD = re.compile(r"(?:fold|cv|split|round|run)[\s_.-]*(?:\d+|[a-z](?![a-z]))", re.IGNORECASE)
@@ -52,7 +53,7 @@ def sentence(pairs: Iterable[Pair]) -> str:
 def first_of_lists(lists: Mapping[str, tuple[str, set[str]]]) -> tuple[set[str], str]:
     """(the lists to pass over, a sentence): of `train1`, `test1`, `train2` and `test2` all but the first fold, where one trains on what another holds out.
 
-    By path, each with the kind of its split (train or val) and its pictures.
+    By path, or column of one, each with the kind of its split (train or val) and its pictures.
     """
     sides: dict[str, dict[str, set[str]]] = {"train": defaultdict(set), "val": defaultdict(set)}
     numbers = {path: _numbers(path) for path in lists}
@@ -63,10 +64,10 @@ def first_of_lists(lists: Mapping[str, tuple[str, set[str]]]) -> tuple[set[str],
     if not crossed:
         return set(), ""
     passed = {path for path, number in numbers.items() if number in folds[1:]}
-    kept = sorted(path for path, number in numbers.items() if number == folds[0])
+    kept = sorted({COLUMN.sub("", path) for path, number in numbers.items() if number == folds[0]})
     return passed, (
-        f"{listed(sorted(lists))} are folds of cross-validation, of which one trains on what another holds out: the first is used ({listed(kept)}). "
-        "For another, take away its lists."
+        f"{listed(sorted({COLUMN.sub('', path) for path in lists}))} are folds of cross-validation, of which one trains on what another holds out: "
+        f"the first is used ({listed(kept)}). For another, take away its lists."
     )
 
 

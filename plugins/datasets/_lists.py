@@ -14,12 +14,13 @@ from typing import NamedTuple
 from . import _captions, _folds
 from ._formats import SUFFIXES, ending
 from ._names import alike, shown
-from ._split_lists import LISTS, speaker, word_of
+from ._split_lists import COLUMN, LISTS, speaker, word_of
 from ._tree import File
 
 ENDINGS = (".txt", ".lst", ".list", ".csv", ".tsv", "")
 LARGEST = 1 << 28  # bytes
 MOST = 500  # lists; of more files each is rather a caption of a picture that lies elsewhere
+DIGITS = 18  # of a number that names a picture, with any zeros before it
 FEW = 8  # files in a folder by whose name they are lists
 
 
@@ -27,8 +28,13 @@ class List(NamedTuple):
     """Lines that name pictures."""
 
     path: str  # relative to the root
-    speaker: str  # whose name says of which split: the file, or a folder above it
+    speaker: str  # whose name says of which split: the file, a folder above it, or a column of it
     lines: list[str]
+
+    @property
+    def key(self) -> str:
+        """What no other list has: a table has one for each column."""
+        return self.speaker if COLUMN.match(self.speaker) else self.path
 
 
 @dataclass
@@ -94,13 +100,13 @@ def name(lists: Sequence[List], pictures: Iterable[str], held: set[str]) -> Name
         return out
     pictures = list(pictures)
     index, folders = Index(pictures), {part for path in pictures for part in path.split("/")[:-1]}
-    read = {each.path: (each, fits) for each in lists if (fits := _fits(each, index, pictures))}
+    read = {each.key: (each, fits) for each in lists if (fits := _fits(each, index, pictures))}
     passed, said = _folds.first_of_lists(
-        {path: (word_of(each.speaker)[0], {found[0] for _, found in fits if len(found) == 1}) for path, (each, fits) in read.items()}
+        {key: (word_of(each.speaker)[0], {found[0] for _, found in fits if len(found) == 1}) for key, (each, fits) in read.items()}
     )
-    out.files, out.warnings = set(read), [said] if said else []
-    for path, (each, fits) in read.items():
-        if path not in passed:
+    out.files, out.warnings = {each.path for each, _ in read.values()}, [said] if said else []
+    for key, (each, fits) in read.items():
+        if key not in passed:
             _hear(each, fits, held, folders, out)
     return out
 
@@ -115,23 +121,29 @@ def _hear(each: List, fits: list[tuple[str, list[str]]], held: set[str], folders
         for path in found if len(found) == 1 or held.isdisjoint(found) else ():
             (out.of if len(found) == 1 else out.doubtful).setdefault(path, []).append((LISTS, each.speaker))
     strange = [line for line, found in fits if not found]
-    if strange and strange[0] is fits[0][0] and (ending(each.path) in ENDINGS[3:5] or strange[0].strip().isdecimal()):
+    if (
+        strange
+        and strange[0] is fits[0][0]
+        and each.key == each.path
+        and (ending(each.path) in ENDINGS[3:5] or strange[0].strip().isdecimal())
+    ):
         strange = strange[1:]  # the names of columns, or how many lines there are
     if strange:
         names = "line names" if len(strange) == 1 else "lines name"
-        out.warnings.append(f"{shown(each.path)}: {len(strange):,} {names} no picture, the first {shown(strange[0].strip()[:80])}.")
+        out.warnings.append(f"{shown(each.key)}: {len(strange):,} {names} no picture, the first {shown(strange[0].strip()[:80])}.")
 
 
 def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Each line with the pictures that it may mean; [] of what is no list."""
     folder = each.path.rpartition("/")[0]
     lines = [line for line in each.lines if line.strip() and not line.lstrip().startswith("#")]
+    if lines and lines[0].strip() == str(len(lines) - 1) and not all(line.strip().isdecimal() for line in lines):
+        lines = lines[1:]  # below how many there are
     fits = [(line, index.of(line, folder)) for line in lines]
     known = sum(bool(found) for _, found in fits)
-    if each.speaker == each.path and known < len(lines):
-        named = lines[1:] if len(lines) > 1 and lines[0].strip() == str(len(lines) - 1) else lines  # below how many there are
-        below = _of_folders(named, pictures)
-        if sum(map(bool, dict(below).values())) > sum(bool(found) for _, found in fits[len(lines) - len(named) :]):
+    if each.speaker in (each.path, each.key) and known < len(lines):
+        below = _of_folders(lines, pictures)
+        if sum(map(bool, dict(below).values())) > known:
             return below
     if known and (2 * known >= len(fits) or any(found and _has_ending(line) for line, found in fits)):
         return fits
@@ -144,10 +156,16 @@ def _of_folders(lines: Sequence[str], pictures: Sequence[str]) -> list[tuple[str
     for path in pictures:
         for part in path.split("/")[:-1]:
             below[alike(part)].append(path)
-    fits = [(line, next((below[key] for word in _words(line) if (key := alike(word.rstrip("/"))) in below), [])) for line in lines]
+    fits = [(line, next((below[key] for word in _words(line) for key in _folders(word) if key in below), [])) for line in lines]
     if 2 * sum(bool(found) for _, found in fits) < len(fits) or not any(found for _, found in fits):
         return []
     return [(line, each) for line, found in fits for each in ([[path] for path in found] or [[]])]
+
+
+def _folders(word: str) -> tuple[str, str]:
+    """How a folder may be called that a word names: `slide_1.svs` has its patches in `slide_1`."""
+    key = alike(word.rstrip("/"))
+    return key, os.path.splitext(key)[0]
 
 
 def _has_ending(line: str) -> bool:
@@ -159,7 +177,10 @@ class Index:
 
     def __init__(self, pictures: Iterable[str]):
         self.by: dict[str, list[str]] = defaultdict(list)
+        self.numbers: dict[int, list[str]] = defaultdict(list)
         for path in pictures:
+            if (stem := _stem(path)).isdecimal() and len(stem) <= DIGITS:
+                self.numbers[int(stem)].append(path)
             parts = os.path.splitext(alike(path))[0].split("/")
             for start in range(len(parts)):
                 self.by["/".join(parts[start:])].append(path)
@@ -175,7 +196,8 @@ class Index:
                     exact = [path for path in found if alike(path) == end] or [path for path in found if alike(path).endswith(f"/{end}")]
                     near = [path for path in found if path.startswith(f"{folder}/")]
                     return exact if len(exact) == 1 else near or found
-        return []
+        bare = line.strip()
+        return self.numbers.get(int(bare), []) if bare.isdecimal() and len(bare) <= DIGITS else []
 
 
 def _words(line: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
 
-from . import _account, _lists, _partitions, _tables, _unread
+from . import _account, _lists, _partitions, _split_columns, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
 from ._labels import class_folders
@@ -71,11 +71,12 @@ def read_tables(
         )
     failed: dict[str, str] = {}
     tables = _read_all(root, files, paths, known, failed)
+    columns = _split_columns.lists(root, failed)
     tables, bare = _with_splits(tables, folders, failed, out)
     partitions = _partitions.read(root, others, paths, out.splits)
     rest = [file for file in others if file.path not in partitions]
-    lists, too_many = _lists.candidates(root, rest, paths, folders, failed.keys() - {each.path for each in bare})
-    _hear_lists([*lists, *bare], paths, splits, failed, out)
+    lists, too_many = _lists.candidates(root, rest, paths, folders, failed.keys() - {each.path for each in (*bare, *columns)})
+    _hear_lists([*lists, *bare, *columns], paths, splits, failed, out)
     out.lists |= partitions
     out.warnings += too_many
     out.warnings += unused(failed)

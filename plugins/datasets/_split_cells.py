@@ -44,6 +44,16 @@ class Cells:
             elif words:
                 self.of.setdefault(name, {})[number] = tuple(word for word in words if word)
 
+    def merge(self) -> set[str]:
+        """Make one column, `train/val/test`, of those of which one is true in every row -> their names."""
+        flags = {name: flag for name, rows in self.of.items() if (flag := _flag(name)) and all(len(each) == 1 for each in rows.values())}
+        told = [[name for name in flags if self.of[name].get(row, ("",))[0].startswith("true (")] for row in set().union(*self.of.values())]
+        if {kind for kind, _ in flags.values()} != {"train", "val"} or any(len(names) != 1 for names in told):
+            return set()
+        cells = {row: (flags[name][1],) for name in flags for row, words in self.of[name].items() if words[0].startswith("true (")}
+        self.of = {name: rows for name, rows in self.of.items() if name not in flags} | {"/".join(flags): cells}
+        return {*flags}
+
 
 def _word(name: str, text: str) -> str | None:
     """What a cell says of the split: `test`, `true (valid)` of a boolean; None where it is no such cell."""

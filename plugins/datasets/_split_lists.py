@@ -9,14 +9,22 @@ from pathlib import PurePosixPath
 from ._splits import HELD, split_word
 
 SUBMISSION = re.compile(r"(?:^|[^a-z])(?:sample)?submi(?:ssions?|t)(?![a-z])", re.IGNORECASE)
+COLUMN = re.compile(r"the column `([^`]+)` of ")
 LISTS = "the lists of each split"  # in place of the name of a column, which has no space
 WORDS = "label labels caption captions metadata meta annotation annotations list names ids id index info df table"
 PLAIN = frozenset(WORDS.split())
 JOINED = re.compile(rf"({'|'.join([*sorted(PLAIN, key=len, reverse=True), 'classes', 'class'])})(?![a-z])", re.IGNORECASE)
 
 
+def of_column(name: str, path: str) -> str:
+    """What says of which split the pictures are that a column names, in place of the path of a list."""
+    return f"the column `{name}` of {path}"
+
+
 def word_of(value: str) -> tuple[str, int, tuple[str, ...]]:
-    """What `split_word` says of a table's path, or of a folder's."""
+    """What `split_word` says of a table's path, of a folder's, or of a column."""
+    if found := COLUMN.match(value):
+        return split_word(found[1])
     if is_submission(value):
         return "val", HELD["test"], ()
     stem = PurePosixPath(value).stem

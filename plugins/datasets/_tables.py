@@ -92,9 +92,9 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     names: dict[Any, str] = {}  # of columns, as they are written
     rows: list[Row] = []
     cells = Cells()
-    raws, called = _called(_raw(file, known), known)
-    for line, raw in raws:
-        row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in raw.items()}
+    raws, called = _called(raw(file, known), known)
+    for line, read_as in raws:
+        row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in read_as.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         cells.hear(len(rows), row)
@@ -103,7 +103,7 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]
-    used = {*USED, *called, *(MAPS if mapped else ())}
+    used = {*USED, *called, *(MAPS if mapped else ()), *cells.merge()}
     lacking = ""
     if not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = f"it has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}"
@@ -149,7 +149,8 @@ def _name(row: Mapping[str, Any], called: Sequence[str], where: str) -> str:
     return name
 
 
-def _raw(file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
+def raw(file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """(line, cells by column, as they are written) of each row of a table of any form."""
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return _parquet(file)

@@ -47,3 +47,22 @@ def captions(dataset: Folder) -> dict[str, str]:
 def said(dataset: Folder) -> str:
     """All that a command says of it."""
     return "\n".join([*dataset.remarks, *dataset.warnings])
+
+
+def write_texts(root: Path, texts: dict[str, str]) -> Path:
+    """Text files by path -> the folder."""
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def shared(root: Path) -> tuple[list[str], list[str]]:
+    """(the pictures to train on, those held out)."""
+    return names(opened(root)), names(opened(root, "val"))
+
+
+def each(folder: str, count: int, *, start: int = 0, pre: str = "", ending: str = ".jpg") -> list[str]:
+    """`folder/a0.jpg`, `folder/a1.jpg`, ..."""
+    return [f"{folder}/{pre}{index}{ending}" for index in range(start, start + count)]

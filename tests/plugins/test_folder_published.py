@@ -3,27 +3,7 @@
 import json
 
 import pytest
-from folders import labels, names, opened, said, write_pictures
-
-
-def write_texts(root, texts):
-    """Text files by path."""
-    for name, text in texts.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
-
-
-def shared(root):
-    """(the pictures to train on, those held out)."""
-    return names(opened(root)), names(opened(root, "val"))
-
-
-def each(folder, count, *, start=0, pre="", ending=".jpg"):
-    """`folder/a0.jpg`, `folder/a1.jpg`, ..."""
-    return [f"{folder}/{pre}{i}{ending}" for i in range(start, start + count)]
-
+from folders import each, labels, names, opened, said, shared, write_pictures, write_texts
 
 # -- contests ----------------------------------------------------------------
 
