@@ -315,12 +315,6 @@ def test_two_ranks_learn_from_words_maps_and_holes_what_one_learns(fit_diffusion
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_previews_show_held_out_captions_beside_their_own_pictures(fit_diffusion, known_cache, tmp_path):
-    run = fit_diffusion(tmp_path / "ldm", known_cache, *ALL[:2], "preview.count=3")
-    with Image.open(run / "samples" / "000000004.png") as grid:
-        assert sum(grid.size) and grid.width * grid.height >= 6 * 16 * 16, "three samples and three pictures"
-
-
 def test_preparing_is_said_and_a_second_run_prepares_nothing(encode, vae_run, fit_diffusion, tmp_path):
     cache = encode(tmp_path / "cache", vae_run, "dataset.maps=true")
     latents = {file.name: file.read_bytes() for file in cache.glob("*.safetensors")}
