@@ -8,15 +8,17 @@ from typing import Any
 from ldmctl.evaluation.scores import Evaluation
 
 
-def before_and_after(before: Mapping[str, Any] | None, found: Evaluation, step: int) -> list[str]:
+def before_and_after(before: Mapping[str, Any] | None, found: Evaluation, step: int, *, others_since: int | None = None) -> list[str]:
     """A sentence, or none without a discriminator; `before` is `Evaluation.as_dict` at its start, with the step, and `found` what the
-    published weights, of `step`, are worth."""
+    published weights, of `step`, are worth. Other pictures than before are held out since a step, None where they are the same."""
     if not before or before.get("split") != found.split:
         return []
     if step <= before["step"]:
         return [
             f"The published weights are of before the discriminator's first step ({before['step'] + 1:,}): it has changed nothing in them."
         ]
+    if others_since is not None and before["step"] <= others_since:
+        return [f"What the discriminator has changed cannot be said: other pictures are held out since step {others_since:,}."]
     after = found.as_dict()
     names = [name for name in ("psnr", "ssim", *found.distances) if name in before and name in after]
     words = [f"{title(name)} from {before[name]['mean']:.4g} to {after[name]['mean']:.4g}" for name in names]

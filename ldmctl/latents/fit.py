@@ -31,11 +31,13 @@ def check_cache(config: FitDiffusion, cache: Path) -> Manifest:
 
 def of_cache(manifest: Manifest, maps: str | None = None) -> dict[str, Any]:
     """What a run remembers of the cache that it is fitted to: which items, how many, in which latent space, and the digest of their maps."""
+    held_out = [[shard.sha256, shard.items_sha256] for shard in manifest.splits.get("val", [])]
     space = json.dumps([manifest.autoencoder, manifest.image, manifest.classes], sort_keys=True)
     return {
         "cache": manifest.fingerprint,
         "cache_contents": manifest.contents,
         "cache_items": {split: manifest.count(split) for split in manifest.splits},
+        "cache_held_out": hashlib.sha256(json.dumps(held_out).encode()).hexdigest(),
         "latent_space": hashlib.sha256(space.encode()).hexdigest(),
         "latent_statistics": manifest.statistics.model_dump(),
         **({} if maps is None else {"maps": maps}),
@@ -49,6 +51,8 @@ def changes_of_cache(
     found: list[tuple[str, Any, Any]] = []
     if check_same_cache(record, manifest, folder, accepted=accepted):
         found.append(("cache", record["cache"], manifest.fingerprint))
+        if (had := record.get("cache_held_out")) != (has := of_cache(manifest)["cache_held_out"]):
+            found.append(("cache.val", had, has))
     if check_same_maps(record, maps, folder, accepted=accepted):
         found.append(("maps", record["maps"], maps))
     return found

@@ -43,10 +43,20 @@ def check_same_pictures(record: Mapping[str, Any], now: Mapping[str, Any], folde
     return True
 
 
+def changes_of_pictures(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, before, now) of all pictures of a run, and of those held out where they are others, too, for a note of the change."""
+    found = [("pictures", summary(before), summary(now))]
+    if not _same(before.get("val"), now["val"]):
+        had, has = ({"val": each["val"]} if "val" in each else {} for each in (before, now))
+        found.append(("pictures.val", summary(had), summary(has)))
+    return found
+
+
 def summary(known: Mapping[str, Any]) -> str:
-    """`4,000 training and 200 held-out, 3f2a91c0`, for a note of the change."""
+    """`4,000 training and 200 held-out, 3f2a91c0`."""
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return f"{known['train']['count']:,} training and {known['val']['count']:,} held-out, {digest[:8]}"
+    counts = [f"{known[split]['count']:,} {word}" for split, word in (("train", "training"), ("val", "held-out")) if split in known]
+    return f"{' and '.join(counts)}, {digest[:8]}"
 
 
 def _listed(pictures: Pictures) -> dict[str, Any]:

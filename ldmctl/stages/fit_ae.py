@@ -33,11 +33,11 @@ from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures, shown_items, training_batches
 from ldmctl.pictures.png import grid, write_png
-from ldmctl.pictures.sameness import check_same_pictures, known_of, summary
+from ldmctl.pictures.sameness import changes_of_pictures, check_same_pictures, known_of
 from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
 from ldmctl.storage.beginning import note_beginning, origin_file
-from ldmctl.storage.measured import measured_since
+from ldmctl.storage.measured import last_step, measured_since, shows_others
 from ldmctl.storage.record import config_of, describe_plugins, record_of
 from ldmctl.storage.run import Run, open_run
 from ldmctl.training import engine as engines
@@ -174,7 +174,7 @@ def note_pictures(run: Run, splits: Mapping[str, Pictures], *, accepted: bool) -
     before = run.record.get("pictures") if run.resumed else None
     now = known_of(splits, before)
     if run.resumed and check_same_pictures(run.record, now, run.folder, accepted=accepted) and before is not None:
-        run.note_changes([("pictures", summary(before), summary(now))])
+        run.note_changes(changes_of_pictures(before, now))
     run.update(pictures=now)
 
 
@@ -201,7 +201,8 @@ def conclude(
         write_pictures(run.folder / "samples", codec, pictures, engine)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     published, before = run.record["published"], run.record.get("before_discriminator")
-    notes = [f"The published weights are {said(published)}.", *before_and_after(before, found, published["step"]), *found.notes]
+    told = before_and_after(before, found, published["step"], others_since=last_step(run.record, shows_others))
+    notes = [f"The published weights are {said(published)}.", *told, *found.notes]
     found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config, since=measured_since(run.record))])
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:

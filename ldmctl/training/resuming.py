@@ -8,7 +8,7 @@ import torch
 from ldmctl.config.schemas.shared import Loop
 from ldmctl.console import Console
 from ldmctl.storage import changes
-from ldmctl.storage.measured import measured_by
+from ldmctl.storage.measured import measured_otherwise
 from ldmctl.storage.run import Run
 from ldmctl.training.engine import Engine
 from ldmctl.training.learner import learning_rate
@@ -30,14 +30,16 @@ def say_changes(run: Run, loop: Loop, done: int, kept: Mapping[str, Any], consol
     """Say what changes from here on -> what changes of the scalars that are `kept` with a state."""
     for change in run.changes:
         console.say(changes.said(change))
-    keys = {change["key"] for change in from_here_on(run, done)}
+    fresh = from_here_on(run, done)
+    keys = {change["key"] for change in fresh}
     if loop.decay == "cosine" and keys & {"loop.steps", "loop.decay"} and done < loop.steps:
         rate = learning_rate(loop, done)
         console.say(f"The cosine ends at step {loop.steps:,} now, so the learning rate continues with {rate:.3g}.")
-    if not any(key.startswith("losses.") for key in keys):
+    otherwise = any(map(measured_otherwise, fresh))
+    if not otherwise and not any(key.startswith("losses.") for key in keys):
         return {}
     watch = {"watch": {name: value for name, value in kept.get("watch", {}).items() if name == "events"}}  # the curves begin anew
-    if kept.get("best") is None or not any(map(measured_by, keys)):
+    if kept.get("best") is None or not otherwise:
         return watch
     console.say("Validation losses are measured otherwise from here on, so snapshots/best is chosen among the coming ones.")
     return watch | {"best": None}

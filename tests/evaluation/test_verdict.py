@@ -220,6 +220,10 @@ def test_what_the_discriminator_changed_is_said_with_both_numbers():
         "colours from {:.4g} to {:.4g}, the Frechet distance of reconstructions in colours from {:.4g} to ".format(*numbers))  # fmt: skip
     assert numbers[0] < 20 and numbers[1] == pytest.approx(100) and numbers[-1] > 0.01
     assert before_and_after({"step": 1000, **before.as_dict(), "split": "train"}, after, 2000) == []
+    (same,) = before_and_after({"step": 1000, **before.as_dict()}, after, 2000, others_since=999)
+    assert same == said, "other pictures were held out before both were measured"
+    (other,) = before_and_after({"step": 1000, **before.as_dict()}, after, 2000, others_since=1000)
+    assert other == "What the discriminator has changed cannot be said: other pictures are held out since step 1,000."
     (said,) = before_and_after({"step": 1000, **before.as_dict()}, after, 800)
     assert said == "The published weights are of before the discriminator's first step (1,001): it has changed nothing in them."
 
