@@ -57,7 +57,7 @@ def candidates(
     texts = [
         file
         for file in others
-        if 0 < file.size <= LARGEST and ((end := ending(file.path)) in ENDINGS[:3] or not end or file.path in tables)
+        if 0 < file.size <= LARGEST and ((end := ending(file.path)) in ENDINGS[:3] or not end or (file.path in tables and end in ENDINGS))
     ]
     inside: dict[str, int] = defaultdict(int)
     for file in texts:

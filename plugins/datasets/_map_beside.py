@@ -1,19 +1,22 @@
-"""Maps that lie among the pictures: `1_mask.png` beside `1.png`, where half of the pictures have one."""
+"""Maps that lie among the pictures: `1_mask.png` beside `1.png` or `1_sat.jpg`, where half of the pictures have one."""
 
 import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ._map_names import OF_PHOTO
 from ._names import alike, counted, shown
 from ._tree import File
 
-ENDING = re.compile(r"(.+?)[\s_.-]+(?:masks?|seg|segmentation|segmap|labelmap|trimap)(?:[\s_.-]?\d+)?$", re.IGNORECASE)
+WORDS = r"masks?|seg|segmentation|segmap|labelmap|trimap|manual|gt|ground[\s_.-]?truth|anno|annotation|labels?|matte|alpha|(?:1st|2nd)ho"  # CHASE_DB1's
+ENDING = re.compile(rf"(.+?)[\s_.-]+(?:{WORDS})(?:[\s_.-]?\d+)?$", re.IGNORECASE)
 
 
 def find(pictures: Sequence[File], warnings: list[str]) -> dict[str, list[File]]:
     """The maps of each picture that has some; {} where less than half have one. A sentence on pictures with several is added."""
-    stems = {(file.folder, _stem(file)): file for file in pictures}
+    stems = {(file.folder, OF_PHOTO.sub("", _stem(file))): file for file in pictures}
+    stems |= {(file.folder, _stem(file)): file for file in pictures}
     found: dict[str, list[File]] = defaultdict(list)
     for file in pictures:
         told = ENDING.match(_stem(file))

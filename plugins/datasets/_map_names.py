@@ -6,21 +6,34 @@
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from . import _formats
 from ._names import alike, composed
-from ._splits import FILLERS, HELD, TRAIN
+from ._splits import FILLERS, HELD, TRAIN, split_word
 from ._tree import File
 
-ORDER = "masks mask segmentations segmentation segmaps segmap seg labelmaps labelmap maps map labels label annotations annotation annots annot anno trimaps trimap"
+ORDER = (
+    "manual manuals groundtruth groundtruths gt gts masks mask segmentations segmentation segmaps segmap seg labelmaps labelmap maps map labels label "
+    "annotations annotation annots annot anno trimaps trimap panoptic stuffthingmaps alpha mattes matte semantic semantics instance instances"
+)
+SURE = re.compile(
+    r"manual|ground.?truth|gts?$|segmentation|segmap|labelmap|trimap|panoptic|stuffthing"
+)  # in the words of a folder that is no class
 WORDS = {word: place for place, word in enumerate(ORDER.split())}  # of several kinds beside each other the first is taken
 CITY = r"gt(?:fine|coarse)"  # Cityscapes: gtFine/a_gtFine_labelIds.png is the map of leftImg8bit/a_leftImg8bit.png
 PHOTOS = "leftimg8bit"
-ENDING = re.compile(rf"[\s_.-]+({'|'.join(WORDS)}|gt|l|{CITY}[\s_.-]\w+)$", re.IGNORECASE)  # that its picture has not: `1_mask.png`
+ENDING = re.compile(rf"[\s_.-]+(({'|'.join(WORDS)})\d?|l|{CITY}[\s_.-]\w+)$", re.IGNORECASE)  # that its picture has not: `1_mask.png`
+OF_PHOTO = re.compile(
+    rf"[\s_.-]+({'|'.join([*TRAIN, *HELD])}|{PHOTOS}|sat|images?|img|rgb|photo|original|orig)$", re.IGNORECASE
+)  # that its map has not
 NUMBERS = re.compile(rf"[\s_.-]{CITY}_label(?:train)?ids$", re.IGNORECASE)  # of several maps of one picture the one of classes
-BESIDE = frozenset(["class", "classes", "object", "objects", "instance", "instances", "raw", "aug"])  # words beside `Segmentation`
+WITH = "class classes object objects instance instances raw aug semantic pixel level 1st 2nd first second 1 2"
+BESIDE = frozenset(WITH.split())  # words beside `Segmentation`
+NOTHING = "jpeg jpg png tif tiff bmp original originals input inputs rgb source photo"
+PHOTO = frozenset(NOTHING.split())  # that say nothing about a folder of pictures
 SINGLE = frozenset(["object", "objects", "instance", "instances"])  # maps that number each thing, not its class
 Key = tuple[tuple[str, ...], str]
 
@@ -34,13 +47,17 @@ def top_of_maps(folder: str, above: int) -> str:
 def kind(name: str) -> int | None:
     """The rank of a folder by the word in its name that speaks of maps, as they stand in ORDER; None where there is none."""
     found = words(name)
-    place = next((WORDS[word] for word in found if word in WORDS), WORDS["segmentation"] if re.match(CITY, name.casefold()) else None)
+    place = next(
+        (WORDS[bare] for word in found if (bare := word.rstrip("12")) in WORDS),
+        WORDS["segmentation"] if re.match(CITY, name.casefold()) else None,
+    )
     return None if place is None else 2 * place + (not SINGLE.isdisjoint(found))
 
 
 def words(name: str) -> list[str]:
     """`train`, `masks` of `trainMasks`, `Train-Masks` or `trainmasks`; `jpeg`, `images` of `JPEGImages`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", composed(name)).casefold()
+    spaced = re.sub(r"(?<![a-z])ground[\W_]+truth", "groundtruth", spaced)
     return [part for word in re.split(r"[\W_]+", spaced) if word for part in _parted(word)]
 
 
@@ -65,9 +82,14 @@ def bare(folder: str) -> tuple[str, ...]:
 def _bare(part: str) -> str:
     if part.casefold().startswith(PHOTOS) or re.match(CITY, part.casefold()):
         return ""
-    found = words(part)
-    nothing = {*FILLERS, *WORDS, "jpeg", *(BESIDE if kind(part) is not None else ())}
-    return " ".join(word for word in found if word not in nothing)
+    nothing = {*FILLERS, *WORDS, *PHOTO, *(BESIDE if kind(part) is not None else ())}
+    left = [word for word in words(part) if word not in nothing and word.rstrip("12") not in WORDS]
+    return "" if all(word.isdecimal() for word in left) and left != words(part) else " ".join(left)  # image_2
+
+
+def short_key(key: Key) -> Key:
+    """The key of a picture without what its map's name may lack: `21` of `21_training`, `104` of `104_sat`."""
+    return key[0], OF_PHOTO.sub("", key[1])
 
 
 def keys_of(file: File, *, without: str = "") -> Iterator[Key]:
@@ -75,8 +97,17 @@ def keys_of(file: File, *, without: str = "") -> Iterator[Key]:
     folder = re.sub(rf"(^|/){re.escape(without)}(?=/|$)", "", file.folder, count=1).strip("/") if without else file.folder
     folders, stem = key_of(folder, file)
     yield folders, stem
-    if (short := ENDING.sub("", stem)) != stem:
+    for short in _without_ending(file.folder, stem):
         yield folders, short
+
+
+def _without_ending(folder: str, stem: str) -> Iterator[str]:
+    """`1` of `1_mask`, and of `1.ah` in a folder `labels-ah`; then also what is left without the word of a split."""
+    own = re.sub(rf"[\s_.-]+({'|'.join(map(re.escape, words(folder.rpartition('/')[2]))) or '$.'})$", "", stem)
+    for short in dict.fromkeys(each for each in (ENDING.sub("", stem), own) if each != stem):
+        yield short
+        if (shorter := OF_PHOTO.sub("", short)) != short:
+            yield shorter
 
 
 def _stem(file: File) -> str:
@@ -88,7 +119,7 @@ def match_names(
 ) -> dict[str, File]:
     """The map of each picture that has one. Of several .png comes first; where a map may be that of pictures in several folders it is nobody's."""
     out: dict[str, File] = {}
-    for file in sorted(maps, key=lambda file: (_formats.ending(file.path) != ".png", not NUMBERS.search(_stem(file)), file.path)):
+    for file in sorted(maps, key=_rank):
         found = next((paths for key in keys_of(file, without=without) if (paths := owners.get(key))), None)
         if found is None and stems is not None:
             found = next((paths for _, stem in keys_of(file, without=without) if (paths := stems.get(stem))), None)
@@ -96,3 +127,53 @@ def match_names(
             for path in found:
                 out.setdefault(path, file)
     return out
+
+
+def match_stems(top: str, maps: Iterable[File], stems: dict[str, list[str]]) -> dict[str, File]:
+    """The same of maps in folders that their pictures' do not resemble.
+
+    Of names that but one picture has those count that end as maps' do, or that lie in a folder called as the picture's is: `segmentations/001.Gull`;
+    all in one that is surely no class.
+    """
+    out: dict[str, File] = {}
+    sure = bool(SURE.search(" ".join(words(top.rpartition("/")[2]))))
+    for file in sorted(maps, key=_rank):
+        own = key_of(file.folder, file)[1]
+        for folders, stem in keys_of(file):
+            paths = stems.get(stem, ())
+            above = paths[0].rpartition("/")[0] if len(paths) == 1 else ""
+            if len(paths) == 1 and _agree(file.folder, above) and (sure or stem != own or _within(folders, bare(above))):
+                out.setdefault(paths[0], file)
+                break
+    return out
+
+
+def by_key(pictures: Iterable[File]) -> tuple[dict[Key, list[str]], dict[str, list[str]]]:
+    """(pictures by key, also without what a map's name may lack where no other picture is called so; the same by the name alone)."""
+    owners: dict[Key, list[str]] = defaultdict(list)
+    stems: dict[str, list[str]] = defaultdict(list)
+    shorter, short_stems = defaultdict[Key, list[str]](list), defaultdict[str, list[str]](list)
+    for file in pictures:
+        key = key_of(file.folder, file)
+        owners[key].append(file.path)
+        stems[key[1]].append(file.path)
+        shorter[short_key(key)].append(file.path)
+        short_stems[short_key(key)[1]].append(file.path)
+    alone = {key: paths for key, paths in shorter.items() if len(paths) == 1 and key not in owners}
+    return {**owners, **alone}, {**short_stems, **stems}
+
+
+def _rank(file: File) -> tuple[bool, bool, str]:
+    return _formats.ending(file.path) != ".png", not NUMBERS.search(_stem(file)), file.path
+
+
+def _within(folders: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether all words of some folders, of which there are any, are in those of others."""
+    inner, outer = ({word for folder in each for word in folder.split()} for each in (folders, others))
+    return bool(inner) and inner <= outer
+
+
+def _agree(folder: str, other: str) -> bool:
+    """Whether two folders are of no different splits."""
+    one, two = ({kind for part in each.split("/") if (kind := split_word(part)[0])} for each in (folder, other))
+    return not one or not two or one == two

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from ldmctl.errors import DataError
 
-from . import _captions, _celeb, _formats, _map_beside, _tree
-from ._map_names import Key, bare, key_of, keys_of, kind, match_names, top_of_maps
+from . import _captions, _celeb, _formats, _map_beside, _map_doubts, _tree
+from ._map_doubts import have
+from ._map_names import Key, bare, by_key, keys_of, kind, match_names, match_stems, top_of_maps
 from ._map_tables import named_in_tables
 from ._map_twins import doubts
 from ._names import counted, listed, shown
+from ._splits import FILLERS
 from ._tree import File
 
 NAMES = ("classes.txt", "labels.txt")  # the classes of label maps, one a line
@@ -42,29 +44,19 @@ class Maps:
 
     def say(self, used: Sequence[str]) -> None:
         """Sentences on how many of the pictures in use have a map, and on folders of pictures that are called as those of maps are."""
-        known = set(used)
-        for top, paths in sorted(self.doubtful.items()):
-            if known & set(paths):
-                self.remarks.append(
-                    f"{shown(top)}/ is called as a folder of maps is, but its {counted(len(paths), 'picture')} {_have(len(paths))} not the names of "
-                    f"others, the first {shown(paths[0])}. If they are maps and no pictures: dataset.maps={shown(top)}."
-                )
+        self.remarks += _map_doubts.of_folders(self.doubtful, set(used))
         if not self.folders:
             return
         lacking = [path for path in used if path not in self.of]
         number = len(used) - len(lacking)
         kinds = f", with {len(self.classes)} classes" if self.classes else ""
-        self.remarks.append(f"Maps from {listed(self.folders)}: {number:,} of {counted(len(used), 'picture')} {_have(number)} one{kinds}.")
+        self.remarks.append(f"Maps from {listed(self.folders)}: {number:,} of {counted(len(used), 'picture')} {have(number)} one{kinds}.")
         if lacking:
-            lack = f"{len(lacking):,} of {counted(len(used), 'picture')} {_have(len(lacking))} no map"
+            lack = f"{len(lacking):,} of {counted(len(used), 'picture')} {have(len(lacking))} no map"
             self.warnings.append(f"{lack}, the first {shown(lacking[0])}.")
         if self.orphans:
             belong = "belongs" if len(self.orphans) == 1 else "belong"
             self.warnings.append(f"{counted(len(self.orphans), 'map')} {belong} to no picture, the first {shown(self.orphans[0])}.")
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"
 
 
 def find(root: Path, pictures: Sequence[File], files: Sequence[File], asked: str, *, tables: bool) -> Maps:
@@ -117,32 +109,40 @@ def _by_names(root: Path, pictures: Sequence[File], out: Maps) -> None:
     if not any(top_of.values()):
         return
     tops: dict[str, list[File]] = defaultdict(list)
-    owners: dict[Key, list[str]] = defaultdict(list)
+    outside: list[File] = []
     for file in pictures:
         if top := top_of[file.folder]:
             tops[top].append(file)
         else:
-            owners[key_of(file.folder, file)].append(file.path)
-    found = {top: match_names(files, owners) for top, files in tops.items()}
+            outside.append(file)
+    owners, stems = by_key(outside)
+    found = {top: match_names(files, owners) or match_stems(top, files, stems) for top, files in tops.items()}
     taken = [top for top, matched in found.items() if _bears_out(tops[top], matched, owners)]
     called = {top.rpartition("/")[2].casefold() for top in taken}  # val/masks is what train/masks is, whatever lies in it
-    taken = sorted(top for top in tops if top.rpartition("/")[2].casefold() in called)
+    taken = sorted(top for top in tops if top.rpartition("/")[2].casefold() in called or _is_beside_images(top, outside))
     out.doubtful = {top: [file.path for file in tops[top]] for top in tops if top not in taken}
     best = min((kind(top.rpartition("/")[2]) or 0 for top in taken), default=0)
     for top in sorted(taken, key=lambda top: (kind(top.rpartition("/")[2]) or 0, top)):
         out.files |= {file.path for file in tops[top]}
-        if (kind(top.rpartition("/")[2]) or 0) == best:
+        if (kind(top.rpartition("/")[2]) or 0) == best and not (found[top] and found[top].keys() <= out.of.keys()):
             _take(root, f"{top}/", tops[top], found[top], out)
         else:
-            left = f"{shown(top)}/ ({counted(len(tops[top]), 'map')}) is left out, because {listed(out.folders)} holds maps too"
+            left = f"{shown(top)}/ ({counted(len(tops[top]), 'map')}) is left out, because {listed(out.folders)} {'holds' if len(out.folders) == 1 else 'hold'} maps too"
             out.warnings.append(f"{left}: dataset.maps={shown(top)} takes it instead.")
+
+
+def _is_beside_images(top: str, pictures: Iterable[File]) -> bool:
+    """Whether `masks/` lies beside a folder that is called `images` or the like and has pictures: then neither is a class."""
+    parent = f"{top.rpartition('/')[0]}/" if "/" in top else ""
+    beside = {file.folder[len(parent) :].partition("/")[0] for file in pictures if file.folder.startswith(parent)}
+    return any(name.casefold() in FILLERS for name in beside)
 
 
 def _bears_out(maps: Sequence[File], matched: dict[str, File], owners: dict[Key, list[str]]) -> bool:
     """Whether half of the maps are called as pictures are, or half of the pictures beside them have one."""
     there = {bare(folder) for folder in {file.folder for file in maps}}
-    possible = sum(len(paths) for key, paths in owners.items() if key[0] in there)
-    return bool(matched) and 2 * len(matched) >= min(len(maps), possible)
+    possible = len({path for key, paths in owners.items() if key[0] in there for path in paths})
+    return bool(matched) and 2 * len(matched) >= min(len(maps), possible or len(maps))
 
 
 def _take(root: Path, folder: str, maps: Iterable[File], matched: dict[str, File], out: Maps) -> None:
@@ -177,14 +177,7 @@ def _by_wish(root: Path, pictures: Sequence[File], files: Sequence[File], asked:
     out.files |= others.files
     if others.folders:
         out.remarks.append(f"{listed(others.folders)} holds maps by its name and is left out, because dataset.maps is {shown(asked)}.")
-    owners: dict[Key, list[str]] = defaultdict(list)
-    stems: dict[str, list[str]] = defaultdict(list)
-    for file in pictures:
-        if file.path not in out.files:
-            key = key_of(file.folder, file)
-            owners[key].append(file.path)
-            stems[key[1]].append(file.path)
-    matched = match_names(maps, owners, without=name, stems=stems)
+    matched = match_names(maps, (keys := by_key(file for file in pictures if file.path not in out.files))[0], without=name, stems=keys[1])
     if not matched:
         first = f": its first is {shown(maps[0].path)}, the first picture {shown(pictures[0].path)}" if maps and pictures else ""
         none = f"Of the {counted(len(maps), 'map')} in {shown(asked)} none has the name of a picture{first}"

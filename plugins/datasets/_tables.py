@@ -158,7 +158,7 @@ def raw(file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any
     if suffix in (".csv", ".tsv"):
         return _csv.rows(text, file, known)
     if suffix == ".json":
-        return _json(text, file)
+        return _json(text, file, known)
     return _lines(text, file)
 
 
@@ -203,7 +203,7 @@ def _lines(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
             raise DataError(f"{where}: an object with `file_name` was expected, not {words[:40]!r}.")
 
 
-def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+def _json(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
     """Rows of a JSON value in one of the forms of `_json_forms`, or of JSON lines under its name."""
     try:
         whole = json.loads(text) if text.strip() else []
@@ -212,7 +212,7 @@ def _json(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
             yield from _lines(text, file)
             return
         raise DataError(f"{shown(str(file))} is not JSON: {error}") from None
-    rows = _json_forms.rows(whole, file.stem, shown(str(file)))
+    rows = _json_forms.rows(whole, file.stem, shown(str(file)), known)
     if rows is None:
         raise DataError(f"{shown(str(file))}: a list of objects with `file_name` was expected, or one object by file name.")
     yield from enumerate(rows, start=1)

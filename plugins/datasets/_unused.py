@@ -10,6 +10,7 @@ from ldmctl.errors import DataError
 from ._labels import joined
 from ._matching import Matched
 from ._names import counted, listed, shown
+from ._split_lists import is_list
 from ._splits import Splits
 from ._tables import Table
 
@@ -18,9 +19,9 @@ EACH = 3  # tables that are not used for one reason and named in a sentence each
 
 def unused(reasons: Mapping[str, str]) -> list[str]:
     """Sentences on tables that are not used, by path and reason; a reason that is '' makes its key the sentence."""
-    groups: dict[str, list[str]] = defaultdict(list)
+    groups: dict[tuple[bool, str], list[str]] = defaultdict(list)  # those that are called as splits are stand apart
     for path, why in reasons.items():
-        groups[re.sub(r"\d+|'[^']*'|\(.*|(?<=; found ).*", "", why)].append(path)
+        groups[is_list(path), re.sub(r"\d+|'[^']*'|\(.*|(?<=; found ).*", "", why)].append(path)
     said = []
     for paths in groups.values():
         first = paths[0]

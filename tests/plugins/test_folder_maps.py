@@ -106,12 +106,12 @@ def test_a_class_that_is_called_as_maps_are_stays_a_class(tmp_path, name):
 
 def test_a_folder_of_another_name_whose_pictures_look_like_maps_of_others_is_doubted_aloud(tmp_path):
     write_pictures(tmp_path, *numbered("images", 4), *numbered("others", 4))
-    write_maps(tmp_path, *numbered("gt", 4))
+    write_maps(tmp_path, *numbered("edges", 4))
     (warning,) = opened(tmp_path, val_share=0).warnings
     assert warning.startswith(
-        "gt/ holds pictures with the names of those in images/, but in grey or with a palette: if they are maps, give dataset.maps=gt."
+        "edges/ holds pictures with the names of those in images/, but in grey or with a palette: if they are maps, give dataset.maps=edges."
     )
-    assert names(opened(tmp_path, val_share=0, maps="gt")) == [*numbered("images", 4), *numbered("others", 4)]
+    assert names(opened(tmp_path, val_share=0, maps="edges")) == [*numbered("images", 4), *numbered("others", 4)]
 
 
 def test_pictures_that_all_lie_in_a_folder_called_maps_are_pictures(tmp_path):
