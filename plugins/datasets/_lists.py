@@ -16,11 +16,13 @@ from ._formats import SUFFIXES, ending
 from ._names import alike, shown
 from ._split_lists import COLUMN, LISTS, speaker, word_of
 from ._tree import File
+from ._values import FILES, PERHAPS
 
 ENDINGS = (".txt", ".lst", ".list", ".csv", ".tsv", "")
 LARGEST = 1 << 28  # bytes
 MOST = 500  # lists; of more files each is rather a caption of a picture that lies elsewhere
 DIGITS = 18  # of a number that names a picture, with any zeros before it
+HEADS = frozenset([*FILES, *PERHAPS])  # one of which is in a line above the names
 FEW = 8  # files in a folder by whose name they are lists
 
 
@@ -125,7 +127,7 @@ def _hear(each: List, fits: list[tuple[str, list[str]]], held: set[str], folders
         strange
         and strange[0] is fits[0][0]
         and each.key == each.path
-        and (ending(each.path) in ENDINGS[3:5] or strange[0].strip().isdecimal())
+        and (ending(each.path) in ENDINGS[3:5] or strange[0].strip().isdecimal() or not HEADS.isdisjoint(strange[0].casefold().split()))
     ):
         strange = strange[1:]  # the names of columns, or how many lines there are
     if strange:
@@ -186,18 +188,24 @@ class Index:
                 self.by["/".join(parts[start:])].append(path)
 
     def of(self, line: str, folder: str) -> list[str]:
-        """The pictures that a line may mean, by the longest end of the name that any has; of several those in the folder of the list."""
-        for word in _words(line):
-            parts = [part for part in alike(word.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
-            for start in range(len(parts)):
-                end = "/".join(parts[start:])
-                short = os.path.splitext(end)[0] if ending(end) in SUFFIXES else end
-                if found := self.by.get(short):
-                    exact = [path for path in found if alike(path) == end] or [path for path in found if alike(path).endswith(f"/{end}")]
-                    near = [path for path in found if path.startswith(f"{folder}/")]
-                    return exact if len(exact) == 1 else near or found
+        """The pictures that a line may mean, by the surest word of it that one alone may be; of several those in the folder of the list."""
+        fits = [found for word in _words(line) if (found := self._of_word(word, folder))]
+        if fits:
+            return next((found for found in fits if len(found) == 1), fits[0])
         bare = line.strip()
         return self.numbers.get(int(bare), []) if bare.isdecimal() and len(bare) <= DIGITS else []
+
+    def _of_word(self, word: str, folder: str) -> list[str]:
+        """The same of a word, by the longest end of the name that any picture has."""
+        parts = [part for part in alike(word.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            short = os.path.splitext(end)[0] if ending(end) in SUFFIXES else end
+            if found := self.by.get(short):
+                exact = [path for path in found if alike(path) == end] or [path for path in found if alike(path).endswith(f"/{end}")]
+                near = [path for path in found if path.startswith(f"{folder}/")]
+                return exact if len(exact) == 1 else near or found
+        return []
 
 
 def _words(line: str) -> Iterator[str]:

@@ -7,13 +7,14 @@ two pictures would fit, none is taken.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ._formats import SUFFIXES, ending
 from ._names import alike, composed
 from ._places import below
+from ._split_lists import word_of
 from ._tables import Row, Table
 from ._values import distinct
 
@@ -43,8 +44,13 @@ class Matched:
     found: dict[str, set[str]] = field(default_factory=dict)  # pictures that rows name, by table
 
 
-def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path) -> Matched:
-    """Rows by the pictures they mean; `reduced` are each picture's paths without what names a split. Later and deeper tables are heard last."""
+def match(
+    tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path, sides: Mapping[str, str]
+) -> Matched:
+    """Rows by the pictures they mean; `reduced` are each picture's paths without what names a split. Later and deeper tables are heard last.
+
+    `sides` are train or val, by the folders of pictures: of several that a row of `train_labels.csv` fits it means the one of train.
+    """
     out = Matched()
     every = set(pictures)
     for table in sorted(tables, key=lambda table: (table.path.count("/"), table.named, table.path)):
@@ -58,7 +64,7 @@ def match(tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, t
             else:
                 open_rows.append(row)
         if open_rows:
-            meant += _respelt(table, open_rows, every, {path for _, path in meant}, reduced, root, out)
+            meant += _respelt(table, open_rows, every, {path for _, path in meant}, reduced, root, sides, out)
         out.found[table.path] = {path for _, path in meant}
         _hear(table, meant, out)
     return out
@@ -89,7 +95,14 @@ def _hear(table: Table, meant: list[tuple[Row, str]], out: Matched) -> None:
 
 
 def _respelt(
-    table: Table, rows: list[Row], every: set[str], taken: set[str], reduced: dict[str, tuple[str, ...]], root: Path, out: Matched
+    table: Table,
+    rows: list[Row],
+    every: set[str],
+    taken: set[str],
+    reduced: dict[str, tuple[str, ...]],
+    root: Path,
+    sides: Mapping[str, str],
+    out: Matched,
 ) -> list[tuple[Row, str]]:
     """The pictures that rows mean without being their paths; those of no or of several pictures are noted in `out`."""
     start = f"{table.folder}/" if table.folder else ""
@@ -101,11 +114,15 @@ def _respelt(
     if start:
         ways.append(_Ways(every - taken, "", None, bare=False))  # written from the root
     above = [alike(part) for part in (*root.absolute().parts, *PurePosixPath(table.folder).parts)]
+    side = word_of(table.path)[0]
     found = []
     for row in rows:
         up = row.name.startswith("../")  # written from the root, then
         name, fitting = (below(table.folder, row.name), ways[-1:]) if up else (row.name, ways)
         fits = next((fit for each in _variants(name, above) for way in fitting for fit in way.of(each) if fit), [])
+        if len(fits) > 1 and side:
+            own = [path for path in fits if sides.get(path) == side]
+            fits = own if len(own) == 1 else fits
         if len(fits) == 1:
             found.append((row, fits[0]))
             out.respelt.append((table.path, row, fits[0]))
@@ -117,10 +134,13 @@ def _respelt(
 
 
 def _variants(name: str, above: list[str]) -> Iterator[str]:
-    """The name, and what is left of it where it begins with the folders that the table lies in."""
+    """The name, and what is left of it where it begins with the folders that the table lies in, or, of another machine's, with any."""
     name = composed(name)
-    yield name
     parts = name.split("/")
+    if not parts[0]:
+        yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
+        return
+    yield name
     for count in range(len(parts) - 1, 0, -1):
         if [alike(part) for part in parts[:count]] == above[-count:]:
             yield "/".join(parts[count:])

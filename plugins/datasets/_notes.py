@@ -57,6 +57,7 @@ def read_tables(
     out = Notes()
     files, passed = _tables_beside(others, {file.path for file in pictures})
     paths = [file.path for file in pictures]
+    sides = _sides(splits)
     folders = {above for file in pictures for above in _above(file.folder)}
     if not wanted:
         texts = [each.path for each in _lists.candidates(root, others, paths, folders, ())[0]]
@@ -81,20 +82,28 @@ def read_tables(
     out.warnings += too_many
     out.warnings += unused(failed)
     out.warnings += _unread.tables(others, paths)
-    matched = match(tables, paths, reduced, root)
+    matched = match(tables, paths, reduced, root, sides)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
         out.warnings += unused({table.path: f"it names none of the pictures (its first is {shown(table.rows[0].name)})" for table in idle})
         tables = [table for table in tables if table not in idle]
-        matched = match(tables, paths, reduced, root)
+        matched = match(tables, paths, reduced, root, sides)
     if of_left := _of_left(tables, splits, matched, out):
         tables = [table for table in tables if table not in of_left]
-        matched = match(tables, paths, reduced, root)
+        matched = match(tables, paths, reduced, root, sides)
     if tables:
         out.notes = matched.notes
         _take_splits(splits, matched, out)
         refuse_without(root, tables, splits, matched, class_folders(splits, reduced))
         out.heard = (tables, matched)
     return out
+
+
+def _sides(splits: Splits) -> dict[str, str]:
+    """train or val, by picture, where folders say so."""
+    if not splits.by_folder:
+        return {}
+    held = {*splits.outranked, *(file.path for file in splits.val)}
+    return {**dict.fromkeys((file.path for file in splits.train), "train"), **dict.fromkeys(held, "val")}
 
 
 def _of_left(tables: list[Table], splits: Splits, matched: Matched, out: Notes) -> list[Table]:
@@ -198,7 +207,8 @@ def _read_all(root: Path, files: Sequence[str], paths: Sequence[str], known: set
     first = {path: _read(root, path, known, failed) for path in each[:PROBED]}
     passed = set(each[PROBED:]) if not any(first.values()) and each else set()
     failed |= dict.fromkeys(each[PROBED:], failed.get(each[0], "those before it cannot be read")) if passed else {}
-    read = (first[path] if path in first else _read(root, path, known, failed) for path in files if path not in passed)
+    read = [first[path] if path in first else _read(root, path, known, failed) for path in files if path not in passed]
+    failed |= {table.path: "it has no rows" for table in read if table is not None and not table.rows}
     return [table for table in read if table is not None and table.rows]
 
 

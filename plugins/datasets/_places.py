@@ -1,9 +1,10 @@
 """Where a file name in a table leads: a path below the root, however it is written.
 
-A name begins at its table's folder, or it is absolute. It may go up, but not out of the root.
+A name begins at its table's folder, or it is absolute. It may go up, but not out of the root. One of another machine keeps its slash.
 """
 
 import posixpath
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
@@ -14,8 +15,8 @@ from ._names import shown
 class Places:
     """The names in one table, whose folder is below a root."""
 
-    def __init__(self, root: Path, folder: str):
-        self.root, self.folder = root, folder
+    def __init__(self, root: Path, folder: str, known: Collection[str] = ()):
+        self.root, self.folder, self.known = root, folder, known  # the last parts of the paths of pictures, case folded
         self.roots = [f"{path.as_posix().rstrip('/')}/" for path in (root.absolute(), root.resolve())]
 
     def relative(self, name: str, where: str) -> str:
@@ -24,6 +25,8 @@ class Places:
         top = next((top for top in self.roots if plain.startswith(top)), "")
         if top:
             plain = self._from_folder(plain.removeprefix(top))
+        elif self._is_of_another_machine(plain):
+            return f"/{plain.partition(':')[2].lstrip('/')}" if ":" in plain.split("/")[0] else plain
         elif plain.startswith(("/", "~")) or ":" in plain.split("/")[0]:
             plain = ""
         elif ".." in plain.split("/"):
@@ -31,6 +34,11 @@ class Places:
         if not plain:
             raise DataError(f"{where}: {name!r} must be a path inside {shown(str(self.root))}.")
         return str(PurePosixPath(plain)) if "//" in plain or "./" in plain or plain.endswith("/") else plain
+
+    def _is_of_another_machine(self, plain: str) -> bool:
+        """Whether an absolute path or address ends in the name of a picture."""
+        absolute = plain.startswith("/") or ":" in plain.partition("/")[0]
+        return absolute and ".." not in plain.split("/") and plain.rpartition("/")[2].casefold() in self.known
 
     def _from_folder(self, path: str) -> str:
         """A path below the root as it is written from the folder; '' for one that is not below."""
@@ -43,5 +51,5 @@ class Places:
 
 def below(folder: str, name: str) -> str:
     """The path below the root of a name that `relative` has written from a folder."""
-    path = f"{folder}/{name}" if folder else name
+    path = f"{folder}/{name}" if folder and not name.startswith("/") else name
     return posixpath.normpath(path) if name.startswith("../") else path

@@ -6,8 +6,7 @@ in silence costs more than one that is refused.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -17,15 +16,15 @@ from . import _csv, _json_forms
 from ._formats import SUFFIXES as PICTURES
 from ._formats import ending
 from ._names import listed, shown
+from ._naming import MISSING, called_by, name_in
 from ._places import Places, below
 from ._split_cells import Cells
 from ._split_lists import is_list
-from ._values import CAPTIONS, FILES, MAPS, PERHAPS, SPLITS, USED, captions_of, column, label_of, name_of, splits_of
+from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of, splits_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
 NAMING = ("image_id", "_name")  # ends of columns that surely name pictures where their values do
-MISSING = "`file_name` is missing; found"
 LARGEST = 1 << 30  # bytes of a table
 WORDS = ("string", "large_string", "dictionary", "bool", "int", "uint")  # types of Parquet of which a column may name splits
 BATCH = 65536  # rows of a Parquet file read at once
@@ -87,23 +86,24 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     `known` are the last parts of the pictures' paths, case folded.
     """
     file = root / path
-    places = Places(root, path.rpartition("/")[0])
+    places = Places(root, path.rpartition("/")[0], () if is_named(path) else known)
     columns: dict[str, None] = {}
     names: dict[Any, str] = {}  # of columns, as they are written
     rows: list[Row] = []
     cells = Cells()
-    raws, called = _called(raw(file, known), known)
+    raws, called = called_by(raw(file, known), known)
     for line, read_as in raws:
         row = {names.get(key) or names.setdefault(key, column(key)): value for key, value in read_as.items()}
         columns |= dict.fromkeys(row)
         where = f"{shown(str(file))}, line {line}"
         cells.hear(len(rows), row)
-        name = places.relative(_name(row, called, where), where)
+        name = places.relative(name_in(row, called, where), where)
         rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits_of(row), _map(row, places, where)))
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]
     used = {*USED, *called, *(MAPS if mapped else ()), *cells.merge()}
+    cells.of = {name: each for name, each in cells.of.items() if name not in used}
     lacking = ""
     if not mapped and not {"label", *CAPTIONS, *SPLITS} & set(columns):
         lacking = f"it has neither a column `label` nor one of `text`, `caption`, `prompt`; found {listed(columns)}"
@@ -119,34 +119,10 @@ def _map(row: Mapping[str, Any], places: Places, where: str) -> str:
     if ending(value) not in PICTURES:
         return ""
     try:
-        return places.relative(value, where)
+        name = places.relative(value, where)
     except DataError:
         return ""
-
-
-def _called(
-    raws: Iterator[tuple[int, dict[Any, Any]]], known: Collection[str]
-) -> tuple[Iterable[tuple[int, dict[Any, Any]]], tuple[str, ...]]:
-    """(the same rows, the columns that may name a picture): FILES, or, where the first row has none of them, one whose values all do."""
-    first = next(raws, None)
-    if first is None or any(column(key) in FILES for key in first[1]):
-        return chain([first] if first else [], raws), FILES
-    rows = [first, *raws]
-    stems = {*known, *(PurePosixPath(name).stem for name in known)}
-    for name in PERHAPS:
-        key = next((key for key in first[1] if column(key) == name), None)
-        if key is not None and all(
-            name_of(row.get(key)).replace("\\", "/").rpartition("/")[2].strip().casefold() in stems for _, row in rows
-        ):
-            return rows, (name,)
-    return rows, FILES
-
-
-def _name(row: Mapping[str, Any], called: Sequence[str], where: str) -> str:
-    name = next((name for key in called if (name := name_of(row.get(key)))), "")
-    if not name:
-        raise DataError(f"{where}: {MISSING} {listed(map(str, row), most=8) or 'nothing'}.")
-    return name
+    return "" if name.startswith("/") else name  # of another machine
 
 
 def raw(file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:

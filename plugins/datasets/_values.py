@@ -22,7 +22,7 @@ PERHAPS = (
 )  # the first whose values all name pictures, where none of FILES is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
 NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
-MAPS = ("map", "mask", "map_file_name", "mask_file_name")  # the first that is there
+MAPS = ("map", "mask", "map_file_name", "mask_file_name", "map_path", "mask_path")  # the first that is there
 NUMBER = re.compile(r"^([+-]?\d+)\.0+$")  # that is a whole one
 SPLITS = ("split", "subset", "partition", "data_set")
 USED = frozenset({*FILES, *CAPTIONS, *SPLITS, "label"})

@@ -60,3 +60,62 @@ def test_captions_of_coco_are_read_beside_panoptic_maps(tmp_path):
     train = opened(tmp_path)
     assert captions(train) == {f"train2017/{i}.jpg": f"c{i}" for i in range(4)} and len(train.maps) == 4
     assert names(opened(tmp_path, "val")) == each("val2017", 4, start=10)
+
+
+# -- tables and lists ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["/home/author/data/images/", "C:\\Users\\bob\\images\\", "https://example.org/images/", "/x/"])
+def test_paths_of_another_machine_name_the_pictures_that_they_end_as(tmp_path, start):
+    write_pictures(tmp_path, *each("images", 10))
+    rows = "".join(f"{start}{i}.jpg,{i % 2},{'train' if i < 7 else 'test'}\n" for i in range(10))
+    write_texts(tmp_path, {"labels.csv": f"path,label,split\n{rows}"})
+    assert shared(tmp_path) == (each("images", 7), each("images", 3, start=7)) and len(labels(opened(tmp_path))) == 7
+
+
+def test_no_file_is_read_that_a_path_of_another_machine_names(tmp_path):
+    elsewhere = write_pictures(tmp_path / "elsewhere", *each("masks", 4))
+    root = write_pictures(tmp_path / "set", *each("images", 4))
+    rows = "".join(f"{elsewhere}/masks/{i}.jpg,{elsewhere}/masks/{i}.jpg,{i % 2}\n" for i in range(4))
+    dataset = opened(write_texts(root, {"labels.csv": f"path,mask,label\n{rows}"}), val_share=0)
+    assert names(dataset) == each("images", 4) and not dataset.maps
+
+
+def test_a_row_that_fits_pictures_of_both_splits_is_that_of_the_split_of_its_table(tmp_path):
+    write_pictures(tmp_path, *each("train", 6, start=1, ending=".png"), *each("test", 3, start=1, ending=".png"))
+    rows = "".join(f"{i},{'frog' if i % 2 else 'cat'}\n" for i in range(1, 7))
+    write_texts(tmp_path, {"trainLabels.csv": f"id,label\n{rows}", "sampleSubmission.csv": "id,label\n1,cat\n2,cat\n3,cat\n"})
+    train = opened(tmp_path)
+    assert labels(train) == {f"train/{i}.png": "frog" if i % 2 else "cat" for i in range(1, 7)}
+    assert len(opened(tmp_path, "val")) == 3 and not labels(opened(tmp_path, "val")) and "fit several" not in said(train)
+
+
+def test_the_word_of_a_line_that_one_picture_alone_may_be_is_its_name(tmp_path):
+    pictures = [f"{kind}_final/{i}_{j}.JPG" for kind in ("bicycle", "chair") for i in range(3) for j in range(2)]
+    write_pictures(tmp_path, *pictures)
+    sides = {"train": [path for path in pictures if "/2_" not in path], "test": [path for path in pictures if "/2_" in path]}
+    head = "image_id class_id super_class_id path\n"
+    write_texts(
+        tmp_path, {f"Ebay_{side}.txt": head + "".join(f"{k} 7 1 {path}\n" for k, path in enumerate(paths)) for side, paths in sides.items()}
+    )
+    assert shared(tmp_path) == (sides["train"], sides["test"]) and not opened(tmp_path).warnings
+
+
+def test_a_column_of_any_name_whose_values_end_as_pictures_names_them(tmp_path):
+    write_pictures(
+        tmp_path, *(f"{split}/{i}_sat.jpg" for split, i in (("train", 1), ("train", 2), ("train", 3), ("valid", 4), ("valid", 5)))
+    )
+    write_pictures(tmp_path, *(f"train/{i}_mask.png" for i in (1, 2, 3)))
+    rows = [f"{i},train,train/{i}_sat.jpg,train/{i}_mask.png" for i in (1, 2, 3)] + [f"{i},valid,valid/{i}_sat.jpg," for i in (4, 5)]
+    write_texts(tmp_path, {"metadata.csv": "\n".join(["image_id,split,sat_image_path,mask_path", *rows])})
+    train = opened(tmp_path)
+    assert (len(train), len(opened(tmp_path, "val"))) == (3, 2) and len(train.maps) == 3 and not train.classes
+    assert "Columns of metadata.csv that are not used: image_id." in said(train)
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_list_without_a_header_loses_no_line_to_one(tmp_path, lines):
+    write_pictures(tmp_path, *each("images/Cubism", 8))
+    texts = {"wiki_train.csv": range(8 - lines), "wiki_val.csv": range(8 - lines, 8)}
+    write_texts(tmp_path, {name: "".join(f"Cubism/{i}.jpg,0\n" for i in which) for name, which in texts.items()})
+    assert shared(tmp_path) == (each("images/Cubism", 8 - lines), each("images/Cubism", lines, start=8 - lines))
