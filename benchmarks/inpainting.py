@@ -25,7 +25,7 @@ from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.shared import Image
 from ldmctl.pictures.images import prepare, to_float
 
-METHODS = [("pigdm", "ddim"), ("pigdm", "ddpm"), ("blend", "ddim"), ("blend", "ddpm"), ("repaint", "ddpm")]
+METHODS = [(method, sampler) for method in ("pigdm", "blend") for sampler in ("unipc", "ddim", "ddpm")] + [("repaint", "ddpm")]
 
 
 def main() -> None:

@@ -36,9 +36,9 @@ def command(
             autocompletion=options.complete_plugin("extractor"),
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 50].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 20].")] = None,
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=options.complete_plugin("sampler"))
+        str | None, typer.Option("--sampler", help="unipc, ddim, ... [default: unipc]", autocompletion=options.complete_plugin("sampler"))
     ] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Classifier-free guidance; 1 is none [default: 1].")] = None,
     curve: Annotated[

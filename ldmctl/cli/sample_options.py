@@ -21,9 +21,9 @@ Ae = Annotated[
 Count = Annotated[int | None, typer.Option("-n", "--count", min=1, help="How many pictures [default: 16].")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first picture; the next ones count up [default: 0].")]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="The seeds, in place of --seed and -n: numbers and ranges, such as 0-63,100.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 50].")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler per picture [default: 20].")]
 Sampler = Annotated[
-    str | None, typer.Option("--sampler", help="ddim, ddpm, ... [default: ddim]", autocompletion=complete_plugin("sampler"))
+    str | None, typer.Option("--sampler", help="unipc, ddim, ... [default: unipc]", autocompletion=complete_plugin("sampler"))
 ]
 
 # What they are asked to be.

@@ -7,6 +7,7 @@ their own `Config` checks their keys together with all the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -38,11 +39,19 @@ class PluginConfig(Config):
 
 
 class Slot:
-    """Marks a field filled by a plugin of this kind: `Annotated[PluginConfig, Slot("sampler", default="ddim")]`."""
+    """Marks a field filled by a plugin of this kind: `Annotated[PluginConfig, Slot("sampler", default="unipc")]`."""
 
-    def __init__(self, kind: str, default: str | None = None, *, many: bool = False):
+    def __init__(
+        self,
+        kind: str,
+        default: str | None = None,
+        *,
+        many: bool = False,
+        beside: Callable[[Mapping[str, Any]], str | None] = lambda raw: None,
+    ):
         self.kind = kind
         self.default = default
+        self.beside = beside  # the default that the other keys ask for, where they do
         self.many = many  # a tuple of them; one alone may be written as it is
 
 

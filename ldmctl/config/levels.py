@@ -33,9 +33,10 @@ class Spacing(Config):
     """Where a sampler stops between noise and data: its name alone, a list of levels, a file of them, or `type` and its keys."""
 
     type: Name = Field(
-        "trailing",
-        description="trailing, leading and linspace: steps of the schedule as in diffusers; uniform: times evenly, not rounded; quadratic: their "
-        "roots evenly; beta: quantiles of time; karras, exponential (log-snr is the same): levels evenly in a power or the logarithm; table: as listed",
+        "beta",
+        description="beta: quantiles of time, more of them near both ends; trailing, leading and linspace: steps of the schedule as in diffusers; "
+        "uniform: times evenly, not rounded; quadratic: their roots evenly; karras, exponential (log-snr is the same): levels evenly in a power or "
+        "the logarithm; table: as listed",
     )
     shift: float = Field(
         1.0, gt=0, description="of those by time: t becomes s t / (1 + (s - 1) t), which makes each level of `flow` so many times higher"

@@ -158,7 +158,7 @@ def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
         if slot.default is None or "type" in given:
             names = ", ".join(plugin.name for plugin in registry.plugins(slot.kind))
             raise ConfigError(f"{at}{name}.type is missing: name {with_article(slot.kind)}, one of {names}.")
-        raw[name] = given = {"type": slot.default, **given}
+        raw[name] = given = {"type": slot.beside(raw) or slot.default, **given}
     return registry.load(slot.kind, str(given["type"]))
 
 

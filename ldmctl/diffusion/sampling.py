@@ -55,7 +55,7 @@ def sample_latents(
     guidance: float,
     steps: int,
     batch: int,
-    spacing: Spacing | str = "trailing",
+    spacing: Spacing | str = "beta",
     guiding: Guiding | None = None,
     negative: Ask | None = None,
     pictures: Mapping[str, Known] | None = None,

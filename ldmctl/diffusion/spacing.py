@@ -17,7 +17,7 @@ BY_LEVEL = ("karras", "exponential", "log-snr", "table")
 ON_THE_GRID = ("trailing", "leading", "linspace")  # which visit steps of the schedule, each once
 
 
-def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[float] = "trailing") -> tuple[Tensor, Tensor]:
+def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[float] = "beta") -> tuple[Tensor, Tensor]:
     """(times [S], levels sigma / alpha [S+1]), float64, both falling; the last level is 0.
 
     Of the spacings by time, those of arXiv:2305.08891, table 2, are as in diffusers: `trailing` starts at pure noise (t = 1),
@@ -32,6 +32,8 @@ def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[flo
         times = torch.cat([time_of(schedule, level) for level in sigmas.tolist()])
     else:
         times = times_by(spacing, steps, total)
+        if spacing.type == "beta":  # the more there are, the nearer to pure noise the first few are
+            times[1:] *= time_of(schedule, CEILING * (1 - 1e-6)).item()
         sigmas = _levels_at(schedule, times)
     sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
     if not (sigmas.diff() < 0).all():

@@ -8,11 +8,14 @@ import torch
 
 from ldmctl import registry
 from ldmctl.config.editing import Painting
+from ldmctl.config.presets import compose
 from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.beginning import METHODS
 from ldmctl.diffusion.denoise import Noise
 from ldmctl.diffusion.editing import Corrected
 from ldmctl.diffusion.inpainting import ALONE, Cells, Repaint, free_cells, takes_steps_alone
+from ldmctl.diffusion.spacing import levels as spaced
 
 # Two numbers of deviation 1 that go together, the first known to be 1.5: the second is 1.350 +- 0.436.
 COVARIANCE = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
@@ -36,10 +39,10 @@ def sampler(name, **keys):
     return registry.build("sampler", plugin_config("sampler", {"type": name, **keys}))
 
 
-def painted(method, steps=50, sampled_by="ddim", repeats=5):
+def painted(method, steps=50, sampled_by="ddim", repeats=5, sigmas=None):
     """(mean, deviation) of the free number."""
-    generator, sigmas = torch.Generator().manual_seed(0), levels(steps)
-    x = torch.randn(COUNT, 2, 1, 1, generator=generator) * math.sqrt(1 + 80**2)
+    generator, sigmas = torch.Generator().manual_seed(0), levels(steps) if sigmas is None else sigmas
+    x = torch.randn(COUNT, 2, 1, 1, generator=generator) * math.sqrt(1 + sigmas[0].item() ** 2)
     noise = lambda *step: torch.randn(COUNT, 2, 1, 1, generator=generator)
     if method == "repaint":
         free = Repaint(KNOWN, FREE, repeats, sampler(sampled_by))(ideal, x, sigmas, noise)[:, 1]
@@ -55,6 +58,21 @@ def near(found, share=0.08):
 
 def test_the_default_method_finds_what_the_known_part_says_of_the_rest():
     assert near(painted(Painting().method))
+
+
+@pytest.mark.parametrize("schedule", [plugin.name for plugin in registry.plugins("schedule")])
+def test_so_do_the_defaults_of_the_command_under_every_schedule(schedule):
+    asked, _ = compose(Sample)
+    _, sigmas = spaced(registry.build("schedule", plugin_config("schedule", {"type": schedule})), asked.steps, asked.spacing)
+    assert near(painted(asked.painting.method, sampled_by=asked.sampler.type, sigmas=sigmas), share=0.05)
+
+
+def test_repaint_takes_a_sampler_that_it_can_repeat_unless_one_is_named():
+    painting = ["start=a.png", "mask=m.png", "painting.method=repaint"]
+    assert compose(Sample, overrides=painting)[0].sampler.type == "ddpm"
+    assert compose(Sample, overrides=[*painting, "sampler.variance=large"])[0].sampler.variance == "large"
+    assert compose(Sample, overrides=[*painting, "sampler=heun"])[0].sampler.type == "heun"
+    assert compose(Sample, overrides=[*painting[:2], "painting.feather=2"])[0].sampler.type == compose(Sample)[0].sampler.type
 
 
 def test_it_does_so_with_any_sampler_and_the_mean_already_in_few_steps():

@@ -120,7 +120,7 @@ def test_at_textbook_levels_the_network_is_told_whole_steps(name):
         timesteps.append(k.item())
         return x
 
-    _, sigmas = levels(schedule, 1000)
+    _, sigmas = levels(schedule, 1000, "trailing")
     denoise = Denoise(network, schedule, "eps")
     for sigma in sigmas[:-1:3]:
         denoise(torch.zeros(1, 1, 1, 1), sigma)
@@ -137,11 +137,11 @@ def test_the_time_of_a_level_is_exact(name):
 
 def test_more_steps_than_betas_are_refused():
     with pytest.raises(ConfigError, match="1 to 1000"):
-        levels(made("linear"), 1001)
+        levels(made("linear"), 1001, "trailing")
     with pytest.raises(ConfigError, match="steps=0"):
         levels(made("cosine"), 0)
     with pytest.raises(ConfigError, match="Take fewer"):
-        levels(made("flow"), 20_000)
+        levels(made("flow"), 20_000, "trailing")
     with pytest.raises(ConfigError, match="trailing, leading, linspace"):
         levels(made("flow"), 10, "kerras")
 

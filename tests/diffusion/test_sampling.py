@@ -133,9 +133,9 @@ def test_what_is_there_is_not_made_again(ldm, sample, tmp_path):
     [
         ("steps=4", "with steps=3 instead of 4"),
         ("guidance=3", r"with guidance=1\.0 instead of 3\.0"),
-        ("sampler=ddpm", 'sampler.type="ddim" instead of "ddpm"'),
+        ("sampler=ddpm", 'sampler.type="unipc" instead of "ddpm"'),
         ("label=1", "of another label"),
-        ("spacing=leading", 'spacing="trailing" instead of "leading"'),
+        ("spacing=leading", 'spacing="beta" instead of "leading"'),
         ("batch=2", "batch=4 instead of 2"),
     ],
 )
@@ -322,11 +322,11 @@ def test_a_picture_says_how_it_was_made(ldm, sample, tmp_path):
         "label": "red square",
         "steps": 3,
         "guidance": 2.0,
-        "spacing": "trailing",
+        "spacing": "beta",
         "batch": 4,
         "precision": "float32",
     }
-    assert text["autoencoder"] == header["autoencoder"]["fingerprint"] and text["sampler"]["type"] == "ddim"
+    assert text["autoencoder"] == header["autoencoder"]["fingerprint"] and text["sampler"]["type"] == "unipc"
     assert len(text["model"]) == 64 and (tmp_path / "samples" / "grid.png").exists()
 
 

@@ -40,9 +40,9 @@ def test_beta_is_a_quantile_of_time_and_not_of_the_level():
 
 
 def test_shift_of_flow_moves_its_times_towards_noise():
-    times, sigmas = levels(made("schedule", "flow"), 10, Spacing(shift=3))
+    times, sigmas = levels(made("schedule", "flow"), 10, Spacing(type="trailing", shift=3))
     assert times.tolist() == pytest.approx([1, 0.9643, 0.9231, 0.875, 0.8182, 0.75, 0.6667, 0.5625, 0.4286, 0.25], abs=5e-5)
-    _, plain = levels(made("schedule", "flow"), 10)
+    _, plain = levels(made("schedule", "flow"), 10, "trailing")
     torch.testing.assert_close(sigmas[1:], 3 * plain[1:], atol=0, rtol=1e-12)  # the level t / (1 - t) is three times as high
 
 
@@ -124,7 +124,7 @@ def test_a_file_is_read_at_once_so_that_settings_hold_the_levels(tmp_path):
         (["spacing=karras", "spacing.rho=0.005"], "greater than or equal to 0.05"),
         (["spacing=karras", "spacing.shift=2"], "shift is of trailing and leading"),
         (["spacing=karras", "spacing.highest=1", "spacing.lowest=2"], "not above"),
-        (["spacing.rho=3"], "rho is of karras, not of trailing"),
+        (["spacing.rho=3"], "rho is of karras, not of beta"),
         (["steps=0"], "greater than 0"),
     ],
 )
@@ -148,7 +148,7 @@ def test_levels_beyond_the_schedule_are_refused():
 
 
 def test_a_spacing_is_written_as_short_as_it_was_asked():
-    assert composed().model_dump(mode="json") == "trailing"
+    assert composed().model_dump(mode="json") == "beta"
     assert composed("spacing=karras", "spacing.rho=7").model_dump(mode="json") == "karras"
     assert composed("spacing=karras", "spacing.rho=5").model_dump(mode="json") == {"type": "karras", "rho": 5.0}
     for short in ("trailing", {"type": "karras", "rho": 5.0}, {"type": "table", "table": [3.0, 1.0]}):
@@ -165,7 +165,7 @@ def spacing_named(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_spacing_falls_strictly_to_0_under_every_schedule(schedule, name):
-    for steps in (1, 2, 7, 50, 300):
+    for steps in (1, 2, 7, 50, 300, 1000):
         times, sigmas = levels(made("schedule", schedule), steps, spacing_named(name))
         assert (len(times), len(sigmas)) == (steps, steps + 1)
         assert sigmas.isfinite().all() and (sigmas.diff() < 0).all() and sigmas[-1] == 0

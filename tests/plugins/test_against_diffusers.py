@@ -46,7 +46,7 @@ def test_a_sampler_ends_where_the_scheduler_ends(name, options, kind, theirs, pr
     for k in scheduler.timesteps:
         x = scheduler.step(network(scheduler.scale_model_input(x, k), k), k, x, **more).prev_sample
     schedule, draws = made("schedule", "scaled-linear"), torch.Generator().manual_seed(1)
-    _, sigmas = levels(schedule, steps)
+    _, sigmas = levels(schedule, steps, "trailing")
     drawn = torch.float32 if kind == "DPMSolverMultistepScheduler" else torch.float64  # as theirs draws it
     noise = lambda sigma, sigma_next: torch.randn(first.shape, generator=draws, dtype=drawn)
     begun = start(first, sigmas) if scheduler.init_noise_sigma == 1 else first * scheduler.init_noise_sigma

@@ -28,9 +28,9 @@ class Preview(Config):
     """Samples of fixed seeds made while training."""
 
     count: PositiveInt = Field(16, description="how many")
-    steps: PositiveInt = Field(30, description="sampler steps")
+    steps: PositiveInt = Field(20, description="sampler steps")
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance, for conditional models")
-    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")] = PluginConfig(type="ddim")
+    sampler: Annotated[PluginConfig, Slot("sampler", default="unipc")] = PluginConfig(type="unipc")
 
 
 class Times(Config):

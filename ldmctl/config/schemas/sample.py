@@ -1,5 +1,6 @@
 """The keys of `ldmctl sample`."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
@@ -12,6 +13,12 @@ from ldmctl.config.schemas.shared import Coding
 from ldmctl.config.seeds import parse_seeds
 
 Side = Annotated[int, Field(ge=4, le=4096)]
+
+
+def of_painting(raw: Mapping[str, Any]) -> str | None:
+    """The sampler of `repaint` as it was published, since it takes the same step several times and `unipc` builds each on those before it."""
+    painting = raw.get("painting")
+    return "ddpm" if isinstance(painting, Mapping) and painting.get("method") == "repaint" else None
 
 
 class Decoding(Coding):
@@ -34,8 +41,8 @@ class Sample(Config):
     seed: NonNegativeInt = Field(0, description="seed of the first picture; the next ones count up")
     seeds: str | None = Field(None, description="in place of seed and count: numbers and ranges, such as 0-63,100")
     each: PositiveInt | None = Field(None, description="pictures of each label that is asked for, in place of count")
-    sampler: Annotated[PluginConfig, Slot("sampler", default="ddim")]
-    steps: PositiveInt = Field(50, description="steps of the sampler per picture; most evaluate the network once in each")
+    sampler: Annotated[PluginConfig, Slot("sampler", default="unipc", beside=of_painting)]
+    steps: PositiveInt = Field(20, description="steps of the sampler per picture; most evaluate the network once in each")
     spacing: Spacing = Spacing()
     label: list[str] | None = Field(
         None,
