@@ -43,7 +43,7 @@ from ldmctl.losses.parts import try_perceptual
 from ldmctl.losses.rehearsal import rehearsal
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.images import pad_to
-from ldmctl.pictures.introduction import sayings, summary
+from ldmctl.pictures.introduction import datasets, sayings, summary
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.storage.initial import load_initial
 from ldmctl.storage.record import model_file
@@ -141,9 +141,10 @@ def time_of_fit_ae(config: FitAE, perceptual: Any, engine: engines.Engine, held:
 
 def planned_pictures(splits: dict[str, Pictures]) -> dict[str, Any]:
     """How many pictures a data set has and what is known of them; what it left out is a warning."""
-    for warning in sayings(splits, "warnings"):
+    opened = datasets(splits)
+    for warning in sayings(opened, "warnings"):
         Console(quiet=True).warn(warning)
-    return {"data": " ".join([*sayings(splits, "remarks"), summary(splits)])}
+    return {"data": " ".join([*sayings(opened, "remarks"), summary(opened)])}
 
 
 def plan_encode_dataset(config: EncodeDataset) -> dict[str, Any]:

@@ -16,6 +16,7 @@ PUBLIC = {  # what plugin authors import, short and stable
     "ldmctl.blocks": ["Attention", "Codebook", "Decoder", "Encoder", "ResnetBlock", "TimestepEmbedding"],
     "ldmctl.errors": ["ConfigError", "DataError", "MissingError", "PluginError"],
     "ldmctl.pictures.images": ["load", "prepare", "read", "to_float", "to_uint8"],
+    "ldmctl.pictures.pillow": ["load", "opened"],
     "ldmctl.storage.assets": ["data_root", "find_data", "find_weights", "offline"],
 }
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "safetensors", "PIL"}

@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import create_model
+
 from ldmctl.config import made_before
 from ldmctl.config.base import Config, section_of, slot_of
 from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
@@ -56,9 +58,11 @@ def compose(
     below: Raw | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    only: Sequence[str] = (),
 ) -> tuple[Schema, str]:
     """(validated config, where it came from) of one command. `below` is a layer under the presets, such as a parent's own data.
 
+    With `only` the config has these keys alone, and plugins that other keys name are not imported.
     `out` is the run folder of a command that may have `init`: its run can go on when the weights it began with are gone.
     """
     verb: str = schema.verb  # type: ignore[attr-defined]
@@ -84,7 +88,7 @@ def compose(
     layers = [weak, parent, *expanded, younger, *own, preset, origin, *strong]
     named = f"{source[:1].upper()}{source[1:]}{' with the keys given' if any(strong) else ''}" if preset else f"The {verb} command line"
     try:
-        settings = resolve(schema, layers, source=named)
+        settings = resolve(*(_part(schema, layers, only) if only else (schema, layers)), source=named)
     except UnknownPlugin as error:
         places = [
             out,
@@ -96,7 +100,7 @@ def compose(
     if "image" in younger and settings.image.profile == younger["image"].get("profile"):  # type: ignore[attr-defined]
         source = f"{source}; {out} continues as it started, with colour profiles ignored (image.profile=keep)".removeprefix("; ")
     if origin:
-        source = f"{source}; {'autoencoder' if verb == 'fit-ae' else 'network'} of {settings.init}"  # type: ignore[attr-defined]
+        source = f"{source}; {'autoencoder' if verb == 'fit-ae' else 'network'} of {({**written, **wish})['init']}"
     elif getattr(settings, "train", None) == "decoder":
         raise ConfigError("train=decoder leaves the encoder as it is, so it needs one that was trained: name it with --init (runs/ae).")
     return settings, source
@@ -196,6 +200,14 @@ def _has(schema: Any, layer: Raw) -> bool:
         return False
     section = section_of(field)
     return slot_of(field) is not None or section is None or not isinstance(value, dict) or _has(section, value)
+
+
+def _part(schema: type[Schema], layers: Sequence[Raw], keys: Sequence[str]) -> tuple[Any, list[Raw]]:
+    """A schema of some keys of another, and what layers say of these."""
+    fields: Any = {key: (schema.model_fields[key].annotation, schema.model_fields[key]) for key in keys}
+    part = create_model(schema.__name__, __base__=Config, **fields)
+    part.verb = schema.verb  # type: ignore[attr-defined]
+    return part, [{key: value for key, value in spell_out(schema, layer).items() if key in keys} for layer in layers]
 
 
 def _given(flags: Raw) -> Raw:

@@ -19,7 +19,8 @@ from ldmctl.latents.items import Item, read_lines
 from ldmctl.latents.manifest import Manifest, Shard
 from ldmctl.latents.plan import Target, is_finished, plan_split
 from ldmctl.latents.store import Store, plan_store, store_of
-from ldmctl.pictures.batches import Pictures, named
+from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.choosing import named
 from ldmctl.pictures.loading import on_device, shown_items
 from ldmctl.storage.run import Run
 from ldmctl.training.engine import Engine

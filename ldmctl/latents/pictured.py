@@ -25,7 +25,8 @@ from ldmctl.latents.prepared import Prepared, Row, key_of
 from ldmctl.latents.reader import Latents
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.loading import open_pictures
-from ldmctl.pictures.maps import UNLABELLED, hold_labels, map_of
+from ldmctl.pictures.maps import map_of
+from ldmctl.pictures.stored_maps import UNLABELLED, hold_labels
 from ldmctl.training.engine import Engine, on_all
 
 SHARD = 1 << 26  # bytes of one

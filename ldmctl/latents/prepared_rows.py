@@ -10,7 +10,7 @@ import torch
 from ldmctl.errors import MismatchError
 from ldmctl.latents import prepared
 from ldmctl.latents.prepared import Prepared
-from ldmctl.pictures.maps import UNLABELLED
+from ldmctl.pictures.stored_maps import UNLABELLED
 
 COUNTED = 1024  # maps whose pixels are counted
 

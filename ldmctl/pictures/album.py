@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from ldmctl.config.differences import flatten
 from ldmctl.config.seeds import Seeds
 from ldmctl.errors import DataError, MismatchError
-from ldmctl.pictures.images import read
 from ldmctl.pictures.npz import is_own_npz
+from ldmctl.pictures.opening import opened
+from ldmctl.pictures.pillow import load
 from ldmctl.pictures.png import GAP, read_png_text
 from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
 from ldmctl.storage.leftovers import sweep
@@ -176,18 +177,23 @@ def is_own_grid(file: Path) -> bool:
     if read_png_text(file):
         return False
     try:
-        shown = read(file, channels=4)
+        shown = pixels_of(file)
         for picture in pictures_in(file.parent):
             if made_by(picture) is None:
                 continue
-            pixels = read(picture, channels=4)
-            height, width = pixels.shape[1:]
-            lattice = all((side + GAP) % (one + GAP) == 0 for side, one in zip(shown.shape[1:], (height, width), strict=True))
-            if lattice and torch.equal(shown[:, :height, :width], pixels):
+            pixels = pixels_of(picture)
+            height, width = pixels.shape[:2]
+            lattice = all((side + GAP) % (one + GAP) == 0 for side, one in zip(shown.shape[:2], (height, width), strict=True))
+            if lattice and np.array_equal(shown[:height, :width], pixels):
                 return True
     except DataError:
         pass
     return False
+
+
+def pixels_of(file: Path) -> np.ndarray[Any, Any]:
+    """uint8 [H,W,4] of a picture; DataError where it cannot be decoded."""
+    return np.asarray(load(opened(file), channels=4))
 
 
 def _apart(text: str, settings: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ position. A broken item is replaced by the next readable one, always the same,
 and reported; more than one in a hundred stops the run, a single one never does.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Generator, Tensor
 from ldmctl.attribution import expect
 from ldmctl.errors import DataError, with_article
 from ldmctl.pictures import images
-from ldmctl.pictures.choosing import large_enough, left_out_of, name_of
-from ldmctl.pictures.images import Facts
+from ldmctl.pictures.choosing import large_enough, left_out_of, name_of, spread
 from ldmctl.pictures.opening import BROKEN, MOST, is_pillows, limits, why_not_opened
+from ldmctl.pictures.pillow import Facts, Settings
 from ldmctl.pictures.tally import Tally
 from ldmctl.protocols import Dataset, Example
 
@@ -28,11 +27,8 @@ OVERHEAD = 2048  # bytes that Python and torch keep beside a small tensor
 
 
 def evenly(total: int, count: int) -> Tensor:
-    """Rows [n] of a split of `total`: `count` of them, spread from its first to its last, ascending; all where it has no more.
-
-    Items lie sorted by path, so the first of them are of the first classes alone.
-    """
-    return torch.linspace(0, total - 1, min(count, total), dtype=torch.float64).round().long()
+    """The rows of `spread` as a tensor [n]."""
+    return torch.tensor(spread(total, count), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Prepared:
 class Pictures:
     """A dataset with its settings: one prepared picture by index. Kept in memory when the whole set fits."""
 
-    def __init__(self, dataset: Dataset, settings: images.Settings, *, memory: int = 1 << 30, split: str = "train"):
+    def __init__(self, dataset: Dataset, settings: Settings, *, memory: int = 1 << 30, split: str = "train"):
         self.dataset = dataset = large_enough(dataset, getattr(settings, "smallest", 0), split)
         self.left_out = left_out_of(dataset)  # pictures below image.smallest, which are not among these
         self.tally = Tally(len(dataset), settings.size)
@@ -238,8 +234,3 @@ def readable(
             reason = why_not_opened(name_of(dataset, at), error)
         bad.append({"index": at, "file_name": name_of(dataset, at), "reason": reason})
     return None, bad
-
-
-def named(stamp: str) -> str:
-    """The name in a stamp: without size and time."""
-    return re.sub(r"(:\d+){2}$", "", stamp)

@@ -15,9 +15,10 @@ from torch import Tensor
 from ldmctl.config.schemas.shared import Image
 from ldmctl.errors import ConfigError, DataError
 from ldmctl.pictures.album import shelves_in
-from ldmctl.pictures.images import FILTER, load, opened, pad_to, prepare, to_tensor
-from ldmctl.pictures.maps import frame_of
+from ldmctl.pictures.images import pad_to, prepare, to_tensor
+from ldmctl.pictures.pillow import FILTER, load, opened
 from ldmctl.pictures.said import is_sheet
+from ldmctl.pictures.stored_maps import frame_of
 
 HALF = 128  # grey from which a mask is white
 

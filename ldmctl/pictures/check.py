@@ -17,12 +17,12 @@ from ldmctl.console import Console
 from ldmctl.errors import DataError
 from ldmctl.pictures import alike, check_maps
 from ldmctl.pictures.alike import Glance
-from ldmctl.pictures.batches import named
 from ldmctl.pictures.check_maps import MapLook, look_at_map
 from ldmctl.pictures.check_sentences import of_frames, sentences
-from ldmctl.pictures.images import Settings, load, size_of
-from ldmctl.pictures.maps import frame_of
+from ldmctl.pictures.choosing import named
 from ldmctl.pictures.opening import BROKEN, MOST, limits
+from ldmctl.pictures.pillow import Settings, load, size_of
+from ldmctl.pictures.stored_maps import frame_of
 from ldmctl.protocols import Dataset
 
 ENOUGH = 128  # pixels that a JPEG is decoded to at least: colours and small forms need no more

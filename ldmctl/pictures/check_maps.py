@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ldmctl.errors import DataError
-from ldmctl.pictures.images import Settings
-from ldmctl.pictures.maps import MANY, UNLABELLED, Frame, are_classes, may_hold_labels, numbers, turn_for
 from ldmctl.pictures.opening import BROKEN, MOST, opened
+from ldmctl.pictures.pillow import Settings
+from ldmctl.pictures.stored_maps import MANY, UNLABELLED, Frame, are_classes, may_hold_labels, numbers, turn_for
 
 SHOWN = 10  # of a list
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldmctl.pictures import check_maps
-from ldmctl.pictures.images import Settings
+from ldmctl.pictures.pillow import Settings
 
 
 def sentences(found: dict[str, Any], settings: Settings) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ldmctl import registry
 from ldmctl.config.documents import write_json
@@ -12,14 +14,18 @@ from ldmctl.config.presets import compose, expand_data
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.config.schemas.shared import Image
 from ldmctl.console import Console
-from ldmctl.errors import ConfigError, LdmctlError
+from ldmctl.errors import ConfigError, DataError, LdmctlError
 from ldmctl.pictures.album import refuse_foreign
 from ldmctl.pictures.alike import groups, pairs
-from ldmctl.pictures.batches import Pictures, named
 from ldmctl.pictures.check import Look, check, look_at_all
-from ldmctl.pictures.introduction import introduce
-from ldmctl.pictures.png import grid, write_png
+from ldmctl.pictures.choosing import large_enough, named
+from ldmctl.pictures.introduction import introduce_datasets
+from ldmctl.pictures.opening import BROKEN, limits
+from ldmctl.pictures.pillow import ready
+from ldmctl.pictures.png import tiled, write_png
+from ldmctl.protocols import Dataset
 from ldmctl.storage import apart
 from ldmctl.storage.answers import refuse_foreign_answer
 from ldmctl.storage.atomic import write_text
@@ -31,14 +37,14 @@ CONTACTS = 64  # pictures of the contact sheet
 
 def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: bool, metadata: bool, console: Console) -> dict[str, Any]:
     """What `check` says of a folder or a name, with the paths that were "written"."""
-    planned = compose(FitAE, overrides=[], flags={"data": data})[0].image.model_dump()
+    planned = compose(FitAE, overrides=[], flags={"data": data}, only=("image",))[0].image.model_dump()
     config = resolve(EncodeDataset, [expand_data(data), {"image": {**planned, **image}}], source=f"data check {data}")
     sets = {each: registry.build("dataset", config.dataset, split=each) for each in ("train", "val")}
     if split or metadata:
         refuse_table(sets["train"])
     if out is not None:
         refuse_out(out.expanduser(), sets["train"])
-    introduce({each: Pictures(dataset, config.image, split=each) for each, dataset in sets.items()}, console)
+    introduce_datasets({split: large_enough(dataset, config.image.smallest, split) for split, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
     found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
     root = getattr(sets["train"], "root", None)
@@ -48,7 +54,7 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
         written.append(str(make_stick(config.dataset, sets, looks, console, with_split=split)))
     if out is not None:
         folder = out.expanduser()
-        write_contacts(folder / "contact.png", Pictures(sets["train"], config.image), looks, config.image.size)
+        write_contacts(folder / "contact.png", sets["train"], looks, config.image)
         write_text(folder / "check.json", write_json(found) + "\n")
         written += [str(folder / "contact.png"), str(folder / "check.json")]
     return {**found, "written": written}
@@ -66,12 +72,27 @@ def refuse_out(folder: Path, dataset: Any) -> None:
     refuse_foreign_answer(folder / "check.json", ("splits", "sizes", "duplicates"))
 
 
-def write_contacts(file: Path, pictures: Pictures, looks: list[Look], size: int) -> None:
+def write_contacts(file: Path, dataset: Dataset, looks: list[Look], settings: Image) -> None:
     """Training pictures as they would be trained on, evenly over those that can be read."""
     good = [each.index for each in looks if each.split == "train" and not each.why]
     rows = [good[place * len(good) // min(CONTACTS, len(good))] for place in range(min(CONTACTS, len(good)))]
-    shown = pictures.batch([(row, None) for row in rows]).image
-    write_png(file, grid(shown), {"Description": f"Rows: training pictures, cropped and resized to {size}x{size}."})
+    size = settings.size
+    shown = tiled(np.stack(squares(dataset, rows, settings)))
+    write_png(file, shown, {"Description": f"Rows: training pictures, cropped and resized to {size}x{size}."})
+
+
+def squares(dataset: Dataset, rows: Sequence[int], settings: Image) -> list[np.ndarray[Any, Any]]:
+    """uint8 [C,size,size] of those of the rows that can be trained on; a DataError where none can."""
+    centered, found, why = settings.model_copy(update={"crop": "center"}), [], ""
+    with limits(settings.max_pixels):
+        for row in rows:
+            try:
+                found.append(np.atleast_3d(np.asarray(ready(dataset[row].picture, centered)[0])).transpose(2, 0, 1))
+            except (DataError, *BROKEN) as error:
+                why = str(error)
+    if not found:
+        raise DataError(f"No training picture can be used. {why}")
+    return found
 
 
 # -- made to stick -----------------------------------------------------------------

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from ldmctl.errors import DataError, LdmctlError
-from ldmctl.pictures.images import size_of
 from ldmctl.pictures.opening import BROKEN, limits
+from ldmctl.pictures.pillow import size_of
 from ldmctl.protocols import Dataset, Example
 
 LEAST = 2  # pixels; smaller pictures cannot be used at all
@@ -95,8 +95,26 @@ def left_out_of(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def name_of(dataset: Dataset, index: int) -> str:
-    """The name of an item: its stamp without size and time."""
-    return re.sub(r"(:\d+){2}$", "", dataset.stamp(index))
+    """The name of an item."""
+    return named(dataset.stamp(index))
+
+
+def named(stamp: str) -> str:
+    """The name in a stamp: without size and time."""
+    return re.sub(r"(:\d+){2}$", "", stamp)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Rows of a split of `total`: `count` of them, spread from its first to its last, ascending; all where it has no more.
+
+    Items lie sorted by path, so the first of them are of the first classes alone.
+    """
+    count = min(count, total)
+    if count < 2:
+        return [0] * count
+    step = (total - 1) / (count - 1)
+    from_both_ends = [step * row if row < count // 2 else total - 1 - step * (count - 1 - row) for row in range(count)]
+    return [round(row) for row in from_both_ends]
 
 
 def _sizes(dataset: Dataset) -> Iterator[tuple[int, tuple[int, int] | None]]:

@@ -3,15 +3,20 @@
 It is written row by row, so that it may be larger than the memory.
 """
 
+from __future__ import annotations
+
 import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from ldmctl.storage.atomic import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows, so that equal pictures are equal bytes
 

@@ -5,15 +5,18 @@ where run and decoder lie, so that equal pictures are equal files; the grid besi
 from, painted or guided by are named as the command did, beside hashes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.pictures.png_text import made_by, said_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMS = "ldmctl-sums"  # of the PNG text of a picture
 ORIGIN = "ldmctl-from"  # of the PNG text of a grid

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldmctl.errors import DataError
-from ldmctl.pictures.batches import evenly as rows_evenly
+from ldmctl.pictures.choosing import spread
 from ldmctl.pictures.opening import opened
 from ldmctl.pictures.said import is_sheet, said_of
 from ldmctl.protocols import Example
@@ -27,7 +27,7 @@ class Sampled:
         )
         files = [file for file in found if not is_sheet(file)]
         self.found = len(files)
-        self.files = [files[row] for row in rows_evenly(len(files), count)] if evenly and count is not None else files[:count]
+        self.files = [files[row] for row in spread(len(files), count)] if evenly and count is not None else files[:count]
         if not self.files:
             raise DataError(f"{self.root} holds no pictures. Endings that are looked for: {', '.join(sorted(SUFFIXES))}.")
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldmctl.pictures.images import Facts
+from ldmctl.pictures.pillow import Facts
 
 SEEN, ENLARGED, UNUSED = 1, 2, 4  # one bit each in the mark of a picture
 

@@ -24,7 +24,7 @@ from ldmctl.diffusion.model import Model, open_model
 from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.latents.codec import Codec
 from ldmctl.pictures.batches import Batch, Pictures
-from ldmctl.pictures.introduction import sayings
+from ldmctl.pictures.introduction import datasets, sayings
 from ldmctl.pictures.loading import in_order, on_device, open_pictures
 from ldmctl.signals import Signals
 from ldmctl.storage import weights
@@ -129,7 +129,7 @@ def label_of(name: str, header: Mapping[str, Any]) -> int:
 def encoded(config: FitToken, codec: Codec, conditioner: Any, console: Console) -> tuple[Tensor, list[Sequence[str]], str]:
     """(moments [N,m,h,w] of all pictures and of mirrored ones, on the device, what may be said of each, a hash of pixels and captions)."""
     splits = {split: open_pictures(config, split) for split in ("train", "val")}
-    for warning in sayings(splits, "warnings"):
+    for warning in sayings(datasets(splits), "warnings"):
         console.warn(warning)
     moments, captions, digest = [], list[Sequence[str]](), hashlib.sha256()
     for pictures in splits.values():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ldmctl.errors import DataError
+from ldmctl.pictures.pillow import load, opened
 
 from . import _captions
 from ._tree import File
@@ -64,8 +65,6 @@ class Parts:
         return [file for file in every if file.is_file()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        from ldmctl.pictures.images import load, opened  # torch is not needed to list a folder
-
         merged: np.ndarray[Any, Any] | None = None
         for file in self.files:
             mask = np.asarray(load(opened(file), channels=1, background="black", profile="keep")) > 0

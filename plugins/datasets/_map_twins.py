@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldmctl.errors import DataError
+from ldmctl.pictures.pillow import opened
 
 from ._map_names import key_of
 from ._names import shown
@@ -48,8 +49,6 @@ def doubts(root: Path, pictures: Sequence[File]) -> list[str]:
 
 def _is_plainer(root: Path, one: File, other: File) -> bool:
     """Whether one picture is of numbers or grey and the other in colours; by their headers alone."""
-    from ldmctl.pictures.images import opened  # torch is not needed to list a folder
-
     try:
         with opened(root / one.path) as first, opened(root / other.path) as second:
             return first.mode in PLAIN and first.format != "JPEG" and second.mode not in PLAIN

@@ -30,6 +30,7 @@ from pydantic import Field
 
 from ldmctl.config import Place, PluginConfig
 from ldmctl.errors import DataError
+from ldmctl.pictures.pillow import opened
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
@@ -92,7 +93,7 @@ class Folder:
         tables.say(splits)
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         told = {path: note.label for path, note in tables.notes.items() if note.label is not None}
-        labels, folders = labels_of(told, tables.words, splits, reduced)
+        labels, folders = labels_of(told, tables.words, splits)
         self.classes = natural(label for file in used if (label := labels.get(file.path)) is not None)
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = [number.get(labels.get(file.path, ""), -1) for file in self.files]
@@ -143,8 +144,6 @@ class Folder:
 
     def __getitem__(self, index: int) -> Example:
         path = self.files[index].path
-        from ldmctl.pictures.images import opened  # torch is not needed to list a folder
-
         _formats.register()  # in this process
         mapped = self.maps.get(path)
         picture, (label, text) = opened(self.root / path), self.note(index)

@@ -21,7 +21,7 @@ from ldmctl.pictures.alike import glance, groups, pairs
 from ldmctl.pictures.check_maps import look_at_map
 from ldmctl.pictures.check_sentences import of_captions, of_classes
 from ldmctl.pictures.checking import check_data, told
-from ldmctl.pictures.maps import Frame
+from ldmctl.pictures.stored_maps import Frame
 from ldmctl.storage.lines import write_line
 
 
@@ -115,6 +115,16 @@ def test_duplicates_across_the_splits_are_leaks(folder):
 
 
 # -- everything else -------------------------------------------------------------
+
+
+def test_a_picture_that_nothing_can_be_trained_on_is_not_on_the_contact_sheet(folder, tmp_path):
+    blobs(100, (2, 64)).save(folder / "train" / "cat" / "narrow.png")
+    found = look(folder, out=tmp_path / "out")
+    assert found["splits"]["train"] == 41 and Image.open(tmp_path / "out" / "contact.png").size == (7 * 34 - 2, 6 * 34 - 2)
+    for file in (folder / "train").rglob("*.png"):
+        blobs(100, (2, 64)).save(file)
+    with pytest.raises(DataError, match="No training picture can be used.*too narrow"):
+        look(folder, out=tmp_path / "out")
 
 
 def test_a_sound_folder_has_nothing_to_change(folder):

@@ -9,7 +9,7 @@ from ldmctl.console import Console
 from ldmctl.errors import DataError
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.choosing import Chosen, large_enough
-from ldmctl.pictures.introduction import introduce, summary
+from ldmctl.pictures.introduction import datasets, introduce, summary
 from ldmctl.protocols import Example
 
 SETTINGS = SimpleNamespace(size=8, channels=3, crop="center", flip=False, background="white")
@@ -85,21 +85,21 @@ def splits(kind, train=1234, val=1):
     ],
 )
 def test_any_data_set_is_counted_as_far_as_it_can_be_without_opening_a_picture(kind, words):
-    assert summary(splits(kind)) == words
+    assert summary(datasets(splits(kind))) == words
 
 
 def test_pictures_that_are_left_out_are_counted_with_nothing_of_theirs():
     chosen = large_enough(Sized(10), 6, "train")
     assert chosen.counts == {"labels": 4, "captions": 1, "maps": 1}
     words = "train: 8 pictures, 2 classes, 4 labels, 1 caption, 1 map."
-    assert summary({"train": Pictures(chosen, SETTINGS)}) == words
+    assert summary({"train": chosen}) == words
 
 
 @pytest.mark.parametrize("kind", [Plain, Broken, Talking, Noting])
 def test_what_cannot_be_known_of_pictures_that_are_left_out_is_not_counted(kind):
     chosen = Chosen(kind(4), [1, 2, 3], [{"index": 0}])
     counted = "2 labels, 2 captions" if kind is Noting else ""
-    assert summary({"train": Pictures(chosen, SETTINGS)}) == f"train: 3 pictures, 2 classes{counted and ', ' + counted}."
+    assert summary({"train": chosen}) == f"train: 3 pictures, 2 classes{counted and ', ' + counted}."
 
 
 def test_remarks_and_warnings_are_said_once_and_on_the_first_rank_alone(capfd):

@@ -14,7 +14,8 @@ from torch import Generator
 from ldmctl.errors import DataError
 from ldmctl.pictures import images
 from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.maps import Frame, frame_of, hold_labels, map_of, numbers, prepare_map
+from ldmctl.pictures.maps import map_of, prepare_map
+from ldmctl.pictures.stored_maps import Frame, frame_of, hold_labels, numbers
 from ldmctl.protocols import Example
 
 
