@@ -156,8 +156,8 @@ def described(look: Any) -> dict[str, Any]:
     from ldmctl.config.usual import ABSENT, beside_defaults
 
     schema = VERBS.get(look.verb or "")
-    keys = beside_defaults(schema, look.config) if schema else []
     record = look.record
+    keys = beside_defaults(schema, look.config, record.get("defaults")) if schema else []
     judged = record.get("judged")
     return {
         **look.summary(),

@@ -43,8 +43,13 @@ def usual(schema: type[BaseModel], values: Mapping[str, Any], prefix: str = "") 
             yield f"{prefix}{name}", to_jsonable_python(field.get_default(call_default_factory=True))
 
 
-def beside_defaults(schema: type[BaseModel], config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, value, default or ABSENT) of every key of a config, in its order. Where a plugin is missing no default is known."""
+def beside_defaults(schema: type[BaseModel], config: Mapping[str, Any], recorded: Any = None) -> list[tuple[str, Any, Any]]:
+    """(path, value, default or ABSENT) of every key of a config, in its order. Where a plugin is missing no default is known.
+
+    With the defaults that a run `recorded`, no plugin, and so no torch, is imported to learn them.
+    """
+    if isinstance(recorded, Mapping):
+        return [(path, value, recorded.get(path, ABSENT)) for path, value in flatten(config)]
     try:
         known = dict(usual(schema, config))
     except LdmctlError:

@@ -12,6 +12,7 @@ from ldmctl.config.base import Config
 from ldmctl.config.differences import noted_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
 from ldmctl.config.schemas.verbs import VERBS
+from ldmctl.config.usual import usual
 from ldmctl.endings import FULL, exit_code
 from ldmctl.errors import LdmctlError, MismatchError
 from ldmctl.storage import changes as changing
@@ -192,6 +193,7 @@ def open_run(
         earlier = history.entries(record)
         record |= {"verb": _verb(config), "status": "running", "exit_code": None, "command": _command()}
         record |= {"parent": parent, "versions": versions(), "plugins": list(plugins)}
+        record["defaults"] = dict(usual(VERBS[_verb(config)], config.model_dump(mode="json")))
         record["history"] = history.begin(record, earlier)
         run = Run(folder, record, resumed=resumed, writes=True, hold=hold, before=before)
     except BaseException:

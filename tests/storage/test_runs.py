@@ -137,6 +137,12 @@ def test_one_run_on_a_page_has_its_curve_and_what_is_not_at_its_default(tmp_path
     assert not [each for each in found["changed"] if each["key"] == "prediction" and each["value"] == each["default"]]
 
 
+def test_a_run_is_told_beside_the_defaults_that_it_recorded(tmp_path, tell):
+    folder = make(tmp_path / "ldm", step=300, defaults={"loop.steps": 5})
+    found = json.loads(tell("runs", "show", folder, "--json")[1])
+    assert found["changed"] == [{"key": "loop.steps", "value": 300, "default": 5}]
+
+
 def test_numbers_too_large_to_be_steps_are_damage(tmp_path, tell):
     folder = make(tmp_path / "ldm", rows=[{"step": 10**400, "loss": 1.0}, {"step": 3, "loss": 10**400}], step=10**400)
     (folder / "config.yaml").write_text(json.dumps({"loop": {"steps": 10**400}}))

@@ -133,7 +133,7 @@ def keys(look: Look) -> list[Key]:
         return []
     return [
         Key(path, written(value), "" if default is ABSENT else written(default), default is not ABSENT and value != default)
-        for path, value, default in beside_defaults(schema, look.config)
+        for path, value, default in beside_defaults(schema, look.config, look.record.get("defaults"))
     ]
 
 
