@@ -14,6 +14,8 @@ nothing. `lowres` makes held-out pictures of 8x8 pixels large again, beside bicu
 """
 
 import argparse
+import json
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -62,12 +64,22 @@ def main() -> None:
         ldmctl("encode-dataset", *WORDS, "-q", cwd=folder)
     for name in given.which:
         out = f"runs/{name}-{given.steps}"
-        _, seconds = ldmctl(
-            "fit-diffusion", *LISTENS[name], "conditions.label=null", f"loop.steps={given.steps}", "--out", out, "-q", cwd=folder
-        )
-        minutes = round(seconds / 60, 2)
+        ldmctl("fit-diffusion", *LISTENS[name], "conditions.label=null", f"loop.steps={given.steps}", "--out", out, "-q", cwd=folder)
         found = JUDGES[name](folder, out, given.guidance)
-        keep(f"conditions_{name}", {"steps": given.steps, "minutes_of_this_call": minutes, "guidance": given.guidance, **found}, machine)
+        keep(
+            f"conditions_{name}",
+            {"steps": given.steps, "minutes_of_training": minutes(folder / out), "guidance": given.guidance, **found},
+            machine,
+        )
+
+
+def minutes(run: Path) -> float:
+    """From start to end of all commands that trained a run."""
+    spans = [
+        datetime.fromisoformat(each["ended"]) - datetime.fromisoformat(each["started"])
+        for each in json.loads((run / "run.json").read_text())["history"]
+    ]
+    return round(sum(span.total_seconds() for span in spans) / 60, 2)
 
 
 def held_out() -> list:

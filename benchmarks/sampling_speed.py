@@ -129,7 +129,7 @@ def apart(model: Model, peer: UNet2DModel, sizes: dict[str, Any]) -> float:
     x = noise
     for t in scheduler.timesteps:
         x = scheduler.step(peer(x, t).sample, t, x).prev_sample
-    _, sigmas = levels(model.schedule, sizes["steps"])
+    _, sigmas = levels(model.schedule, sizes["steps"], "trailing")
     denoise = Denoise(model.network.denoiser, model.schedule, "eps")
     own = registry.build("sampler", plugin_config("sampler", {"type": "ddim"}))(denoise, start(noise, sigmas), sigmas, None)
     difference = ((own - x).abs().max() / x.abs().max()).item()
@@ -149,7 +149,7 @@ def ours(model: Model, name: str, sizes: dict[str, Any], keys: dict[str, Any]) -
 
     def go() -> dict[str, float]:
         with timed(model.network.denoiser) as spent:
-            model.sample(COUNT, sampler=name, steps=sizes["steps"], **keys)
+            model.sample(COUNT, sampler=name, steps=sizes["steps"], spacing="trailing", **keys)
         return spent
 
     return go
