@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from . import _folds
+from . import _folds, _parts
 from ._names import composed, counted, listed, natural, shown
 from ._splits import FILLERS, Splits
 from ._tree import File
@@ -26,17 +26,18 @@ def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, tuple[
     }
 
 
-def labels_of(
-    told: Mapping[str, str], words: Iterable[Mapping[str, str]], splits: Splits, reduced: dict[str, tuple[str, ...]]
-) -> tuple[dict[str, str], str]:
+def labels_of(told: Mapping[str, str], words: Iterable[Mapping[str, str]], splits: Splits) -> tuple[dict[str, str], str]:
     """(the label of each picture in use that has one, a sentence on classes by folder): by tables, or by folders where these know none.
 
     `words` stand beside the names of pictures in lists: they are labels of held-out pictures where they are classes to train on.
     """
     used = {file.path for file in (*splits.train, *splits.val)}
     told = {path: label for path, label in told.items() if path in used}
-    by_folder = class_folders(splits, reduced)
-    folds = _folds.no_classes(folds_of(splits), by_folder=splits.by_folder)
+    by_folder = class_folders(splits)
+    parts, ones = _parts.numbered(_folders(splits)), 0
+    if _parts.are_of_one(by_folder):
+        by_folder, ones = {}, len(by_folder)
+    folds = _both(_folds.no_classes(folds_of(splits), by_folder=splits.by_folder), _parts.no_classes(parts, ones))
     if told:
         both = joined(by_folder, told, splits)
         return (both, _both(_sentence(both, splits), folds)) if both else (dict(told), "")
@@ -50,15 +51,15 @@ def _both(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def class_folders(splits: Splits, reduced: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def class_folders(splits: Splits) -> dict[str, str]:
     """The label of each picture by its folder; {} where there are not two of them.
 
     A folder called `images` or the like is no class, but what is in it may be one; `photos` is one where pictures to train on lie there, and
     `images` beside one other folder.
     """
-    parts = {file.path: reduced[file.path][-1].split("/")[:-1] for file in (*splits.train, *splits.val)}
-    folds = folds_of(splits)
-    parts = {path: [part for part in folders if part not in folds] for path, folders in parts.items()}
+    parts = _folders(splits)
+    passed = folds_of(splits) | _parts.numbered(parts)
+    parts = {path: [part for part in folders if part not in passed] for path, folders in parts.items()}
     trained = {part.casefold() for file in splits.train for part in parts[file.path][:1]}
     unknown = UNKNOWN - trained if trained else frozenset()
     for empty in (FILLERS - (KINDS & trained) | unknown, FILLERS - trained | unknown):
@@ -67,6 +68,20 @@ def class_folders(splits: Splits, reduced: dict[str, tuple[str, ...]]) -> dict[s
         if len(set(labels.values())) > 1:
             return labels
     return {}
+
+
+def _folders(splits: Splits) -> dict[str, list[str]]:
+    """The folders of each picture in use, without those that name a split or lie above all, or above all that is trained on beside held-out folders."""
+    used = [*splits.train, *splits.val]
+    parts = {path: names[-1].split("/")[:-1] for path, names in without_splits(splits, used).items()}
+    if splits.by_folder and not any(splits.tops(splits.train)):
+        inside = [parts[file.path] for file in splits.train]
+        held = {part for file in splits.val for part in parts[file.path][:1]}
+        above = 0
+        while all(len(folders) > above + 1 and folders[above] == inside[0][above] and folders[above] not in held for folders in inside):
+            above += 1
+        parts |= {file.path: parts[file.path][above:] for file in splits.train}
+    return parts
 
 
 def folds_of(splits: Splits) -> set[str]:

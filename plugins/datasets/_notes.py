@@ -93,7 +93,7 @@ def read_tables(
     if tables:
         out.notes = matched.notes
         _take_splits(splits, matched, out)
-        refuse_without(root, tables, splits, matched, class_folders(splits, reduced))
+        refuse_without(root, tables, splits, matched, class_folders(splits))
         out.heard = (tables, matched)
     return out
 

@@ -119,3 +119,81 @@ def test_a_list_without_a_header_loses_no_line_to_one(tmp_path, lines):
     texts = {"wiki_train.csv": range(8 - lines), "wiki_val.csv": range(8 - lines, 8)}
     write_texts(tmp_path, {name: "".join(f"Cubism/{i}.jpg,0\n" for i in which) for name, which in texts.items()})
     assert shared(tmp_path) == (each("images/Cubism", 8 - lines), each("images/Cubism", lines, start=8 - lines))
+
+
+# -- folders that are no classes -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        ["HAM_images_part_1/a{}.jpg", "HAM_images_part_2/b{}.jpg"],
+        ["images_001/images/a{}.png", "images_002/images/b{}.png"],
+        ["00000/0000{}.png", "01000/0100{}.png", "02000/0200{}.png"],  # FFHQ
+        ["00000/00000000{}.jpg", "00001/00001000{}.jpg"],  # img2dataset
+        ["00000/img0000000{}.png", "00001/img0000100{}.png"],  # StyleGAN
+        ["512px/0000/{}000.jpg", "512px/0001/{}001.jpg"],  # Danbooru
+        ["DCIM/100CANON/IMG_{}.JPG", "DCIM/101CANON/IMG_{}.JPG"],
+        ["Photos from 2019/IMG_{}.jpg", "Photos from 2020/IMG_{}.jpg"],
+        ["2019/05/a{}.jpg", "2019/06/b{}.jpg", "2020/05/c{}.jpg"],
+        ["2019-05-01/a{}.jpg", "2020-06-02/b{}.jpg"],
+        ["patient00001/study1/a{}.jpg", "patient00002/study1/b{}.jpg"],
+    ],
+)
+def test_folders_that_number_the_parts_of_a_set_are_no_classes(tmp_path, pictures):
+    write_pictures(tmp_path, *(path.format(i) for path in pictures for i in range(1, 5)))
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 4 * len(pictures) and not dataset.classes
+    assert "number parts of the set: they are no classes. If they are classes, a column `label` says so." in said(dataset)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("0", "1", "10"),
+        ("001", "002"),
+        ("0000045", "0000099"),
+        ("00001", "00002"),
+        ("class1", "class2"),
+        ("n01440764", "n01443537"),
+        ("001.Albatross", "002.Gull"),
+        ("1990s", "2000s"),
+        ("10_sks dog", "1_dog"),
+    ],
+)
+def test_numbers_of_classes_are_classes(tmp_path, folders):
+    write_pictures(tmp_path, *(path for name in folders for path in each(name, 4)))
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.classes == sorted(folders, key=lambda name: int(name) if name.isdecimal() else 0) and len(labels(dataset)) == len(
+        dataset
+    )
+
+
+def test_classes_within_numbered_parts_are_classes(tmp_path):
+    write_pictures(tmp_path, *(path for k in (1, 2) for kind in KINDS for path in each(f"part_{k}/{kind}", 3, pre=f"{k}")))
+    dataset = opened(tmp_path, val_share=0)
+    assert dataset.classes == [*KINDS] and "part_1 and part_2 number parts of the set" in said(dataset)
+
+
+def test_folders_of_one_picture_each_are_no_classes(tmp_path):
+    write_pictures(tmp_path, *(f"person_{chr(97 + k)}/face.jpg" for k in range(9)))
+    dataset = opened(tmp_path, val_share=0)
+    assert not dataset.classes and "Each of 9 folders has one picture: they are no classes." in said(dataset)
+    write_pictures(tmp_path, "person_a/again.jpg")
+    assert len(opened(tmp_path, val_share=0).classes) == 9
+
+
+@pytest.mark.parametrize("top", ["animals", "data_256/a", "my own pictures"])
+def test_classes_beside_a_held_out_folder_may_lie_in_a_folder_of_any_name(tmp_path, top):
+    write_pictures(tmp_path, *(path for kind in KINDS for path in (*each(f"{top}/{kind}", 3), *each(f"test/{kind}", 2, start=5))))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert train.classes == held.classes == [*KINDS] and len(labels(train)) == 6 and len(labels(held)) == 4
+
+
+def test_classes_are_those_of_the_pictures_in_use_where_a_list_leaves_others_out(tmp_path):
+    paths = [f"{kind}/{i}.jpg" for kind in KINDS for i in range(4)]
+    write_pictures(tmp_path, *(f"CUB/images/{path}" for path in paths), *(f"parts/{path.replace('/', '/p')}" for path in paths))
+    write_texts(tmp_path, {"CUB/images.txt": "".join(f"{k} {path}\n" for k, path in enumerate(paths, start=1))})
+    write_texts(tmp_path, {"CUB/train_test_split.txt": "".join(f"{k} {int(k % 4 > 0)}\n" for k in range(1, 9))})
+    train = opened(tmp_path)
+    assert train.classes == [*KINDS] and len(labels(train)) == len(train) == 6 and len(opened(tmp_path, "val")) == 2
