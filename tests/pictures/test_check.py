@@ -123,7 +123,7 @@ def test_a_picture_that_nothing_can_be_trained_on_is_not_on_the_contact_sheet(fo
     assert found["splits"]["train"] == 41 and Image.open(tmp_path / "out" / "contact.png").size == (7 * 34 - 2, 6 * 34 - 2)
     for file in (folder / "train").rglob("*.png"):
         blobs(100, (2, 64)).save(file)
-    with pytest.raises(DataError, match="No training picture can be used.*too narrow"):
+    with pytest.raises(DataError, match=r"No training picture can be used.*too narrow"):
         look(folder, out=tmp_path / "out")
 
 
