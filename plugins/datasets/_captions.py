@@ -13,7 +13,7 @@ from ._tree import File, once
 READ = (".txt", ".caption")  # the first is heard first
 BOX = re.compile(r"\d+(?:\s+-?\d*\.?\d+(?:e-?\d+)?){4,}", re.IGNORECASE)  # a line of YOLO: a class, and where it is
 BOXES = "boxes"
-OTHERS = (".captions", ".cap", ".tags", ".tag", ".prompt", ".prompts", ".json", ".xml", ".yaml", ".yml", ".npy", ".npz", ".md")
+OTHERS = (".captions", ".cap", ".tags", ".tag", ".prompt", ".prompts", ".cls", ".json", ".xml", ".yaml", ".yml", ".npy", ".npz", ".md")
 
 
 def beside(others: Iterable[File], pictures: Iterable[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:

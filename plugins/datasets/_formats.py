@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
+from ._names import counted
+
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".jp2")
 PACKAGES = {  # module: (package, endings)
     "pillow_heif": ("pillow-heif", (".heic", ".heif", ".hif", ".heics", ".heifs")),
@@ -17,9 +19,10 @@ PACKAGES = {  # module: (package, endings)
 BESIDE = (  # endings of what lies beside pictures and is none
     ".txt .caption .json .jsonl .ndjson .csv .tsv .parquet .md .rst .html .htm .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .sqlite3 .py .ipynb .sh .js "
     ".css .lnk .url .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .npy .npz .pt .pth .safetensors .ckpt .pkl .pickle .mat .h5 .hdf5 .bin .lock .part .tmp .bak "
-    ".doc .docx .xls .xlsx .ods .odt .bib .tex .sha256 .md5 .aae .xmp"
+    ".doc .docx .xls .xlsx .ods .odt .bib .tex .sha256 .md5 .aae .xmp .cls"
 )
 NO_PICTURES = frozenset(BESIDE.split())
+UNFINISHED = (".part", ".tmp", ".bak", ".lock")  # behind the ending of a picture: it was not downloaded to its end
 NAMES = "readme license licence copying makefile dockerfile changelog authors notice version todo sha256sums md5sums checksums"
 PLAIN = frozenset(NAMES.split())
 
@@ -55,8 +58,10 @@ def unread(paths: Iterable[str], asked: set[str]) -> Counter[str]:
     """How many files with each ending may be pictures and are not read; '' is no ending."""
     found: Counter[str] = Counter()
     for path in paths:
-        suffix = ending(path)
-        if suffix not in asked and suffix not in NO_PICTURES and not (suffix == "" and path.rpartition("/")[2].lower() in PLAIN):
+        suffix, stem = ending(path), os.path.splitext(path)[0]
+        if suffix in UNFINISHED and ending(stem) in asked:
+            found[ending(stem) + suffix] += 1
+        elif suffix not in asked and suffix not in NO_PICTURES and not (suffix == "" and path.rpartition("/")[2].lower() in PLAIN):
             found[suffix] += 1
     return found
 
@@ -65,11 +70,12 @@ def account(found: Counter[str]) -> str:
     """One sentence on the files that are not read because of their endings."""
     parts = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in found.most_common(8))
     rest = sum(count for _, count in found.most_common()[8:])
+    others = counted(rest, "other")
     lacking = [package for package, endings in PACKAGES.values() if any(suffix in endings for suffix in found)]
     ways = f" Install {' and '.join(lacking)} to read {'some of ' if len(found) > 1 else ''}them." if lacking else ""
     files = sum(found.values())
     verb = "is" if files == 1 else "are"
     return (
         f"{files:,} {'file' if files == 1 else 'files'} {verb} not read because of {'its ending' if files == 1 else 'their endings'}: "
-        f"{parts}{f', {rest:,} others' if rest else ''}.{ways} Other endings that Pillow knows are read if dataset.suffixes names them."
+        f"{parts}{f', {others}' if rest else ''}.{ways} Other endings that Pillow knows are read if dataset.suffixes names them."
     )

@@ -21,6 +21,15 @@ def rows(whole: Any, stem: str, where: str, known: Collection[str]) -> list[dict
     return whole if isinstance(whole, list) and all(isinstance(row, dict) for row in whole) else None
 
 
+def names_any(value: Any, known: Collection[str]) -> bool:
+    """Whether a text anywhere in a JSON value ends as the path of a picture does."""
+    if isinstance(value, Mapping):
+        return any(names_any(each, known) for pair in value.items() for each in pair)
+    if isinstance(value, list):
+        return any(names_any(each, known) for each in value)
+    return isinstance(value, str) and value.replace("\\", "/").rpartition("/")[2].strip().casefold() in known
+
+
 def _of_object(whole: dict[str, Any], stem: str, known: Collection[str]) -> Any:
     """The rows of an object; itself where it has none."""
     kind = "captions" if "caption" in stem.lower() else "label" if "label" in stem.lower() else ""

@@ -220,7 +220,7 @@ def _read(root: Path, path: str, known: set[str], failed: dict[str, str]) -> Tab
     except _tables.Unreadable as error:
         failed[str(error)] = ""
     except DataError as error:
-        if not other:
+        if not other and not isinstance(error, _tables.NoTable):
             raise
         failed[path] = str(error).removeprefix(shown(str(root / path))).lstrip(":, ")
     return None

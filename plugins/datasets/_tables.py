@@ -34,6 +34,10 @@ class Unreadable(DataError):
     """A table that is passed over whatever its name: it says nothing, or needs a package that is not here."""
 
 
+class NoTable(DataError):
+    """A file that is passed over whatever its name: it names no picture, as `metadata.json` of an album in Google Photos."""
+
+
 class Row(NamedTuple):
     """One line of a table."""
 
@@ -190,7 +194,8 @@ def _json(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, 
         raise DataError(f"{shown(str(file))} is not JSON: {error}") from None
     rows = _json_forms.rows(whole, file.stem, shown(str(file)), known)
     if rows is None:
-        raise DataError(f"{shown(str(file))}: a list of objects with `file_name` was expected, or one object by file name.")
+        error = DataError if not isinstance(whole, dict) or _json_forms.names_any(whole, known) else NoTable
+        raise error(f"{shown(str(file))}: a list of objects with `file_name` was expected, or one object by file name.")
     yield from enumerate(rows, start=1)
 
 

@@ -17,6 +17,7 @@ from ldmctl.errors import DataError
 from ._names import counted, listed, shown
 
 OF_SYSTEMS = frozenset(["@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information"])  # thumbnails, and what was deleted
+PREVIEWS = ".lrdata"  # what Lightroom keeps of pictures that lie elsewhere
 AGAIN = 16  # names by which one folder is looked into
 
 
@@ -44,6 +45,7 @@ class Tree:
     nowhere: list[str] = field(default_factory=list)  # neither files nor folders, such as links to nothing
     hidden: list[str] = field(default_factory=list)
     upwards: list[str] = field(default_factory=list)  # links to a folder above them
+    empty: list[str] = field(default_factory=list)  # folders that hold nothing at all
     often: list[str] = field(default_factory=list)  # folders that too many links lead to
 
     def warnings(self) -> list[str]:
@@ -63,6 +65,9 @@ class Tree:
         """The same of what is left out by habit."""
         hidden = [path for path in self.hidden if path.endswith("/") or os.path.splitext(path)[1].lower() in suffixes]
         said = [f"Hidden files and folders are left out: {listed(hidden)}."] if hidden else []
+        if self.empty:
+            verb = "holds" if len(self.empty) == 1 else "hold"
+            said.append(f"{counted(len(self.empty), 'folder')} {verb} nothing: {listed(self.empty)}.")
         if self.upwards:
             said.append(f"Links to a folder above them are not followed: {listed(self.upwards)}.")
         return said
@@ -101,6 +106,8 @@ def _walk(root: Path, tree: Tree) -> Iterator[File]:
         except OSError as error:
             met.closed.append((prefix, error.strerror or str(error)))
             continue
+        if not entries and prefix:
+            met.empty.append(prefix)
         for entry in entries:
             if entry.name == "__MACOSX" or entry.name.startswith("._"):  # what a Mac leaves in archives
                 continue
@@ -121,7 +128,7 @@ def _is_open_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_hidden(name: str) -> bool:
     """Whether a folder is none of a user's."""
-    return name.startswith(".") or name.casefold() in OF_SYSTEMS
+    return name.startswith(".") or name.casefold() in OF_SYSTEMS or name.casefold().endswith(PREVIEWS)
 
 
 def _file(entry: os.DirEntry[str], prefix: str, linked: bool, tree: Tree) -> Iterator[File]:

@@ -34,7 +34,7 @@ from ldmctl.pictures.pillow import opened
 from ldmctl.protocols import Example
 from ldmctl.storage.assets import find_data
 
-from . import _captions, _celeb, _columns, _copies, _formats, _maps, _sheets, _tree, _unread
+from . import _captions, _celeb, _columns, _copies, _formats, _maps, _pointers, _sheets, _tree, _unread
 from ._file_names import by_file_names
 from ._labels import held_out_alone, labels_of, without_splits
 from ._names import counted, natural, shown
@@ -75,6 +75,7 @@ class Folder:
         tree = _tree.scan(self.root)
         pictures, others = _sorted_out(tree.files, suffixes)
         pictures, sheets = _sheets.apart(self.root, pictures)
+        pictures, pointers = _pointers.apart(self.root, pictures)
         maps = _maps.find(self.root, pictures, tree.files, config.maps, tables=config.tables)
         pictures, others = ([file for file in files if file.path not in maps.files] for files in (pictures, others))
         splits, warnings, remarks = shared_out(pictures, config.val_share, names=config.split_by == "auto")
@@ -115,6 +116,7 @@ class Folder:
         self.warnings = [
             *tree.warnings(),
             *warnings,
+            *pointers,
             *([_formats.account(skipped)] if skipped else []),
             *(
                 [f"{counted(len(empty), 'picture file')} {'is' if len(empty) == 1 else 'are'} empty, the first {shown(empty[0])}."]

@@ -1,0 +1,90 @@
+"""What programs, systems and downloads leave in folders of pictures: nothing of it is trained on, and nothing is lost without a word."""
+
+import json
+
+import pytest
+from folders import each, names, opened, said, write_pictures, write_texts
+
+from ldmctl.errors import DataError
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a' * 16}\nsize 12345\n"
+
+
+def test_pointers_of_git_lfs_are_no_pictures_and_no_copies_of_each_other(tmp_path):
+    write_pictures(tmp_path, *each("photos", 4))
+    write_texts(tmp_path, {f"photos/l{i}.jpg": POINTER for i in range(4)})
+    dataset = opened(tmp_path, val_share=0)
+    assert names(dataset) == each("photos", 4)
+    assert dataset.warnings == [
+        "4 picture files are pointers of Git LFS and no picture, the first photos/l0.jpg: `git lfs pull` fetches them."
+    ]
+
+
+def test_pointers_alone_are_refused_with_the_way_on(tmp_path):
+    write_texts(tmp_path, {f"l{i}.jpg": POINTER for i in range(2)})
+    with pytest.raises(DataError, match=r"2 picture files are pointers of Git LFS .* `git lfs pull` fetches them"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".part", ".tmp", ".crdownload", ".download", ".aria2", "~"])
+def test_pictures_that_were_not_downloaded_to_the_end_are_counted(tmp_path, ending):
+    write_pictures(tmp_path, *each("photos", 4))
+    write_texts(tmp_path, {f"photos/a.jpg{ending}": "x", "photos/notes.tmp": "x"})
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 4 and "1 file is not read because of its ending: 1 ." in said(dataset)
+
+
+def test_folders_that_hold_nothing_are_named(tmp_path):
+    write_pictures(tmp_path, *each("cat", 3), *each("dog", 3))
+    for name in ("bird", "fish/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    assert "2 folders hold nothing: bird/ and fish/deep/." in said(opened(tmp_path)) and opened(tmp_path).classes == ["cat", "dog"]
+
+
+def test_albums_of_google_photos_stop_nothing_and_are_no_classes(tmp_path):
+    for year in (2019, 2020):
+        folder = f"Takeout/Google Photos/Photos from {year}"
+        write_pictures(tmp_path, *each(folder, 3, pre=f"IMG_{year}"))
+        album = {"title": f"Photos from {year}", "description": "", "access": "protected", "date": {"timestamp": "0"}}
+        write_texts(tmp_path, {f"{folder}/metadata.json": json.dumps(album), f"{folder}/IMG_{year}0.jpg.json": json.dumps({"title": "a"})})
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 6 and not dataset.classes
+    assert "Takeout/Google Photos/Photos from 2019/metadata.json is not used" in said(dataset)
+    assert "Files beside pictures that are not read: 2 .json." in said(dataset)
+
+
+def test_a_table_called_metadata_that_names_pictures_in_another_form_still_stops(tmp_path):
+    write_pictures(tmp_path, *each("images", 3))
+    write_texts(tmp_path, {"metadata.json": json.dumps({"pictures": [{"path": "images/0.jpg"}], "version": 1})})
+    with pytest.raises(DataError, match="a list of objects with `file_name` was expected"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["Catalog Previews.lrdata/A", "photos/.ipynb_checkpoints", ".Trash-1000/files", "photos/.thumbnails"])
+def test_previews_and_what_was_deleted_are_no_pictures(tmp_path, folder):
+    write_pictures(tmp_path, *each("photos", 4), *each(folder, 3))
+    write_texts(tmp_path, {"__MACOSX/photos/._0.jpg": "x", "photos/._0.jpg": "x"})
+    dataset = opened(tmp_path, val_share=0)
+    assert names(dataset) == each("photos", 4) and "Hidden files and folders are left out: " in said(dataset)
+
+
+def test_labels_in_files_beside_pictures_are_said_to_be_not_read(tmp_path):
+    write_pictures(tmp_path, *each("a", 4))
+    write_texts(tmp_path, {f"a/{i}.cls": str(i % 2) for i in range(4)})
+    dataset = opened(tmp_path, val_share=0)
+    assert "Files beside pictures that are not read: 4 .cls." in said(dataset) and not dataset.warnings
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_a_table_without_rows_is_named(tmp_path, name):
+    write_pictures(tmp_path, *each("a", 4))
+    write_texts(tmp_path, {name: "file_name,label\n"})
+    assert f"{name} is not used: it has no rows." in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize(("train", "held"), [("entrenamiento", "prueba"), ("训练集", "测试集"), ("apprentissage", "essai")])
+def test_words_for_splits_in_other_languages_are_classes_and_it_is_said(tmp_path, train, held):
+    write_pictures(tmp_path, *each(f"{train}/a", 3), *each(f"{train}/b", 3), *each(f"{held}/a", 3, start=5), *each(f"{held}/b", 3, start=5))
+    dataset = opened(tmp_path)
+    assert "Splits: no folder is held out by its name, so 5% of the pictures are, by a hash of each path." in dataset.remarks
+    assert f"Classes by folder: {' and '.join(sorted((train, held)))}." in dataset.remarks
