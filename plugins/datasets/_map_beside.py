@@ -9,7 +9,7 @@ from ._map_names import OF_PHOTO
 from ._names import alike, counted, shown
 from ._tree import File
 
-WORDS = r"masks?|seg|segmentation|segmap|labelmap|trimap|manual|gt|ground[\s_.-]?truth|anno|annotation|labels?|matte|alpha|(?:1st|2nd)ho"  # CHASE_DB1's
+WORDS = r"masks?|seg|segmentation|segmap|labelmap|trimap|(?:mask|cond)label|manual|gt|ground[\s_.-]?truth|anno|annotation|labels?|matte|alpha|(?:1st|2nd)ho"
 ENDING = re.compile(rf"(.+?)[\s_.-]+(?:{WORDS})(?:[\s_.-]?\d+)?$", re.IGNORECASE)
 
 

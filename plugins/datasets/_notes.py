@@ -74,14 +74,15 @@ def read_tables(
     tables = _read_all(root, files, paths, known, failed)
     columns = _split_columns.lists(root, failed)
     tables, bare = _with_splits(tables, folders, failed, out)
-    partitions = _partitions.read(root, others, paths, out.splits)
+    partitions = _partitions.read(root, others, paths, failed, out.splits)
+    failed = {path: why for path, why in failed.items() if path not in partitions}
     rest = [file for file in others if file.path not in partitions]
     lists, too_many = _lists.candidates(root, rest, paths, folders, failed.keys() - {each.path for each in (*bare, *columns)})
     _hear_lists([*lists, *bare, *columns], paths, splits, failed, out)
     out.lists |= partitions
     out.warnings += too_many
     out.warnings += unused(failed)
-    out.warnings += _unread.tables(others, paths)
+    out.warnings += _unread.tables(rest, paths)
     matched = match(tables, paths, reduced, root, sides)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
         out.warnings += unused({table.path: f"it names none of the pictures (its first is {shown(table.rows[0].name)})" for table in idle})

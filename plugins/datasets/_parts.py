@@ -12,6 +12,7 @@ NUMBERED = re.compile(r"(.*?)[\s_.-]*\d+")
 WORDS = "part parts shard shards chunk chunks batch batches zip volume vol disc from patient subject slide scan study"
 PART = frozenset(WORDS.split())
 DATE = re.compile(r"(?:19|20)\d\d(?:([\s_.-]?)(?:0[1-9]|1[0-2])(?:\1(?:[0-2]\d|3[01]))?)?")
+AGAIN = re.compile(r"(.+?)(?:[\s_-]+\d|\s*\(\d+\))")  # `VG_100K_2` beside `VG_100K`, `photos (1)` beside `photos`
 CAMERA = re.compile(r"[1-9]\d\d[A-Z0-9_]{5}")  # as cameras call folders (DCF): 100CANON, 101APPLE
 WIDTH = 5  # digits of a folder of files that are numbered through: 00000/00000.png, 01000/01000.png
 ENDS = 3  # digits by which a picture is sorted into a folder: 0123/4123.jpg
@@ -21,7 +22,8 @@ MANY = 8  # folders, of which each has one picture
 def numbered(folders: Mapping[str, Sequence[str]]) -> set[str]:
     """The names of folders that number parts, where there are two or more of a kind; `folders` are those above each picture, by path."""
     kinds: dict[str, set[str]] = defaultdict(set)
-    for name in {part for parts in folders.values() for part in parts}:
+    every = {part for parts in folders.values() for part in parts}
+    for name in every:
         found = NUMBERED.fullmatch(name)
         if DATE.fullmatch(name):
             kinds["date"].add(name)
@@ -31,6 +33,8 @@ def numbered(folders: Mapping[str, Sequence[str]]) -> set[str]:
             kinds["digits"].add(name)
         elif found and _last_word(found[1]) in PART | FILLERS:
             kinds[f"_{found[1].casefold()}"].add(name)
+        elif (again := AGAIN.fullmatch(name)) and again[1] in every:
+            kinds[f"={again[1]}"] |= {name, again[1]}
     kinds["date"] |= _months(folders) if len(kinds["date"]) > 1 else set()
     if not _are_shards(kinds["digits"], folders):
         del kinds["digits"]

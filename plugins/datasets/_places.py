@@ -5,6 +5,7 @@ A name begins at its table's folder, or it is absolute. It may go up, but not ou
 
 import posixpath
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ldmctl.errors import DataError
@@ -35,10 +36,15 @@ class Places:
             raise DataError(f"{where}: {name!r} must be a path inside {shown(str(self.root))}.")
         return str(PurePosixPath(plain)) if "//" in plain or "./" in plain or plain.endswith("/") else plain
 
+    @cached_property
+    def names(self) -> set[str]:
+        """Last parts of the paths of pictures, with and without their endings."""
+        return {*self.known, *(PurePosixPath(name).stem for name in self.known)}
+
     def _is_of_another_machine(self, plain: str) -> bool:
         """Whether an absolute path or address ends in the name of a picture."""
         absolute = plain.startswith("/") or ":" in plain.partition("/")[0]
-        return absolute and ".." not in plain.split("/") and plain.rpartition("/")[2].casefold() in self.known
+        return absolute and ".." not in plain.split("/") and plain.rpartition("/")[2].casefold() in self.names
 
     def _from_folder(self, path: str) -> str:
         """A path below the root as it is written from the folder; '' for one that is not below."""

@@ -3,23 +3,29 @@
 import re
 from pathlib import Path
 
-from ._names import listed
+from ._names import are, counted, listed, shown
 from ._tree import File
 
 NAMES = {"grid", "trace", "closest", "alike", "contact", "verdict", "latents"}  # others are not looked into
 ENDINGS = {".png", ".gif", ".webp"}  # a trace.png speaks for the animations beside it
 HEAD = 1 << 20  # bytes, in which ldmctl has said what a PNG is
+GRIDS = re.compile(r"(^|/)(?:txt2img|img2img|extras)-grids/", re.IGNORECASE)  # folders of a well-known program
 SHEET = re.compile(rb'(?:tEXt|iTXt)(?:ldmctl\0+[^\0]*?(?<!\\)"(?:grid|trace)": \[|Description\0+Rows: )')
 
 
 def apart(root: Path, pictures: list[File]) -> tuple[list[File], list[str]]:
     """(the pictures without those sheets, what is said of it)."""
+    grids = [file.path for file in pictures if GRIDS.search(file.path)]
     sheets = [file.path for file in pictures if _is_named_so(file.path) and _is_sheet(root / file.path)]
-    if not sheets:
-        return pictures, []
-    left_out, made = ("are left out", "them") if len(sheets) > 1 else ("is left out", "it")
-    kept = [file for file in pictures if file.path not in set(sheets)]
-    return kept, [f"{listed(sheets)} {left_out}: ldmctl made {made} of other pictures."]
+    left = {*grids, *sheets}
+    kept = [file for file in pictures if file.path not in left] if left else pictures
+    said = []
+    if sheets:
+        left_out, made = ("are left out", "them") if len(sheets) > 1 else ("is left out", "it")
+        said.append(f"{listed(sheets)} {left_out}: ldmctl made {made} of other pictures.")
+    if grids:
+        said.append(f"{counted(len(grids), 'grid')} of several pictures {are(len(grids))} left out, the first {shown(grids[0])}.")
+    return kept, said
 
 
 def _is_named_so(path: str) -> bool:

@@ -88,3 +88,24 @@ def test_words_for_splits_in_other_languages_are_classes_and_it_is_said(tmp_path
     dataset = opened(tmp_path)
     assert "Splits: no folder is held out by its name, so 5% of the pictures are, by a hash of each path." in dataset.remarks
     assert f"Classes by folder: {' and '.join(sorted((train, held)))}." in dataset.remarks
+
+
+def test_grids_of_several_pictures_are_left_out_and_said(tmp_path):
+    write_pictures(tmp_path, *each("txt2img-images/2023-01-01", 4), *each("txt2img-grids/2023-01-01", 2, pre="grid-"))
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 4 and not dataset.classes
+    assert "2 grids of several pictures are left out, the first txt2img-grids/2023-01-01/grid-0.jpg." in said(dataset)
+
+
+@pytest.mark.parametrize("again", ["VG_100K_2", "VG_100K (1)", "VG_100K 2"])
+def test_a_folder_and_its_second_part_are_no_classes(tmp_path, again):
+    write_pictures(tmp_path, *each("VG_100K", 3), *each(again, 3, start=10))
+    dataset = opened(tmp_path, val_share=0)
+    assert not dataset.classes and f"VG_100K and {again} number parts of the set" in said(dataset)
+
+
+def test_captions_by_paths_of_another_machine_without_endings_are_read(tmp_path):
+    write_pictures(tmp_path, *each("pictures", 4))
+    rows = {f"/home/author/pictures/{i}": {"caption": f"c{i}", "tags": "a, b"} for i in range(4)}
+    write_texts(tmp_path, {"meta_cap.json": json.dumps(rows)})
+    assert opened(tmp_path, val_share=0).counts["captions"] == 4

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from folders import captions, labels, names, opened, said, write_pictures
+from folders import captions, labels, names, numbered, opened, said, write_pictures
 
 from ldmctl.errors import DataError
 
@@ -280,3 +280,30 @@ def test_other_texts_of_that_name_decide_nothing(tmp_path, content):
     write_pictures(tmp_path, *TEN)
     (tmp_path / "partition.txt").write_text(content)
     assert sum(map(len, shared(tmp_path))) == 10
+
+
+@pytest.mark.parametrize("name", ["split.csv", "data_split.txt", "partition.lst"])
+@pytest.mark.parametrize(
+    "line", ["{name},{split}", '"{name}","{split}"', "{split} images/{name}", "{split}\t{name}\t0", "0 {name} {split}"]
+)
+def test_the_split_may_stand_after_or_before_the_name_and_without_a_header(tmp_path, name, line):
+    write_pictures(tmp_path, *numbered("images", 8))
+    splits = ["train"] * 6 + ["test"] * 2
+    if name.endswith(".csv") and line.startswith("{split}"):
+        line = line.replace(" ", ",").replace("\t", ",")
+    (tmp_path / name).write_text("".join(line.format(name=f"{i}.png", split=split) + "\n" for i, split in enumerate(splits)))
+    assert (names(opened(tmp_path)), names(opened(tmp_path, "val"))) == (numbered("images", 8)[:6], numbered("images", 8)[6:])
+    assert f"Splits by the list {name}: test held out, all other pictures to train on." in said(opened(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "item"), [("splits.yaml", "{}:", "- images/{}.png"), ("split.txt", "[{}]", "{}.png"), ("split.txt", "# {}", "{}")]
+)
+def test_the_split_may_stand_above_the_names(tmp_path, name, head, item):
+    write_pictures(tmp_path, *numbered("images", 8))
+    sides = {"train": range(6), "test": range(6, 8)}
+    lines = [line for side, which in sides.items() for line in (head.format(side), *(item.format(i) for i in which))]
+    (tmp_path / name).write_text("\n".join(lines))
+    dataset = opened(tmp_path)
+    assert (names(dataset), names(opened(tmp_path, "val"))) == (numbered("images", 8)[:6], numbered("images", 8)[6:])
+    assert not dataset.warnings

@@ -49,6 +49,7 @@ def test_manual_segmentations_are_maps_before_masks_of_the_field_of_view(tmp_pat
         ("Image_{}L.jpg", "Image_{}L_1stHO.png"),
         ("train_{}.bmp", "train_{}_anno.bmp"),
         ("land/{}_sat.jpg", "land/{}_mask.png"),
+        ("concept/{}.jpg", "concept/{}-masklabel.png"),
     ],
 )
 def test_maps_are_found_under_the_names_of_published_sets(tmp_path, picture, map):
