@@ -67,7 +67,7 @@ def _rows(file: Path) -> list[list[str]]:
     rows = [re.sub(r"[\",;]", " ", line).split() for line in _captions.read(file)[0].splitlines() if line.strip()]
     counted = len(rows) > 1 and len(rows[0]) == 1 and rows[0][0].isdecimal()
     rows = rows[1:] if counted else rows
-    if len(rows) > 1 and not _says(rows[1][-1]) and all(map(_is_split, (row[0] for row in rows[1:]))):  # the split before the name
+    if len(rows) > 1 and not _is_split(rows[1][-1]) and all(map(_is_split, (row[0] for row in rows[1:]))):  # the split before the name
         rows = [[*row[1:], row[0]] for row in rows]
     if len(rows) > 1 and _says(rows[1][-1]) and not _says(rows[0][-1]):  # names of columns
         rows = rows[1:]
