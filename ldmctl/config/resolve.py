@@ -17,6 +17,7 @@ from ldmctl.config.documents import Raw
 from ldmctl.errors import ConfigError, did_you_mean, with_article
 
 Schema = TypeVar("Schema", bound=Config)
+NOTHING = ("none", "no", "off", "false", "nothing")  # what people write where null switches a plugin off
 
 
 def resolve(schema: type[Schema], layers: Sequence[Raw], *, source: str) -> Schema:
@@ -128,6 +129,10 @@ def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
             if name in raw and raw[name] is not None:
                 narrowed[name] = (_several(slot, name, raw, at), ...)
         elif slot is not None:
+            given = raw.get(name)
+            named = given.get("type") if isinstance(given, dict) else given
+            if isinstance(named, str) and named.lower() in NOTHING and named not in _names(slot):
+                raise ConfigError(f"{at}{name}={named} {_no_plugin(field)}.")
             if (plugin := _plugin_of(slot, name, raw, at)) is not None:
                 narrowed[name] = (plugin.Config, ...)  # type: ignore[attr-defined]
         elif (section := section_of(field)) is not None and isinstance(raw.get(name, {}), dict):
@@ -137,6 +142,18 @@ def _narrow(schema: type[BaseModel], raw: Raw, *, at: str) -> type[Any]:
                 raw[name] = inner
                 narrowed[name] = (concrete, ...)
     return create_model(schema.__name__, __base__=schema, **narrowed) if narrowed else schema
+
+
+def _names(slot: Slot) -> list[str]:
+    return [plugin.name for plugin in registry.plugins(slot.kind)]
+
+
+def _no_plugin(field: Any) -> str:
+    """What is to be said of a value of a slot that is none: `names no tracker: take one of csv, wandb, or null for none`."""
+    slot = slot_of(field)
+    assert slot is not None
+    none = ", or null for none" if type(None) in get_args(field.annotation) else ""
+    return f"names no {slot.kind}: take one of {', '.join(_names(slot))}{none}"
 
 
 def _several(slot: Slot, name: str, raw: Raw, at: str) -> Any:
@@ -156,8 +173,7 @@ def _plugin_of(slot: Slot, name: str, raw: Raw, at: str) -> type | None:
         return None
     if given.get("type") is None:
         if slot.default is None or "type" in given:
-            names = ", ".join(plugin.name for plugin in registry.plugins(slot.kind))
-            raise ConfigError(f"{at}{name}.type is missing: name {with_article(slot.kind)}, one of {names}.")
+            raise ConfigError(f"{at}{name}.type is missing: name {with_article(slot.kind)}, one of {', '.join(_names(slot))}.")
         raw[name] = given = {"type": slot.beside(raw) or slot.default, **given}
     return registry.load(slot.kind, str(given["type"]))
 
@@ -167,6 +183,8 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"{path}: is missing"
     if item["type"] in ("model_type", "model_attributes_type"):
+        if (field := _field_at(item["loc"], schema)) is not None and slot_of(field) is not None:
+            return f"{path}: {_no_plugin(field)} (got {item['input']!r})"
         return f"{path}: has keys of its own, or is {{}} for their defaults (got {item['input']!r})"
     if item["type"] != "extra_forbidden":
         said = item["msg"].removeprefix("Value error, ")
@@ -186,6 +204,17 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     wanted = str(item["loc"][-1])
     hint = f" Did you mean {found!r}?" if (found := _elsewhere(wanted, schema)) else did_you_mean(wanted, keys)
     return f"{path}: unknown key.{hint} Keys here: {', '.join(keys)}."
+
+
+def _field_at(loc: Sequence[Any], schema: type[BaseModel]) -> Any:
+    """The field that a path through sections leads to, None where it leads elsewhere."""
+    for key in loc[:-1]:
+        field = schema.model_fields.get(key)
+        section = None if field is None else section_of(field)
+        if section is None:
+            return None
+        schema = section
+    return schema.model_fields.get(loc[-1]) if loc else None
 
 
 def _elsewhere(key: str, schema: type[BaseModel]) -> str:

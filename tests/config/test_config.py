@@ -1,5 +1,6 @@
 """Layers, overrides and YAML mean what a reader of YAML 1.2 expects, and every mistake is named with its path."""
 
+import json
 import shlex
 from typing import Annotated, ClassVar
 
@@ -157,6 +158,19 @@ def test_a_slot_without_a_type_lists_what_there_is():
     message = refused({"autoencoder": {"widths": [8]}})
     assert "autoencoder.type is missing: name a autoencoder" in message or "autoencoder.type is missing: name an autoencoder" in message
     assert "vae" in message and "vqvae" in message
+
+
+@pytest.mark.parametrize("given", [False, 5, ["words"], "none", "Off", {"type": "no"}])
+def test_what_names_no_plugin_lists_what_there_is_and_says_that_null_switches_it_off(tiny, given):
+    said = r"conditions\.text.* names no conditioner: take one of inpaint, label, lowres, map, text, words, or null for none"
+    with pytest.raises(ConfigError, match=said):
+        tiny("fit-diffusion", f"conditions.text={json.dumps(given)}")
+    with pytest.raises(ConfigError, match=r"denoiser.* names no denoiser: take one of dit, unet"):
+        tiny("fit-diffusion", f"denoiser={json.dumps(given)}")
+
+
+def test_a_slot_that_must_be_filled_is_not_told_of_null():
+    assert "null for none" not in refused({"schedule": None})
 
 
 def test_an_unknown_plugin_is_a_plugin_error_with_the_nearest_name():
