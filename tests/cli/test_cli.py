@@ -181,7 +181,7 @@ def test_a_batch_larger_than_the_set_and_a_set_of_one_are_trained_on(tell):
             ["image.background=whit"],
             "image.background: not a colour; write a name such as white, or #rrggbb. Did you mean 'white'? (got 'whit')",
         ),
-        (["autoencoder=null"], "autoencoder: has keys of its own"),
+        (["autoencoder=null"], "autoencoder: names no autoencoder: take one of fsq, identity, vae, vqvae"),
         (["autoencoder.type=null"], "autoencoder.type is missing: name an autoencoder, one of fsq, identity, vae, vqvae."),
         (["autoencoder={type: vae, type: vqvae}"], "the key 'type' appears twice"),
         (["autoencoder.widths=[]"], "autoencoder.widths: "),
