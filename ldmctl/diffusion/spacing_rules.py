@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -31,8 +32,7 @@ def times_by(spacing: Spacing, steps: int, total: int | None) -> Tensor:
     elif spacing.type == "quadratic":
         times = torch.linspace(1, grid**-0.5, steps, dtype=torch.float64) ** 2
     else:  # the quantiles 1, 1 - 1/S, ... of Beta(alpha, beta), among the steps (arXiv:2407.12173)
-        quantiles = [beta_quantile(1 - place / steps, spacing.alpha, spacing.beta) for place in range(steps)]
-        times = (torch.tensor(quantiles, dtype=torch.float64) * (grid - 1) + 1) / grid
+        times = (torch.tensor(beta_quantiles(steps, spacing.alpha, spacing.beta), dtype=torch.float64) * (grid - 1) + 1) / grid
     return times if spacing.shift == 1 else spacing.shift * times / (1 + (spacing.shift - 1) * times)
 
 
@@ -49,6 +49,12 @@ def levels_by(spacing: Spacing, steps: int, highest: float, lowest: float) -> Te
 def positive(table: Sequence[float]) -> list[float]:
     """The levels of a table without the 0 at its end."""
     return [level for level in table if level > 0]
+
+
+@cache
+def beta_quantiles(steps: int, alpha: float, beta: float) -> tuple[float, ...]:
+    """The quantiles 1, 1 - 1/S, ..., 1/S of Beta(alpha, beta)."""
+    return tuple(beta_quantile(1 - place / steps, alpha, beta) for place in range(steps))
 
 
 def beta_quantile(share: float, alpha: float, beta: float) -> float:

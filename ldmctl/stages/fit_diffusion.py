@@ -25,7 +25,6 @@ from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of,
 from ldmctl.diffusion.network import Network, build_network
 from ldmctl.diffusion.objective import Drawn, backward, draw, rows_read, validate
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
-from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.typical import forward_of, item_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
@@ -87,7 +86,6 @@ def fit_diffusion(
             console.say(line)
     schedule = registry.build("schedule", config.schedule)
     sampler = registry.build("sampler", config.preview.sampler)
-    levels(schedule, config.preview.steps)  # more steps than the schedule has are refused now
     known = known_for(network, cache, manifest, splits, engine, console, maps, out=out)
     console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS}, drawn)}")
     size = " x ".join(str(side) for side in manifest.latent)
