@@ -121,10 +121,10 @@ class Adversary(nn.Module):
         """The part of its weight that the discriminator gets in this step, in [0, 1], by its advantage."""
         return self.advantage.heard(self.config.advantage) if self.config.advantage else 1.0
 
-    def notice(self, losses: Mapping[str, Tensor], share: float) -> None:
-        """The losses of a micro-batch that is `share` of this rank's batch: what `auto` watches."""
+    def notice(self, loss: Tensor, share: float) -> None:
+        """The loss on the picture, a scalar, of a micro-batch that is `share` of this rank's batch: what `auto` watches."""
         if self.plateau is not None and self._first() < 0:
-            self.plateau.add(losses.get("perceptual", losses["pixel"]), share)
+            self.plateau.add(loss, share)
 
     def discriminator_loss(
         self,

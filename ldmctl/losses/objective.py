@@ -38,7 +38,7 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
             with engine.autocast():
                 losses["adversarial"] = adversary.generator_loss(discriminator.module, made)
         if adversary is not None:
-            adversary.notice(losses, share)
+            adversary.notice(losses["perceptual" if weight["perceptual"] > 0 and "perceptual" in losses else "pixel"], share)
         if parts.shares is not None:
             heard = adversary.heard() if adversary else 1.0
             gradient, facts = parts.shares.gradient(losses, weight, made, share=share, scale=model.scale, heard=heard)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.attribution import expect, expect_shape
-from ldmctl.config.schemas.fit_ae import Adversarial, FitAE
+from ldmctl.config.schemas.fit_ae import Adversarial, FitAE, holds_pictures
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
 from ldmctl.losses.adversary import Adversary, in_steps, in_whole_steps
@@ -64,6 +64,10 @@ def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record:
         if config.losses.perceptual_missing == "error":
             raise type(error)(
                 f"{error}\n  or train without it, for blurrier pictures: perceptual=null, or losses.perceptual_missing=skip"
+            ) from None
+        if not holds_pictures(config.losses, perceptual=False):
+            raise type(error)(
+                f"{error}\n  It cannot be left out either: without it nothing would hold a reconstruction to its picture."
             ) from None
         console.warn(f"Training continues WITHOUT the perceptual loss {config.perceptual.type!r}; expect blurrier pictures. {error}")
         return None, config.model_copy(update={"perceptual": None})
@@ -131,11 +135,15 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
     )
 
 
-def try_out(discriminator: nn.Module, autoencoder: nn.Module, config: FitAE, engine: Engine) -> None:
+def try_out(discriminator: nn.Module, autoencoder: Any, config: FitAE, engine: Engine) -> None:
     """What would only be noticed when the adversarial phase begins: pictures too small for it, an autoencoder without its last layer."""
     if config.adversarial.balance == "last-layer" and not hasattr(autoencoder, "last_layer"):
         raise ConfigError(
             f"adversarial.balance=last-layer needs an autoencoder that has one, {config.autoencoder.type} has not. Take adversarial.balance=image."
+        )
+    if config.adversarial.balance == "last-layer" and not autoencoder.last_layer.requires_grad:
+        raise ConfigError(
+            f"adversarial.balance=last-layer needs a last layer that learns, that of {config.autoencoder.type} is frozen. Take adversarial.balance=image."
         )
     size, learning = config.image.size, discriminator.training
     with torch.no_grad():

@@ -19,9 +19,9 @@ class Watchman:
         self.parts, self.config, self.training, self.console = parts, config, training, console
 
     def look(self, step: int) -> None:
-        """After the validation of a step, on every rank."""
+        """After the validation of a step, on every rank. One that is due only because the run ends there, as it may not for good, decides nothing."""
         bound, training = self.config.loop.watch.bound, self.training
-        if bound is None:
+        if bound is None or not training.regular(step):
             return
         rise = training.curves.risen(bound) if training.engine.leads else None
         if not training.engine.any(rise is not None):

@@ -103,6 +103,8 @@ class Training:
         self.first = self.done = int(scalars["step"])
         self.seen = seen_before(scalars, self.run, self.loop, self.engine)
         self.scalars = scalars["kept"]
+        if self.scalars.get("best") is not None and not self.snapshots.has_best_of(self.scalars.get("best_step")):
+            self.scalars["best"] = None  # its file is gone, or of steps after the state, which are made again
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
@@ -168,9 +170,9 @@ class Training:
 
     def validates(self, step: int) -> bool:
         """Whether the validation losses are due after this step: with the pictures, and where `loop.watch` asks for them."""
-        return self.previews(step) or (self.loop.watch.bound is not None and self._regular(step))
+        return self.previews(step) or (self.loop.watch.bound is not None and self.regular(step))
 
-    def _regular(self, step: int) -> bool:
+    def regular(self, step: int) -> bool:
         """Whether they are due after this step wherever the run ends."""
         return any((step + 1) % every == 0 for every in (self.loop.preview, watched_every(self.loop)))
 
@@ -246,7 +248,7 @@ class Training:
             self.tracker.log(step + 1, values)
             if picture is not None:
                 self.tracker.image(step + 1, picture)
-        if self.loop.watch.bound is not None and self._regular(step):
+        if self.loop.watch.bound is not None and self.regular(step):
             self.curves.add(step + 1, {name: values[name] for name in watched if name in values})
         if picture is not None and self.engine.leads:
             self.bar.picture(picture)

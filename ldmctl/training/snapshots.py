@@ -35,6 +35,11 @@ class Snapshots:
         """snapshots/best, the model after so many steps."""
         self._write(self.folder / "best.safetensors", done)
 
+    def has_best_of(self, step: int | None) -> bool:
+        """Whether snapshots/best holds the weights of this step, of any for None."""
+        found = _step_of(self.folder / "best.safetensors")
+        return found is not None and step in (found, None)
+
     def forget_averages(self, step: int) -> None:
         """Delete the stored power averages of later steps than this one, whose weights training went back to."""
         if self.model.powers is not None and self.run.writes:

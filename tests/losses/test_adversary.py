@@ -126,7 +126,7 @@ def watched(losses, steps):
     """The first step that `auto` gives to the discriminator of a run with these losses."""
     adversary = Adversary(Adversarial(start="auto", warmup=0, ramp=0), steps)
     for step in range(steps):
-        adversary.notice({"pixel": torch.tensor(float(losses(step)))}, 1.0)
+        adversary.notice(torch.tensor(float(losses(step))), 1.0)
         if adversary.after_step(step):
             assert not adversary.trains_discriminator(step) and adversary.trains_discriminator(step + 1) and adversary.weight(step + 1) > 0
             return step + 1

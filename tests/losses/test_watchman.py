@@ -82,6 +82,18 @@ def test_a_run_that_is_resumed_around_a_decision_has_the_bits_of_an_undisturbed_
     assert events(whole) == events(parts)
 
 
+@pytest.mark.parametrize("stop", [29, 31])
+def test_a_validation_that_is_due_only_because_a_run_ends_decides_nothing(tmp_path, fit_ae, planted, stop):
+    words = [*CRITIC, *OFTEN, "loop.preview=23"]  # turned down after step 23, so that at 29 it has had its time
+    whole = fit_ae(tmp_path / "whole", *words, "loop.steps=36")
+    parts = fit_ae(tmp_path / "parts", *words, f"loop.steps={stop}")
+    assert [what for _, what in events(parts)] == ["turned down", "ended"][: 1 if stop < OFF else 2]
+    fit_ae(parts, *words, "loop.steps=36")
+    assert events(whole) == events(parts) == [(23, "turned down"), (OFF, "ended")]
+    one, other = (weights.load(run / "state.safetensors")[0] for run in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one if not name.startswith("meter."))
+
+
 def test_after_it_ended_the_averages_for_any_length_begin_again_with_the_best_weights(tmp_path, fit_ae, planted):
     words = [*CRITIC, *OFTEN, "loop.keep.averages=4"]
     run = fit_ae(tmp_path / "run", *words, f"loop.steps={OFF}")

@@ -97,11 +97,11 @@ def test_every_report_says_logits_weight_and_shares(tmp_path, fit_ae):
     assert last["pixel_share"] + last["adversarial_share"] == pytest.approx(1)
 
 
-def one_step(tiny, *words, step=5):
+def one_step(tiny, *words, step=5, perceptual=None):
     """The parts of a run, with the gradients of one step."""
     config = tiny("fit-ae", *CRITIC, "loop.steps=8", *words)
     config = settled(config, {})
-    parts = build_parts(config, None, CPU)
+    parts = build_parts(config, perceptual, CPU)
     image = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     parts.adversary.balance.ratio.fill_(1.0)
     parts.adversary.advantage.value.fill_(1.0)
@@ -308,7 +308,7 @@ class Gap(torch.nn.Module):
 
 
 def test_the_perceptual_loss_has_a_gradient_and_is_reported_under_its_own_name(tiny):
-    config = tiny("fit-ae", "losses.pixel_weight=0")
+    config = tiny("fit-ae", "losses.pixel_weight=0", "perceptual=features")
     parts = build_parts(config, Gap(), CPU)
     facts = objective.backward(parts, config, torch.rand(8, 3, 16, 16), 0, 1.0, CPU, last=True)
     assert parts.model.module.decoder.conv_out.weight.grad.abs().sum() > 0
@@ -361,6 +361,14 @@ def test_balancing_at_a_last_layer_that_is_not_there_is_refused_before_the_first
     monkeypatch.delattr(VAE, "last_layer")
     with pytest.raises(ConfigError, match="balance=last-layer needs an autoencoder that has one, vae has not"):
         fit_ae(tmp_path / "ae", *CRITIC, "adversarial.balance=last-layer")
+
+
+@pytest.mark.parametrize(("words", "watches"), [([], "perceptual"), (["losses.perceptual_weight=0"], "pixel")])
+def test_auto_waits_for_a_loss_that_is_learned_from(tiny, words, watches):
+    parts, facts = one_step(tiny, "adversarial.start=auto", "loop.steps=100", "perceptual=features", *words, perceptual=Gap(), step=0)
+    (noticed,) = parts.adversary.plateau._added
+    weight = {"perceptual": "gap", "pixel": "pixel"}[watches]
+    assert noticed == pytest.approx(float(facts[weight])) and float(facts["pixel"]) != pytest.approx(float(facts["gap"]))
 
 
 def test_pictures_are_judged_no_more_at_once_than_a_step_has_room_for(tmp_path, fit_ae, monkeypatch):

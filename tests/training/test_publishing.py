@@ -76,6 +76,25 @@ def test_weights_whose_validation_is_no_number_are_not_published(tmp_path, fit_a
     assert published(run)["which"] == "best" and model(run)[1]["step"] == published(run)["step"] == 2
 
 
+def test_the_best_weights_of_steps_that_are_made_again_are_not_those_of_the_best_loss_before(tmp_path, fit_ae, monkeypatch):
+    def losses(*given):
+        found = iter(given)
+        monkeypatch.setattr(stage, "validate", lambda *_: {"val/loss": next(found), "val/psnr": 20.0})
+
+    words = ["loop.preview=2", "loop.save=4", "loop.steps=12"]
+    losses(0.6, 0.5, 0.1)  # and killed at step 8: the state is of step 4, snapshots/best of step 6
+    with pytest.raises(StopIteration):
+        fit_ae(tmp_path / "run", *words)
+    losses(0.7, 0.55, 0.9, 0.9)
+    run = fit_ae(tmp_path / "run", *words, "loop.lr=1e-4")
+    assert published(run) == {"which": "best", "step": 8, "why": "its validation loss is 0.55, that of the last step 0.9"}
+    assert model(run)[1]["step"] == weights.read_header(run / "snapshots" / "best.safetensors")["step"] == 8
+    (run / "snapshots" / "best.safetensors").unlink()
+    losses(0.95)
+    assert published(fit_ae(run, *words, "loop.steps=14", "loop.lr=1e-4"))["which"] == "last"
+    assert weights.read_header(run / "snapshots" / "best.safetensors")["step"] == 14, "one that was deleted is chosen anew"
+
+
 def test_a_prolonged_run_that_is_stopped_says_nothing_of_the_model_before(tmp_path, fit_ae, monkeypatch):
     run = fit_ae(tmp_path / "run", "loop.steps=4")
     assert {"published", "judged"} <= set(json.loads((run / "run.json").read_text()))

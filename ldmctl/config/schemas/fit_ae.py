@@ -37,6 +37,13 @@ class Losses(Config):
         return shares
 
 
+def holds_pictures(losses: Losses, *, perceptual: bool) -> bool:
+    """Whether a loss compares reconstructions with their pictures, with or without a perceptual one."""
+    if losses.shares is not None:
+        return losses.shares.get("pixel", 0) > 0 or (perceptual and losses.shares.get("perceptual", 0) > 0)
+    return losses.pixel_weight > 0 or losses.equivariance_weight > 0 or (perceptual and losses.perceptual_weight > 0)
+
+
 BALANCE = ("balance_every", "balance_smoothing", "balance_max", "balance_growth")  # keys that losses.shares takes the place of
 
 StepOrShare = Annotated[int | float, Field(ge=0)]
@@ -132,6 +139,14 @@ class FitAE(Pictures):
     tracker: Annotated[PluginConfig | None, Slot("tracker")] = Field(None, json_schema_extra=Free)
     loop: Loop = Loop()
     machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _something_holds_a_reconstruction_to_its_picture(self) -> Self:
+        if not holds_pictures(self.losses, perceptual=self.perceptual is not None):
+            raise ValueError(
+                "nothing holds a reconstruction to its picture: give the pixel loss a weight or a share, or take a perceptual loss"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_name_each_loss(self) -> Self:
