@@ -15,7 +15,15 @@ from ldmctl.latents import conditions, stream
 from ldmctl.storage import weights
 
 pytest.importorskip("transformers", reason="the extra `text` is not installed")
-STEPS = ["loop.steps=6", "loop.save=2", "flip=true", "loop.micro=4", "drop=0.2", "conditions.drop={label: 0.2, text: 0.2, map: 0.2}"]
+LOWRES = "conditions.picture={type: lowres, factor: 2, noise: 0.2}"
+STEPS = [
+    "loop.steps=6",
+    "loop.save=2",
+    "flip=true",
+    "loop.micro=4",
+    "drop=0.2",
+    "conditions.drop={label: 0.2, text: 0.2, map: 0.2, picture: 0.2}",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +39,9 @@ def cache(tmp_path_factory, encode, vae_run):
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    """Keys of a denoiser that hears captions by a random BERT, and maps."""
+    """Keys of a denoiser that hears captions by a random BERT, maps, and small pictures with noise."""
     folder = save("bert", tmp_path_factory.mktemp("encoders") / "bert")
-    return [f"conditions.text={{type: text, encoder: {folder}, width: 16, dim: 8, length: 12}}", "conditions.map=map"]
+    return [f"conditions.text={{type: text, encoder: {folder}, width: 16, dim: 8, length: 12}}", "conditions.map=map", LOWRES]
 
 
 @pytest.mark.parametrize("store", ["float16", pytest.param("int8", marks=pytest.mark.slow)])
@@ -62,7 +70,8 @@ def test_a_stopped_run_by_a_published_encoder_ends_bit_for_bit_the_same(fit_diff
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_learn_by_a_published_encoder_what_one_learns(fit_diffusion, cache, words, tmp_path, parallel):
-    keys = [*words, STEPS[-1], "flip=true", "loop.steps=5", "loop.lr=1e-4", "loop.warmup=1", "loop.clip=null", "preview.count=1"]
+    alike = "conditions.picture.noise=0"  # which as dropout is drawn on each rank
+    keys = [*words, alike, STEPS[-1], "flip=true", "loop.steps=5", "loop.lr=1e-4", "loop.warmup=1", "loop.clip=null", "preview.count=1"]
     shutil.rmtree(cache / "conditions", ignore_errors=True)  # the ranks share what is to be prepared
     codes, said = together("fit-diffusion", tmp_path / "both", f"latents={cache}", f"machine.parallel={parallel}", *keys)
     assert codes == [0, 0], said
