@@ -1,5 +1,6 @@
 """Classes by folders: the first sub-folder below a split, where there are two or more."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -72,8 +73,10 @@ def class_folders(splits: Splits) -> dict[str, str]:
 
 def _folders(splits: Splits) -> dict[str, list[str]]:
     """The folders of each picture in use, without those that name a split or lie above all, or above all that is trained on beside held-out folders."""
-    used = [*splits.train, *splits.val]
-    parts = {path: names[-1].split("/")[:-1] for path, names in without_splits(splits, used).items()}
+    parts = {file.path: [name for name, _ in itertools.groupby(splits.parts(file))] for file in (*splits.train, *splits.val)}  # a/a is a
+    shared = next((place for place, names in enumerate(zip(*parts.values(), strict=False)) if len(set(names)) > 1), None)
+    shared = min(map(len, parts.values()), default=0) if shared is None else shared
+    parts = {path: folders[shared:] for path, folders in parts.items()}
     if splits.by_folder and not any(splits.tops(splits.train)):
         inside = [parts[file.path] for file in splits.train]
         held = {part for file in splits.val for part in parts[file.path][:1]}

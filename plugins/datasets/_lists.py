@@ -5,6 +5,7 @@ pictures do; with or without folders and ending, as long as only one picture can
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ ENDINGS = (".txt", ".lst", ".list", ".csv", ".tsv", "")
 LARGEST = 1 << 28  # bytes
 MOST = 500  # lists; of more files each is rather a caption of a picture that lies elsewhere
 DIGITS = 18  # of a number that names a picture, with any zeros before it
+NAME = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))(?=[\s,;|\"']|$)", re.IGNORECASE)  # that may have spaces in it
 HEADS = frozenset([*FILES, *PERHAPS])  # one of which is in a line above the names
 FEW = 8  # files in a folder by whose name they are lists
 
@@ -212,6 +214,8 @@ def _words(line: str) -> Iterator[str]:
     """What may name a picture in a line, the surest first."""
     line = line.strip().strip("\ufeff")
     yield line.strip("\"'")
+    if found := NAME.match(line):
+        yield found[1].strip("\"'")
     for mark in "\t,;|":
         if mark in line:
             yield line.partition(mark)[0].strip().strip("\"'")

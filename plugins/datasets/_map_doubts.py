@@ -1,5 +1,6 @@
 """Sentences on folders that are called as those of maps are, and whose pictures are trained on."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,10 @@ def of_folders(doubtful: Mapping[str, Sequence[str]], used: set[str]) -> list[st
     by_name: dict[str, list[str]] = defaultdict(list)
     for top, paths in sorted(doubtful.items()):
         if not used.isdisjoint(paths):
-            by_name[top.rpartition("/")[2]].append(top)
+            by_name[re.sub(r"\d+", "", top.rpartition("/")[2])].append(top)
     said = []
-    for name, tops in by_name.items():
+    for tops in by_name.values():
+        names = {top.rpartition("/")[2] for top in tops}
         paths = [path for top in tops for path in doubtful[top]]
         one = len(tops) == 1
         folders = (
@@ -23,7 +25,7 @@ def of_folders(doubtful: Mapping[str, Sequence[str]], used: set[str]) -> list[st
         )
         said.append(
             f"{folders} {counted(len(paths), 'picture')} {have(len(paths))} not the names of others, the first {shown(paths[0])}. If they are maps and no "
-            f"pictures: dataset.maps={shown(tops[0] if one else name)}."
+            f"pictures: dataset.maps={shown(tops[0] if one or len(names) > 1 else names.pop())}."
         )
     return said
 

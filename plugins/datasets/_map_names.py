@@ -4,6 +4,7 @@
 `images/train/1.jpg`: what counts are the folders without the words for pictures and maps, and the name without its ending.
 """
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -16,8 +17,9 @@ from ._splits import FILLERS, HELD, TRAIN, split_word
 from ._tree import File
 
 ORDER = (
-    "manual manuals groundtruth groundtruths gt gts masks mask segmentations segmentation segmaps segmap seg labelmaps labelmap maps map labels label "
-    "annotations annotation annots annot anno trimaps trimap panoptic stuffthingmaps alpha mattes matte semantic semantics instance instances"
+    "manual manuals groundtruth groundtruths gt gts masks mask segmentations segmentation segmaps segmap segm seg parsings parsing labelmaps labelmap maps "
+    "map labels label annotations annotation annots annot anno trimaps trimap panoptic stuffthingmaps alpha mattes matte semantic semantics instance "
+    "instances densepose lesions lesion rois roi"
 )
 SURE = re.compile(
     r"manual|ground.?truth|gts?$|segmentation|segmap|labelmap|trimap|panoptic|stuffthing"
@@ -139,7 +141,7 @@ def match_stems(top: str, maps: Iterable[File], stems: dict[str, list[str]]) -> 
     sure = bool(SURE.search(" ".join(words(top.rpartition("/")[2]))))
     for file in sorted(maps, key=_rank):
         own = key_of(file.folder, file)[1]
-        for folders, stem in keys_of(file):
+        for folders, stem in itertools.chain(keys_of(file), ((bare(file.folder), start) for start in (_starts(own) if sure else ()))):
             paths = stems.get(stem, ())
             above = paths[0].rpartition("/")[0] if len(paths) == 1 else ""
             if len(paths) == 1 and _agree(file.folder, above) and (sure or stem != own or _within(folders, bare(above))):
@@ -161,6 +163,11 @@ def by_key(pictures: Iterable[File]) -> tuple[dict[Key, list[str]], dict[str, li
         short_stems[short_key(key)[1]].append(file.path)
     alone = {key: paths for key, paths in shorter.items() if len(paths) == 1 and key not in owners}
     return {**owners, **alone}, {**short_stems, **stems}
+
+
+def _starts(stem: str) -> Iterator[str]:
+    """`IDRiD_01` of `IDRiD_01_MA`, then `IDRiD`."""
+    return (stem[: each.start()] for each in reversed([*re.finditer(r"[\s_.-]+", stem)]))
 
 
 def _rank(file: File) -> tuple[bool, bool, str]:

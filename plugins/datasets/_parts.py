@@ -33,12 +33,18 @@ def numbered(folders: Mapping[str, Sequence[str]]) -> set[str]:
             kinds["digits"].add(name)
         elif found and _last_word(found[1]) in PART | FILLERS:
             kinds[f"_{found[1].casefold()}"].add(name)
-        elif (again := AGAIN.fullmatch(name)) and again[1] in every:
+        elif (again := AGAIN.fullmatch(name)) and again[1] in every and _are_beside(again[1], name, folders):
             kinds[f"={again[1]}"] |= {name, again[1]}
     kinds["date"] |= _months(folders) if len(kinds["date"]) > 1 else set()
     if not _are_shards(kinds["digits"], folders):
         del kinds["digits"]
     return {name for names in kinds.values() if len(names) > 1 for name in names}
+
+
+def _are_beside(one: str, other: str, folders: Mapping[str, Sequence[str]]) -> bool:
+    """Whether two folders lie in the same."""
+    above = [{tuple(parts[: parts.index(name)]) for parts in folders.values() if name in parts} for name in (one, other)]
+    return not above[0].isdisjoint(above[1])
 
 
 def _months(folders: Mapping[str, Sequence[str]]) -> set[str]:

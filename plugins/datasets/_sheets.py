@@ -1,6 +1,7 @@
 """Pictures that ldmctl made of several others: grids, traces, and sheets of pairs. They lie beside samples and are none."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ._names import are, counted, listed, shown
@@ -10,6 +11,7 @@ NAMES = {"grid", "trace", "closest", "alike", "contact", "verdict", "latents"}  
 ENDINGS = {".png", ".gif", ".webp"}  # a trace.png speaks for the animations beside it
 HEAD = 1 << 20  # bytes, in which ldmctl has said what a PNG is
 GRIDS = re.compile(r"(^|/)(?:txt2img|img2img|extras)-grids/", re.IGNORECASE)  # folders of a well-known program
+SMALL = re.compile(r"(^|/)(?:thumbs?|thumbnails?)[\d_x]*/", re.IGNORECASE)
 SHEET = re.compile(rb'(?:tEXt|iTXt)(?:ldmctl\0+[^\0]*?(?<!\\)"(?:grid|trace)": \[|Description\0+Rows: )')
 
 
@@ -17,7 +19,8 @@ def apart(root: Path, pictures: list[File]) -> tuple[list[File], list[str]]:
     """(the pictures without those sheets, what is said of it)."""
     grids = [file.path for file in pictures if GRIDS.search(file.path)]
     sheets = [file.path for file in pictures if _is_named_so(file.path) and _is_sheet(root / file.path)]
-    left = {*grids, *sheets}
+    small = _thumbnails(pictures)
+    left = {*grids, *sheets, *small}
     kept = [file for file in pictures if file.path not in left] if left else pictures
     said = []
     if sheets:
@@ -25,7 +28,22 @@ def apart(root: Path, pictures: list[File]) -> tuple[list[File], list[str]]:
         said.append(f"{listed(sheets)} {left_out}: ldmctl made {made} of other pictures.")
     if grids:
         said.append(f"{counted(len(grids), 'grid')} of several pictures {are(len(grids))} left out, the first {shown(grids[0])}.")
+    if small:
+        said.append(
+            f"{counted(len(small), 'thumbnail')} {are(len(small))} left out, the first {shown(small[0])}: the pictures are there, too."
+        )
     return kept, said
+
+
+def _thumbnails(pictures: Sequence[File]) -> list[str]:
+    """The pictures in folders of thumbnails, where each has the name of a picture outside of them."""
+    small = [file.path for file in pictures if SMALL.search(file.path)]
+    names = {_stem(file.path) for file in pictures if not SMALL.search(file.path)} if small else set()
+    return small if all(_stem(path) in names for path in small) else []
+
+
+def _stem(path: str) -> str:
+    return Path(path).stem.casefold()
 
 
 def _is_named_so(path: str) -> bool:

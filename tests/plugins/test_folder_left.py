@@ -109,3 +109,24 @@ def test_captions_by_paths_of_another_machine_without_endings_are_read(tmp_path)
     rows = {f"/home/author/pictures/{i}": {"caption": f"c{i}", "tags": "a, b"} for i in range(4)}
     write_texts(tmp_path, {"meta_cap.json": json.dumps(rows)})
     assert opened(tmp_path, val_share=0).counts["captions"] == 4
+
+
+@pytest.mark.parametrize("folder", ["thumbs", "thumbnails128x128", "Thumbnail"])
+def test_thumbnails_of_pictures_that_are_there_are_left_out_and_said(tmp_path, folder):
+    write_pictures(tmp_path, *each("originals", 20), *each(folder, 20, ending=".png"))
+    train, held = opened(tmp_path), opened(tmp_path, "val")
+    assert sorted([*names(train), *names(held)]) == sorted(each("originals", 20)) and not train.classes
+    assert f"20 thumbnails are left out, the first {folder}/0.png: the pictures are there, too." in said(train)
+    write_pictures(tmp_path, f"{folder}/of another.png")
+    assert len(opened(tmp_path)) + len(opened(tmp_path, "val")) == 41
+
+
+def test_a_folder_that_holds_itself_again_is_no_class(tmp_path):
+    write_pictures(tmp_path, *(path for top in ("cells", "cells/cells") for kind in ("a", "b") for path in each(f"{top}/{kind}", 3)))
+    assert opened(tmp_path, val_share=0).classes == ["a", "b"]
+
+
+def test_classes_beside_their_numbered_folders_are_classes(tmp_path):
+    kinds = ("airport", "zoo")
+    write_pictures(tmp_path, *(path for kind in kinds for k in range(3) for path in each(f"{kind}/{kind}_{k}", 2)))
+    assert opened(tmp_path, val_share=0).classes == [*kinds]

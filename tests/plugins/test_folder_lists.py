@@ -307,3 +307,16 @@ def test_the_split_may_stand_above_the_names(tmp_path, name, head, item):
     dataset = opened(tmp_path)
     assert (names(dataset), names(opened(tmp_path, "val"))) == (numbered("images", 8)[:6], numbered("images", 8)[6:])
     assert not dataset.warnings
+
+
+@pytest.mark.parametrize(
+    "texts", [{"split.txt": "{name} {split}"}, {"splits.csv": "{name},{split},7"}, {"train.txt": "{name} 1", "test.txt": "{name} 0"}]
+)
+def test_names_with_spaces_are_read_in_lists(tmp_path, texts):
+    pictures = [f"images/my photo {i}.png" for i in range(8)]
+    write_pictures(tmp_path, *pictures)
+    for name, line in texts.items():
+        sides = [name.removesuffix(".txt")] if len(texts) > 1 else ["train", "test"]
+        which = [(i, split) for split in sides for i in (range(6) if split == "train" else range(6, 8))]
+        (tmp_path / name).write_text("".join(line.format(name=f"my photo {i}.png", split=split) + "\n" for i, split in which))
+    assert (names(opened(tmp_path)), names(opened(tmp_path, "val"))) == (pictures[:6], pictures[6:])
