@@ -7,6 +7,7 @@ their own `Config` checks their keys together with all the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from ldmctl import registry
 from ldmctl.config.base import Config, PluginConfig, Slot, section_of, slot_of
 from ldmctl.config.documents import Raw
-from ldmctl.errors import ConfigError, did_you_mean, with_article
+from ldmctl.errors import ConfigError, LdmctlError, did_you_mean, with_article
 
 Schema = TypeVar("Schema", bound=Config)
 NOTHING = ("none", "no", "off", "false", "nothing")  # what people write where null switches a plugin off
@@ -191,18 +192,23 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
         got = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
         return (f"{path}: " if path else "") + f"{said[:1].lower()}{said[1:]}{got}"
     owner: Any = schema
+    slot: Slot | None = None
     for key in item["loc"][:-1]:
         if isinstance(key, int):  # one of several plugins
             owner = get_args(owner)[key]
             continue
         field = owner.model_fields.get(key)
+        slot = _declared_slot(owner, key)
         several = field is not None and get_origin(field.annotation) is tuple
         owner = None if field is None else field.annotation if several or slot_of(field) else section_of(field)
         if owner is None:
             return f"{path}: unknown key."
     keys = [key for key in owner.model_fields if key != "type"]
     wanted = str(item["loc"][-1])
-    hint = f" Did you mean {found!r}?" if (found := _elsewhere(wanted, schema)) else did_you_mean(wanted, keys)
+    if slot is not None and (others := _with_key(slot.kind, wanted)):
+        hint = f" It is a key of {', '.join(others)}."
+    else:
+        hint = f" Did you mean {found!r}?" if (found := _elsewhere(wanted, schema)) else did_you_mean(wanted, keys)
     return f"{path}: unknown key.{hint} Keys here: {', '.join(keys)}."
 
 
@@ -215,6 +221,22 @@ def _field_at(loc: Sequence[Any], schema: type[BaseModel]) -> Any:
             return None
         schema = section
     return schema.model_fields.get(loc[-1]) if loc else None
+
+
+def _declared_slot(owner: type[BaseModel], key: str) -> Slot | None:
+    """The slot that a key of a schema is, also of one narrowed to the plugins it names."""
+    fields = (base.model_fields.get(key) for base in owner.__mro__ if issubclass(base, BaseModel) and base is not BaseModel)
+    return next((slot for field in fields if field is not None and (slot := slot_of(field)) is not None), None)
+
+
+def _with_key(kind: str, key: str) -> list[str]:
+    """The plugins of a kind that have this key."""
+    found = []
+    for plugin in registry.plugins(kind):
+        with suppress(LdmctlError):  # a broken one has none
+            if key in registry.load(kind, plugin.name).Config.model_fields:  # type: ignore[attr-defined]
+                found.append(plugin.name)
+    return found
 
 
 def _elsewhere(key: str, schema: type[BaseModel]) -> str:

@@ -58,7 +58,7 @@ def edit(file, change=None, *, sums=True):
         ["--label", "none"],
         ["--guidance", "0"],
         ["--sampler", "ddpm", "sampler.variance=large", "spacing=leading"],
-        ["sampler.eta=0.5", "--precision", "bf16"],
+        ["--sampler", "ddim", "sampler.eta=0.5", "--precision", "bf16"],
         ["--precision", "fp32"],
         ["--run", "runs/ldm@2"],
         ["--seeds", "1,70000"],
