@@ -73,12 +73,12 @@ def main() -> None:
         )
 
 
-def minutes(run: Path) -> float:
-    """From start to end of all commands that trained a run."""
-    spans = [
-        datetime.fromisoformat(each["ended"]) - datetime.fromisoformat(each["started"])
-        for each in json.loads((run / "run.json").read_text())["history"]
-    ]
+def minutes(run: Path) -> float | None:
+    """From start to end of all commands that trained a run; None where one was killed, since nobody knows when."""
+    history = json.loads((run / "run.json").read_text())["history"]
+    if any(each["ended"] is None for each in history):
+        return None
+    spans = [datetime.fromisoformat(each["ended"]) - datetime.fromisoformat(each["started"]) for each in history]
     return round(sum(span.total_seconds() for span in spans) / 60, 2)
 
 
