@@ -134,7 +134,10 @@ def test_only_the_plugins_that_are_named_are_loaded(monkeypatch):
         ({"inner": {"steps": 5}}, "inner.steps: unknown key. Did you mean 'steps'? Keys here: "),
         ({"inner": {"evry": 5}}, "inner.evry: unknown key. Did you mean 'every'? Keys here: every, rate, sampler."),
         ({"inner": {"sampler": {"etta": 1}}}, "inner.sampler.etta: unknown key. Did you mean 'eta'?"),
-        ({"autoencoder": {"type": "vae", "codebook_size": 8}}, "autoencoder.codebook_size: unknown key. It is a key of vqvae. Keys here: channels, "),
+        (
+            {"autoencoder": {"type": "vae", "codebook_size": 8}},
+            "autoencoder.codebook_size: unknown key. It is a key of vqvae. Keys here: channels, ",
+        ),
         ({"autoencoder": {"type": "vae", "wdths": [8]}}, "autoencoder.wdths: unknown key. Did you mean 'widths'?"),
         ({"keep": {"lst": 1}}, "keep.lst: unknown key. Did you mean 'last'? Keys here: last."),
         ({"steps": 0}, "steps: input should be greater than or equal to 1 (got 0)"),
