@@ -9,7 +9,10 @@ from torch import nn
 from ldmctl.config.schemas.fit_ae import Adversarial
 from ldmctl.errors import ConfigError
 from ldmctl.losses.adversary import Adversary, discriminator_facts, discriminator_loss, generator_loss, in_whole_steps, start_step
+from ldmctl.losses.parts import build_parts, settled
 from ldmctl.losses.plateau import Plateau
+from ldmctl.training.engine import Engine
+from ldmctl.training.learner import learning_rate
 
 KINDS = ["hinge", "vanilla", "lsgan"]
 
@@ -159,6 +162,20 @@ def test_what_auto_has_seen_is_in_the_state():
             each.add(torch.tensor(1.0))
             found.append(each.after_step(step))
         assert found.index(True) == 59 - 45
+
+
+def test_the_discriminator_has_a_learning_rate_and_averages_of_its_own_on_the_schedule_of_the_run(tiny):
+    words = ["loop.steps=10", "loop.lr=1e-3", "loop.warmup=4", "loop.decay=cosine", "loop.betas=[0.8,0.9]"]
+    own = ["discriminator={type: patchgan, widths: [8]}", "adversarial.lr=4e-3", "adversarial.betas=[0.5,0.7]"]
+    config = settled(tiny("fit-ae", *words, *own), {})
+    learner = build_parts(config, None, Engine(torch.device("cpu"), torch.float32)).discriminator
+    (group,) = learner.optimizer.param_groups
+    assert group["betas"] == (0.5, 0.7)
+    for step in (0, 3, 9):
+        for parameter in learner.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        learner.update(step)
+        assert group["lr"] == pytest.approx(4 * learning_rate(config.loop, step))
 
 
 def test_the_step_of_auto_is_in_the_state():

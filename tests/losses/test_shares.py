@@ -1,5 +1,7 @@
 """Each loss has its share of the gradient at the reconstruction, whatever its scale."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -182,6 +184,14 @@ def test_a_run_with_shares_that_is_resumed_has_the_bits_of_an_undisturbed_one(tm
     whole = learned(fit_ae(tmp_path / "whole", *RUN))
     parts = learned(fit_ae(fit_ae(tmp_path / "parts", *RUN, "loop.steps=4"), *RUN))
     assert (whole["shares.norms"][[0, 2]] > 0).all() and all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+def test_a_run_keeps_its_losses_at_their_shares_within_5_percent(tmp_path, fit_ae):
+    """Of a discriminator that learns slowly: norms are averaged over about ten steps, and lag behind those that grow from step to step."""
+    words = [*RUN, "adversarial.advantage=0", "adversarial.lr=1e-5", "loop.steps=60", "loop.report=20"]
+    reports = [json.loads(line) for line in (fit_ae(tmp_path / "run", *words) / "metrics.jsonl").read_text().splitlines()]
+    late = {row["step"]: [row["pixel_share"], row["adversarial_share"]] for row in reports if "pixel_share" in row and row["step"] > 20}
+    assert late == {40: pytest.approx([0.6, 0.4], rel=0.05), 60: pytest.approx([0.6, 0.4], rel=0.05)}
 
 
 def test_two_ranks_share_as_one_does(tmp_path, fit_ae, vqvae_words):  # a VAE's noise is another on each rank

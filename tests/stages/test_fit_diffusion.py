@@ -271,5 +271,12 @@ def test_a_denoiser_whose_validation_loss_rises_is_warned_of_once(tmp_path, fit_
     assert event["why"] == (
         "loss has risen from 1 around step 14 to 2. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept."
     )
-    fit_diffusion(tmp_path / "off", vae_cache, *words, "loop.steps=4", "loop.watch.bound=null")
+    given = iter([1.0, 2.0])
+    fit_diffusion(run, vae_cache, *words, "loop.steps=21")
+    assert len(json.loads((run / "run.json").read_text())["watch"]) == 1, "and not again when it goes on"
+    given, off = (
+        iter([1.0] * 14 + [2.0] * 6),
+        [*words[1:2], "loop.preview=1", "preview.steps=1", "preview.count=1", "loop.watch.bound=null"],
+    )
+    fit_diffusion(tmp_path / "off", vae_cache, *off, "loop.steps=20")
     assert "watch" not in json.loads((tmp_path / "off" / "run.json").read_text())

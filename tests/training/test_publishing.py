@@ -7,7 +7,11 @@ import pytest
 import torch
 from planted import BEST, plant
 
+from ldmctl.console import Console
+from ldmctl.latents.manifest import read
+from ldmctl.latents.recipe import recipe
 from ldmctl.stages import fit_ae as stage
+from ldmctl.stages.fit_diffusion import fit_diffusion
 from ldmctl.storage import weights
 
 OFTEN = ["loop.watch.every=0.001", "loop.save=100", "loop.preview=100"]
@@ -103,6 +107,18 @@ def test_a_prolonged_run_that_is_stopped_says_nothing_of_the_model_before(tmp_pa
         fit_ae(run, "loop.steps=6")
     record = json.loads((run / "run.json").read_text())
     assert record["step"] == model(run)[1]["step"] == 6 and not {"published", "judged"} & set(record)
+
+
+def test_a_denoiser_that_ends_worse_than_its_best_publishes_that_and_says_so(tmp_path, tiny, vae_cache, monkeypatch, capsys):
+    losses = iter([0.5, 0.4, 0.6])
+    monkeypatch.setattr("ldmctl.stages.fit_diffusion.validate", lambda *_: {"val/loss": next(losses)})
+    words = [f"latents={vae_cache}", "loop.steps=6", "loop.preview=2"]
+    fit_diffusion(tiny("fit-diffusion", *words, below=recipe(read(vae_cache))), tmp_path / "run", console=Console())
+    best = weights.load(tmp_path / "run" / "snapshots" / "best.safetensors")
+    assert published(tmp_path / "run")["which"] == "best" and model(tmp_path / "run")[1]["step"] == best[1]["step"] == 4
+    assert all(torch.equal(value, best[0][name]) for name, value in model(tmp_path / "run")[0].items())
+    said = "Its weights are the best ones, of step 4 (its validation loss is 0.4, that of the last step 0.6)."
+    assert said in capsys.readouterr().err
 
 
 CRITIC = ["discriminator={type: patchgan, widths: [8]}", "adversarial.start=4", "adversarial.warmup=1", "adversarial.ramp=1"]
