@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from ldmctl.errors import DataError
 from ._names import listed, shown
 from ._values import FILES, column
 
+SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
+
 
 def rows(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, cells by column) of each row; `known` are the last parts of the pictures' paths, case folded.
@@ -18,7 +21,8 @@ def rows(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, d
     A row that does not fit the header, or a quote that closes too late or never, is a DataError.
     """
     before = csv.field_size_limit(sys.maxsize)
-    mark = _delimiter(text, file)
+    text, mark = _without_notes(text)
+    mark = mark or _delimiter(text, file)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True)
     header: list[str] = []
     line = 1
@@ -52,6 +56,29 @@ def rows(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, d
         raise DataError(f"{shown(str(file))}, line {line} {why}.") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _without_notes(text: str) -> tuple[str, str]:
+    """(the text with empty lines in place of comments above the header and of Excel's `sep=;`, the delimiter that this names)."""
+    lines = text.split("\n")
+    mark = ""
+    first = next((line for line in lines if line.strip() and not line.startswith("#") and not SEPARATOR.fullmatch(line.strip())), "")
+    for place, line in enumerate(lines):
+        if found := SEPARATOR.fullmatch(line.strip()):
+            mark = found[1]
+        elif line.startswith("#") and _is_header(line[1:], first):
+            lines[place] = line[1:]
+            break
+        elif line.strip() and not line.startswith("#"):
+            break
+        lines[place] = ""
+    return "\n".join(lines), mark
+
+
+def _is_header(line: str, first: str) -> bool:
+    """Whether a line behind a `#` names columns: that of files, or as many as the first row has."""
+    names = {column(cell) for cell in re.split(r"[,;\t|]", line)}
+    return bool({*FILES} & names) or any(0 < line.count(mark) == first.count(mark) for mark in ",;\t|")
 
 
 def _swallowed(row: Mapping[str, str], mark: str, known: Collection[str]) -> str:

@@ -25,7 +25,12 @@ def rows(whole: Mapping[str, Any], known: Collection[str]) -> list[dict[str, Any
     roles = [_role({keys[depth] for keys, _ in leaves}) for depth in range(depths.pop())]
     if len(set(roles)) < len(roles):
         return None
-    return [{**dict(zip(roles, keys, strict=True)), **row_of(item)} for keys, item in leaves]
+    kept = {
+        role
+        for role, names in zip(roles, zip(*(keys for keys, _ in leaves), strict=True), strict=True)
+        if role == "split" or len(set(names)) > 1
+    }
+    return [{**{role: key for role, key in zip(roles, keys, strict=True) if role in kept}, **row_of(item)} for keys, item in leaves]
 
 
 def row_of(item: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ._names import counted, shown
 from ._split_lists import LISTS
-from ._splits import Splits, split_word
+from ._splits import Splits, short_words, split_word
 from ._tree import File
 
 Values = Mapping[str, Iterable[tuple[str, str]]]  # (column, value) of each row, by path
@@ -28,6 +28,10 @@ def by_column(*rows: Values) -> dict[str, set[str]]:
 
 def decoded(*rows: Values) -> list[Values]:
     """The same with the values of a column that names `train` and others, of which none is a usual name, as held out: `False (held out)`."""
+    short = {name: found for name, values in by_column(*rows).items() if (found := short_words({value.casefold() for value in values}))}
+    rows = tuple(
+        {path: [(name, _spelt(value, short.get(name, {}))) for name, value in values] for path, values in each.items()} for each in rows
+    )
     kinds = {name: {split_word(value)[0] for value in values} for name, values in by_column(*rows).items() if name != LISTS}
     torn = {name for name, found in kinds.items() if found == {"train", ""}}
     if not torn:
@@ -39,6 +43,12 @@ def decoded(*rows: Values) -> list[Values]:
         }
         for each in rows
     ]
+
+
+def _spelt(value: str, short: Mapping[str, tuple[str, int]]) -> str:
+    """`te (test)` of a column of tr, va and te; other values as they are."""
+    kind, rank = short.get(value.casefold(), ("", 0))
+    return f"{value} ({kind if not rank else 'test'})" if kind else value
 
 
 def leave(splits: Splits, unlisted: set[str], named: Values, column: str, again: Callable[[], None]) -> list[str]:

@@ -16,7 +16,7 @@ from ._values import USED, is_nothing, words_of
 CALLED = frozenset(
     ["set", "dataset", "usage", "phase", "split", "splits", "subset", "partition", "part", "fold", "folds", "kfold", "cv"]
 )  # words in the name of a column
-TRUE, FALSE = frozenset(["true", "1", "yes", "y", "t"]), frozenset(["false", "0", "no", "n", "f"])
+TRUE, FALSE = frozenset(["true", "1", "yes", "y", "t", "x"]), frozenset(["false", "0", "no", "n", "f"])
 BESIDE = frozenset(["is", "in", "for", "use", "used"])  # words in the name of a boolean column
 MOST = 12  # different values of a column that names splits
 LONGEST = 40  # characters of such a value

@@ -11,7 +11,7 @@ held-out split has too.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -24,6 +24,8 @@ TRAIN = frozenset({"train", "training", "trn", "trainval"})
 HELD = {"val": 0, "valid": 0, "validation": 0, "validate": 0, "dev": 1, "devel": 1, "heldout": 2, "holdout": 2, "eval": 3, "evaluation": 3}
 HELD |= {"test": 4, "tests": 4, "testing": 4, "tst": 4}  # the lowest that is there is taken
 HELD |= {"valtest": 0, "testval": 0, "minival": 0, "testdev": 1, "devtest": 1}
+SHORT = {"tr": ("train", 0), "trn": ("train", 0), "va": ("val", 0), "vl": ("val", 0), "te": ("val", 4), "ts": ("val", 4), "tst": ("val", 4)}
+SEARCHED = frozenset(["query", "gallery", "probe"])  # beside a training split: pictures in which others are looked for
 WORDS = "set sets split data dataset images image imgs img pictures pics photos samples files folder"
 FILLERS = frozenset(WORDS.split())  # that say nothing about a folder
 
@@ -149,7 +151,7 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
     if mark.split in ("val", "left"):
         return {}
     inside = sorted(below[folder], key=os.fsencode)
-    words = {each: split_word(each.rpartition("/")[2]) for each in inside}
+    words = _words(inside)
     named = {each: Mark(kind, rank, each, (*mark.cut, *_cut(each, below))) for each, (kind, rank, _) in words.items() if kind}
     rest = {kind: {words[each][2] for each in inside if words[each][0] == kind} for kind in ("train", "val")}
     if shared := rest["train"] & rest["val"]:
@@ -170,9 +172,26 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
     return held
 
 
+def _words(inside: list[str]) -> dict[str, tuple[str, int, tuple[str, ...]]]:
+    """What the names of folders in one say of splits: also `tr` and `te` alone, and `query` and `gallery` beside `train`."""
+    names = {each: each.rpartition("/")[2].casefold() for each in inside}
+    if short := short_words(set(names.values())):
+        return {each: (*short[name], ()) for each, name in names.items()}
+    words = {each: split_word(each.rpartition("/")[2]) for each in inside}
+    if any(kind == "train" and not rest for kind, _, rest in words.values()):
+        words |= {each: ("val", 5, ()) for each, name in names.items() if name in SEARCHED}
+    return words
+
+
+def short_words(names: Collection[str]) -> dict[str, tuple[str, int]]:
+    """What `tr`, `va` and `te` mean where they stand together, and with no other name; {} where they do not."""
+    found = {name: SHORT[name] for name in names if name in SHORT}
+    return found if len(found) == len({*names}) and {kind for kind, _ in found.values()} == {"train", "val"} else {}
+
+
 def _with_classes(named: dict[str, Mark], below: dict[str, set[str]]) -> dict[str, Mark]:
     """The same, with the other words of `cats_train`, `dogs_train` and their held-out folders as classes, unless classes lie in these."""
-    words = {each: other_words(each.rpartition("/")[2]) for each in named}
+    words = {each: "" if (name := each.rpartition("/")[2]).casefold() in SHORT else other_words(name) for each in named}
     inner = {f"{each}/{each.rpartition('/')[2]}" for each in named}  # what an archive doubled
     inside = {folder for each in named for folder in below[each]} - inner
     if inside or not all(words.values()) or len({word.casefold() for word in words.values()}) < 2:

@@ -8,6 +8,7 @@ from . import _captions
 from ._captions import OTHERS
 from ._formats import ending
 from ._names import are, counted, listed
+from ._split_lists import is_list
 from ._tables import SUFFIXES
 from ._tree import File, once
 
@@ -43,7 +44,7 @@ def _may_be_table(path: str) -> bool:
     lower, suffix = path.lower(), ending(path)
     if suffix in ALWAYS:
         return not lower.endswith(OF_A_SYSTEM)
-    if suffix in BY_NAME and suffix not in ARCHIVES and OF_SPLITS.search(path):
+    if suffix in BY_NAME and suffix not in ARCHIVES and (OF_SPLITS.search(path) or is_list(path)):
         return True
     return lower.endswith(PACKED) or (suffix in BY_NAME and bool(NAMED.search(path)))
 

@@ -261,7 +261,7 @@ def test_names_that_decide_nothing_though_many_have_words_of_splits_are_said(tmp
     assert "6 pictures of 12 have the word of a split in their names, such as a/test_0.jpg, and others none, such as a/x0.jpg" in found
 
 
-@pytest.mark.parametrize("name", ["split.yaml", "splits.npz", "folds.pkl", "my_partition.xml"])
+@pytest.mark.parametrize("name", ["split.yaml", "splits.npz", "folds.pkl", "my_partition.xml", "test_idx.npy", "val.pt", "test.npz"])
 def test_files_that_may_hold_splits_in_a_form_that_is_not_read_are_named(tmp_path, name):
     write_pictures(tmp_path, *each("images", 5))
     write_texts(tmp_path, {name: "x"})

@@ -288,3 +288,20 @@ def test_folders_that_link_to_each_other_end(tmp_path):
     assert names(dataset) == [f"{name}/{name}.png" for name in "abcdef"] and "Links lead to one folder by more than 16 names" in said(
         dataset
     )
+
+
+@pytest.mark.parametrize("folders", [("tr", "te"), ("TR", "VA", "TE"), ("tr", "ts")])
+@pytest.mark.parametrize("classes", [("",), ("/cat", "/dog")])
+def test_short_words_for_splits_count_where_no_other_folder_is_there(tmp_path, folders, classes):
+    write_pictures(tmp_path, *(path for name in folders for kind in classes for path in numbered(name + kind, 3)))
+    dataset, held = opened(tmp_path), opened(tmp_path, "val")
+    assert (len(dataset), len(held)) == (3 * len(classes), 3 * len(classes)) and all(path.startswith(folders[0]) for path in names(dataset))
+    assert dataset.classes == [kind[1:] for kind in classes if kind]
+    write_pictures(tmp_path, *numbered("en", 3))
+    assert f"Classes by folder: {', '.join(sorted(['en', *folders])[:-1])} and" in said(opened(tmp_path))
+
+
+def test_pictures_in_which_others_are_looked_for_are_held_out_beside_a_training_split(tmp_path):
+    write_pictures(tmp_path, *numbered("train", 4), *numbered("query", 2), *numbered("gallery", 3))
+    assert names(opened(tmp_path)) == numbered("train", 4) and len(opened(tmp_path, "val")) == 5
+    assert "Splits by folder: train/ to train on, gallery/ and query/ held out." in said(opened(tmp_path))

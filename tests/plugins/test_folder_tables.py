@@ -619,3 +619,29 @@ def test_of_many_tables_that_are_none_a_few_are_opened_once(tmp_path, monkeypatc
     monkeypatch.setattr(_tables, "read", lambda root, path, known: looked.append(path) or read(root, path, known))
     (sentence,) = opened(tmp_path, val_share=0).warnings
     assert sentence.startswith("100 tables are not used, the first boxes/0.json: ") and len(looked) == 16
+
+
+@pytest.mark.parametrize("above", ["sep={mark}\n", "# made by hand\n# twice\n", "\n", "#"])
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_what_programs_write_above_the_header_of_csv_is_passed_over(tmp_path, above, mark):
+    write_pictures(tmp_path, *numbered("images", 8))
+    rows = [["file_name", "label", "split"], *([f"images/{i}.png", "a", "train" if i < 6 else "test"] for i in range(8))]
+    (tmp_path / "labels.csv").write_text(above.format(mark=mark) + "".join(mark.join(row) + "\n" for row in rows))
+    assert (names(opened(tmp_path)), len(labels(opened(tmp_path, "val")))) == (numbered("images", 8)[:6], 2)
+    (tmp_path / "labels.csv").write_text("#image_id,label,split\n" + "".join(",".join(row) + "\n" for row in rows[1:]))
+    assert names(opened(tmp_path)) == numbered("images", 8)[:6]
+
+
+def test_the_line_of_an_error_counts_what_stands_above_the_header(tmp_path):
+    write_pictures(tmp_path, "0.png")
+    (tmp_path / "metadata.csv").write_text("sep=;\n# a\nfile_name;label\n0.png;a;b;c\n")
+    with pytest.raises(DataError, match=r"line 4 has 4 fields, the header has 2: file_name and label"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(("column", "train", "held"), [("split", "tr", "te"), ("Split", "TR", "VA"), ("is_test", "", "x")])
+def test_short_words_in_a_column_of_splits_are_understood(tmp_path, column, train, held):
+    write_pictures(tmp_path, *numbered("images", 8))
+    rows = "".join(f"{i}.png,a,{train if i < 6 else held}\n" for i in range(8))
+    (tmp_path / "labels.csv").write_text(f"file_name,label,{column}\n{rows}")
+    assert (names(opened(tmp_path)), names(opened(tmp_path, "val"))) == (numbered("images", 8)[:6], numbered("images", 8)[6:])

@@ -37,6 +37,13 @@ def test_names_of_pictures_by_class_and_split_in_json_split_and_label_them(tmp_p
     assert labels(opened(root)) == {path: path.split("/")[1] for path in train} and len(labels(opened(root, "val"))) == 2
 
 
+@pytest.mark.parametrize("key", ["data", "images", "samples"])
+def test_rows_of_json_may_lie_in_an_object_whose_key_is_no_class(tmp_path, key):
+    rows = [{"file_name": f"images/{kind}/{i}.jpg", "split": "train" if i < 3 else "test"} for kind in KINDS for i in range(4)]
+    write_texts(food(tmp_path), {"dataset.json": json.dumps({key: rows})})
+    assert opened(tmp_path).classes == [*KINDS] and (len(opened(tmp_path)), len(opened(tmp_path, "val"))) == (6, 2)
+
+
 def test_json_that_is_no_table_is_no_list_of_lines_either(tmp_path):
     write_texts(food(tmp_path), {"train.json": json.dumps({"pictures": ["apple_pie/0", "apple_pie/1"], "count": 2})})
     assert len(opened(tmp_path)) + len(opened(tmp_path, "val")) == 8 and "train.json is not used" in said(opened(tmp_path))
