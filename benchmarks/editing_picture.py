@@ -1,6 +1,6 @@
 """What a run makes of held-out pictures: image-to-image, inpainting, outpainting; and from noise: an interpolation, its classes, a colour guide.
 
-python benchmarks/editing_picture.py --run runs/ldm --data mnist --out docs/editing-mnist.png [--steps 50] [--strength 0.6]
+python benchmarks/editing_picture.py --run runs/ldm --data mnist --out docs/editing-mnist.png [--steps 20] [--strength 0.6]
 
 Rows from top to bottom: held-out pictures; from them at --strength; their right half painted anew; each drawn smaller with an eighth of the side
 around it painted; an interpolation of two seeds; the classes in turn with guidance 2; of pictures in colour, samples that are to be red on the left.
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--run", default="runs/ldm")
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--strength", type=float, default=0.6)
     parser.add_argument("--first", type=int, default=0, help="skip so many held-out pictures")
     given = parser.parse_args()
