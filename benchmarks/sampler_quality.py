@@ -35,6 +35,7 @@ CELLS = [  # sampler, spacing, steps, evaluations
     ("ddim", "trailing", 20, 20),
     ("unipc", "beta", 20, 20),
     ("unipc", "beta", 50, 50),
+    ("unipc", "beta", 200, 200),
     ("dpmpp-2m-sde", "trailing", 20, 20),
     ("ddim", "trailing", 50, 50),
     ("dpmpp-2m", "beta", 20, 20),
@@ -43,11 +44,10 @@ CELLS = [  # sampler, spacing, steps, evaluations
     ("ddim", "trailing", 10, 10),
     ("unipc", "trailing", 20, 20),
     ("deis", "beta", 20, 20),
-    ("unipc", "beta", 200, 200),
     ("ddim", "trailing", 200, 200),
     ("dpmpp-2m-sde", "trailing", 200, 200),
 ]
-TOGETHER = 250  # pictures made at once
+TOGETHER, KEPT = 250, 1000  # pictures made at once, and whose features are written down at once
 
 
 def name_of(cell: tuple[str, str, int, int]) -> str:
@@ -68,15 +68,20 @@ def features_of(parts: Parts, config: EvalSamples, file: Path) -> tuple[Tensor, 
         return kept["features"], float(header["seconds"])
     assert parts.model is not None
     asked = wanted(config, parts.model.header)
-    seeds, found, spent = list(asked.seeds), [], 0.0
-    for first in range(0, len(seeds), TOGETHER):
+    seeds, begun = list(asked.seeds), file.with_suffix(".begun")
+    kept, header = weights.load(begun) if begun.exists() else ({}, {})
+    found, spent = list(kept.values()), float(header.get("seconds", 0))
+    for first in range(sum(map(len, found)), len(seeds), TOGETHER):
         places = range(first, min(first + TOGETHER, len(seeds)))
         began = time.perf_counter()
         images, bad = parts.model.make(config, [seeds[place] for place in places], [asked.ask(place) for place in places], None)
         parts.model.refuse(bad, config)
         spent += time.perf_counter() - began
         found.append(numbers(parts.extractor, images, parts.engine))
+        if sum(map(len, found)) % KEPT == 0:
+            weights.save(begun, {"features": torch.cat(found)}, {"kind": "features", "seconds": spent})
     weights.save(file, {"features": torch.cat(found)}, {"kind": "features", "seconds": spent})
+    begun.unlink(missing_ok=True)
     return torch.cat(found), spent
 
 
