@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from . import _folds, _parts
 from ._names import composed, counted, listed, natural, shown
-from ._splits import FILLERS, Splits
+from ._splits import FILLERS, KINDS, Splits
 from ._tree import File
 
 UNKNOWN = frozenset(["unknown", "unlabeled", "unlabelled", "unclassified", "nolabel", "all"])  # no class of held-out pictures alone
-KINDS = frozenset(["photos", "pictures", "pics", "samples"])  # words that may be a class, beside paintings
 
 
 def without_splits(splits: Splits, pictures: Iterable[File]) -> dict[str, tuple[str, ...]]:
@@ -73,17 +72,20 @@ def class_folders(splits: Splits) -> dict[str, str]:
 
 def _folders(splits: Splits) -> dict[str, list[str]]:
     """The folders of each picture in use, without those that name a split or lie above all, or above all that is trained on beside held-out folders."""
-    parts = {file.path: [name for name, _ in itertools.groupby(splits.parts(file))] for file in (*splits.train, *splits.val)}  # a/a is a
-    shared = next((place for place, names in enumerate(zip(*parts.values(), strict=False)) if len(set(names)) > 1), None)
-    shared = min(map(len, parts.values()), default=0) if shared is None else shared
-    parts = {path: folders[shared:] for path, folders in parts.items()}
+    used = [*splits.train, *splits.val]
+    by = {file.folder: file for file in used}
+    above = {folder: [name for name, _ in itertools.groupby(splits.parts(file))] for folder, file in by.items()}  # a/a is a
+    shared = next((place for place, names in enumerate(zip(*above.values(), strict=False)) if len(set(names)) > 1), None)
+    shared = min(map(len, above.values()), default=0) if shared is None else shared
+    above = {folder: folders[shared:] for folder, folders in above.items()}
+    parts = {file.path: above[file.folder] for file in used}
     if splits.by_folder and not any(splits.tops(splits.train)):
-        inside = [parts[file.path] for file in splits.train]
+        inside = [above[folder] for folder in {file.folder for file in splits.train}]
         held = {part for file in splits.val for part in parts[file.path][:1]}
-        above = 0
-        while all(len(folders) > above + 1 and folders[above] == inside[0][above] and folders[above] not in held for folders in inside):
-            above += 1
-        parts |= {file.path: parts[file.path][above:] for file in splits.train}
+        top = 0
+        while inside and all(len(folders) > top + 1 and folders[top] == inside[0][top] and folders[top] not in held for folders in inside):
+            top += 1
+        parts |= {file.path: parts[file.path][top:] for file in splits.train} if top else {}
     return parts
 
 

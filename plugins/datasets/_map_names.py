@@ -22,7 +22,7 @@ ORDER = (
     "instances densepose lesions lesion rois roi"
 )
 SURE = re.compile(
-    r"manual|ground.?truth|gts?$|segmentation|segmap|labelmap|trimap|panoptic|stuffthing"
+    r"ground.?truth|manual.?mask|segmentation|segmap|labelmap|trimap|panoptic|stuffthing"
 )  # in the words of a folder that is no class
 WORDS = {word: place for place, word in enumerate(ORDER.split())}  # of several kinds beside each other the first is taken
 CITY = r"gt(?:fine|coarse)"  # Cityscapes: gtFine/a_gtFine_labelIds.png is the map of leftImg8bit/a_leftImg8bit.png

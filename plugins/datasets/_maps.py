@@ -23,7 +23,7 @@ from ._map_names import Key, bare, by_key, keys_of, kind, match_names, match_ste
 from ._map_tables import named_in_tables
 from ._map_twins import doubts
 from ._names import counted, listed, shown
-from ._splits import FILLERS
+from ._splits import FILLERS, KINDS
 from ._tree import File
 
 NAMES = ("classes.txt", "labels.txt")  # the classes of label maps, one a line
@@ -132,10 +132,10 @@ def _by_names(root: Path, pictures: Sequence[File], out: Maps) -> None:
 
 
 def _is_beside_images(top: str, pictures: Iterable[File]) -> bool:
-    """Whether `masks/` lies beside a folder that is called `images` or the like and has pictures: then neither is a class."""
+    """Whether `masks/` lies beside a folder that is called `images` or the like, and beside no other folder: then neither is a class."""
     parent = f"{top.rpartition('/')[0]}/" if "/" in top else ""
-    beside = {file.folder[len(parent) :].partition("/")[0] for file in pictures if file.folder.startswith(parent)}
-    return any(name.casefold() in FILLERS for name in beside)
+    beside = {file.folder[len(parent) :].partition("/")[0].casefold() for file in pictures if file.folder.startswith(parent)} - {""}
+    return bool(beside) and beside <= FILLERS - KINDS
 
 
 def _bears_out(maps: Sequence[File], matched: dict[str, File], owners: dict[Key, list[str]]) -> bool:

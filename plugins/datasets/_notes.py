@@ -58,7 +58,7 @@ def read_tables(
     files, passed = _tables_beside(others, {file.path for file in pictures})
     paths = [file.path for file in pictures]
     sides = _sides(splits)
-    folders = {above for file in pictures for above in _above(file.folder)}
+    folders = {above for folder in {file.folder for file in pictures} for above in _above(folder)}
     if not wanted:
         texts = [each.path for each in _lists.candidates(root, others, paths, folders, ())[0]]
         if files or texts:

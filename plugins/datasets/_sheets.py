@@ -1,5 +1,6 @@
 """Pictures that ldmctl made of several others: grids, traces, and sheets of pairs. They lie beside samples and are none."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +37,25 @@ def apart(root: Path, pictures: list[File]) -> tuple[list[File], list[str]]:
 
 
 def _thumbnails(pictures: Sequence[File]) -> list[str]:
-    """The pictures in folders of thumbnails, where each has the name of a picture outside of them."""
-    small = [file.path for file in pictures if SMALL.search(file.path)]
-    names = {_stem(file.path) for file in pictures if not SMALL.search(file.path)} if small else set()
-    return small if all(_stem(path) in names for path in small) else []
+    """The pictures in folders of thumbnails, where each has the name of a picture outside of them and all are of less than half the bytes."""
+    small = {_stem(file.path): file for file in pictures if SMALL.search(file.path)}
+    large = {_stem(file.path): file for file in pictures if not SMALL.search(file.path)} if small else {}
+    if (
+        not small
+        or not small.keys() <= large.keys()
+        or 2 * sum(file.size for file in small.values()) > sum(large[name].size for name in small)
+    ):
+        return []
+    return [file.path for file in pictures if SMALL.search(file.path)]
 
 
 def _stem(path: str) -> str:
-    return Path(path).stem.casefold()
+    return os.path.splitext(path.rpartition("/")[2])[0].casefold()
 
 
 def _is_named_so(path: str) -> bool:
-    name = Path(path)
-    return name.stem in NAMES and name.suffix in ENDINGS
+    stem, suffix = os.path.splitext(path.rpartition("/")[2])
+    return stem in NAMES and suffix in ENDINGS
 
 
 def _is_sheet(file: Path) -> bool:

@@ -28,6 +28,7 @@ SHORT = {"tr": ("train", 0), "trn": ("train", 0), "va": ("val", 0), "vl": ("val"
 SEARCHED = frozenset(["query", "gallery", "probe"])  # beside a training split: pictures in which others are looked for
 WORDS = "set sets split data dataset images image imgs img pictures pics photos samples files folder"
 FILLERS = frozenset(WORDS.split())  # that say nothing about a folder
+KINDS = frozenset(["photos", "pictures", "pics", "samples"])  # words that may be a class, beside paintings
 
 FOLDS = frozenset(["fold", "cv", "part", "round", "run"])  # words that number folders
 

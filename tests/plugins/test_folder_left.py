@@ -4,6 +4,7 @@ import json
 
 import pytest
 from folders import each, names, opened, said, write_pictures, write_texts
+from PIL import Image
 
 from ldmctl.errors import DataError
 
@@ -114,11 +115,14 @@ def test_captions_by_paths_of_another_machine_without_endings_are_read(tmp_path)
 @pytest.mark.parametrize("folder", ["thumbs", "thumbnails128x128", "Thumbnail"])
 def test_thumbnails_of_pictures_that_are_there_are_left_out_and_said(tmp_path, folder):
     write_pictures(tmp_path, *each("originals", 20), *each(folder, 20, ending=".png"))
+    assert len(opened(tmp_path, val_share=0)) == 40 and opened(tmp_path).classes == sorted(["originals", folder])
+    for i in range(20):
+        Image.new("RGB", (2, 2), (9 * i, 0, 0)).save(tmp_path / folder / f"{i}.png")
     train, held = opened(tmp_path), opened(tmp_path, "val")
     assert sorted([*names(train), *names(held)]) == sorted(each("originals", 20)) and not train.classes
     assert f"20 thumbnails are left out, the first {folder}/0.png: the pictures are there, too." in said(train)
     write_pictures(tmp_path, f"{folder}/of another.png")
-    assert len(opened(tmp_path)) + len(opened(tmp_path, "val")) == 41
+    assert len(opened(tmp_path, val_share=0)) == 41
 
 
 def test_a_folder_that_holds_itself_again_is_no_class(tmp_path):

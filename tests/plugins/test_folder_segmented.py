@@ -92,7 +92,16 @@ def test_a_map_is_never_that_of_a_picture_of_the_other_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "folders", [("mask", "no_mask", "incorrect_mask"), ("with_mask", "without_mask"), ("masks", "hats"), ("labels", "boxes")]
+    "folders",
+    [
+        ("mask", "no_mask", "incorrect_mask"),
+        ("with_mask", "without_mask"),
+        ("masks", "hats"),
+        ("labels", "boxes"),
+        ("gt", "suv"),
+        ("manual", "automatic"),
+        ("lesion", "normal"),
+    ],
 )
 def test_classes_that_are_called_as_maps_are_stay_classes(tmp_path, folders):
     write_pictures(tmp_path, *(path for name in folders for path in numbered(name, 4)))
@@ -106,3 +115,10 @@ def test_folders_of_one_name_that_may_hold_maps_are_one_sentence(tmp_path):
     assert len(found) == 1 and found[0].startswith(
         "0/label/, 1/label/, 2/label/ and 3 more are called as folders of maps are, but their 12"
     )
+
+
+@pytest.mark.parametrize("folders", [("images", "maps", "charts"), ("photos", "maps")])
+def test_classes_of_other_names_beside_images_or_photos_stay_classes(tmp_path, folders):
+    write_pictures(tmp_path, *(path for name in folders for path in each(name, 4, pre=name)))
+    dataset = opened(tmp_path, val_share=0)
+    assert len(dataset) == 4 * len(folders) and not dataset.has_maps
