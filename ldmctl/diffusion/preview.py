@@ -1,5 +1,7 @@
 """Samples of fixed seeds and labels, made while training."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,18 @@ from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
 
 
-def learns_without_labels(config: FitDiffusion, train: Latents, captions: float = 1.0) -> bool:
-    """Whether the network also learns from items of which nothing is known, as guidance wants it; `captions` is the share that has one."""
-    return config.drop > 0 or all(learns_without(config, train, slot, captions) for slot in SLOTS)
+def learns_without_labels(config: FitDiffusion, train: Latents, known: Several = NOTHING) -> bool:
+    """Whether the network also learns from items of which nothing is known, as guidance wants it; `known` says which have a caption or a map."""
+    return config.drop > 0 or all(learns_without(config, train, slot, known) for slot in SLOTS)
 
 
-def learns_without(config: FitDiffusion, train: Latents, slot: str, captions: float = 1.0) -> bool:
+def learns_without(config: FitDiffusion, train: Latents, slot: str, known: Several = NOTHING) -> bool:
     """Whether the network learns from items without this one condition, or never hears it."""
     if getattr(config.conditions, slot) is None or config.conditions.dropped(slot) > 0:
         return True
     if slot == "picture":  # masks are drawn, and most hide everything; a small picture is always there
         return getattr(registry.load("conditioner", config.conditions.picture.type), "wants", None) == "latent"  # type: ignore[union-attr]
-    return {"label": bool((train.labels < 0).any()), "text": captions < 1}.get(slot, False)
+    return bool((train.labels < 0).any()) if slot == "label" else known.share(slot) < 1
 
 
 def learns_with_labels(config: FitDiffusion, train: Latents) -> bool:
@@ -61,6 +63,12 @@ def check_preview(config: FitDiffusion, train: Latents) -> None:
         )
 
 
+def previewed_split(sizes: Mapping[str, int], known: Mapping[str, Several]) -> str:
+    """The split whose items previews are made of: held-out ones, or training ones where none are held out, or none of them has what is heard."""
+    heard = known["val"]
+    return "val" if sizes["val"] and all(heard.share(slot) for slot in heard.sources) else "train"
+
+
 def save_preview(
     config: FitDiffusion,
     network: Network,
@@ -70,22 +78,22 @@ def save_preview(
     manifest: Manifest,
     path: Path,
     engine: Engine,
-    val: Latents | None = None,
+    latents: Latents | None = None,
     several: Several = NOTHING,
 ) -> None:
     """A grid of samples whose seeds and labels never change, written by the first rank.
 
-    Where more than labels is known, it is what is known of held-out items, whose own pictures stand to the right of their samples, and
-    whose captions stand in captions.txt, one on a line.
+    Where more than labels is known, it is what is known of items of a split (`previewed_split`), whose own pictures stand to the right of
+    their samples, and whose captions stand in captions.txt, one on a line.
     """
     count, size = config.preview.count, int(manifest.image["size"])
     shown, pictures = [], {}
-    if several.sources and val is not None and len(val):
-        items = evenly(len(val), count)
+    if several.sources and latents is not None and len(latents):
+        items = evenly(len(latents), count)
         items = items.repeat(-(-count // len(items)))[:count]
         pictures = on_device(several.known(items), engine.device)
-        shown = [codec.whiten(codec.draw(val.stored(items).to(engine.device), generator(engine.device, "preview")))]
-        labels = val.labels[items].tolist()
+        shown = [codec.whiten(codec.draw(latents.stored(items).to(engine.device), generator(engine.device, "preview")))]
+        labels = latents.labels[items].tolist()
     else:
         classes = trained_classes(manifest.label_counts) if config.conditions.label is not None and config.drop < 1 else []
         labels = [(classes or [-1])[index % len(classes or [-1])] for index in range(count)]
@@ -105,8 +113,9 @@ def save_preview(
     )
     if engine.leads:
         decoded = [to_uint8(codec.decode(each, (size, size))) for each in (latent, *shown)]
-        write_png(path, grid(torch.stack(decoded, dim=1).flatten(0, 1)))
-        if "text" in several.sources and shown and val is not None:
-            texts = {row: item["text"] for row, item in zip(sorted(set(items.tolist())), val.items(set(items.tolist())), strict=True)}
+        columns = 2 * math.ceil(math.sqrt(count / 2)) if shown else None  # an even number, so that no pair breaks over two rows
+        write_png(path, grid(torch.stack(decoded, dim=1).flatten(0, 1), columns))
+        if "text" in several.sources and shown and latents is not None:
+            texts = {row: item["text"] for row, item in zip(sorted(set(items.tolist())), latents.items(set(items.tolist())), strict=True)}
             lines = [" ".join(texts[row].split()) for row in items.tolist()]
             write_text(path.parent / "captions.txt", "\n".join(lines) + "\n")

@@ -25,7 +25,7 @@ from ldmctl.diffusion.listening import begun_with, check_slots, conditioners_of,
 from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.objective import backward, draw, rows_read, validate
 from ldmctl.diffusion.placing import find_micro, is_compiled, is_sharded, new_network
-from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, save_preview
+from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, previewed_split, save_preview
 from ldmctl.diffusion.typical import forward_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
@@ -70,6 +70,11 @@ class Parts(NamedTuple):
     def mapped(self) -> str | None:
         """The digest of the training maps."""
         return self.maps["train"].digest() if self.maps else None
+
+    @property
+    def previewed(self) -> str:
+        """The split whose items previews are made of."""
+        return previewed_split({split: len(each) for split, each in self.latents.items()}, self.known)
 
 
 def fit_diffusion(
@@ -154,7 +159,10 @@ def build_parts(config: FitDiffusion, out: str | Path, engine: Engine, console: 
     itself = " with self-conditioning" if config.self_conditioning else ""
     counted = f"{len(latents['train']):,} latents of {size}, {len(latents['val']):,} held out"
     console.say(f"denoiser {config.denoiser.type}{itself}: {parameter_count(network):,} parameters; {counted}")
-    return Parts(manifest, latents, maps, known, codec, described, network, schedule, sampler)
+    parts = Parts(manifest, latents, maps, known, codec, described, network, schedule, sampler)
+    if known["train"].sources and parts.previewed == "train":
+        console.say("Previews show training items beside their samples, since no held-out item has what is listened to.")
+    return parts
 
 
 def begin(run: Run, config: FitDiffusion, parts: Parts, engine: Engine, console: Console, *, accept_data: bool) -> None:
@@ -172,12 +180,13 @@ def begin(run: Run, config: FitDiffusion, parts: Parts, engine: Engine, console:
 
 def look(training: Training, step: int, config: FitDiffusion, parts: Parts, engine: Engine) -> None:
     """Validate, and make the previews that are due."""
-    picture, val, known = None, parts.latents["val"], parts.known["val"]
+    picture = None
     with training.aside(), training.model.averaged(), torch.no_grad():
-        values = validate(config, parts.network, val, parts.codec, parts.schedule, engine, known)
+        values = validate(config, parts.network, parts.latents["val"], parts.codec, parts.schedule, engine, parts.known["val"])
         if training.previews(step):
             picture = training.run.folder / "samples" / f"{step + 1:09d}.png"
-            save_preview(config, parts.network, parts.codec, parts.schedule, parts.sampler, parts.manifest, picture, engine, val, known)
+            shown = parts.latents[parts.previewed], parts.known[parts.previewed]
+            save_preview(config, parts.network, parts.codec, parts.schedule, parts.sampler, parts.manifest, picture, engine, *shown)
     training.validated(step, values, judged_by=JUDGED_BY, watched=[JUDGED_BY], picture=picture)
     training.say_risen(step)
 
@@ -198,13 +207,12 @@ def plugins_of(config: FitDiffusion) -> list[str]:
 
 def what_it_learns(config: FitDiffusion, train: Latents, known: Several) -> dict[str, Any]:
     """What a network can be asked for, as its header says: labels, nothing, and each thing without the others."""
-    captions = known.share("text")
     found: dict[str, Any] = {
         "conditional": learns_with_labels(config, train),
-        "unconditional": learns_without_labels(config, train, captions),
+        "unconditional": learns_without_labels(config, train, known),
     }
     if len(heard := config.conditions.slots) > 1:
-        found["left_alone"] = {slot: learns_without(config, train, slot, captions) for slot in heard}
+        found["left_alone"] = {slot: learns_without(config, train, slot, known) for slot in heard}
     return found
 
 

@@ -1,11 +1,15 @@
 """Previews of a run that listens to more than labels: held-out items, the same each time, beside what they are asked to be."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ldmctl.console import Console
 from ldmctl.diffusion.model import open_model
+from ldmctl.stages.fit_diffusion import fit_diffusion as stage
 from ldmctl.training.engine import Engine
 
 CPU = Engine(torch.device("cpu"), torch.float32)
@@ -51,11 +55,14 @@ def rows_of(file):
     return cells[::2], cells[1::2]
 
 
-@pytest.mark.parametrize(("count", "items"), [(2, [0, 4]), (8, [0, 1, 2, 3, 4, 0, 1, 2])], ids=["some", "more than there are"])
+@pytest.mark.parametrize(
+    ("count", "items"),
+    [(1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (4, [0, 1, 3, 4]), (8, [0, 1, 2, 3, 4, 0, 1, 2]), (12, [*range(5), *range(5), 0, 1])],
+)
 def test_a_preview_says_the_captions_of_the_held_out_pictures_beside_it_in_their_order(fit_diffusion, cache, tmp_path, count, items):
     run = fit_diffusion(tmp_path / "ldm", cache, *KEYS, f"preview.count={count}")
     assert (run / "samples" / "captions.txt").read_text().splitlines() == [f"val picture number {item}" for item in items]
-    _, beside = rows_of(run / "samples" / "000000004.png")
+    beside = rows_of(run / "samples" / "000000004.png")[1][:count]
     assert [tuple(picture[0, 0]) for picture in beside] == [shade("val", item) for item in items]
     assert all((picture == picture[0, 0]).all() for picture in beside), "the whole picture"
 
@@ -89,3 +96,21 @@ def test_samples_of_a_preview_are_made_by_the_caption_and_the_map_of_the_picture
         far = {other: np.abs(image.numpy().transpose(1, 2, 0).astype(int) - seen[seed]).max() for other, image in asked.items()}
         assert far[item] <= 1, "those of the item"
         assert far[1] > 2, "and no others"
+
+
+@pytest.mark.parametrize("lacking", ["pictures", "maps"])
+def test_where_no_held_out_item_has_what_is_heard_previews_show_training_items_and_say_so(
+    pictures, encode, fit_ae, tiny, tmp_path, lacking
+):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "pictures" / "val" / ("" if lacking == "pictures" else "masks"))
+    words = [f"data={tmp_path / 'pictures'}", "dataset.val_share=0", f"image.size={SIZE}", "autoencoder={type: identity}", "loop.batch=4"]
+    cache = encode(tmp_path / "cache", fit_ae(tmp_path / "ae", *words))
+    said = []
+    console = Console(quiet=True)
+    console.say = said.append
+    stage(tiny("fit-diffusion", f"latents={cache}", *KEYS, "preview.count=2"), tmp_path / "ldm", console=console)
+    assert any("Previews show training items" in line for line in said)
+    assert (tmp_path / "ldm" / "samples" / "captions.txt").read_text().splitlines() == ["train picture number 0", "train picture number 4"]
+    _, beside = rows_of(tmp_path / "ldm" / "samples" / "000000004.png")
+    assert [tuple(picture[0, 0]) for picture in beside] == [shade("train", item) for item in (0, 4)]
