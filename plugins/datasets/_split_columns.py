@@ -38,7 +38,21 @@ def _lists(root: Path, path: str) -> list[List]:
     lines = {
         name: [row[name] if by_name else row.get(first, "") for row in rows if _is_listed(row.get(name, ""), by_name)] for name in names
     }
+    if _overlap(
+        {line for name in names for line in lines[name] if _is_train(name)},
+        {line for name in names for line in lines[name] if not _is_train(name)},
+    ):
+        return []
     return [List(path, of_column(name, path), [line for line in each if line]) for name, each in lines.items()]
+
+
+def _is_train(name: str) -> bool:
+    return split_word(name)[0] == "train"
+
+
+def _overlap(train: set[str], held: set[str]) -> bool:
+    """Whether half of one is in the other: losses of each epoch rather than pictures."""
+    return 2 * len(train & held) >= max(1, min(len(train), len(held)))
 
 
 def _columns(row: Mapping[str, str]) -> list[str]:

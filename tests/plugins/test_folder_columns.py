@@ -81,3 +81,12 @@ def test_numbers_in_lists_name_pictures_with_zeros_before_them(tmp_path, head):
     write_pictures(tmp_path, *pictures)
     texts = {"train.txt": "\n".join(str(i) for i in range(1, 7)), "test.txt": "\n".join(str(i) for i in range(7, 11))}
     assert shared(write_texts(tmp_path, texts)) == (pictures[:6], pictures[6:])
+
+
+def test_numbers_that_are_losses_or_counts_hold_nothing_out(tmp_path):
+    write_pictures(tmp_path, *each("images", 12))
+    losses = "epoch,train,val\n" + "".join(f"{i},{i},{i}\n" for i in range(10))
+    write_texts(tmp_path, {"losses.csv": losses, "train.txt": "9\n"})
+    dataset = opened(tmp_path)
+    assert len(dataset) + len(opened(tmp_path, "val")) == 12 and "by a hash of each path" in said(dataset)
+    assert "losses.csv is not used" in said(dataset)
