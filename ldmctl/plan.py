@@ -27,6 +27,7 @@ from ldmctl.diffusion.network import build_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.shown import paints_by_condition, shown_of
+from ldmctl.diffusion.trace import evaluations_of
 from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import MissingError
@@ -255,20 +256,14 @@ def plan_sample(config: Sample) -> dict[str, Any]:
     model.settings(config)  # refuses pictures, masks, maps, guides and weaker models that cannot be read or do not fit
     shown_of(config, model, [asked.seeds[0]], sides)  # refuses a map of classes that this model does not know
     levels_below(model.schedule, config.steps, config.spacing, config.level)  # refuses steps and levels that this schedule does not have
-    count, sampler = len(asked), registry.build("sampler", config.sampler)
-    each, last = (sampler.evaluations(steps) if hasattr(sampler, "evaluations") else steps for steps in (config.steps, 1))
-    if each and config.painting.method == "repaint":
-        each = config.painting.repeats * (each - last) + last  # all steps but the last
+    count, each = len(asked), evaluations_of(config, registry.build("sampler", config.sampler))
     both = 1 if config.guidance in (0, 1) else 2
-    calls = each and count * each * both
-    if config.level == 0:
-        calls = 0
     paints = (config.mask or config.outpaint) and config.painting.method == "pigdm" and not paints_by_condition(config, network)
-    backwards = 0 if config.level == 0 else bool(config.guide) + bool(paints)
+    backwards = bool(config.guide) + bool(paints)
     height, width = sides
     return {
         "network": f"{sum(p.numel() for p in network.parameters()):,} parameters",
         "pictures": f"{count} of {width} x {height}",
-        "forwards": f"{calls:,}" if each or not config.level else "as many as the pictures need",
+        "forwards": "as many as the pictures need" if each is None else f"{count * each * both:,}",
         **({"backwards": f"{count * each * backwards:,}"} if backwards and each else {}),
     }

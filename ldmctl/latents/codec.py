@@ -24,13 +24,12 @@ SMALLEST = 4  # side of a tile in pixels of the latent
 CPU_PIXELS = 2**17  # that a CPU takes together: maps of 16 pictures of 256x256 fit no cache, and take twice the time of as many by twos
 
 
-def load_autoencoder(path: Path, engine: Engine) -> tuple[Any, dict[str, Any]]:
-    """(frozen autoencoder in eval mode on the engine's device, header) from its file alone."""
+def load_autoencoder(path: Path, engine: Engine, *, option: str = "--run") -> tuple[Any, dict[str, Any]]:
+    """(frozen autoencoder in eval mode on the engine's device, header) from its file alone, which an option named."""
     tensors, header = weights.load(path)
-    if header.get("kind") != "autoencoder":
-        raise MismatchError(
-            f"{path} holds {with_article(str(header.get('kind', 'file')))}, not an autoencoder. --run wants a run folder of fit-ae."
-        )
+    if (kind := header.get("kind")) != "autoencoder":
+        held = "a denoiser" if kind == "diffusion" else with_article(str(kind or "file"))
+        raise MismatchError(f"{path} holds {held}, not an autoencoder. {option} wants a run folder of fit-ae.")
     headers.check(headers.Autoencoder, header, path)
     headers.check_context(header, path)
     weights.refuse_oversized(header, tensors, path)
@@ -180,7 +179,7 @@ def load_codec(
         if not folder_of(ae).exists():
             raise MismatchError(f"There is no run folder {folder_of(ae)} with a decoder. --ae names a run of fit-ae.")
         file = model_file(ae, verb="fit-ae")
-        other, made = load_autoencoder(file, engine)
+        other, made = load_autoencoder(file, engine, option="--ae")
         if not same_encoder(autoencoder, other, image_channels=made["context"]["image_channels"]):
             raise MismatchError(
                 f"The latents of {source} are not those of {ae}, whose encoder is another. A decoder that fits is fitted by "

@@ -14,7 +14,7 @@ from ldmctl.pictures.canvas import listed
 
 def sample(ldm, words):
     few = ["--steps", "2", "-n", "2", "--device", "cpu", "--precision", "fp32", "--quiet", "batch=2"]
-    return run(["sample", "--run", str(ldm), *few, *words.split()])
+    return run(["sample", "--run", str(ldm), *few, *words.replace("RUN", str(ldm)).split()])
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def sample(ldm, words):
         ("--autoguide RUN", 2, "autoguide does nothing at guidance=1"),
         ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere of a weaker model. --autoguide names"),
         ("--ae nowhere", 6, "There is no run folder nowhere with a decoder. --ae names"),
+        ("--ae RUN", 4, "holds a denoiser, not an autoencoder. --ae wants a run folder of fit-ae."),
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
         ("--interpolate 3 3", 2, "interpolate goes from one seed to another, and both are 3"),
         ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
@@ -75,7 +76,7 @@ def test_a_picture_that_others_are_made_by_is_neither_replaced_nor_deleted(ldm, 
     before = {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()}
     words = words.replace("TOWER", towers["features"])
     few = ["--steps", "2", "--device", "cpu", "--quiet", "batch=2", "--out", "out", "--overwrite"]
-    assert run(["sample", "--run", str(ldm), *few, *words.split()]) == 2
+    assert run(["sample", "--run", str(ldm), *few, *words.replace("RUN", str(ldm)).split()]) == 2
     assert f"{file} would be replaced or deleted, and sample reads it as" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()} == before
 
