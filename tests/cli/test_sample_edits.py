@@ -34,7 +34,7 @@ def sample(ldm, words):
         ("--autoguide RUN", 2, "autoguide does nothing at guidance=1"),
         ("--guidance 2 --autoguide nowhere", 6, "There is no run folder nowhere of a weaker model. --autoguide names"),
         ("--ae nowhere", 6, "There is no run folder nowhere with a decoder. --ae names"),
-        ("--ae RUN", 4, "holds a denoiser, not an autoencoder. --ae wants a run folder of fit-ae."),
+        ("--ae RUN", 6, "holds a denoiser, not an autoencoder. --ae wants a run folder of fit-ae."),
         ("--interpolate 1 2 --seed 3", 2, "leave seed away"),
         ("--interpolate 3 3", 2, "interpolate goes from one seed to another, and both are 3"),
         ("--from a.png --outpaint 0,0,0,0", 2, "paints nothing"),
