@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ldmctl.losses.adversary import Adversary, in_steps, in_whole_steps
 from ldmctl.losses.equivariance import Equivariant
 from ldmctl.losses.shares import Shares
 from ldmctl.storage.initial import decoder_only, load_initial
+from ldmctl.storage.record import config_of, record_of
 from ldmctl.training import engine as engines
 from ldmctl.training import order
 from ldmctl.training.engine import Engine
@@ -42,6 +44,27 @@ class Parts:
         """Modules without optimizers, by name, whose buffers belong to the state."""
         found = {"adversary": self.adversary, "shares": self.shares}
         return {name: module for name, module in found.items() if module is not None}
+
+
+def prepare(config: FitAE, folder: Path | None, engine: Engine, console: Console) -> tuple[FitAE, Parts, dict[str, Any]]:
+    """(the config with its phases in steps, the parts of a step, what run.json keeps of how the run was started).
+
+    A run that goes on in its `folder` keeps its losses and the steps of its phases; a new one needs none.
+    """
+    resumes = folder is not None and (folder / "state.safetensors").exists()
+    asked, shares = config.perceptual, shares_of(config)
+    known: dict[str, Any] = {}
+    record: dict[str, Any] | None = None
+    if folder is not None and resumes:
+        known, written = config_of(folder), record_of(folder)
+        record = {"shares": shares, "perceptual_skipped": known.get("perceptual") is None, **written}
+    perceptual, config = build_perceptual(config, engine, console, record=record)
+    before = record["shares"] if record else {}
+    kept = {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share}
+    config = settled(config, kept, resumes=resumes)
+    skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
+    begun = {"shares": {**before, **shares}, "perceptual_skipped": skipped}
+    return config, build_parts(config, perceptual, engine, console=None if resumes else console), begun
 
 
 def build_perceptual(config: FitAE, engine: Engine, console: Console, *, record: Mapping[str, Any] | None = None) -> tuple[Any, FitAE]:

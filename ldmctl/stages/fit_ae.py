@@ -25,7 +25,7 @@ from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
 from ldmctl.losses.objective import backward, titled, validate, weights_of
-from ldmctl.losses.parts import Parts, build_parts, build_perceptual, settled, shares_of
+from ldmctl.losses.parts import Parts, prepare
 from ldmctl.losses.rehearsal import find_micro
 from ldmctl.losses.watchman import Watchman
 from ldmctl.pictures.batches import Pictures
@@ -38,7 +38,7 @@ from ldmctl.pictures.telling import Telling, say_left_out
 from ldmctl.storage import weights
 from ldmctl.storage.beginning import note_beginning, origin_file
 from ldmctl.storage.measured import last_step, measured_since, shows_others
-from ldmctl.storage.record import config_of, describe_plugins, record_of
+from ldmctl.storage.record import describe_plugins
 from ldmctl.storage.run import Run, open_run
 from ldmctl.training import engine as engines
 from ldmctl.training import order
@@ -63,18 +63,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     mine = engine.share(config.loop.batch)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     introduce({"train": train, "val": val}, console, leads=engine.leads)
-    folder = Path(out).expanduser()
-    resumes = not overwrite and (folder / "state.safetensors").exists()
-    asked, shares = config.perceptual, shares_of(config)
-    known, record = (config_of(folder), record_of(folder)) if resumes else ({}, None)
-    if record is not None:
-        record = {"shares": shares, "perceptual_skipped": known.get("perceptual") is None, **record}
-    perceptual, config = build_perceptual(config, engine, console, record=record)
-    before = record["shares"] if record else {}
-    kept = {name: known["adversarial"][name] for name, share in shares.items() if before.get(name) == share}
-    config = settled(config, kept, resumes=resumes)
-    parts = build_parts(config, perceptual, engine, console=None if resumes else console)
-    autoencoder = parts.model.module
+    config, parts, begun = prepare(config, None if overwrite else Path(out).expanduser(), engine, console)
+    perceptual, autoencoder = parts.perceptual, parts.model.module
     console.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
     )
@@ -89,17 +79,13 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     with run:
         note_beginning(run, config.init, origin_file(config.init, origins.find))
         note_pictures(run, {"train": train, "val": val}, accepted=accept_data)
-        skipped = record["perceptual_skipped"] if record else asked is not None and config.perceptual is None
-        run.update(shares={**before, **shares}, perceptual_skipped=skipped)  # as it was started, however it is gone on with
+        run.update(**begun)
         header = weights.describe("autoencoder", config.autoencoder, image_channels=config.image.channels)
         header["image"] = config.image.model_dump(mode="json")
         if not parts.model.parameters:
             return keep_untrained(run, autoencoder, header, console)
         say_left_out({"train": train, "val": val}, console, run.folder / "bad_images.jsonl")
-        micro = config.loop.micro
-        if micro == "auto":
-            micro = find_micro(config, perceptual, engine, train, mine.stop - mine.start)
-            console.say(f"loop.micro=auto: {micro} of {mine.stop - mine.start} pictures per forward.")
+        micro = pictures_per_forward(config, perceptual, engine, train, mine.stop - mine.start, console)
         at_once = min(AT_ONCE, micro or mine.stop - mine.start)  # what a step has room for
         tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
 
@@ -126,23 +112,11 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             for step, (items, batch) in zip(training, stream, strict=False):
                 run.note_bad(batch.bad)
                 telling.when_all_are_seen()
-                slices = order.micro_batches(len(batch.image), micro)
-                for number, rows in enumerate(slices):
-                    order.reseed("step", config.loop.seed, step, number, engine.rank)
-                    share, last = (rows.stop - rows.start) / len(batch.image), number == len(slices) - 1
-                    training.add(backward(parts, config, on_device(batch.image[rows], engine), step, share, engine, last=last), share)
-                training.update(step, parts.model, items)
-                if parts.shares is not None:
-                    parts.shares.after_step()
-                if parts.adversary is not None and parts.discriminator is not None:
-                    if parts.adversary.trains_discriminator(step):
-                        training.update(step, parts.discriminator, items)
-                    if parts.adversary.after_step(step):
-                        console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
-                    if parts.adversary.starts_after(step) and engine.leads:
-                        with training.aside(), parts.model.averaged() as averaged:
-                            was = before_discriminator(averaged, config, val, perceptual, engine, at_once, step + 1)
-                        run.update(before_discriminator=was)
+                one_step(parts, config, training, step, items, batch.image, micro, console)
+                if parts.adversary is not None and parts.adversary.starts_after(step) and engine.leads:
+                    with training.aside(), parts.model.averaged() as averaged:
+                        was = before_discriminator(averaged, config, val, perceptual, engine, at_once, step + 1)
+                    run.update(before_discriminator=was)
 
                 # Report now and then.
                 if training.validates(step):
@@ -165,6 +139,34 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}
         console.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
         return {**result, **training.last_validation, **judged}
+
+
+def pictures_per_forward(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int, console: Console) -> int | None:
+    """The pictures of a micro-batch, found by real steps where `loop.micro` is auto; None for a rank's whole `share` at once."""
+    if config.loop.micro != "auto":
+        return config.loop.micro
+    micro = find_micro(config, perceptual, engine, train, share)
+    console.say(f"loop.micro=auto: {micro} of {share} pictures per forward.")
+    return micro
+
+
+def one_step(
+    parts: Parts, config: FitAE, training: Training, step: int, items: Tensor, image: Tensor, micro: int | None, console: Console
+) -> None:
+    """Both networks learn from a rank's pictures uint8 [B,C,H,W] of these items, in micro-batches."""
+    engine, slices = training.engine, order.micro_batches(len(image), micro)
+    for number, rows in enumerate(slices):
+        order.reseed("step", config.loop.seed, step, number, engine.rank)
+        share, last = (rows.stop - rows.start) / len(image), number == len(slices) - 1
+        training.add(backward(parts, config, on_device(image[rows], engine), step, share, engine, last=last), share)
+    training.update(step, parts.model, items)
+    if parts.shares is not None:
+        parts.shares.after_step()
+    if parts.adversary is not None and parts.discriminator is not None:
+        if parts.adversary.trains_discriminator(step):
+            training.update(step, parts.discriminator, items)
+        if parts.adversary.after_step(step):
+            console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
 
 
 def note_pictures(run: Run, splits: Mapping[str, Pictures], *, accepted: bool) -> None:
