@@ -42,7 +42,7 @@ def labels_in_turn(config: Sample, header: dict[str, Any]) -> list[int]:
     words = "text" in others and config.negative is not None and named(config.negative, header["classes"]) is None  # to go away from
     if config.guidance != 1 and not words and negative_label(config, header) < 0 and config.autoguide is None:
         refuse_no_label(header, f"guidance={config.guidance:g}")
-    if turn and min(turn) < 0:
+    if turn and min(turn) < 0 and not others:  # else what is given beside it decides, see `lacking`
         refuse_no_label(header, "label=none")
     refuse_untrained(header, turn)
     return [-1] * max(len(turn), 1) if config.guidance == 0 else turn

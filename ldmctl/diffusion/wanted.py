@@ -8,10 +8,9 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import Seeds, parse_seeds
 from ldmctl.diffusion.asking import Ask, short
 from ldmctl.diffusion.labels import NO_LABEL, labels_as_in_data, labels_in_turn
+from ldmctl.diffusion.lacking import refuse_lacking
 from ldmctl.diffusion.prompts import hears_words, negative_ask, prompts_in_turn
 from ldmctl.errors import ConfigError
-
-ALONE = "This model never learned {}: it was trained with conditions.drop.{}=0. Give {} as well, or train with a share that is dropped."
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,14 @@ class Wanted:
 
 
 def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
-    """What a config asks of the model with this header; labels or guidance that it does not know are a ConfigError."""
+    """What a config asks of the model with this header; what that does not know, or never learned to do without, is a ConfigError."""
+    asked = wanted_so_far(config, header)
+    refuse_lacking(config, header, asked.turn or [asked.ask(0)], negative_ask(config, header))
+    return asked
+
+
+def wanted_so_far(config: Sample, header: dict[str, Any]) -> Wanted:
+    """The same of a config to which something may still be added, such as prompts."""
     turn = asks_in_turn(config, header)
     away = negative_ask(config, header)
     if away is not None and set(turn) == {away}:
@@ -68,15 +74,12 @@ def asks_in_turn(config: Sample, header: dict[str, Any]) -> list[Ask]:
     """
     labels, prompts = labels_in_turn(config, header), prompts_in_turn(config, header)
     if not prompts:
-        if hears_words(header) and header["conditioner"] is not None and not header["left_alone"]["text"]:
-            if config.label not in NO_LABEL:
-                raise ConfigError(ALONE.format("a label without a prompt", "text", "a --prompt"))
+        both = hears_words(header) and header["conditioner"] is not None
+        if both and not header["left_alone"]["text"] and config.label in NO_LABEL:  # a class alone was never learned
             return [Ask()]
         return [Ask(label) for label in labels]
     if not labels:  # words alone: what class the data would have for them is not known
         labels = [-1]
-    if labels == [-1] and config.guidance and header["conditioner"] is not None and not header["left_alone"]["label"]:
-        raise ConfigError(ALONE.format("a prompt without a label", "label", "a --label"))
     return [Ask(label, prompt) for label in labels for prompt in prompts]
 
 

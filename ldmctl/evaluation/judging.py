@@ -14,7 +14,7 @@ from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
-from ldmctl.diffusion.wanted import wanted
+from ldmctl.diffusion.wanted import wanted, wanted_so_far
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError
 from ldmctl.evaluation import extractors
 from ldmctl.evaluation.comparison import refuse_few
@@ -73,6 +73,8 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     aside = set_aside(len(train), len(splits["val"]), count, config.references)
     refuse_few(min(count, aside.count), len(aside.reference))
     config = asked_for_captions(config, model, splits, aside, console)
+    if model is not None and config.samples is None:
+        wanted(config, model.header)  # refuses what it never learned to do without
     home = home_of(config, folder)
     key = preparation(config)
     if learns and hasattr(extractor, "fit"):
@@ -145,7 +147,7 @@ def number_of(config: EvalSamples, model: Model | None) -> int:
     """How many samples there are to judge."""
     if config.samples is not None:
         return len(Sampled(config.samples, [], count=config.count))
-    return config.count if model is None else len(wanted(config, model.header))
+    return config.count if model is None else len(wanted_so_far(config, model.header))
 
 
 def learned_from(config: EvalSamples) -> bool | None:

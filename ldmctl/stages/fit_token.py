@@ -105,7 +105,7 @@ def hearing(config: FitToken, model: Model) -> tuple[Any, Mapping[str, Any], int
     label = -1 if config.label is None else label_of(config.label, header)
     if label < 0 and header["conditioner"] is not None and not header["left_alone"]["label"]:
         raise ConfigError("This model was never trained on words without a label: name the class of the pictures by --label.")
-    if needed := [slot for slot in ["map"] if not header.get("left_alone", {}).get(slot, True)]:
+    if needed := [slot for slot in ("map", "picture") if not header.get("left_alone", {}).get(slot, True)]:
         raise ConfigError(
             f"This model was never trained on words without a {needed[0]} (conditions.drop.{needed[0]}=0), so no word can be learned for it."
         )
