@@ -75,3 +75,12 @@ def test_more_labels_than_pictures_are_told_with_what_makes_one_of_each(ldm, pla
     few = ["--steps", "1", "-n", "2", "--device", "cpu", "--precision", "fp32", "batch=2", "--label", "all"]
     assert run(["sample", "--run", str(ldm), *few]) == 0
     assert "One picture of each of the first 2 of 4 labels (" in (said := capsys.readouterr().err) and "take --each 1" in said
+
+
+@pytest.mark.parametrize("option", ["--map", "--picture", "--from", "--variations", "--mask", "--run", "--ae", "--autoguide"])
+def test_an_empty_name_is_said_to_be_empty_and_is_not_the_folder_one_stands_in(ldm, place, capsys, option):
+    more = {"--mask": ["--from", "a.png"], "--autoguide": ["--guidance", "2"]}.get(option, [])
+    run_of = [] if option == "--run" else ["--run", str(ldm)]
+    key = {"--from": "start", "--variations": "start"}.get(option, option[2:])
+    assert run(["sample", *run_of, option, "", *more, "--quiet"]) == 2
+    assert f"{key}: the name is empty: name a file or a folder, or leave it away" in " ".join(capsys.readouterr().err.split())

@@ -114,6 +114,13 @@ class Sample(Config):
     def _one_prompt_or_many(cls, prompt: Any) -> Any:
         return prompt if prompt is None or isinstance(prompt, list) else [str(prompt)]
 
+    @field_validator("run", "ae", "map", "picture", "autoguide", "start", "mask")
+    @classmethod
+    def _names_something(cls, place: str | None) -> str | None:
+        if place == "":  # as a path it would be the folder that the command runs in
+            raise ValueError("the name is empty: name a file or a folder, or leave it away")
+        return place
+
     @property
     def level(self) -> float:
         """The time to start at: `strength`, or its default."""
