@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ldmctl.pictures.images import TURNS, opened
 from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers, turn_of
 
 SAID = {"map": "maps", "picture": "pictures"}
+LOOKED_AT = 64  # maps of a folder by which it is known whether they may mean something else
 PURPOSE = {"map": "to take a map from", "picture": "to follow"}
 
 
@@ -61,6 +63,23 @@ def shown_of(config: Sample, model: Any, seeds: Sequence[int], sides: tuple[int,
         pictures = [fitted(opened(file), size, settings) for file in in_turn(config.picture, seeds, PURPOSE["picture"], model.listings)]
         found["picture"] = Known(torch.stack(pictures).to(model.engine.device))
     return found
+
+
+def doubtful_maps(config: Sample, model: Any, seeds: Iterable[int]) -> str:
+    """A sentence on maps of black and white alone whose white may stand for class 1 and is read as no class; otherwise nothing."""
+    classes: Sequence[str] = getattr(model.network.map, "classes", ())
+    if config.map is None or config.guidance == 0 or len(classes) < 2:
+        return ""
+    files = dict.fromkeys(in_turn(config.map, list(islice(seeds, LOOKED_AT)), PURPOSE["map"], model.listings))
+    most = Image.model_validate(model.header["image"]).max_pixels
+    if not (doubtful := [file for file in files if set(np.unique(numbers(file, labels=True, most=most)).tolist()) == {0, UNLABELLED}]):
+        return ""
+    more = f" and {len(doubtful) - 1} more hold" if doubtful[1:] else " holds"
+    last = len(classes) - 1
+    return (
+        f"The map {doubtful[0]}{more} 0 and {UNLABELLED} alone, and this model knows the classes 0 ({classes[0]}) to {last} ({classes[-1]}): "
+        f"{UNLABELLED} is read as a pixel of no class. Where white is meant as class 1 ({classes[1]}), save it as 1."
+    )
 
 
 def in_turn(given: str, seeds: Sequence[int], purpose: str, known: dict[tuple[str, str], list[Path]]) -> list[Path]:

@@ -17,7 +17,7 @@ from ldmctl.diffusion.editing import levels_below
 from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.prompts import expect_encoder
-from ldmctl.diffusion.shown import shown_of
+from ldmctl.diffusion.shown import doubtful_maps, shown_of
 from ldmctl.diffusion.trace import refuse_foreign_trace
 from ldmctl.diffusion.wanted import Wanted, unused, wanted
 from ldmctl.endings import may
@@ -65,9 +65,10 @@ def undertake(config: Sample, engine: Engine, again: Recorded | None = None) -> 
 
 
 def cautions(task: Task) -> list[str]:
-    """Sentences on what was given and is not used, and on a size that the model was not trained on."""
+    """Sentences on what was given and is not used, or may be meant otherwise, and on a size that the model was not trained on."""
     config, model = task.config, task.model
-    said = [unused_labels(config, model.header), unused(config), *model.unheard(config), *model.cut_prompts(config)]
+    ignored = [unused_labels(config, model.header), unused(config)]
+    said = [*ignored, *model.unheard(config), *model.cut_prompts(config), doubtful_maps(config, model, task.asked.seeds)]
     return [sentence for sentence in (*said, caveat(config, model.header)) if sentence]
 
 

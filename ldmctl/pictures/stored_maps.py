@@ -160,8 +160,9 @@ def _indices(image: Image.Image, raw: str, name: str) -> np.ndarray[Any, Any]:
         return np.asarray(image)[None, ..., 0]
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _narrow(image, name)
+    what = "fractions" if image.mode == "F" else "colours"
     raise DataError(
-        f"{name} is in mode {image.mode}, so its pixels are colours and no numbers of classes. Save it with a palette or in grey, "
+        f"{name} is in mode {image.mode}, so its pixels are {what} and no numbers of classes. Save it with a palette or in grey, "
         "each pixel the number of its class."
     )
 

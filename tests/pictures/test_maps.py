@@ -150,6 +150,7 @@ def test_grey_of_four_bits_is_not_spread_over_eight_where_it_counts_classes():
         (Image.new("RGB", (8, 8)), "PNG", True, "is in mode RGB, so its pixels are colours and no numbers of classes"),
         (Image.new("L", (8, 8)), "JPEG", True, "is a JPEG, which blurs numbers of classes at every edge"),
         (Image.new("F", (8, 8)), "TIFF", False, "holds fractions"),
+        (Image.new("F", (8, 8)), "TIFF", True, "is in mode F, so its pixels are fractions and no numbers of classes"),
     ],
 )
 def test_what_is_no_map_is_refused_with_its_file(tmp_path, image, kind, labels, words):
