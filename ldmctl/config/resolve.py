@@ -206,7 +206,7 @@ def _explain(item: Any, schema: type[BaseModel]) -> str:
     keys = [key for key in owner.model_fields if key != "type"]
     wanted = str(item["loc"][-1])
     if slot is not None and (others := _with_key(slot.kind, wanted)):
-        hint = f" It is a key of {', '.join(others)}."
+        hint = f"{did_you_mean(wanted, keys)} It is a key of {', '.join(others)}."
     else:
         hint = f" Did you mean {found!r}?" if (found := _elsewhere(wanted, schema)) else did_you_mean(wanted, keys)
     return f"{path}: unknown key.{hint} Keys here: {', '.join(keys)}."

@@ -154,10 +154,7 @@ def load_network(path: Path, engine: Engine, *, option: str = "--run") -> tuple[
     network = build_network(header)
     weights.load_into(network, tensors, path)
     at_home(network, run_of(path))
-    network = network.to(engine.device).eval().requires_grad_(False)
-    if engine.device.type == "cpu" or engine.dtype != torch.float32:  # convolutions are sooner done with the channels of a pixel side by side
-        network = network.to(memory_format=torch.channels_last)
-    return network, header, fingerprint_of(tensors, header)
+    return engine.frozen(network), header, fingerprint_of(tensors, header)
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:

@@ -169,7 +169,7 @@ def statistics_gap(lineage: Lineage) -> float:
 
 def noise_levels(schedule: Any, count: int = 5) -> list[float]:
     """sigma / alpha of `count` noise levels, evenly in log-SNR, the last near pure noise; within what 50 steps of the schedule visit."""
-    _, sigmas = levels(schedule, min(50, getattr(schedule, "timesteps", 50)))
+    _, sigmas = levels(schedule, min(50, getattr(schedule, "timesteps", 50)), "trailing")
     low, high = max(LEVELS[0], float(sigmas[-2])), min(LEVELS[1], float(sigmas[0]))
     return [low * (high / low) ** (index / (count - 1)) for index in range(count)]
 

@@ -35,7 +35,7 @@ def load_autoencoder(path: Path, engine: Engine, *, option: str = "--run") -> tu
     weights.refuse_oversized(header, tensors, path)
     autoencoder: nn.Module = weights.rebuild(header)
     weights.load_into(autoencoder, tensors, path)
-    return autoencoder.to(engine.device).eval().requires_grad_(False), header
+    return engine.frozen(autoencoder), header
 
 
 def autoencoder_fingerprint(path: Path) -> str:

@@ -23,7 +23,7 @@ from ldmctl.storage.record import model_file
 from ldmctl.training import engine as engines
 from ldmctl.training.order import generator, micro_batches
 
-BESIDE = ("trailing", "karras", "exponential")  # spacings that the table is compared with
+BESIDE = ("beta", "trailing", "karras", "exponential")  # spacings that the table is compared with
 
 
 def spacing(config: FindSpacing, *, console: Console, out: str | Path | None = None) -> dict[str, Any]:

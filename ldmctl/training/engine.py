@@ -23,6 +23,8 @@ from ldmctl.config.sharing import per_device
 from ldmctl.errors import ConfigError, PluginWarning
 from ldmctl.training.allocator import keep_blocks
 
+Built = TypeVar("Built", bound=nn.Module)
+
 WAIT = timedelta(hours=2)  # for other ranks: the first one lays out a cache of millions of pictures alone
 
 
@@ -43,6 +45,19 @@ class Engine:
     def autocast(self) -> AbstractContextManager:
         """Around networks only: losses, statistics and schedules stay float32."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def frozen(self, network: Built) -> Built:
+        """The same network here, to be used and not trained.
+
+        Its convolutions keep the channels of a pixel side by side: up to 1.4 times as fast on a CPU (docs/numbers.md), and what a GPU
+        wants in half precision; in float32 it wants them apart.
+        """
+        network = network.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cpu" or (self.device.type == "cuda" and self.dtype != torch.float32):
+            for weight in network.parameters():
+                if weight.dim() == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return network
 
     def share(self, batch: int) -> slice:
         """This rank's rows of a global batch; a batch that the ranks cannot share equally is a ConfigError."""
