@@ -27,6 +27,7 @@ from ldmctl.diffusion.network import build_network
 from ldmctl.diffusion.preview import check_preview
 from ldmctl.diffusion.prompts import expect_encoder
 from ldmctl.diffusion.shown import paints_by_condition, shown_of
+from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.trace import evaluations_of
 from ldmctl.diffusion.typical import forward_of, typical
 from ldmctl.diffusion.wanted import wanted
@@ -177,6 +178,7 @@ def plan_fit_diffusion(config: FitDiffusion) -> dict[str, Any]:
     check_slots(config)
     splits = {split: open_latents(cache, manifest, split) for split in ("train", "val")}
     check_preview(config, splits["train"])
+    levels(registry.build("schedule", config.schedule), config.preview.steps)  # a schedule that cannot be sampled is refused
     maps = find_maps(cache, manifest, splits) if config.conditions.map is not None else None
     drawn = None if maps is None else classes_of(maps)
     others = conditioners_of(config, manifest, splits, begun_with(config), drawn)

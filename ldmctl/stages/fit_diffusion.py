@@ -26,6 +26,7 @@ from ldmctl.diffusion.network import Network
 from ldmctl.diffusion.objective import backward, draw, rows_read, validate
 from ldmctl.diffusion.placing import find_micro, is_compiled, is_sharded, new_network
 from ldmctl.diffusion.preview import check_preview, learns_with_labels, learns_without, learns_without_labels, previewed_split, save_preview
+from ldmctl.diffusion.spacing import levels
 from ldmctl.diffusion.typical import forward_of
 from ldmctl.diffusion.weighting import Uncertainty
 from ldmctl.latents.codec import Codec, load_autoencoder
@@ -153,6 +154,7 @@ def build_parts(config: FitDiffusion, out: str | Path, engine: Engine, console: 
         for line in load_initial_network(config, network, manifest):
             console.say(line)
     schedule, sampler = registry.build("schedule", config.schedule), registry.build("sampler", config.preview.sampler)
+    levels(schedule, config.preview.steps)  # a schedule that cannot be sampled is refused now
     known = known_for(network, cache, manifest, latents, engine, console, maps, out=out)
     console.say(f"listens to {listens_to(config.conditions, manifest, {slot: known['train'].share(slot) for slot in SLOTS}, drawn)}")
     size = " x ".join(str(side) for side in manifest.latent)

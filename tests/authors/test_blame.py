@@ -121,7 +121,7 @@ def test_a_bug_of_a_plugin_that_comes_with_ldmctl_is_ours(said, sample_words, mo
         return self.no_such_thing
 
     monkeypatch.setattr(DDIM, "__call__", broken)
-    code, _, err = said(*sample_words)
+    code, _, err = said(*sample_words, "--sampler", "ddim")
     assert code == 1 and "This is a bug in ldmctl's sampler 'ddim': AttributeError" in err and "Traceback" in err
 
 

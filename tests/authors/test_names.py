@@ -22,7 +22,7 @@ class Mine:
 
 def test_a_foreign_plugin_named_like_a_built_in_is_in_nobodys_way(install, said, sample_words):
     install("foreign", "3.1", sampler={"ddim": "Mine"}, source=SAMPLER)
-    code, _, err = said(*sample_words)
+    code, _, err = said(*sample_words, "--sampler", "ddim")
     assert code == 0
     assert err.count("warning: sampler 'ddim' is offered by ") == 1
     assert "ddim alone is ldmctl's own, the other is foreign:ddim" in err and "foreign 3.1" in err
