@@ -78,8 +78,7 @@ def time_of(schedule: Schedule, level: float) -> Tensor:
     low, high = torch.zeros(()).double(), torch.ones(()).double()
     for _ in range(6):  # a thousandfold each: 1e-18 in the end, below float64
         times = torch.lerp(low, high, torch.linspace(0, 1, 1001, dtype=torch.float64))
-        alpha, sigma = schedule.marginal(times)
-        above = int(torch.searchsorted(sigma / alpha, level).clamp(1, 1000))
+        above = int(torch.searchsorted(_levels_at(schedule, times), level).clamp(1, 1000))
         low, high = times[above - 1], times[above]
     t = high.reshape(1)
     if total := _steps(schedule):
