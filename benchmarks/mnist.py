@@ -8,7 +8,8 @@ PSNR is the mean over pictures of per-picture PSNR, data range 1, after the 8-bi
 `minutes` are those of everything from fit-ae to 64 samples. Then `ldmctl eval-samples` makes 5,000 samples with labels drawn as in the data, 5,000
 with guidance, and 5,000 without labels, and judges them through the extractor `fitted`; that takes minutes of its own. With --plain,
 benchmarks/plain_recipe.py trains on the same cache for as many minutes as fit-diffusion took, and its 5,000 samples of the labels in turn, with the
-same guidance, stand beside. --only-judge trains nothing, and makes no sample that is there already.
+same guidance, stand beside. --only-judge trains nothing, makes no sample that is there already, and renews
+what the result says of the samples.
 """
 
 import argparse
@@ -85,7 +86,8 @@ def main() -> None:
     """Run the chain, make the samples, judge them."""
     given = arguments()
     if given.only_judge:
-        print(json.dumps(judged(given.only_judge.absolute(), given.guidance), indent=2))
+        known = json.loads((RESULTS / "mnist.json").read_text())
+        keep("mnist", {**known, "guidance": given.guidance, **judged(given.only_judge.absolute(), given.guidance)}, known["machine"])
         return
     machine = describe()
     with tempfile.TemporaryDirectory() as temporary:

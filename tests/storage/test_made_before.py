@@ -18,6 +18,19 @@ from ldmctl.config.documents import read_config
 
 ARCHIVE = Path(__file__).with_name("made_before.tar.xz")
 DENOISERS = ["unet", "dit", "sharded"]
+AS_THEN = [
+    "-n",
+    "4",
+    "--steps",
+    "4",
+    "--sampler",
+    "ddim",
+    "spacing=trailing",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+]  # sampler and spacing were the defaults
 LATER = {"discriminator/advantage"}  # what reports have said since
 
 
@@ -57,33 +70,13 @@ def test_one_of_each_kind_is_there(archive):
 @pytest.mark.parametrize("name", DENOISERS)
 def test_the_same_command_keeps_samples_that_are_there(before, name, capsys):
     """What their text says of model, autoencoder and settings is what it would say now."""
-    assert (
-        run(
-            [
-                "sample",
-                "--run",
-                name,
-                "-n",
-                "4",
-                "--steps",
-                "4",
-                "--out",
-                f"{name}-samples",
-                "--device",
-                "cpu",
-                "--precision",
-                "fp32",
-                "--json",
-            ]
-        )
-        == 0
-    )
+    assert run(["sample", "--run", name, *AS_THEN, "--out", f"{name}-samples", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["made"] == 0
 
 
 @pytest.mark.parametrize("name", DENOISERS)
 def test_sampling_again_makes_the_same_pictures(before, name):
-    assert run(["sample", "--run", name, "-n", "4", "--steps", "4", "--out", "again", "--device", "cpu", "--precision", "fp32"]) == 0
+    assert run(["sample", "--run", name, *AS_THEN, "--out", "again"]) == 0
     for seed in range(4):
         old, new = (folder / f"{seed:06d}.png" for folder in (before / f"{name}-samples", before / "again"))
         assert Image.open(old).text["ldmctl"] == Image.open(new).text["ldmctl"]
