@@ -151,10 +151,11 @@ def parsed(line: str) -> Row | None:
 
 def finite(value: Any) -> float | None:
     """A number that is one; None of anything else."""
-    with suppress(OverflowError):  # an integer of four hundred digits
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    return None
+    try:  # not `suppress`, since a report asks this of each of its numbers
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of four hundred digits
+        return None
+    return float(value) if is_number else None
 
 
 def whole(value: Any) -> int | None:
