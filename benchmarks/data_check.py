@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from machine import describe, keep
 from PIL import Image
-from process import command
+from process import command, processor_seconds
 
 SIDE = 256
 
@@ -30,11 +30,13 @@ def main() -> None:
     machine = describe()
     with tempfile.TemporaryDirectory() as name:
         twins = write(Path(name) / "pictures", asked.count)
+        before = processor_seconds()
         done = command("data", "check", "pictures", "--out", "checked", "-q", cwd=Path(name))
     found: dict[str, Any] = {
         "files": asked.count,
         "side": SIDE,
         **{key: done[key] for key in ("seconds", "resident_mib")},
+        "processor_seconds": round(processor_seconds() - before, 2),
         "saved_twice": twins,
         "near_duplicates": done["duplicates"],
     }

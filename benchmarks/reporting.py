@@ -11,7 +11,6 @@ what others on the machine change little.
 
 import argparse
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from machine import describe, keep
 from PIL import Image
-from process import command
+from process import command, processor_seconds
 
 from ldmctl.console import Console
 from ldmctl.stages.report import report
@@ -103,16 +102,10 @@ def clocked(folder: Path) -> dict[str, Any]:
 
 
 def of_the_report(folder: Path) -> float:
-    """Seconds of the processor without the start, of which most is the import of torch."""
+    """Seconds of the processor without the start."""
     began = time.process_time()
     report([str(folder / "runs/ldm")], folder / "alone.html", console=Console(quiet=True), alone=True)
     return time.process_time() - began
-
-
-def processor_seconds() -> float:
-    """Of the commands that have ended, which others on the machine change little."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
