@@ -129,9 +129,7 @@ def answer(words: list[str]) -> int:
         if trouble := file_trouble(error) or vanished(error):
             return fail(trouble, 6, words)
         if ranks.lost_another(error):
-            return fail(
-                "Another process of this command is gone, and this one cannot go on without it. What was saved is intact.", 1, words
-            )
+            return fail(ranks.LEFT_ALONE, 1, words)
         traceback.print_exc()
         return fail(f"This is a bug in ldmctl{whose(error)}: {one_line(error)}{attribution.suspects()}", 1, words)
 

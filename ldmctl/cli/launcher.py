@@ -23,8 +23,8 @@ def main(parent: int, words: list[str]) -> int:
     try:
         run.run(run.parse_args(words))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        ranks.note_failure(rank, failure.exitcode)
+        in_order = sorted(error.failures.items(), key=lambda each: each[1].timestamp)  # in seconds
+        ranks.note_failures([(rank, failure.exitcode) for rank, failure in in_order])
         return 1
     except SignalException as end:
         return 128 + end.sigval

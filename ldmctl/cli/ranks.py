@@ -25,7 +25,8 @@ from ldmctl.signals import ASKING
 
 FOLDER, LAUNCHER = "LDMCTL_RANKS", "LDMCTL_LAUNCHER"  # environment variables: the folder, and the process that starts the ranks
 TORCHRUN = "TORCHELASTIC_ERROR_FILE"  # ATTEMPT/RANK/error.json in a folder of torchrun's own, which it deletes
-FAILURE = "failure"  # in the folder: the first rank that failed, and how
+FAILURES = "failures"  # in the folder: the ranks that failed, the first one first, and how
+LEFT_ALONE = "Another process of this command is gone, and this one cannot go on without it. What was saved is intact."
 SHARED = ("fit-ae", "encode-dataset", "fit-diffusion", "sample")  # verbs whose work the ranks share
 LOST = ("closed by peer", "reset by peer", "broken pipe", "nccl", "connection refused", "tcpstore")  # words of torch
 SHORT = (getattr(signal, "SIGKILL", 0), signal.SIGABRT)  # what the system, and C++ code without memory, ends a process by
@@ -78,7 +79,10 @@ def last_words(folder: Path, count: int, code: int, heard: list[int]) -> Ended:
     """How the first rank ended that knows why; a rank that only lost the others says 1."""
     words = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     known = [each for each in words.values() if each["exit_code"] != 1]
-    rank, ended = json.loads((folder / FAILURE).read_text()) if (folder / FAILURE).exists() else (None, code)
+    failures = json.loads((folder / FAILURES).read_text()) if (folder / FAILURES).exists() else []
+    rank, ended = failures[0] if failures else (None, code)
+    if rank in words and words[rank]["error"] == LEFT_ALONE:  # it may end in the same second as the one that it lost
+        rank, ended = next(((other, how) for other, how in failures if how < 0 and how != -signal.SIGTERM), (rank, ended))
     if known:
         said = known[0]
     elif heard:
@@ -96,10 +100,10 @@ def last_words(folder: Path, count: int, code: int, heard: list[int]) -> Ended:
     return Ended(said["error"], said["exit_code"])
 
 
-def note_failure(rank: int, exit_code: int) -> None:
-    """In the launcher: which rank failed first, and how."""
+def note_failures(failures: list[tuple[int, int]]) -> None:
+    """In the launcher: which ranks failed, the first one first, and their exit codes."""
     with suppress(OSError):
-        (Path(os.environ[FOLDER]) / FAILURE).write_text(json.dumps([rank, exit_code]))
+        (Path(os.environ[FOLDER]) / FAILURES).write_text(json.dumps(failures))
 
 
 def arrive() -> None:

@@ -72,15 +72,15 @@ def test_a_process_that_comes_too_late_for_the_one_it_follows_ends_too():
 
 @pytest.fixture
 def left(tmp_path, monkeypatch):
-    """left(words={rank: (sentence, code)}, failure=(rank, code)) -> the folder as ranks and launcher leave it."""
+    """left(words={rank: (sentence, code)}, (rank, code), ...) -> the folder as ranks and launcher leave it."""
 
-    def leave(words, failure=None):
+    def leave(words, *failures):
         monkeypatch.setenv(ranks.FOLDER, str(tmp_path))
         for rank, (sentence, code) in words.items():
             monkeypatch.setenv("RANK", str(rank))
             assert ranks.leave(sentence, code)
-        if failure:
-            ranks.note_failure(*failure)
+        if failures:
+            ranks.note_failures(list(failures))
         return tmp_path
 
     return leave
@@ -94,6 +94,13 @@ def test_the_rank_that_knows_why_has_the_word(left):
 def test_a_rank_that_was_killed_is_named_whatever_the_others_say_of_it(left):
     ended = ranks.last_words(left({0: ("Another process of this command is gone", 1)}, (1, -9)), 2, 1, [])
     assert ended.exit_code == 137 and str(ended).startswith("Rank 1 of 2 was ended by SIGKILL. Machines that run out of memory do that.")
+
+
+@pytest.mark.parametrize(("number", "code"), [(-9, 137), (-11, 139), (-15, 1)])
+def test_it_is_named_where_the_other_ended_in_the_same_second(left, number, code):
+    """torchrun ends those that are left by SIGTERM, which says nothing of why."""
+    ended = ranks.last_words(left({0: (ranks.LEFT_ALONE, 1)}, (0, 1), (1, number)), 2, 1, [])
+    assert ended.exit_code == code and ("Rank 1 of 2 was ended by" in str(ended)) == (code > 1)
 
 
 def test_the_first_that_failed_has_the_word_among_bugs(left):

@@ -219,7 +219,7 @@ def test_what_all_ranks_of_torchrun_have_to_say_is_said_once(tmp_path, monkeypat
 @pytest.mark.parametrize(("number", "why"), [(signal.SIGKILL, True), (signal.SIGABRT, True), (signal.SIGSEGV, False)])
 def test_a_rank_without_last_words_is_told_by_its_signal(tmp_path, monkeypatch, number, why):
     monkeypatch.setenv(ranks.FOLDER, str(tmp_path))
-    ranks.note_failure(1, -number)
+    ranks.note_failures([(1, -number)])
     ended = ranks.last_words(tmp_path, 2, 1, [])
     assert f"Rank 1 of 2 was ended by {number.name}." in str(ended) and ended.exit_code == 128 + number
     assert ("Machines that run out of memory do that." in str(ended)) == why
