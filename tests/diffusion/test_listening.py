@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from two_ranks import TINY, together
+from two_ranks import TINY, assert_alike, together
 
 from ldmctl.cli.app import run as ldmctl
 from ldmctl.config.documents import read_config
@@ -303,16 +303,7 @@ def test_two_ranks_learn_from_words_maps_and_holes_what_one_learns(fit_diffusion
     codes, said = together("fit-diffusion", tmp_path / "both", f"latents={known_cache}", f"machine.parallel={parallel}", *words)
     assert codes == [0, 0], said
     alone = fit_diffusion(tmp_path / "alone", known_cache, *words)
-    file = {"ddp": "state.safetensors", "fsdp": "model.safetensors"}[parallel]  # the state of shared networks lies in pieces
-    one, other = (weights.load(run / file)[0] for run in (alone, tmp_path / "both"))
-    assert one.keys() == other.keys() and len(one) > 50
-    for name in one:
-        torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
-    losses = [
-        [row["loss"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
-        for run in (alone, tmp_path / "both")
-    ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert_alike(alone, tmp_path / "both", parallel)
 
 
 def test_preparing_is_said_and_a_second_run_prepares_nothing(encode, vae_run, fit_diffusion, tmp_path):
