@@ -128,7 +128,7 @@ def fit_diffusion(
                 for each in learners.values():
                     training.update(step, each, batch.items)
                 if training.validates(step) and (engine.leads or training.model.sharded):  # a sharded network is gathered from all ranks
-                    look(training, step, config, parts, engine)
+                    validate_and_preview(training, step, config, parts, engine)
 
         published = publish(training, JUDGED_BY)
         console.say(f"The denoiser is in {run.folder / 'model.safetensors'}, samples of fixed seeds in {run.folder / 'samples'}.")
@@ -180,7 +180,7 @@ def begin(run: Run, config: FitDiffusion, parts: Parts, engine: Engine, console:
         carry_encoder(parts.network, run.folder, engine, console)
 
 
-def look(training: Training, step: int, config: FitDiffusion, parts: Parts, engine: Engine) -> None:
+def validate_and_preview(training: Training, step: int, config: FitDiffusion, parts: Parts, engine: Engine) -> None:
     """Validate, and make the previews that are due."""
     picture = None
     with training.aside(), training.model.averaged(), torch.no_grad():
