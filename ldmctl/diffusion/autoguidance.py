@@ -25,6 +25,7 @@ class Weaker(NamedTuple):
     network: Network
     fingerprint: str
     vocabulary: Vocabulary  # what it hears words by
+    header: dict[str, Any]
 
 
 def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine) -> Weaker:
@@ -49,7 +50,7 @@ def load_weaker(run: str, header: Mapping[str, Any], better: str, engine: Engine
             f"autoguide={run} is the same model as the one that it should guide, so it would change nothing at twice the cost. Name an "
             "earlier snapshot (RUN@STEP), or a run of a weaker model."
         )
-    return Weaker(network, fingerprint, Vocabulary(network, other, run))
+    return Weaker(network, fingerprint, Vocabulary(network, other, run), other)
 
 
 def said(header: Mapping[str, Any], key: str) -> Any:

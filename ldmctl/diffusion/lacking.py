@@ -17,10 +17,10 @@ NAMED = {"label": "a label", "text": "a prompt", "map": "a map", "picture": "a p
 GIVEN_BY = {"label": "a --label", "text": "a --prompt", "map": "a --map", "picture": "a --picture"}
 
 
-def refuse_lacking(config: Sample, header: dict[str, Any], asks: Iterable[Ask], away: Ask | None) -> None:
+def refuse_lacking(config: Sample, header: dict[str, Any], asks: Iterable[Ask], away: Ask | None, *, who: str = "This model") -> None:
     """A ConfigError where pictures are asked for, or gone `away` from, without something that the model never learned to do without.
 
-    Guidance of 0 asks for nothing at all, which is refused before.
+    `who` begins the sentence. Guidance of 0 asks for nothing at all, which is refused before.
     """
     if config.guidance == 0:
         return
@@ -28,7 +28,7 @@ def refuse_lacking(config: Sample, header: dict[str, Any], asks: Iterable[Ask], 
     for ask in dict.fromkeys(asks):
         given = [slot for slot in slots_of(header) if slot in beside | said(ask)]
         if lacking := needed(header, given):
-            raise ConfigError(sentence(given, lacking))
+            raise ConfigError(f"{who} {sentence(given, lacking)}")
     if away is not None and (lacking := needed(header, [slot for slot in slots_of(header) if slot in beside | said(away)])):
         raise ConfigError(
             f"negative={config.negative} goes away from pictures without {listed(NAMED, lacking)}, which this model never learned: it was "
@@ -67,12 +67,12 @@ def shown(config: Sample, header: dict[str, Any]) -> set[str]:
 
 
 def sentence(given: list[str], lacking: list[str]) -> str:
-    """What was never learned, why, and what to do."""
+    """What was never learned, why, and what to do; whose it is goes before."""
     give = listed(GIVEN_BY, lacking)
     if not given:
-        return f"This model never learned to do without {listed(NAMED, lacking)}: it was trained with drop=0. Give {give}, or train with drop=0.1."
+        return f"never learned to do without {listed(NAMED, lacking)}: it was trained with drop=0. Give {give}, or train with drop=0.1."
     return (
-        f"This model never learned {listed(NAMED, given)} without {listed(NAMED, lacking)}: it was trained with {never_dropped(lacking)}. "
+        f"never learned {listed(NAMED, given)} without {listed(NAMED, lacking)}: it was trained with {never_dropped(lacking)}. "
         f"Give {give} as well, or train with a share that is dropped."
     )
 

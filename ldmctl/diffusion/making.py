@@ -23,7 +23,8 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
 
     The folder's name holds a hash of both, so samples of others never mix with them.
     """
-    asked, sides = wanted(config, model.header), sides_of(config, model.header)
+    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
+    sides = sides_of(config, model.header)
     settings = model.settings(config)
     prompts = {"prompt": config.prompt} if config.prompt is not None else {}
     named = {
@@ -47,7 +48,7 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
     there, done = len(asked) - len(missing), 0
     with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar:
         while done < len(missing):
-            mine = missing[done : done + config.batch]
+            mine = missing[done : done + (config.batch or 1)]
             pictures, bad = model.make(config, [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine])
             model.refuse(bad, config)
             for place, picture in zip(mine, pictures, strict=True):

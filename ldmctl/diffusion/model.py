@@ -56,6 +56,7 @@ class Model:
     listings: dict[tuple[str, str], list[Path]] = field(
         default_factory=dict
     )  # files of maps and of pictures to follow, by place and purpose
+    alike: dict[int, bool] = field(default_factory=dict)  # whether so many pictures together are rounded as a batch is
     known: dict[float, tuple[float, float, float]] = field(default_factory=dict)  # where levels lie in the schedule, as they are met
 
     sample = sample  # by the keys of `ldmctl sample`: pictures in memory
@@ -79,7 +80,7 @@ class Model:
         *,
         output: Literal["images", "latents"] = "images",
     ) -> tuple[Tensor, list[int]]:
-        """(pictures uint8 [N,C,H,W] of up to `config.batch` seeds, or their latents, on the CPU, the seeds of those that are not finite)."""
+        """(pictures uint8 [N,C,H,W] of these seeds, which go through the network together, or their latents, on the CPU, the seeds of those that are not finite)."""
         if not seeds:
             return torch.empty(0, dtype=torch.uint8), []
         self.vocabulary.hear(config)
@@ -87,7 +88,7 @@ class Model:
         sampler = registry.build("sampler", config.sampler)
         refuse_momentum(config.guiding.momentum, sampler)
         refuse_steps(config.painting.method, sampler)
-        rows, sides = rows_of(config.batch), sides_of(config, self.header)
+        rows, sides = rows_of(max(config.batch or 0, len(seeds))), sides_of(config, self.header)
         shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
         given = given or self.given(config)
         with even_threads():
@@ -118,7 +119,7 @@ class Model:
                 whole = latent.isfinite().flatten(1).all(1).tolist()
                 return latent.cpu(), [seed for seed, sound in zip(seeds, whole, strict=True) if not sound]
             padded = torch.cat([latent, latent[-1:].expand(rows - len(latent), -1, -1, -1)])
-            picture = self.codec.decode(padded, sides)
+            picture = torch.cat([self.codec.decode(part, sides) for part in padded.split(rows_of(config.batch or rows))])
             expect_shape(picture, (rows, int(self.header["image"]["channels"]), *sides), self.codec.autoencoder, "decode")
             picture = put_back(picture[: len(seeds)], config, given.canvas, seeds, self.codec.autoencoder.factor)
         sound = (latent.isfinite().flatten(1).all(1) & picture.isfinite().flatten(1).all(1)).tolist()

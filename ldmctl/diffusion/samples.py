@@ -14,6 +14,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import parse_seeds
 from ldmctl.diffusion.beginning import Given, refuse_size
 from ldmctl.diffusion.editing import Look
+from ldmctl.diffusion.grouping import together, with_batch
 from ldmctl.diffusion.wanted import wanted
 from ldmctl.errors import ConfigError
 from ldmctl.pictures.canvas import open_canvas
@@ -101,15 +102,17 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
     """The pictures that a validated config asks for; a DivergedError if some are not finite."""
     if output not in ("images", "latents"):
         raise ConfigError(f"output={output!r} is neither images nor latents.")
-    asked = wanted(config, model.header)
+    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
     seeds, asks = list(asked.seeds), [asked.ask(place) for place in range(len(asked))]
     refuse_size(config, model.header, model.codec, model.network)
-    images = []
-    for first in range(0, len(seeds), config.batch):
-        rows = slice(first, first + config.batch)
+    config = with_batch(config, model)
+    images, done = [], 0
+    while done < len(seeds):
+        rows = slice(done, done + together(config, model, len(seeds) - done, asks[done], given))
         made, bad = model.make(config, seeds[rows], asks[rows], given, output=output)
         model.refuse(bad, config)
         images.append(made)
+        done = rows.stop
     return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds)
 
 

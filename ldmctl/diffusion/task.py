@@ -14,6 +14,7 @@ from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.again import apart
 from ldmctl.diffusion.beginning import caveat, sides_of
 from ldmctl.diffusion.editing import levels_below
+from ldmctl.diffusion.grouping import with_batch
 from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.prompts import expect_encoder
@@ -50,7 +51,8 @@ class Task(NamedTuple):
 def undertake(config: Sample, engine: Engine, again: Recorded | None = None) -> Task:
     """The task of a config; what does not fit the model is an error. With `again` it is a MismatchError unless it makes that picture."""
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
-    asked = wanted(config, model.header)
+    config = with_batch(config, model)
+    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
     expect_encoder(config, model.network, model.header)
     model.unheard(config)  # refuses words that were learned for another model
     settings = model.settings(config)

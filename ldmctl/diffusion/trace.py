@@ -72,7 +72,7 @@ def write_trace(model: Any, config: Sample, seeds: Sequence[int], asks: Sequence
     """trace.png with a column for each step that is shown, trace.gif and trace.webp of the first seeds in a folder -> a sentence on steps
     that were never taken, otherwise nothing."""
     looks: list[Look] = []
-    count = min(SHOWN, config.batch, len(seeds))
+    count = min(SHOWN, config.batch or SHOWN, len(seeds))
     made, _ = model.make(config, seeds[:count], asks[:count], model.given(config)._replace(watch=looks.append))
     columns, every = columns_of(config, len(looks)), frames_of(config, len(looks))
     moments = {number: moment_of(model, config, looks[number], count) for number in {*every, *columns, *range(len(looks))[-1:]}}

@@ -41,10 +41,14 @@ class Wanted:
         return self.turn if len(set(self.turn)) > 1 else []
 
 
-def wanted(config: Sample, header: dict[str, Any]) -> Wanted:
-    """What a config asks of the model with this header; what that does not know, or never learned to do without, is a ConfigError."""
+def wanted(config: Sample, header: dict[str, Any], weaker: dict[str, Any] | None = None) -> Wanted:
+    """What a config asks of the model with this header, and of a weaker one that guides it; what one does not know, or never learned to do
+    without, is a ConfigError."""
     asked = wanted_so_far(config, header)
-    refuse_lacking(config, header, asked.turn or [asked.ask(0)], negative_ask(config, header))
+    asks = asked.turn or [asked.ask(0)]
+    refuse_lacking(config, header, asks, negative_ask(config, header))
+    if weaker is not None:
+        refuse_lacking(config, weaker, asks, None, who=f"The model of autoguide={config.autoguide}")
     return asked
 
 

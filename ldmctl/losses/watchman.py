@@ -17,6 +17,11 @@ class Watchman:
 
     def __init__(self, parts: Parts, config: FitAE, training: Training, console: Console):
         self.parts, self.config, self.training, self.console = parts, config, training, console
+        if training.first and parts.adversary is not None and not parts.adversary.volume:
+            console.say(
+                f"The discriminator has been off since step {(parts.adversary.turned_down_at or 0) + 1:,}, as run.json tells under `watch`: keys of "
+                "it and its share change nothing in this run. --init starts another run from this one's weights."
+            )
 
     def look(self, step: int) -> None:
         """After the validation of a step, on every rank. One that is due only because the run ends there, as it may not for good, decides nothing."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
+from ldmctl.diffusion.grouping import together
 from ldmctl.diffusion.task import Task, cautions, describe, look_around, undertake
 from ldmctl.diffusion.trace import SHOWN, write_trace
 from ldmctl.diffusion.wanted import shares
@@ -40,7 +41,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     # Build the parts.
     engine = engines.start(config.machine)
     task = undertake(config, engine, again)
-    model, asked = task.model, task.asked
+    config, model, asked = task.config, task.model, task.asked
     for sentence in cautions(task) if engine.leads else ():
         console.warn(sentence)
 
@@ -58,8 +59,9 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     began = time.monotonic()
     with Signals(console.say) as signals, console.bar("sampling", len(asked), done=there) as bar, Writing() as files:
         while done < len(missing):
-            together = missing[done : done + config.batch * engine.world]
-            mine = together[config.batch * engine.rank :][: config.batch]
+            size = together(config, model, len(missing) - done, asked.ask(missing[done]))
+            turn = missing[done : done + size * engine.world]
+            mine = turn[size * engine.rank :][:size]
             with evaluations(model.network.denoiser) as calls:
                 pictures, bad = model.make(config, [asked.seeds[place] for place in mine], [asked.ask(place) for place in mine])
             if bad := engine.joined(bad):
@@ -76,7 +78,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
                 text = task.text(place)
                 sums = {} if again and again.sums is None else {SUMS: sums_of(text, picture)}
                 files.write(file_of(folder, asked.seeds[place], shelved=task.shelved), picture, {KEY: text, **sums})
-            done += len(together)
+            done += len(turn)
             bar.advance(there + done, amount=done, facts={"evaluations/image": calls[0]})
             if engine.any(signals.asked) and done < len(missing):
                 files.finish()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldmctl import api
 from ldmctl.cli.app import run as ldmctl
 from ldmctl.errors import ConfigError
 from ldmctl.stages.sample import sample as stage
@@ -173,3 +174,15 @@ def test_a_run_that_never_went_without_words_is_judged_by_the_captions_of_the_pi
     assert "asked for the captions" in " ".join(capsys.readouterr().err.split())
     assert ldmctl([*judged, "--run", str(fitted("conditioner=null", LISTENS["map"], "drop=0"))]) == ConfigError.exit_code
     assert "never learned to do without a map" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_weaker_model_that_guides_is_asked_too(fitted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run, weaker = fitted("conditioner=null", WORDS), fitted("conditioner=null", WORDS, "drop=0")
+    guided = ["sample", "--run", str(run), *HOST, "--guidance", "2", "--autoguide", str(weaker)]
+    assert ldmctl(guided) == ConfigError.exit_code
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"The model of autoguide={weaker} never learned to do without a prompt: it was trained with drop=0." in said
+    with pytest.raises(ConfigError, match="never learned to do without a prompt"):
+        api.load(run, device="cpu").sample(1, steps=1, guidance=2, autoguide=weaker)
+    assert ldmctl([*guided, "--prompt", "a picture", "-n", "1"]) == 0

@@ -1,6 +1,7 @@
 """An adversarial phase that makes the losses worse is turned down, then ended, and the run continues from its best weights."""
 
 import json
+from types import SimpleNamespace
 
 import planted as program
 import pytest
@@ -8,6 +9,7 @@ import torch
 from planted import BEST, plant
 from two_ranks import together
 
+from ldmctl.losses.watchman import Watchman
 from ldmctl.stages import fit_ae as stage
 from ldmctl.storage import weights
 
@@ -70,6 +72,14 @@ def test_after_it_ended_the_weights_are_the_best_ones_and_the_discriminator_rest
     assert len(discriminator) > 3 and all(torch.equal(later[name], value) for name, value in discriminator.items())
     moved = [not torch.equal(later[f"autoencoder.weights.{name}"], value) for name, value in best[0].items()]
     assert any(moved), "the autoencoder trains on"
+
+
+@pytest.mark.parametrize(("first", "volume", "said"), [(OFF + 4, 0.0, 1), (OFF + 4, 0.1, 0), (OFF + 4, 1.0, 0), (0, 0.0, 0)])
+def test_a_resumed_run_says_that_its_discriminator_is_off(first, volume, said):
+    sentences = []
+    adversary = SimpleNamespace(volume=volume, turned_down_at=OFF - 1)
+    Watchman(SimpleNamespace(adversary=adversary), None, SimpleNamespace(first=first), SimpleNamespace(say=sentences.append))
+    assert [f"off since step {OFF:,}" in sentence and "--init" in sentence for sentence in sentences] == [True] * said
 
 
 @pytest.mark.parametrize("stop", [DOWN - 2, DOWN, DOWN + 4, OFF, OFF + 2])

@@ -100,7 +100,11 @@ class Sample(Config):
         description="how many steps of the first pictures are shown in trace.png, beside trace.gif and trace.webp; 0 for none of them; or "
         "which steps are shown in all three, a list counted from 1",
     )
-    batch: PositiveInt = Field(16, description="pictures per forward; short batches are padded so that bytes depend on the seed alone")
+    batch: PositiveInt | None = Field(
+        None,
+        description="pictures per forward; short batches are padded so that bytes depend on the seed alone; null: 16 on a CPU, on a GPU 16 to "
+        "64, fewer of larger latents",
+    )
     npz: bool = Field(False, description="also write samples.npz, uint8 [N,H,W,C] as arr_0, which FID tools read")
     machine: Decoding = Decoding()
 
