@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from ldmctl.config.presets import compose
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.config.seeds import parse_seeds
 from ldmctl.diffusion.beginning import Given, refuse_size
+from ldmctl.diffusion.cautions import cautions
 from ldmctl.diffusion.editing import Look
 from ldmctl.diffusion.grouping import together, with_batch
 from ldmctl.diffusion.wanted import wanted
@@ -99,12 +101,14 @@ def sample(
 
 
 def samples(model: Any, config: Sample, given: Given | None = None, *, output: Literal["images", "latents"] = "images") -> Samples:
-    """The pictures that a validated config asks for; a DivergedError if some are not finite."""
+    """The pictures that a validated config asks for; a DivergedError if some are not finite, a UserWarning for each of `cautions`."""
     if output not in ("images", "latents"):
         raise ConfigError(f"output={output!r} is neither images nor latents.")
     asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
     seeds, asks = list(asked.seeds), [asked.ask(place) for place in range(len(asked))]
     refuse_size(config, model.header, model.codec, model.network)
+    for sentence in cautions(config, model, seeds):
+        warnings.warn(sentence, stacklevel=3)  # where `sample` was called
     config = with_batch(config, model)
     images, done = [], 0
     while done < len(seeds):

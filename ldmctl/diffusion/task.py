@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.again import apart
-from ldmctl.diffusion.beginning import caveat, sides_of
+from ldmctl.diffusion.beginning import sides_of
 from ldmctl.diffusion.editing import levels_below
 from ldmctl.diffusion.grouping import with_batch
-from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.model import Model, open_model
 from ldmctl.diffusion.prompts import expect_encoder
-from ldmctl.diffusion.shown import doubtful_maps, shown_of
+from ldmctl.diffusion.shown import shown_of
 from ldmctl.diffusion.trace import refuse_foreign_trace
-from ldmctl.diffusion.wanted import Wanted, unused, wanted
+from ldmctl.diffusion.wanted import Wanted, wanted
 from ldmctl.endings import may
 from ldmctl.errors import MismatchError
 from ldmctl.pictures.album import TRACE, Found, file_of, is_shelved, look, shared
@@ -64,14 +63,6 @@ def undertake(config: Sample, engine: Engine, again: Recorded | None = None) -> 
         kept = {"token": again.said["token"]} if "token" in again.said else {}
         settings = {**shared(again.text), **kept}  # byte for byte, wherever what it was made of lies now
     return Task(config, model, asked, settings)
-
-
-def cautions(task: Task) -> list[str]:
-    """Sentences on what was given and is not used, or may be meant otherwise, and on a size that the model was not trained on."""
-    config, model = task.config, task.model
-    ignored = [unused_labels(config, model.header), unused(config)]
-    said = [*ignored, *model.unheard(config), *model.cut_prompts(config), doubtful_maps(config, model, task.asked.seeds)]
-    return [sentence for sentence in (*said, caveat(config, model.header)) if sentence]
 
 
 def look_around(task: Task, folder: Path, *, overwrite: bool) -> Found:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.console import Console
+from ldmctl.diffusion.cautions import cautions
 from ldmctl.diffusion.grouping import together
-from ldmctl.diffusion.task import Task, cautions, describe, look_around, undertake
+from ldmctl.diffusion.task import Task, describe, look_around, undertake
 from ldmctl.diffusion.trace import SHOWN, write_trace
 from ldmctl.diffusion.wanted import shares
 from ldmctl.errors import LdmctlError, Stopped
@@ -42,7 +43,7 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     engine = engines.start(config.machine)
     task = undertake(config, engine, again)
     config, model, asked = task.config, task.model, task.asked
-    for sentence in cautions(task) if engine.leads else ():
+    for sentence in cautions(config, model, asked.seeds) if engine.leads else ():
         console.warn(sentence)
 
     # Find what is still to be made.

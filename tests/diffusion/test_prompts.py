@@ -1,13 +1,15 @@
 """A picture of words is what its seed, its words and the settings make, and of nothing beside it."""
 
 import json
+import warnings
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from ldmctl import registry
+from ldmctl import api, registry
 from ldmctl.cli.app import run as ldmctl
 from ldmctl.cli.sample import lines_of
 from ldmctl.diffusion.asking import Part, cut_off, heard_words, parts_of, words_known
@@ -336,3 +338,15 @@ def test_a_prompt_that_is_too_long_says_what_is_not_heard(told, tmp_path, monkey
     said = " ".join(capsys.readouterr().err.split())
     assert "and its end', its end, is not heard" in said, "words to go away from are cut too"
     assert "1 picture of each of 2 prompts" in said and len(said) < 2000, "and no table says a prompt whole that fills the screen"
+
+
+def test_in_python_what_a_command_would_say_is_a_warning(told):
+    model = api.load(told, device="cpu")
+    with pytest.warns(UserWarning, match="its end, is not heard") as seen:
+        model.sample(1, prompt="a red circle on black " * 4000, steps=1)
+    assert [Path(each.filename).name for each in seen] == [Path(__file__).name], "where it was called"
+    with pytest.warns(UserWarning, match="--prompt is not used"):
+        model.sample(1, prompt="a red circle", guidance=0, steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.sample(1, prompt="a red circle", steps=1)
