@@ -92,9 +92,7 @@ def show(result: dict) -> None:
         Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(of_curve(result))
         return
     table = Table("measure", "value", "95 % interval", "real against real", box=None, title_justify="left")
-    count, there = result["count"], result["there"]
-    some = f"{count:,} of {there:,} pictures, evenly," if there and there > count else f"{count:,}"
-    table.title = Text(f"{some} {result['of']}, against {result['references']:,} real pictures")
+    table.title = Text(f"{judged(result)}, against {result['references']:,} real pictures")
     for value in result["measures"].values():
         table.add_row(Text(value["title"]), f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}{at(value)}")
     if asked := result["asked"]:
@@ -110,6 +108,15 @@ def show(result: dict) -> None:
         console.print(by_word(words["words"]))
     for sentence in result["verdict"]:
         console.print(Text(sentence))
+
+
+def judged(result: dict) -> str:
+    """How many samples of what: `500 of 5,000 pictures of samples, evenly`."""
+    count, there, lost = result["count"], result["there"], len(result["unreadable"])
+    if there is None:
+        return f"{count:,} {result['of']}"
+    some = f"{count:,} of {there:,}" if count < there else f"{count:,}"
+    return f"{some} pictures of {result['of']}{', evenly' if count + lost < there else ''}{f', without {lost:,} that cannot be read' if lost else ''}"
 
 
 def of_curve(result: dict) -> Group:

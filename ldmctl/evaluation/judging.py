@@ -150,8 +150,12 @@ def number_of(config: EvalSamples, model: Model | None) -> int:
     return config.count if model is None else len(wanted_so_far(config, model.header))
 
 
-def learned_from(config: EvalSamples) -> bool | None:
-    """Whether the pictures compared with are those that the run learned from; None where its cache, which says so, is not there."""
+def learned_from(config: EvalSamples, model: Model | None, samples: Pictures) -> bool | None:
+    """Whether the pictures compared with are those that what made the samples learned from; None where nobody knows: of a folder whose
+    pictures do not say that the run made them, or a run whose cache is not there."""
+    dataset: Any = samples.dataset
+    if config.samples is not None and (model is None or {model.fingerprint} != dataset.models()):
+        return None
     own = pictures_for(folder_of(config.run)).get("dataset")
     if own is None or config.dataset is None:
         return None

@@ -13,13 +13,14 @@ from ldmctl.evaluation.word_verdict import RIGHT, words_shown
 CLOSE = 3.0  # times the distance of real pictures that good samples have at most
 SHORT = 0.1  # that a share may lie below that of real pictures
 BEGUN, COPYING = 0.02, 0.5  # shares of samples that are copies
-MANY = 200  # samples below which the nearest of one in a hundred real pictures is little more than the nearest of all
+MANY = 200  # pictures below which none of these numbers says that samples are good: a hundredth of them is two pictures
 WIDE = 0.5  # of a Frechet distance: an interval that reaches further on both sides says little
 
 
 def judge(found: dict[str, Any]) -> list[Judgement]:
     """A judgement of each number of what `eval-samples` found."""
-    said = [_measure(name, each) for name, each in found["measures"].items()]
+    width = found.get("extractor", {}).get("features", 0)
+    said = [_measure(name, each, width) for name, each in found["measures"].items()]
     said += [_asked(found["asked"])] if found.get("asked") else []
     said += [words_shown(found["words"])] if found.get("words") else []
     said += [_copies(found["memorisation"])] if found.get("memorisation") else []
@@ -37,14 +38,22 @@ def small(count: int, width: int, title: str) -> str:
     )
 
 
-def _measure(name: str, found: dict[str, Any]) -> Judgement:
+def _measure(name: str, found: dict[str, Any], width: int) -> Judgement:
+    """What a number says. That it looks good says nothing of few pictures, nor of no more than there are features, where large differences hide."""
     own, real = _interval(found.get("same", found)), _interval(found["real"])
     of = f" of {found['same']['count']:,} samples, evenly," if "same" in found else ""
     words = f"{found['title']}{of} is {_shown(own)}, that of as many real pictures {_shown(real)}"
     if math.isnan(own[1]):
         return Judgement(name, "unknown", f"{words}: more samples needed for an interval.")
-    if name in DISTANCES:
-        return _distance(name, own, real, words)
+    said = _distance(name, own, real, words) if name in DISTANCES else _share(name, own, real, words)
+    least = max(MANY, width + 1) if name == "frechet_distance" else MANY
+    if said.level == "good" and found["real"].get("count", least) < least:
+        more = "real pictures" if "same" in found else "samples"
+        return Judgement(name, "unknown", f"{words}: more {more} needed, {least:,} at least; of so few no difference can be seen.")
+    return said
+
+
+def _share(name: str, own: Interval, real: Interval, words: str) -> Judgement:
     if own[2] >= real[0] - SHORT and own[1] < real[0] - SHORT:
         return Judgement(name, "unknown", f"{words}: more samples needed to tell them apart.")
     if own[0] >= real[0] - SHORT:
@@ -121,7 +130,11 @@ def _copies_of_others(found: dict[str, Any]) -> Judgement:
     """Of pictures by which nothing can be said of what a run has learned by heart."""
     words = _nearer(found, "one of the pictures that they are compared with")
     known = found["learned"] is not None
-    others = "Those are not the pictures that the run learned from" if known else "Nothing says whether the run learned from those pictures"
+    others = (
+        "Those are not the pictures that the run learned from"
+        if known
+        else "Nothing says whether what made them learned from these pictures"
+    )
     others += ", so this says nothing of what it has learned by heart"
     if found["share"] >= COPYING:
         return Judgement("memorisation", "poor", f"{words}: they repeat these pictures. {others}.")
@@ -157,6 +170,8 @@ def _duplicates(found: dict[str, Any]) -> Judgement:
         return Judgement("duplicates", "unknown", f"{words}: more samples needed to say whether they repeat themselves, {MANY} or more.")
     if found["share"] > 5 * BEGUN:
         return Judgement("duplicates", "poor", f"{words}: the samples repeat themselves.")
+    if (found.get("low") or 0) > BEGUN:
+        return Judgement("duplicates", "doubtful", f"{words}: some of them are nearly alike. Look at the sheet of them.")
     return Judgement("duplicates", "good", f"{words}: they do not repeat themselves.")
 
 

@@ -44,6 +44,10 @@ class Sampled:
         stat = file.stat()
         return f"{file.relative_to(self.root)}:{stat.st_size}:{stat.st_mtime_ns}"
 
+    def models(self, most: int = 100) -> set[object]:
+        """Fingerprints of the models that made them, as so many of their texts say, evenly; None for those that do not say."""
+        return {said_of(self.files[row]).get("model") for row in spread(len(self.files), most)}
+
     def label(self, file: Path) -> int:
         """Index of the class that it was asked to be; -1 where nobody says, or names none of the classes."""
         said = said_of(file) if file.suffix.lower() == ".png" else {}

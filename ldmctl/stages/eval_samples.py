@@ -67,12 +67,17 @@ def eval_samples(config: EvalSamples, out: str | Path, *, console: Console) -> d
         parts.engine,
     )
 
+    if given.bad:
+        many = f"{len(given.bad):,} samples" if given.bad[1:] else "1 sample"
+        console.warn(f"{many} cannot be read and {'are' if given.bad[1:] else 'is'} left out; the first: {given.bad[0]['reason']}.")
+
     # Measure.
     result: dict[str, Any] = {
         "of": f"{config.samples}" if config.samples else f"samples of {parts.model.source if parts.model else config.run}",
         **{
             "count": len(samples),
             "there": there_of(given) if config.samples else None,
+            "unreadable": [item["reason"] for item in given.bad],
             "made": made,
             "references": len(real.reference),
             "extractor": {**parts.about, "features": samples.features.shape[1]},
@@ -182,7 +187,7 @@ def look_for_copies(parts: Parts, samples: Seen, real: Real, given: Pictures, fo
         found["duplicates"] = sample_report.copied(twice, of=len(samples))
         sheets.append(write_pairs(folder / "alike.png", twice, (given, mine), (given, mine), ("sample", "nearest other sample")))
     if real.train is not None and len(real.train) > 1:
-        near, learned = memorisation.copies(samples, real.train, real.val), learned_from(parts.config)
+        near, learned = memorisation.copies(samples, real.train, real.val), learned_from(parts.config, parts.model, given)
         passes = passes_of(parts, len(real.train)) if learned else None
         found["memorisation"] = sample_report.copied(near, of=len(real.train), passes=passes, learned=learned)
         names = ("sample", "nearest training picture" if learned else "nearest picture compared with")
@@ -192,7 +197,7 @@ def look_for_copies(parts: Parts, samples: Seen, real: Real, given: Pictures, fo
 
 def passes_of(parts: Parts, count: int) -> float | None:
     """How often the run has seen each training picture; None where nobody knows."""
-    if parts.model is None or parts.config.samples is not None:
+    if parts.model is None:
         return None
     source = parts.model.source
     folder = source.parent.parent if source.parent.name == "snapshots" else source.parent

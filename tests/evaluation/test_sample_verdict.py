@@ -53,6 +53,36 @@ def test_a_number_is_judged_by_that_of_real_pictures(name, own, real, level, wor
 
 
 @pytest.mark.parametrize(
+    ("name", "count", "level", "words"),
+    [
+        ("frechet_distance", 199, "unknown", "more samples needed, 200 at least; of so few no difference can be seen"),
+        ("frechet_distance", 200, "good", "no difference"),
+        ("frechet_distance", 2048, "unknown", "more samples needed, 2,049 at least"),
+        ("frechet_distance", 2049, "good", "no difference"),
+        ("kernel_distance", 8, "unknown", "more samples needed, 200 at least"),
+        ("kernel_distance", 2048, "good", "no difference"),
+        ("coverage", 32, "unknown", "more samples needed, 200 at least"),
+        ("coverage", 200, "good", "good"),
+    ],
+)
+def test_few_samples_are_never_called_good(name, count, level, words):
+    found = measure(name, (0.9, 0.85, 0.95), (0.9, 0.85, 0.95))
+    found["measures"][name]["real"]["count"] = count
+    found["extractor"] = {"features": 2048 if count > 1000 else 96}
+    (said,) = judge(found)
+    assert said.level == level and words in said.sentence
+    found["measures"][name]["same"] = {**found["measures"][name], "count": count}
+    assert level == "good" or "more real pictures needed" in judge(found)[0].sentence
+
+
+@pytest.mark.parametrize("name", ["frechet_distance", "kernel_distance", "coverage"])
+def test_few_samples_may_be_weak(name):
+    found = measure(name, (0.1, 0.09, 0.11) if name == "coverage" else (50, 45, 55), (0.9, 0.85, 0.95))
+    found["measures"][name]["real"]["count"] = 8
+    assert judge(found)[0].level == "poor"
+
+
+@pytest.mark.parametrize(
     ("found", "level", "words"),
     [
         ((0.005, 0, 0.01), "good", "the run does not copy after 12.5 passes over the 64 training pictures"),
@@ -91,6 +121,13 @@ def test_what_is_seen_as_asked_may_lie_a_twentieth_below_real_pictures(own, leve
     assert said.level == level and words in said.sentence
 
 
+def test_some_samples_that_are_nearly_alike_are_pointed_at():
+    found = {"share": 0.054, "low": 0.036, "high": 0.072, "count": 500, "quantile": 0.01}
+    (said,) = judge({"measures": {}, "duplicates": found})
+    assert said.level == "doubtful" and "some of them are nearly alike" in said.sentence
+    assert judge({"measures": {}, "duplicates": {**found, "low": 0.01}})[0].level == "good"
+
+
 @pytest.mark.parametrize(
     ("share", "count", "level"), [(0.312, 32, "unknown"), (0.312, 200, "poor"), (0.01, 200, "good"), (0.0, 8, "unknown")]
 )
@@ -118,7 +155,9 @@ def test_few_real_pictures_are_no_bound_for_copies_but_samples_that_all_repeat_t
     assert judge(found)[0].level == "poor"
 
 
-@pytest.mark.parametrize(("learned", "words"), [(False, "Those are not the pictures"), (None, "Nothing says whether the run learned from")])
+@pytest.mark.parametrize(
+    ("learned", "words"), [(False, "Those are not the pictures"), (None, "Nothing says whether what made them learned from")]
+)
 @pytest.mark.parametrize(("found", "level"), [((0.005, 0, 0.01), "unknown"), ((0.1, 0.07, 0.13), "doubtful"), ((0.9, 0.85, 0.95), "poor")])
 def test_of_other_pictures_nothing_is_said_of_training_and_passes(found, level, learned, words):
     found = copies(*found)

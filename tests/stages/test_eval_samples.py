@@ -17,6 +17,7 @@ from ldmctl.errors import ConfigError, DataError, MismatchError, Stopped
 from ldmctl.pictures.images import to_tensor
 from ldmctl.pictures.png_text import made_by
 from ldmctl.stages.eval_samples import eval_samples, plan_eval_samples
+from ldmctl.stages.sample import sample as make
 from ldmctl.storage import weights
 
 CPU = ["machine.device=cpu", "machine.precision=fp32", "steps=2", "batch=16", "workers=0"]
@@ -108,8 +109,42 @@ def test_samples_among_each_other_are_no_more_than_the_references(judged):
 def test_the_training_pictures_as_samples_are_good_and_copies(judged, real, tmp_path):
     found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT)
     assert found["memorisation"]["share"] == 1 and found["memorisation"]["features"]["median"] == 0
-    assert any("repeats its training pictures" in each for each in found["verdict"])
+    said = " ".join(found["verdict"])
+    assert "they repeat these pictures. Nothing says whether what made them learned from these pictures" in said and "the run" not in said
     assert found["measures"]["precision"]["value"] > 0.9
+    assert not any("no difference" in each and "needed" not in each for each in found["verdict"]), "40 are too few to be called good"
+
+
+def test_a_folder_that_the_run_made_is_judged_as_what_the_run_does(judged, ldm, tmp_path, quiet, tiny):
+    samples = tmp_path / "samples"
+    make(tiny("sample", f"run={ldm}", "count=12", "steps=2", "machine.device=cpu", "machine.precision=fp32"), samples, console=quiet)
+    found = judged(f"samples={samples}", LATENT)
+    assert (
+        found["count"] == 12 and found["memorisation"]["learned"] is True and found["memorisation"]["passes"] == pytest.approx(4 * 8 / 40)
+    )
+    another = samples / "000003.png"
+    pixels = Image.open(another).copy()
+    pixels.info.clear()
+    pixels.save(another)  # whoever made this one
+    assert judged(f"samples={samples}", LATENT)["memorisation"]["learned"] is None
+
+
+def test_samples_that_cannot_be_read_are_named_and_counted(judged, real, tmp_path, capsys):
+    from ldmctl.cli.eval_samples import show
+    from ldmctl.console import Console
+
+    samples = folder_of(torch.cat([real] * 3)[:110], tmp_path / "samples")
+    (samples / "a.png").write_text("no picture")
+    found = judged(f"samples={samples}", LATENT, console=Console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert found["count"] == 110 and "1 sample cannot be read and is left out; the first: " in said and "a.png" in said
+    assert len(found["unreadable"]) == 1 and "a.png" in found["unreadable"][0]
+    show(found)
+    title = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"110 of 111 pictures of {samples}, without 1 that cannot be read, against" in title
+        and "evenly" not in title.partition("against")[0]
+    )
 
 
 def test_copies_are_found_flipped_and_as_jpegs(judged, real, tmp_path):
@@ -234,9 +269,11 @@ def test_a_folder_of_real_pictures_may_stand_for_the_cache(judged, real, tmp_pat
     against = folder_of(real.flip(-1), tmp_path / "others")
     found = judged(f"samples={folder_of(real, tmp_path / 'samples')}", LATENT, against=str(against))
     assert found["references"] <= 40 and (tmp_path / "out" / "features").is_dir()
-    assert found["memorisation"]["passes"] is None and found["memorisation"]["learned"] is False
+    assert found["memorisation"]["passes"] is None and found["memorisation"]["learned"] is None
     said = " ".join(found["verdict"])
-    assert "Those are not the pictures that the run learned from" in said and "passes" not in said and "the run repeats" not in said
+    assert (
+        "Nothing says whether what made them learned from these pictures" in said and "passes" not in said and "the run repeats" not in said
+    )
 
 
 def test_of_more_pictures_than_asked_for_those_are_taken_that_lie_evenly_over_the_folder(judged, real, tmp_path, capsys):
@@ -285,10 +322,24 @@ def test_names_in_brackets_are_printed_as_they_are(capsys):
 
     measure = {"title": "distance (mine[/b])", "value": 1.0, "low": 0.9, "high": 1.1, "real": {"value": 1.0}}
     asked = {"judge": "mine[v3]", "value": 1.0, "low": 0.9, "high": 1.0, "real": {"value": 1.0}}
-    found = {"count": 5000, "there": 10_000, "of": "made[v2]", "references": 9, "measures": {"a": measure}, "asked": asked, "classes": {}}
+    found = {
+        "count": 5000,
+        "there": 10_000,
+        "unreadable": [],
+        "of": "made[v2]",
+        "references": 9,
+        "measures": {"a": measure},
+        "asked": asked,
+        "classes": {},
+    }
     show({**found, "verdict": ["all[/b]"]})
     said = capsys.readouterr().out
-    assert "5,000 of 10,000 pictures, evenly, made[v2]" in said and "(mine[/b])" in said and "(mine[v3])" in said and "all[/b]" in said
+    assert (
+        "5,000 of 10,000 pictures of made[v2], evenly, against" in said
+        and "(mine[/b])" in said
+        and "(mine[v3])" in said
+        and "all[/b]" in said
+    )
     row = {"run": "a[/b]", "step": 1, **dict.fromkeys(("frechet_distance", "precision", "recall"), measure)}
     show({"curve": [row], "verdict": ["well"]})
     assert "a[/b]" in capsys.readouterr().out
