@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 SIDE = 16  # pixels of what is compared
+FEW = 4  # pixels of what is compared first
 BITS = 6  # of 64 in which hashes of the same picture may differ
 APART = 6.0  # of 255 levels, root mean square, that lossy files of one picture differ by at most
-ROWS = 512  # of a matrix of hashes that is in memory
+ROWS = 64  # of a matrix of hashes that is in memory
 PART = 4096  # pictures that one is compared with together
 
 
@@ -30,23 +31,25 @@ def glance(image: Image.Image) -> Glance:
     return Glance(_bits(grey), _bits(grey[:, ::-1]), small)
 
 
-def pairs(glances: list[Glance]) -> Iterator[tuple[int, int]]:
-    """(i, j), i < j, of pictures that are nearly the same: not every two of a set, but as many as hold it together.
+def pairs(glances: list[Glance], tell: Callable[[int], None] = lambda done: None) -> Iterator[tuple[int, int]]:
+    """(i, j), i < j, of pictures that are nearly the same: not every two of a set, but as many as hold it together. `tell` hears how many were compared.
 
     What is in one set already is not compared again, so 10,000 copies of a picture take one look and not 50 million.
     """
     hashes = np.array([each.hash for each in glances], np.uint64)
     turned = np.array([each.mirrored for each in glances], np.uint64)
     small = np.array([each.small for each in glances])
-    colour = small.mean((1, 2)) if len(glances) else small  # two pictures differ by no less than their means do
+    coarse = small.reshape(len(small), FEW, SIDE // FEW, FEW, SIDE // FEW, 3).mean((2, 4), dtype=np.float32) if len(glances) else small
     member = np.arange(len(glances))  # of which set each is, by its first picture
     for first in range(0, len(glances), ROWS):
-        part = hashes[first : first + ROWS, None]
-        near = (np.bitwise_count(part ^ hashes) <= BITS) | (np.bitwise_count(part ^ turned) <= BITS)
-        near &= np.arange(first, first + len(part))[:, None] < np.arange(len(glances))
-        for i in (first + np.flatnonzero(near.any(1))).tolist():
-            others = np.flatnonzero(near[i - first] & (member != member[i]))
-            others = others[np.square(colour[others] - colour[i]).mean(1) <= 1.01 * APART**2]
+        tell(first)
+        near = close(hashes[first : first + ROWS], turned[first : first + ROWS], hashes[first:])
+        for row in np.flatnonzero(near.any(1)).tolist():
+            i = first + row
+            others = i + 1 + np.flatnonzero(near[row, row + 1 :])
+            if not len(others := others[member[others] != member[i]]):
+                continue
+            others = others[same(coarse[i], coarse[others], 1.01 * APART)]  # two pictures differ by no less than means of their parts do
             if not len(others):
                 continue
             found = others[same(small[i], small[others])]
@@ -55,12 +58,22 @@ def pairs(glances: list[Glance]) -> Iterator[tuple[int, int]]:
             member[np.isin(member, sets)] = sets[0]
 
 
-def same(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """bool [N]: which of small pictures [N,SIDE,SIDE,3] differ from one by no more than lossy files do, mirrored or not."""
+def close(some: np.ndarray, turned: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [R,N]: which hashes [N] differ from some [R], or from those mirrored, in few bits. A part at a time, which a cache holds."""
+    found = np.empty((len(some), len(others)), bool)
+    for start in range(0, len(others), PART):
+        part = others[start : start + PART]
+        here = np.bitwise_count(some[:, None] ^ part)
+        found[:, start : start + PART] = np.minimum(here, np.bitwise_count(turned[:, None] ^ part), out=here) <= BITS
+    return found
+
+
+def same(one: np.ndarray, others: np.ndarray, most: float = APART) -> np.ndarray:
+    """bool [N]: which of small pictures [N,S,S,3] differ from one by no more than lossy files do, mirrored or not."""
     a, found = one.astype(np.float32), [np.zeros(0, bool)]
     for start in range(0, len(others), PART):
         apart = [np.square(others[start : start + PART] - each).mean((1, 2, 3)) for each in (a, a[:, ::-1])]
-        found.append(np.sqrt(np.minimum(*apart)) <= APART)
+        found.append(np.sqrt(np.minimum(*apart)) <= most)
     return np.concatenate(found)
 
 

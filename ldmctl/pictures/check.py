@@ -91,8 +91,19 @@ def look_at_all(splits: dict[str, Dataset], settings: Settings, console: Console
     return found
 
 
-def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings, *, map_classes: Sequence[str] = ()) -> dict[str, Any]:
-    """What was found, as plain values: "splits", "sizes", "modes", "broken", "small", "crop", "duplicates", "classes", "captions", "maps", "colour",
+def nearly_the_same(looks: Sequence[Look], console: Console) -> list[list[Look]]:
+    """Sets of pictures that are nearly the same, of all splits."""
+    good = [each for each in looks if each.glance is not None]
+    glances = [each.glance for each in good if each.glance is not None]
+    with console.bar("comparing", len(good)) as bar:
+        found = alike.groups(len(good), alike.pairs(glances, lambda done: bar.advance(done, amount=done)))
+    return [[good[place] for place in group] for group in found]
+
+
+def check(
+    looks: Sequence[Look], twins: Sequence[Sequence[Look]], classes: Sequence[str], settings: Settings, *, map_classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What was found, `twins` among it, as plain values: "splits", "sizes", "modes", "broken", "small", "crop", "duplicates", "classes", "captions", "maps", "colour",
     and in "sentences" what a person should know or change."""
     good, broken = [each for each in looks if not each.why], [each for each in looks if each.why]
     found: dict[str, Any] = {
@@ -100,7 +111,7 @@ def check(looks: Sequence[Look], classes: Sequence[str], settings: Settings, *, 
         "broken": {"count": len(broken), "first": [{"name": each.name, "why": each.why} for each in broken[:SHOWN]]},
         "sizes": sizes(good, settings),
         "modes": dict(Counter(each.mode for each in good).most_common()),
-        "duplicates": duplicates(good),
+        "duplicates": duplicates(twins),
         "classes": balance(good, classes),
         "captions": captions(good),
         "maps": check_maps.maps([(each.name, each.map) for each in good], map_classes),
@@ -125,11 +136,8 @@ def sizes(good: Sequence[Look], settings: Settings) -> dict[str, Any]:
     }
 
 
-def duplicates(good: Sequence[Look]) -> dict[str, Any]:
-    """Sets of pictures that are nearly the same; those in several splits are leaks."""
-    sets = [
-        [good[place] for place in group] for group in alike.groups(len(good), alike.pairs([each.glance for each in good if each.glance]))
-    ]
+def duplicates(sets: Sequence[Sequence[Look]]) -> dict[str, Any]:
+    """How many sets of pictures that are nearly the same; those in several splits are leaks."""
     leaks = [group for group in sets if len({each.split for each in group}) > 1]
     show = lambda groups: [[f"{each.split}: {each.name}" for each in group[:SHOWN]] for group in groups[:SHOWN]]
     return {"sets": len(sets), "spare": sum(map(len, sets)) - len(sets), "first": show(sets), "leaks": len(leaks), "leaked": show(leaks)}

@@ -14,6 +14,9 @@ def sentences(found: dict[str, Any], settings: Settings) -> list[str]:
     total, size, twice = sum(found["splits"].values()), found["sizes"], found["duplicates"]
     broken, small, shades = found["broken"]["count"], size["small"]["count"], found["colour"]
     return [
+        ""
+        if found["splits"].get("val")
+        else "No picture is held out, so a run cannot tell what it learns by heart. A folder val/, or more pictures, hold some out.",
         f"{broken:,} of {total:,} pictures cannot be read; more than one in a hundred stops a run. Mend or remove them." if broken else "",
         (
             f"{of(small)} smaller than image.size={size['asked']} and would be enlarged. image.smallest={size['asked']} leaves them out, "

@@ -18,10 +18,9 @@ from ldmctl.config.schemas.shared import Image
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError, LdmctlError
 from ldmctl.pictures.album import refuse_foreign
-from ldmctl.pictures.alike import groups, pairs
-from ldmctl.pictures.check import Look, check, look_at_all
+from ldmctl.pictures.check import Look, check, look_at_all, nearly_the_same
 from ldmctl.pictures.choosing import large_enough, named
-from ldmctl.pictures.introduction import introduce_datasets
+from ldmctl.pictures.introduction import introduce_datasets, sayings
 from ldmctl.pictures.opening import BROKEN, limits
 from ldmctl.pictures.pillow import ready
 from ldmctl.pictures.png import tiled, write_png
@@ -46,12 +45,14 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
         refuse_out(out.expanduser(), sets["train"])
     introduce_datasets({split: large_enough(dataset, config.image.smallest, split) for split, dataset in sets.items()}, console)
     looks = look_at_all(sets, config.image, console)
-    found = check(looks, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
+    twins = nearly_the_same(looks, console)
+    found = check(looks, twins, sets["train"].classes, config.image, map_classes=getattr(sets["train"], "map_classes", ()))
     root = getattr(sets["train"], "root", None)
-    found = {"data": data, **({"pictures": str(root.resolve())} if isinstance(root, Path) else {}), **found}
+    said = {kind: list(sayings(sets, kind)) for kind in ("remarks", "warnings")}
+    found = {"data": data, **({"pictures": str(root.resolve())} if isinstance(root, Path) else {}), **found, **said}
     written: list[str] = []
     if split or metadata:
-        written.append(str(make_stick(config.dataset, sets, looks, console, with_split=split)))
+        written.append(str(make_stick(config.dataset, sets, looks, sides(looks, twins) if split else {}, console)))
     if out is not None:
         folder = out.expanduser()
         write_contacts(folder / "contact.png", sets["train"], looks, config.image)
@@ -107,15 +108,22 @@ def refuse_table(dataset: Any) -> None:
         raise ConfigError(f"{root} has {there[0]} already, which is not replaced: move it away, or edit it.")
 
 
-def make_stick(config: Any, sets: Mapping[str, Any], looks: list[Look], console: Console, *, with_split: bool) -> Path:
-    """The table, written without the columns that would be read from it as something else; none stays where it cannot be used."""
-    file = write_table(sets, looks, with_split=with_split)
+def make_stick(config: Any, sets: Mapping[str, Any], looks: list[Look], place: Mapping[str, str], console: Console) -> Path:
+    """The table, written without the columns that would be read from it as something else; none stays where it cannot be used. `place` is
+    the split of each picture by name, where it is to hold them."""
+    held_out = {name for name, split in place.items() if split == "val"}
+    if place and not held_out and any(each.split == "val" for each in looks):
+        raise ConfigError(
+            "Each picture that would be held out is a near-duplicate of a training picture, so with --write-split none would be held out. "
+            "Remove what is spare first."
+        )
+    file = write_table(sets, looks, place)
     try:
         again = {split: registry.build("dataset", config, split=split) for split in sets}
-        if with_split:
-            refuse_unheard(again["val"], looks)
+        if place:
+            refuse_unheard(again["val"], looks, held_out)
         if changed := unlike(sets, again):
-            write_table(sets, looks, with_split=with_split, without=changed)
+            write_table(sets, looks, place, without=changed)
         for column, what in changed.items():
             console.warn(
                 f"{file} has no column `{column}`: {what} would be read from it as something else, and is taken from where it is now."
@@ -126,15 +134,14 @@ def make_stick(config: Any, sets: Mapping[str, Any], looks: list[Look], console:
     return file
 
 
-def write_table(sets: Mapping[str, Any], looks: list[Look], *, with_split: bool, without: Collection[str] = ()) -> Path:
-    """metadata.jsonl with a row for each picture: name, label, captions, and with `with_split` the split that it belongs to."""
-    place = sides(looks) if with_split else {}
+def write_table(sets: Mapping[str, Any], looks: list[Look], place: Mapping[str, str], *, without: Collection[str] = ()) -> Path:
+    """metadata.jsonl with a row for each picture: name, label, captions, and the split that it belongs to, where `place` says that."""
     rows = []
     for each in sorted(looks, key=lambda look: look.name):
         label, texts = known(sets[each.split], each.index, (each.label, each.text))
         bare = each.name.startswith("~") or ":" in each.name.partition("/")[0]  # which a reader takes for a home or a drive
         row: dict[str, Any] = {"file_name": f"./{each.name}" if bare else each.name}
-        row |= {"split": place[each.name]} if with_split else {}
+        row |= {"split": place[each.name]} if place else {}
         row |= {"label": label} if label and "label" not in without else {}
         row |= {"text": texts[0] if len(texts) == 1 else [*texts]} if texts and "text" not in without else {}
         rows.append(row)
@@ -168,19 +175,17 @@ def told(sets: Mapping[str, Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
     return {named(dataset.stamp(index)): known(dataset, index, (-1, "")) for dataset in noted for index in range(len(dataset))}
 
 
-def sides(looks: list[Look]) -> dict[str, str]:
+def sides(looks: list[Look], twins: list[list[Look]]) -> dict[str, str]:
     """The split of each picture by name: as now, but that near-duplicates of a training picture are trained on too."""
     place = {each.name: each.split for each in looks}
-    good = [each for each in looks if each.glance is not None]
-    for group in groups(len(good), pairs([each.glance for each in good if each.glance is not None])):
-        if any(good[index].split == "train" for index in group):
-            place |= {good[index].name: "train" for index in group}
+    for group in twins:
+        if any(each.split == "train" for each in group):
+            place |= {each.name: "train" for each in group}
     return place
 
 
-def refuse_unheard(again: Any, looks: list[Look]) -> None:
+def refuse_unheard(again: Any, looks: list[Look], wanted: set[str]) -> None:
     """A ConfigError where folders decide which pictures the set that was read `again` holds out, and the column is not heard."""
-    wanted = {name for name, split in sides(looks).items() if split == "val"}
     if {again.files[index].path for index in range(len(again))} == wanted:
         return
     moved = sorted({each.name for each in looks if each.split == "val"} - wanted)

@@ -101,6 +101,20 @@ def test_copies_of_one_picture_are_compared_once_and_not_each_with_each(monkeypa
     assert len(calls) <= 3000 and sum(calls) <= 6000, "each with each would be 4.5 million"
 
 
+def test_near_copies_among_pictures_that_look_alike_are_found_as_by_looking_at_every_two():
+    random = np.random.default_rng(0)
+    shades = [Image.fromarray(np.clip(np.asarray(blobs(seed)) // 4 + 90, 0, 255).astype(np.uint8)) for seed in range(150)]
+    noisy = [Image.fromarray((np.asarray(each) + random.integers(0, 5, np.asarray(each).shape)).astype(np.uint8)) for each in shades[:40]]
+    glances = [glance(each) for each in [*shades, *noisy]]
+    near = lambda a, b: min((a.hash ^ b.hash).bit_count(), (a.mirrored ^ b.hash).bit_count()) <= alike.BITS
+    every = [
+        (i, j) for j, b in enumerate(glances) for i, a in enumerate(glances[:j]) if near(a, b) and alike.same(a.small, b.small[None])[0]
+    ]
+    told = []
+    assert groups(len(glances), pairs(glances, told.append)) == groups(len(glances), iter(every)) and len(every) >= 40
+    assert told == [0, 64, 128]
+
+
 def test_sets_are_joined_through_their_members():
     assert groups(6, iter([(0, 3), (3, 5), (1, 2)])) == [[0, 3, 5], [1, 2]]
 
@@ -216,6 +230,41 @@ def test_folders_that_decide_the_split_are_not_overruled(folder):
     with pytest.raises(ConfigError, match=r"Move these to the training folder: val/cat/again.png"):
         look(folder, split=True)
     assert not (folder / "metadata.jsonl").exists()
+
+
+def test_a_split_that_would_hold_out_nothing_is_refused_with_its_own_reason(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(40):
+        blobs(0).save(folder / f"{index:02d}.png", compress_level=index % 9)
+    assert look(folder)["splits"]["val"] > 0
+    with pytest.raises(ConfigError, match="Each picture that would be held out is a near-duplicate of a training picture"):
+        look(folder, split=True)
+    assert not (folder / "metadata.jsonl").exists()
+
+
+def test_what_the_data_set_says_of_what_it_leaves_out_is_kept(folder, tmp_path):
+    (folder / "train" / "cat" / "empty.jpg").touch()
+    copied = folder / "val" / "cat" / "copy.png"
+    copied.write_bytes((folder / "train" / "cat" / "00.png").read_bytes())
+    found = look(folder, out=tmp_path / "out")
+    said = " ".join(found["warnings"])
+    assert "empty.jpg" in said and "train/cat/00.png is val/cat/copy.png" in said and any("train/" in each for each in found["remarks"])
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["warnings"] == found["warnings"]
+
+
+def test_that_nothing_is_held_out_is_said(tmp_path, folder):
+    (alone := tmp_path / "alone").mkdir()
+    blobs(0).save(alone / "one.png")
+    assert "No picture is held out" in said(look(alone))
+    assert "No picture is held out" not in said(look(folder))
+
+
+def test_near_duplicates_are_looked_for_once(folder, monkeypatch):
+    calls, searched = [], alike.pairs
+    monkeypatch.setattr(alike, "pairs", lambda *given: calls.append(len(given[0])) or searched(*given))
+    look(folder, metadata=True)
+    assert calls == [50]
 
 
 def test_labels_that_are_written_are_read_again(folder):

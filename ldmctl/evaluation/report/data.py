@@ -18,7 +18,8 @@ def data_checked(file: Path, found: Found, album: Album) -> Chapter:
     splits = part(found, "splits")
     count = ", ".join(f"{written(number)} {split}" for split, number in splits.items())
     chapter = Chapter("Data", str(file), f"A look at pictures before anything was trained: {count}.")
-    chapter.verdict, chapter.known = [("", str(each)) for each in listing(found, "sentences")], "What was found"
+    said = [str(each) for kind in ("warnings", "sentences") for each in listing(found, kind)]
+    chapter.verdict, chapter.known = [("", each) for each in said], "What was found"
     tell_sizes(chapter, part(found, "sizes"))
     chapter.fact("modes", ", ".join(f"{mode} {written(number)}" for mode, number in part(found, "modes").items()))
     broken, twice, colour, maps = (part(found, name) for name in ("broken", "duplicates", "colour", "maps"))
