@@ -125,6 +125,42 @@ def test_inception_is_torch_fidelitys_own_on_any_pictures(tmp_path):
     assert torch.equal(grey, made(image[:, :1].expand(-1, 3, -1, -1))[0])
 
 
+class Named(torch.nn.Module):
+    """Holds tensors by name, and is an archive of TorchScript as OpenAI's are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @classmethod
+    def of(cls, tensors):
+        top = cls()
+        for name, value in tensors.items():
+            *path, last = name.split(".")
+            at = top
+            for part in path:
+                if part not in at._modules:
+                    at.add_module(part, cls())
+                at = at._modules[part]
+            at.register_buffer(last, value)
+        return top
+
+
+def test_clip_is_torch_fidelitys_own_on_any_pictures(tmp_path):
+    module = pytest.importorskip("torch_fidelity.feature_extractor_clip", exc_type=ImportError)
+    torch.manual_seed(0)
+    network = module.CLIPVisual(32, 16, 1, 64, 8)  # numbers out, pixels of a side, one block of width 64, pixels of a patch
+    archive = torch.jit.script(Named.of({**network.state_dict(), "text_projection": torch.zeros(8, 32)}))
+    archive.save(file := str(tmp_path / "ViT-B-32.pt"))
+    theirs = module.FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=file)
+    extractor = build("clip", weights=file, size=40)
+    image = pictures(2, size=40)
+    found = extractor(image)
+    assert extractor.title == "clip-vit-b-32" and found.shape == (2, 32) and found.dtype == torch.float32 and found.std() > 0.01
+    assert torch.equal(found, theirs(image)[0]) and not torch.equal(found[0], found[1])
+    grey = build("clip", weights=file, size=40, channels=1)(image[:, :1])
+    assert torch.equal(grey, theirs(image[:, :1].expand(-1, 3, -1, -1))[0])
+
+
 @pytest.mark.slow
 def test_a_file_that_would_run_code_or_holds_another_network_is_refused(tmp_path):
     pytest.importorskip("torch_fidelity", exc_type=ImportError)
