@@ -22,6 +22,7 @@ from ldmctl.errors import DataError
 
 MOST = 200_000_000  # pixels, the default of image.max_pixels
 TEXT = 32 << 20  # bytes of one text or profile after it is unpacked
+STEP = 1 << 20  # bytes that are unpacked at once
 TEXTS = 256 << 20  # of all text of a picture, which is let go with it
 BROKEN = (  # what Pillow's decoders raise for broken files; a MemoryError says nothing about the file
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
@@ -89,13 +90,15 @@ def decode(image: Image.Image, most: int) -> Image.Image:
     with limits(most):
         try:
             image.load()
-            return image
         except (OSError, ValueError, SyntaxError):
             if image.format != "PNG" or (repaired := without_extras(getattr(image, "filename", ""))) is None:
                 raise
-            again = Image.open(io.BytesIO(repaired), formats=["PNG"])
-            again.load()
-            return again
+            image, file = Image.open(io.BytesIO(repaired), formats=["PNG"]), getattr(image, "filename", "")
+            image.load()
+            image.filename = file
+    if image.format == "PNG" and _is_damaged(getattr(image, "filename", "")):
+        raise ValueError("its pixels are damaged: their check sum is wrong, and they cannot be unpacked to their end")
+    return image
 
 
 def refuse_huge(name: str, size: tuple[int, int], most: int) -> None:
@@ -115,7 +118,7 @@ def is_pillows(error: BaseException) -> bool:
 def in_words(error: BaseException) -> str:
     """What an error says, on one line."""
     said = re.sub(r" <[\w.]+ object at 0x[0-9a-f]+>", "", str(error))  # where a file lies in memory says nothing
-    return " ".join(said.split()) or type(error).__name__
+    return " ".join(said.split()) or f"it is damaged ({type(error).__name__})"
 
 
 def without_extras(path: Any) -> bytes | None:
@@ -138,6 +141,27 @@ def _chunks(content: bytes) -> Iterator[bytes]:
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         yield content[place:end]
         place = end
+
+
+def _is_damaged(path: Any) -> bool:
+    """Whether the pixels of a PNG file are not those that were written: Pillow leaves what follows the damage black, and says nothing."""
+    try:
+        content = Path(path).read_bytes() if path else b""
+    except (OSError, ValueError, TypeError):
+        return False
+    data = [chunk for chunk in _chunks(content) if chunk[4:8] == b"IDAT"]
+    if all(zlib.crc32(memoryview(chunk)[4:-4]) == int.from_bytes(chunk[-4:], "big") for chunk in data):
+        return False
+    inflater = zlib.decompressobj()
+    try:  # some programs write wrong check sums around sound pixels
+        for chunk in data:
+            piece = chunk[8:-4]
+            while piece:
+                inflater.decompress(piece, STEP)
+                piece = inflater.unconsumed_tail
+    except zlib.error:
+        return True
+    return False
 
 
 def _is_needed(chunk: bytes) -> bool:

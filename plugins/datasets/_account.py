@@ -47,8 +47,16 @@ def doubts(tables: Sequence[Table], matched: Matched, splits: Splits) -> list[st
 def read_from(tables: Sequence[Table], matched: Matched) -> list[str]:
     """Which tables were read, and which of their rows in another spelling."""
     total = sum(len(table.rows) for table in tables)
-    what = "Labels and captions" if any(row.label is not None or row.texts for table in tables for row in table.rows) else "Splits"
-    said = [f"{what} from {listed(table.path for table in tables)}: {counted(total, 'row')}."]
+    every = [row for table in tables for row in table.rows]
+    what = (
+        "Labels and captions"
+        if any(row.label is not None or row.texts for row in every)
+        else "Splits"
+        if any(row.splits for row in every)
+        else ""
+    )
+    paths, rows = listed(table.path for table in tables), counted(total, "row")
+    said = [f"{what} from {paths}: {rows}." if what else f"There is no label and no caption in {paths}: all cells of {rows} are empty."]
     if matched.respelt:
         path, row, picture = matched.respelt[0]
         said.append(

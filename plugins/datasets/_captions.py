@@ -88,6 +88,8 @@ def read(file: Path) -> tuple[str, str]:
     for mark, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if content.startswith(mark):
             return content.decode(encoding, "replace").strip(), ""
+    if not content.strip(b"\0"):  # empty, or what a crash left of a file
+        return "", ""
     if b"\0" in content:  # UTF-16 without its mark: every other byte of western text is zero
         even, odd = content[0::2].count(0), content[1::2].count(0)
         return content.decode("utf-16-le" if odd >= even else "utf-16-be", "replace").strip(), "UTF-16"

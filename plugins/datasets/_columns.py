@@ -54,7 +54,8 @@ def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Val
         warnings += [*more, *_neither.leave(splits, unlisted, named, column, lambda: None if held else _share_anew(splits, val_share))]
     warnings += _leave_out(splits, perhaps, f"perhaps held out by {column}, in a row that fits several pictures,")
     if not splits.train and (held or perhaps):
-        hold, it_means = ("hold", "they mean") if column == LISTS else ("holds", "it means")
+        one = len(columns) == 1 and column not in (LISTS, NAMES)
+        hold, it_means = ("holds", "it means") if one else ("hold", "they mean")
         raise DataError(
             f"{column[0].upper()}{column[1:]} {hold} out every picture; none is left to train on. If {it_means} something else: {_way_out(columns)}."
         )

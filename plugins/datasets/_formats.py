@@ -16,6 +16,7 @@ PACKAGES = {  # module: (package, endings)
     "pillow_heif": ("pillow-heif", (".heic", ".heif", ".hif", ".heics", ".heifs")),
     "pillow_jxl": ("pillow-jxl-plugin", (".jxl",)),
 }
+KNOWN = frozenset([*SUFFIXES, *(suffix for _, endings in PACKAGES.values() for suffix in endings)])
 BESIDE = (  # endings of what lies beside pictures and is none
     ".txt .caption .json .jsonl .ndjson .csv .tsv .parquet .md .rst .html .htm .xml .yaml .yml .toml .ini .cfg .log .db .sqlite .sqlite3 .py .ipynb .sh .js "
     ".css .lnk .url .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .npy .npz .pt .pth .safetensors .ckpt .pkl .pickle .mat .h5 .hdf5 .bin .lock .part .tmp .bak "

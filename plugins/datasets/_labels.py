@@ -40,7 +40,7 @@ def labels_of(told: Mapping[str, str], words: Iterable[Mapping[str, str]], split
     folds = _both(_folds.no_classes(folds_of(splits), by_folder=splits.by_folder), _parts.no_classes(parts, ones))
     if told:
         both = joined(by_folder, told, splits)
-        return (both, _both(_sentence(both, splits), folds)) if both else (dict(told), "")
+        return (both, _both(_sentence(both, splits), folds)) if both else (dict(told), _case(told.values()))
     for each in words:
         found = {path: word for path, word in each.items() if path in used and path not in by_folder}
         by_folder = (joined(by_folder, found, splits) if found else None) or by_folder
@@ -98,18 +98,26 @@ def _sentence(labels: Mapping[str, str], splits: Splits) -> str:
     names = natural(labels.values())
     if not names:
         return ""
-    same: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        same[name.casefold()].append(name)
-    twice = [" and ".join(each) for each in same.values() if len(each) > 1]
     lacking = [file.path for file in (*splits.train, *splits.val) if file.path not in labels]
     none = (
         f" {counted(len(lacking), 'picture')} {'has' if len(lacking) == 1 else 'have'} none, the first {shown(lacking[0])}."
         if lacking
         else ""
     )
-    case = f" {listed(twice)} differ in case alone and are two classes." if twice else ""
-    return f"Classes by folder: {listed(names)}.{none}{case}"
+    return _both(f"Classes by folder: {listed(names)}.{none}", _case(names))
+
+
+def _case(names: Iterable[str]) -> str:
+    """A sentence on classes whose names differ in case alone; '' where there are none."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in natural(names):
+        same[name.casefold()].append(name)
+    twice = [" and ".join(each) for each in same.values() if len(each) > 1]
+    return (
+        f"{listed(twice)} differ in case alone and are {'two' if max(map(len, same.values())) == 2 else 'several'} classes."
+        if twice
+        else ""
+    )
 
 
 def joined(by_folder: dict[str, str], told: Mapping[str, str], splits: Splits) -> dict[str, str] | None:

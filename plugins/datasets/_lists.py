@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from . import _captions, _folds
-from ._formats import SUFFIXES, ending
+from ._formats import KNOWN, SUFFIXES, ending
 from ._names import alike, shown
 from ._split_lists import COLUMN, LISTS, speaker, word_of
 from ._tree import File
@@ -24,6 +25,8 @@ LARGEST = 1 << 28  # bytes
 MOST = 500  # lists; of more files each is rather a caption of a picture that lies elsewhere
 DIGITS = 18  # of a number that names a picture, with any zeros before it
 NAME = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))(?=[\s,;|\"']|$)", re.IGNORECASE)  # that may have spaces in it
+ENDS = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?=[\s,;|\"'\])}}]|$)", re.IGNORECASE)
+BRACKETS = " \t\r\n,\"'[](){}"  # around names, where a program has written a list
 HEADS = frozenset([*FILES, *PERHAPS])  # one of which is in a line above the names
 FEW = 8  # files in a folder by whose name they are lists
 
@@ -140,11 +143,12 @@ def _hear(each: List, fits: list[tuple[str, list[str]]], held: set[str], folders
 def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Each line with the pictures that it may mean; [] of what is no list."""
     folder = each.path.rpartition("/")[0]
-    lines = [line for line in each.lines if line.strip() and not line.lstrip().startswith("#")]
+    lines = [line for line in each.lines if line.strip(BRACKETS) and not line.lstrip().startswith("#")]
     if lines and lines[0].strip() == str(len(lines) - 1) and not all(line.strip().isdecimal() for line in lines):
         lines = lines[1:]  # below how many there are
     if len(lines) == 1 and lines[0].strip().isdecimal() and word_of(each.speaker)[0] == "train":
         return []  # how many there are
+    lines = [name for line in lines for name in _apart(line, index, folder, alone=len(lines) == 1)]
     fits = [(line, index.of(line, folder)) for line in lines]
     known = sum(bool(found) for _, found in fits)
     if each.speaker in (each.path, each.key) and known < len(lines):
@@ -154,6 +158,20 @@ def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str
     if known and (2 * known >= len(fits) or any(found and _has_ending(line) for line, found in fits)):
         return fits
     return []
+
+
+def _apart(line: str, index: "Index", folder: str, *, alone: bool) -> list[str]:
+    """The names in a line that has those of several pictures, without endings only where nothing else is in the file; otherwise the line."""
+    if not alone and len(ENDS.findall(line)) < 2:
+        return [line]
+    for marks in (r"[,;|\t]", r"[\s,;|]"):
+        words = [word for part in re.split(marks, line) if (word := part.strip(BRACKETS))]
+        found = {word: index.of(word, folder) for word in words}
+        named = [word for word in words if ending(word) in SUFFIXES and found[word]] or words
+        pictures = {path for word in named for path in found[word]}
+        if len(pictures) > 1 and (named is not words or (len(words) > 2 and len(pictures) == len(words) and all(found.values()))):
+            return named
+    return [line]
 
 
 def _of_folders(lines: Sequence[str], pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -200,11 +218,15 @@ class Index:
         return self.numbers.get(int(bare), []) if bare.isdecimal() and len(bare) <= DIGITS else []
 
     def _of_word(self, word: str, folder: str) -> list[str]:
-        """The same of a word, by the longest end of the name that any picture has."""
+        """The same of a word, as it is and as a web address is decoded."""
+        return self._of_end(word, folder) or (self._of_end(unquote(word), folder) if "%" in word else [])
+
+    def _of_end(self, word: str, folder: str) -> list[str]:
+        """The same by the longest end of the name that any picture has."""
         parts = [part for part in alike(word.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
         for start in range(len(parts)):
             end = "/".join(parts[start:])
-            short = os.path.splitext(end)[0] if ending(end) in SUFFIXES else end
+            short = os.path.splitext(end)[0] if ending(end) in KNOWN else end
             if found := self.by.get(short):
                 exact = [path for path in found if alike(path) == end] or [path for path in found if alike(path).endswith(f"/{end}")]
                 near = [path for path in found if path.startswith(f"{folder}/")]

@@ -10,14 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
-from ._formats import SUFFIXES, ending
+from ._formats import KNOWN, SUFFIXES, ending
 from ._names import alike, composed
 from ._places import below
 from ._split_lists import word_of
 from ._tables import Row, Table
 from ._values import distinct
 
+Side = tuple[str, int]  # ("train" | "val", rank in HELD) of a folder
 DIGITS = 18  # of a number that names a picture
 
 
@@ -45,11 +47,11 @@ class Matched:
 
 
 def match(
-    tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path, sides: Mapping[str, str]
+    tables: Sequence[Table], pictures: Sequence[str], reduced: dict[str, tuple[str, ...]], root: Path, sides: Mapping[str, Side]
 ) -> Matched:
     """Rows by the pictures they mean; `reduced` are each picture's paths without what names a split. Later and deeper tables are heard last.
 
-    `sides` are train or val, by the folders of pictures: of several that a row of `train_labels.csv` fits it means the one of train.
+    `sides` are those of the folders of pictures: of several that a row of `train_labels.csv` fits, or one with `train`, it means that of train.
     """
     out = Matched()
     every = set(pictures)
@@ -101,7 +103,7 @@ def _respelt(
     taken: set[str],
     reduced: dict[str, tuple[str, ...]],
     root: Path,
-    sides: Mapping[str, str],
+    sides: Mapping[str, Side],
     out: Matched,
 ) -> list[tuple[Row, str]]:
     """The pictures that rows mean without being their paths; those of no or of several pictures are noted in `out`."""
@@ -114,15 +116,14 @@ def _respelt(
     if start:
         ways.append(_Ways(every - taken, "", None, bare=False))  # written from the root
     above = [alike(part) for part in (*root.absolute().parts, *PurePosixPath(table.folder).parts)]
-    side = word_of(table.path)[0]
     found = []
     for row in rows:
         up = row.name.startswith("../")  # written from the root, then
         name, fitting = (below(table.folder, row.name), ways[-1:]) if up else (row.name, ways)
-        fits = next((fit for each in _variants(name, above) for way in fitting for fit in way.of(each) if fit), [])
-        if len(fits) > 1 and side:
-            own = [path for path in fits if sides.get(path) == side]
-            fits = own if len(own) == 1 else fits
+        tried = [(way, each) for each in _variants(name, above) for way in fitting]
+        fits = next((fit for way, each in tried for fit in way.of(each) if fit), [])
+        fits = fits or next((fit for way, each in tried for fit in way.in_another_format(each) if fit), [])
+        fits = _of_split(fits, row, table, sides) if len(fits) > 1 else fits
         if len(fits) == 1:
             found.append((row, fits[0]))
             out.respelt.append((table.path, row, fits[0]))
@@ -133,7 +134,24 @@ def _respelt(
     return found
 
 
+def _of_split(fits: list[str], row: Row, table: Table, sides: Mapping[str, Side]) -> list[str]:
+    """The one of several pictures whose folder is of the split that the row names, or else its table; all where that is not one."""
+    said = {found[:2] for _, value in row.splits if (found := word_of(value))[0]} or {word_of(table.path)[:2]}
+    for parts in (1, 2) if len(said) == 1 else ():
+        own = [path for path in fits if path in sides and sides[path][:parts] in {side[:parts] for side in said}]
+        if len(own) == 1:
+            return own
+    return fits
+
+
 def _variants(name: str, above: list[str]) -> Iterator[str]:
+    """The name, as it is and as a web address is decoded."""
+    yield from _shortened(name, above)
+    if (plain := unquote(name)) != name:
+        yield from _shortened(plain, above)
+
+
+def _shortened(name: str, above: list[str]) -> Iterator[str]:
     """The name, and what is left of it where it begins with the folders that the table lies in, or, of another machine's, with any."""
     name = composed(name)
     parts = name.split("/")
@@ -178,6 +196,13 @@ class _Ways:
         if name.isdecimal() and len(name) <= DIGITS:
             for numbers in self._by_number():
                 yield numbers.get(int(name), [])
+
+    def in_another_format(self, name: str) -> Iterator[list[str]]:
+        """The same of a name with the ending of another format than the picture has today."""
+        stem, suffix = os.path.splitext(alike(name))
+        for number, table in enumerate(self.tables if suffix in KNOWN else ()):
+            if table is not self.last or "/" not in name:
+                yield self._stems()[number].get(stem, [])
 
     def _stems(self) -> list[dict[str, list[str]]]:
         """The same without the endings of pictures."""

@@ -10,12 +10,12 @@ from . import _account, _lists, _partitions, _split_columns, _tables, _unread
 from ._captions import OTHERS
 from ._formats import ending
 from ._labels import class_folders
-from ._matching import Matched, Note, match
+from ._matching import Matched, Note, Side, match
 from ._names import listed, shown
 from ._split_cells import speaking
 from ._split_lists import LISTS, is_plain, is_submission, speaker
 from ._splits import Splits
-from ._tables import Table
+from ._tables import Row, Table
 from ._tree import File
 from ._unused import refuse_without, unused
 
@@ -83,9 +83,11 @@ def read_tables(
     out.warnings += too_many
     out.warnings += unused(failed)
     out.warnings += _unread.tables(rest, paths)
+    out.warnings += [] if splits.by_folder or out.splits else _unread.splits(root, rest)
     matched = match(tables, paths, reduced, root, sides)
     if idle := [table for table in tables if not table.named and not matched.found[table.path]]:
-        out.warnings += unused({table.path: f"it names none of the pictures (its first is {shown(table.rows[0].name)})" for table in idle})
+        _take_doubtful(splits, [each for each in matched.doubtful if each[0] in {table.path for table in idle}], out)
+        out.warnings += unused({table.path: f"it names none of the pictures ({_first(table, matched)})" for table in idle})
         tables = [table for table in tables if table not in idle]
         matched = match(tables, paths, reduced, root, sides)
     if of_left := _of_left(tables, splits, matched, out):
@@ -99,12 +101,18 @@ def read_tables(
     return out
 
 
-def _sides(splits: Splits) -> dict[str, str]:
-    """train or val, by picture, where folders say so."""
+def _first(table: Table, matched: Matched) -> str:
+    """The first row of a table that names no picture, or several."""
+    row, fits = next((each[1:] for each in matched.doubtful if each[0] == table.path), (table.rows[0], []))
+    return f"its first is {shown(row.name)}" if not fits else f"line {row.line}, {shown(row.name)}, may be {listed(fits)}"
+
+
+def _sides(splits: Splits) -> dict[str, Side]:
+    """train or val, and its rank, by picture, where folders say so."""
     if not splits.by_folder:
         return {}
-    held = {*splits.outranked, *(file.path for file in splits.val)}
-    return {**dict.fromkeys((file.path for file in splits.train), "train"), **dict.fromkeys(held, "val")}
+    held = [*splits.val, *(file for file in splits.left if file.path in splits.outranked)]
+    return {file.path: ("train", 0) for file in splits.train} | {file.path: ("val", splits.marks[file.folder].rank) for file in held}
 
 
 def _of_left(tables: list[Table], splits: Splits, matched: Matched, out: Notes) -> list[Table]:
@@ -169,8 +177,13 @@ def _take_splits(splits: Splits, matched: Matched, out: Notes) -> None:
     for path, note in matched.notes.items():
         if note.splits:
             out.splits.setdefault(path, []).extend(note.splits)
+    _take_doubtful(splits, matched.doubtful, out)
+
+
+def _take_doubtful(splits: Splits, doubtful: Sequence[tuple[str, Row, list[str]]], out: Notes) -> None:
+    """The same of rows that fit several pictures, in tables that are used or not."""
     train = {file.path for file in splits.train}
-    for _, row, fits in matched.doubtful:
+    for _, row, fits in doubtful:
         open_ = not splits.by_folder or train.issuperset(fits)
         pairs = [pair for pair in row.splits if pair[0] != LISTS or open_]
         for path in fits:

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from ldmctl.errors import DataError
 
@@ -44,7 +45,8 @@ class Places:
     def _is_of_another_machine(self, plain: str) -> bool:
         """Whether an absolute path or address ends in the name of a picture."""
         absolute = plain.startswith("/") or ":" in plain.partition("/")[0]
-        return absolute and ".." not in plain.split("/") and plain.rpartition("/")[2].casefold() in self.names
+        last = plain.rpartition("/")[2]
+        return absolute and ".." not in plain.split("/") and not self.names.isdisjoint((last.casefold(), unquote(last).casefold()))
 
     def _from_folder(self, path: str) -> str:
         """A path below the root as it is written from the folder; '' for one that is not below."""

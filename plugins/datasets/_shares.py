@@ -15,9 +15,9 @@ from ._tree import File
 Pair = tuple[File, File]  # a name of a file, and the name by which it is read
 
 
-def shared_out(pictures: list[File], val_share: float, *, names: bool) -> tuple[Splits, list[str], list[str]]:
-    """(the splits, warnings, remarks) of these pictures: by the names of folders unless `names` is false, otherwise by hash."""
-    splits = by_names(pictures) if names else Splits(train=pictures)
+def shared_out(pictures: list[File], val_share: float, folders: set[str] | None) -> tuple[Splits, list[str], list[str]]:
+    """(the splits, warnings, remarks) of these pictures: by the names of all `folders` unless that is None, otherwise by hash."""
+    splits = Splits(train=pictures) if folders is None else by_names(pictures, folders)
     warnings, remarks = _read_once(splits)
     if splits.left:
         warnings += _left_out(splits)

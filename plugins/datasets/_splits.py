@@ -90,9 +90,10 @@ def _without_filler(word: str) -> str:
     return next((cut for cut in bare if cut in TRAIN or cut in HELD), word)
 
 
-def by_names(pictures: list[File]) -> Splits:
-    """What the names of folders make of these pictures; only held-out ones are a DataError."""
-    marks = _marks({file.folder for file in pictures})
+def by_names(pictures: list[File], folders: Collection[str] = ()) -> Splits:
+    """What the names of folders make of these pictures; only held-out ones are a DataError. `folders` are all, also those without pictures."""
+    lacking = {folder for folder in folders if split_word(folder.rpartition("/")[2])[::2] == ("train", ())}
+    marks = _marks({file.folder for file in pictures}, {folder.rpartition("/")[0] for folder in lacking})
     groups: dict[str, list[File]] = defaultdict(list)
     for file in pictures:
         groups[marks[file.folder].split].append(file)
@@ -101,9 +102,12 @@ def by_names(pictures: list[File]) -> Splits:
     if not groups["val"] and not groups["train"]:
         return Splits(train=pictures)
     if not groups["train"] and not undecided:
+        empty = listed(f"{folder}/" for folder in sorted(lacking))
+        none = f"no picture that is read lies in {empty}" if lacking else "there is none to train on, such as train/"
+        held = sorted({mark.top for mark in marks.values() if mark.top and mark.split != "train"})
+        are, their = ("are folders", "their names") if len(held) > 1 else ("is a folder", "its name")
         raise DataError(
-            f"{listed(f'{top}/' for top in sorted({mark.top for mark in marks.values() if mark.top and mark.split != 'train'}))} are folders of held-out "
-            "pictures by their names, and there is none to train on, such as train/. If these names mean nothing: dataset.split_by=hash."
+            f"{listed(f'{top}/' for top in held)} {are} of held-out pictures by {their}, and {none}. If these names mean nothing: dataset.split_by=hash."
         )
     if groups["train"]:
         left = sorted([*groups["left"], *undecided])
@@ -111,8 +115,8 @@ def by_names(pictures: list[File]) -> Splits:
     return Splits(undecided, groups["val"], groups["left"], True, marks, outranked)
 
 
-def _marks(own: set[str]) -> dict[str, Mark]:
-    """What is decided of each folder, where those in `own` hold pictures."""
+def _marks(own: set[str], lacking: Collection[str] = ()) -> dict[str, Mark]:
+    """What is decided of each folder, where those in `own` hold pictures, and those in `lacking` a training split that holds none."""
     below: dict[str, set[str]] = defaultdict(set)  # sub-folders that hold pictures at any depth
     for folder in own:
         while folder and folder not in below[parent := folder.rpartition("/")[0]]:
@@ -120,7 +124,10 @@ def _marks(own: set[str]) -> dict[str, Mark]:
             folder = parent
     root = ""
     while root not in own and len(below[root]) == 1:
-        (root,) = below[root]
+        (inner,) = below[root]
+        if root in lacking and split_word(inner.rpartition("/")[2])[0] == "val":
+            break
+        root = inner
     marks, waiting = {}, [(root, Mark())]
     while waiting:
         folder, mark = waiting.pop()
@@ -166,11 +173,17 @@ def _decide(folder: str, mark: Mark, below: dict[str, set[str]], *, at_root: boo
     plain = {each: found for each, found in named.items() if not words[each][2]}
     if any(found.split == "val" for found in plain.values()):
         return {each: found for each, found in plain.items() if found.split == "val"}
-    held = {each: found for each, found in named.items() if found.split == "val"} if rest["train"] else {}
+    held = {each: found for each, found in named.items() if found.split == "val" and (rest["train"] or _is_held_twice(words, each))}
     if at_root and plain and _splits_alone(list(plain), inside, below):
         beside = {each: Mark("left", top=each) for each in (folder, *inside)}
         return beside | {each: replace(found, alone=not held) for each, found in plain.items()} | held
     return held
+
+
+def _is_held_twice(words: dict[str, tuple[str, int, tuple[str, ...]]], folder: str) -> bool:
+    """Whether a folder beside it is held out by another word, and is called the same otherwise: `val_large` and `test_large`."""
+    _, rank, rest = words[folder]
+    return bool(rest) and any(kind == "val" and other != rank and also == rest for kind, other, also in words.values())
 
 
 def _words(inside: list[str]) -> dict[str, tuple[str, int, tuple[str, ...]]]:

@@ -6,6 +6,7 @@ in silence costs more than one that is refused.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -164,9 +165,22 @@ def _text(file: Path) -> str:
 # -- JSON ----------------------------------------------------------------------
 
 
+def _loads(words: str, where: str) -> Any:
+    """A JSON value; a DataError where an object in it has a key twice, of which Python keeps the last in silence."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise DataError(f"{where}: one object has {shown(twice[:80])} twice, and either may be meant.")
+        return found
+
+    return json.loads(words, object_pairs_hook=once)
+
+
 def _parsed(words: str, where: str) -> Any:
     try:
-        return json.loads(words)
+        return _loads(words, where)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from None
 
@@ -186,7 +200,7 @@ def _lines(text: str, file: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
 def _json(text: str, file: Path, known: Collection[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
     """Rows of a JSON value in one of the forms of `_json_forms`, or of JSON lines under its name."""
     try:
-        whole = json.loads(text) if text.strip() else []
+        whole = _loads(text, shown(str(file))) if text.strip() else []
     except (ValueError, RecursionError) as error:
         if "\n" in text.strip() and text.lstrip().startswith("{") and "Extra data" in str(error):  # JSON lines under another name
             yield from _lines(text, file)

@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ldmctl.errors import DataError
@@ -47,6 +47,12 @@ class Tree:
     upwards: list[str] = field(default_factory=list)  # links to a folder above them
     empty: list[str] = field(default_factory=list)  # folders that hold nothing at all
     often: list[str] = field(default_factory=list)  # folders that too many links lead to
+
+    def folders(self) -> set[str]:
+        """Every folder that is named, also those that hold no file or cannot be read, and links to nothing."""
+        others = (*self.empty, *self.upwards, *self.often, *self.nowhere, *(folder for folder, _ in self.closed))
+        found = {file.folder for file in self.files} | {path.rstrip("/") for path in others}
+        return {above for folder in found for above in (folder, *(str(each) for each in PurePosixPath(folder).parents)) if above != "."}
 
     def warnings(self) -> list[str]:
         """A sentence for each kind of thing that was left out."""

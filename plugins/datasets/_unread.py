@@ -9,6 +9,7 @@ from ._captions import OTHERS
 from ._formats import ending
 from ._names import are, counted, listed
 from ._split_lists import is_list
+from ._splits import split_word
 from ._tables import SUFFIXES
 from ._tree import File, once
 
@@ -20,6 +21,8 @@ OF_SPLITS = re.compile(r"(^|/)[^/]*(?<![a-z])(splits?|partitions?|folds?)(?![a-z
 NAMED = re.compile(r"(^|/)(labels?|captions?|meta|metadata|annotations?)(?![a-z])[^/]*(/[^/]*)?$", re.IGNORECASE)  # the file, or its folder
 PACKED = tuple(suffix + packed for suffix in SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst", ".zip"))
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+SETTINGS = (".yaml", ".yml", ".data")
+SETTING = re.compile(r"^[ \t]*(\w+)[ \t]*[:=]", re.MULTILINE)  # the word in front of a value
 LISTS = (".txt", ".lst", ".list", ".dat", "")  # endings of texts that may name pictures
 MOST = 32  # texts that are opened
 HEAD = 64  # lines of each that are looked at
@@ -47,6 +50,23 @@ def _may_be_table(path: str) -> bool:
     if suffix in BY_NAME and suffix not in ARCHIVES and (OF_SPLITS.search(path) or is_list(path)):
         return True
     return lower.endswith(PACKED) or (suffix in BY_NAME and bool(NAMED.search(path)))
+
+
+def splits(root: Path, others: Iterable[File]) -> list[str]:
+    """A sentence on settings of other programs that say where each split lies, as `data.yaml` of YOLO does."""
+    files = [file for file in once(others) if file.size and ending(file.path) in SETTINGS and not _may_be_table(file.path)]
+    found = [file.path for file in files[:MOST] if _names_splits(_captions.head(root / file.path))]
+    if not found:
+        return []
+    return [
+        f"{listed(found)} may name splits and {are(len(found))} not read: folders called train and val, or lists such as train.txt and val.txt, say what is "
+        "held out."
+    ]
+
+
+def _names_splits(text: str) -> bool:
+    """Whether settings have those of a training and of a held-out split, and not only such as `train_batch`."""
+    return {kind for kind, _, rest in map(split_word, SETTING.findall(text)) if not rest} >= {"train", "val"}
 
 
 def archives(others: Iterable[File]) -> list[str]:

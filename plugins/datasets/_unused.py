@@ -43,9 +43,10 @@ def refuse_without(root: Path, tables: list[Table], splits: Splits, matched: Mat
     where = shown(str(root / table.path))
     if named and not any(file.path in matched.notes for file in (*splits.train, *splits.val)):
         total = len(splits.train) + len(splits.val)
-        raise DataError(
-            f"{where} names none of the {total} pictures found; its first is {shown(str((root / table.path).parent / table.rows[0].name))}."
-        )
+        first = f"its first is {shown(str((root / table.path).parent / table.rows[0].name))}"
+        if several := next((each for each in matched.doubtful if each[0] == table.path), None):
+            first = f"line {several[1].line}, {shown(several[1].name)}, may be {listed(several[2])}"
+        raise DataError(f"{where} names none of the {total} pictures found; {first}.")
     for split, files in sets.items():
         over = any(file.path.startswith(f"{each.folder}/" if each.folder else "") for each in named for file in files)
         checked = split == "train" or (named and splits.by_folder and (over or matched.strange or matched.doubtful))

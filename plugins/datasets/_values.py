@@ -37,6 +37,8 @@ def name_of(value: Any) -> str:
     """A file name as it is written, `1` of 1.0; '' where there is none."""
     if value is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
         return ""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     name = str(int(value) if isinstance(value, float | Decimal) and value == int(value) else value)
     return name if name.strip() else ""
 

@@ -78,7 +78,7 @@ class Folder:
         pictures, pointers = _pointers.apart(self.root, pictures)
         maps = _maps.find(self.root, pictures, tree.files, config.maps, tables=config.tables)
         pictures, others = ([file for file in files if file.path not in maps.files] for files in (pictures, others))
-        splits, warnings, remarks = shared_out(pictures, config.val_share, names=config.split_by == "auto")
+        splits, warnings, remarks = shared_out(pictures, config.val_share, tree.folders() if config.split_by == "auto" else None)
         self.files, used = splits.train if split == "train" else splits.val, [*splits.train, *splits.val]
         if not used or (split == "train" and not self.files):
             raise DataError(_nothing(self.root, split if pictures else "", others))
