@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # characters that steer a terminal, and halves that none can show
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKED = 24  # characters of a sparkline at most
 
@@ -29,16 +31,16 @@ class Console:
     def say(self, text: str) -> None:
         """A line for everyone."""
         if not self.quiet:
-            self.terminal.print(Text(text))
+            self.terminal.print(Text(escaped(text, lines=True)))
 
     def detail(self, text: str) -> None:
         """A line for those who asked with -v."""
         if self.verbose:
-            self.terminal.print(Text(text, "dim"))
+            self.terminal.print(Text(escaped(text, lines=True), "dim"))
 
     def warn(self, text: str) -> None:
         """A line that even -q shows."""
-        self.terminal.print(Text.assemble(("warning:", "yellow"), " ", text))
+        self.terminal.print(Text.assemble(("warning:", "yellow"), " ", escaped(text, lines=True)))
 
     def bar(self, what: str, total: int, *, done: int = 0, unit: str = "images") -> "Bar":
         """Progress of `total` things, as a context."""
@@ -111,6 +113,16 @@ class Bar:
     def _words(self, facts: Mapping[str, float], rate: float) -> str:
         often = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
         return "  ".join([*(f"{name} {value:.4g}" for name, value in facts.items()), often])
+
+
+def escaped(text: str, *, lines: bool = False) -> str:
+    """A text that cannot steer a terminal, whoever wrote it: control characters stand in it as `\\x1b` does. With `lines` its line breaks and tabs are kept."""
+    return CONTROLS.sub(lambda found: found[0] if lines and found[0] in "\n\t" else found[0].encode("unicode_escape").decode(), text)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """A text of others in one line, that cannot steer the terminal."""
+    return Text(escaped(text), style)
 
 
 def duration(seconds: float) -> str:

@@ -33,6 +33,8 @@ from ldmctl.cli import (
     spacing,
 )
 from ldmctl.cli.output import arranged, result
+from ldmctl.cli.usage import mended
+from ldmctl.console import escaped
 from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage, vanished
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
@@ -114,6 +116,7 @@ def answer(words: list[str]) -> int:
         return fail_of(error, words)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):  # wrong usage, in Typer's words
+            mended(error)
             if ranks.is_said(error.format_message()):
                 return int(getattr(error, "exit_code", 2))
             error.show()
@@ -153,7 +156,7 @@ def fail(sentence: str, code: int, words: list[str]) -> int:
     if ranks.is_said(sentence):
         return code
     if ranks.FOLDER not in os.environ:  # else the command says what its ranks leave
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", sentence))
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", escaped(sentence, lines=True)))
     return tell(sentence, code, words)
 
 

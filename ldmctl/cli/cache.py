@@ -7,6 +7,7 @@ import typer
 
 from ldmctl.cli import conditions
 from ldmctl.cli.options import Json, print_json
+from ldmctl.cli.output import put
 from ldmctl.config.differences import flatten
 from ldmctl.latents import manifest as manifests
 from ldmctl.latents.manifest import Manifest, Statistics
@@ -29,7 +30,7 @@ def info(
         print_json(found)
         return
     for name, value in [*lines(found), *conditions.lines(found)]:
-        print(f"{name:12} {value}")
+        put(f"{name:12} {value}")
 
 
 def describe(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ldmctl.cli.options import Json, Quiet, complete_data, print_json
-from ldmctl.cli.output import result
+from ldmctl.cli.output import put
 from ldmctl.console import Console
 
 app = typer.Typer(no_args_is_help=True, help="Look at pictures before anything is trained.")
@@ -42,7 +42,7 @@ def check(
         print_json(found)
         return
     for line in lines(found):
-        print(line, file=result())
+        put(line)
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from ldmctl import registry
 from ldmctl.cli.options import Device, Json, print_json
+from ldmctl.cli.output import put
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, PluginError, one_line
 
@@ -38,9 +39,9 @@ def command(
         return
     for name, value in found.items():
         lines = weights_lines(value) if name == "weights" else value if isinstance(value, list) else [value]
-        print(f"{name:16} {lines[0] if lines else 'none'}")
+        put(f"{name:16} {lines[0] if lines else 'none'}")
         for line in lines[1:]:
-            print(f"{'':16} {line}")
+            put(f"{'':16} {line}")
 
 
 def examine_run(run: str, out: str | None, device: str | None, json: bool) -> None:
@@ -52,8 +53,8 @@ def examine_run(run: str, out: str | None, device: str | None, json: bool) -> No
         print_json(found)
         return
     for link in found["links"]:
-        print(f"{link['name']:12} {link['verdict']:8} {link['sentence']}")
-    print(f"{'picture':12} {found['picture'] or 'none, there is nothing to show'}\n{found['conclusion']}")
+        put(f"{link['name']:12} {link['verdict']:8} {link['sentence']}")
+    put(f"{'picture':12} {found['picture'] or 'none, there is nothing to show'}\n{found['conclusion']}", lines=True)
 
 
 def versions() -> dict[str, str]:

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ldmctl.cli import options
 from ldmctl.config.presets import compose, pictures_of, wished
 from ldmctl.config.schemas.eval_lpips import EvalLpips
+from ldmctl.console import cell
 
 MEANING = {"psnr": "dB, higher is closer", "ssim": "1 is equal", "lpips": "0 is equal, lower is closer"}
 
@@ -62,7 +62,7 @@ def show(result: dict) -> None:
     """The numbers as a table on stdout, then the verdict."""
     baseline = result.get("baseline") or {}
     columns = ["measure", "mean", "95 % interval", *(["downsampled"] if baseline else []), ""]
-    table = Table(*columns, box=None, title=f"{result['count']:,} pictures: {result['of']}", title_justify="left")
+    table = Table(*columns, box=None, title=cell(f"{result['count']:,} pictures: {result['of']}"), title_justify="left")
     for name, value in result.items():
         if isinstance(value, dict) and "mean" in value and "low" in value:
             interval = f"{value['low']:.4f} to {value['high']:.4f}" if result["count"] > 1 else "none of one"
@@ -71,4 +71,4 @@ def show(result: dict) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     for sentence in result.get("verdict", []):
-        console.print(Text(sentence))
+        console.print(cell(sentence))

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console, Group
 from rich.table import Table
-from rich.text import Text
 
 from ldmctl.cli import options
 from ldmctl.config.compared import compose_judgement
+from ldmctl.console import cell
 
 WORDS = 20  # shown
 WIDTH = 120  # columns of a table that nobody looks at in a terminal
@@ -92,11 +92,11 @@ def show(result: dict) -> None:
         Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(of_curve(result))
         return
     table = Table("measure", "value", "95 % interval", "real against real", box=None, title_justify="left")
-    table.title = Text(f"{judged(result)}, against {result['references']:,} real pictures")
+    table.title = cell(f"{judged(result)}, against {result['references']:,} real pictures")
     for value in result["measures"].values():
-        table.add_row(Text(value["title"]), f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}{at(value)}")
+        table.add_row(cell(value["title"]), f"{value['value']:.4g}", interval(value), f"{value['real']['value']:.4g}{at(value)}")
     if asked := result["asked"]:
-        table.add_row(Text(f"seen as asked ({asked['judge']})"), f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
+        table.add_row(cell(f"seen as asked ({asked['judge']})"), f"{asked['value']:.1%}", interval(asked), f"{asked['real']['value']:.1%}")
     words = result.get("words")
     if words and words["value"] is not None:
         table.add_row("words seen as asked", f"{words['value']:.1%}", interval(words), f"{words['real']['value']:.1%}")
@@ -107,7 +107,7 @@ def show(result: dict) -> None:
     if words and words["words"]:
         console.print(by_word(words["words"]))
     for sentence in result["verdict"]:
-        console.print(Text(sentence))
+        console.print(cell(sentence))
 
 
 def judged(result: dict) -> str:
@@ -125,8 +125,8 @@ def of_curve(result: dict) -> Group:
     for row in result["curve"]:
         distance = row["frechet_distance"]
         shares = [f"{row[name]['value']:.3f}" for name in ("precision", "recall")]
-        table.add_row(Text(row["run"]), f"{row['step']:,}", f"{distance['value']:.4g}", interval(distance), *shares)
-    return Group(table, *map(Text, result["verdict"]))
+        table.add_row(cell(row["run"]), f"{row['step']:,}", f"{distance['value']:.4g}", interval(distance), *shares)
+    return Group(table, *map(cell, result["verdict"]))
 
 
 def by_class(classes: dict) -> Table:
@@ -136,7 +136,7 @@ def by_class(classes: dict) -> Table:
         own = row.get("measures") or {}
         distance, covered = own.get("frechet_distance"), own.get("coverage")
         table.add_row(
-            Text(name),
+            cell(name),
             f"{row['count']:,}" if row.get("compared", row["count"]) == row["count"] else f"{row['compared']:,} of {row['count']:,}",
             f"{row['asked']['value']:.1%}" if row["asked"] else "",
             f"{distance['value']:.4g}" if distance else "too few",
@@ -154,7 +154,7 @@ def by_word(words: dict) -> Table:
     for word in ordered[:WORDS]:
         row = told[word]
         shares = (each[name] for name in ("seen", "unasked") for each in (row, row["real"]))
-        table.add_row(Text(word), f"{row['count']:,}", *("" if share is None else f"{share:.1%}" for share in shares))
+        table.add_row(cell(word), f"{row['count']:,}", *("" if share is None else f"{share:.1%}" for share in shares))
     if len(told) > WORDS:
         table.add_row(f"and {len(told) - WORDS:,} more, in judgement.json")
     return table

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ldmctl.cli import ranks
-from ldmctl.cli.output import result
+from ldmctl.cli.output import put, result
 from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
@@ -126,7 +126,9 @@ def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner)
         print_json({"dry_run": True, "source": source or None, "config": resolved, "plan": plan})
         return
     lines = [*([f"# {source}"] if source else []), *(f"# {name}: {value}" for name, value in plan.items())]
-    print("".join(f"{line}\n" for line in lines) + write_yaml(resolved), end="", file=result())
+    for line in lines:
+        put(line)
+    print(write_yaml(resolved), end="", file=result())
 
 
 def print_json(found: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-from ldmctl.console import Console
+from ldmctl.console import Console, escaped
 from ldmctl.errors import PluginWarning
 
 RESULT = {"--json", "--dry-run"}  # options with which stdout is a document
@@ -26,6 +26,11 @@ class Apart:
 def result() -> Any:
     """Where a command's result is printed."""
     return getattr(sys.stdout, "result", sys.stdout)
+
+
+def put(text: str, *, lines: bool = False) -> None:
+    """Print a line of a result, or with `lines` several; what is in it cannot steer the terminal."""
+    print(escaped(text, lines=lines), file=result())
 
 
 @contextmanager
