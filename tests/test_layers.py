@@ -27,6 +27,7 @@ ALSO_LIGHT = {
     "ldmctl.storage.apart",
     "ldmctl.storage.assets",
     "ldmctl.storage.atomic",
+    "ldmctl.storage.below",
     "ldmctl.storage.folder",
     "ldmctl.storage.history",
     "ldmctl.storage.leftovers",

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ldmctl.config.documents import read_config
 from ldmctl.errors import LdmctlError, MismatchError
+from ldmctl.storage.below import hint_of
 from ldmctl.storage.measured import measured_since
 from ldmctl.storage.record import _record
 
 VAL = "val/loss"  # what the training verbs judge by
 MOST = 2**53  # of a step or a count; a larger one is damage
-DEEP = 4  # folders below the one that is asked for
+NAMED = 3  # numbers of a sentence
 Row = dict[str, Any]  # a line of metrics.jsonl
 
 
@@ -71,12 +73,21 @@ class Look:
         found = [(row["step"], number) for row in self.rows if (number := finite(row.get(name))) is not None]
         return [step for step, _ in found], [value for _, value in found]
 
-    def last(self) -> dict[str, float]:
-        """Each number as it was reported last; null and nan are none."""
-        out: dict[str, float] = {}
+    def reported(self) -> dict[str, tuple[int, float]]:
+        """{name: (step, value)} of each number as it was reported last, without those that are not finite any more."""
+        out: dict[str, tuple[int, float]] = {}
         for row in self.rows:
-            out |= {name: number for name, value in row.items() if name != "step" and (number := finite(value)) is not None}
-        return out
+            out |= {name: (row["step"], number) for name, value in row.items() if name != "step" and (number := finite(value)) is not None}
+        return {name: each for name, each in out.items() if name not in self.lost}
+
+    def last(self) -> dict[str, float]:
+        """The values of what was `reported`."""
+        return {name: value for name, (_, value) in self.reported().items()}
+
+    @cached_property
+    def lost(self) -> dict[str, int]:
+        """Which numbers are not finite, and since which step."""
+        return lost(self.rows)
 
     def best(self, name: str = VAL) -> tuple[int, float] | None:
         """(step, value) of the least, of those that are made of the same losses as the last one."""
@@ -93,6 +104,7 @@ class Look:
             "step": self.step,
             "steps": self.steps,
             "val": last.get(VAL),
+            "not_finite": self.lost,
             "best": None if best is None else {"step": best[0], "value": best[1]},
             "images_per_second": last.get("images_per_second"),
             "seconds": self.seconds,
@@ -107,7 +119,7 @@ def look(folder: str | Path, *, curves: bool = True) -> Look:
     """What a run folder says, without `curves` all but its reports; a MismatchError where it is none."""
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise MismatchError(f"There is no run folder {place}. `ldmctl runs list` shows those below runs/.")
+        raise MismatchError(f"There is no run folder {place}.{hint_of(place)} `ldmctl runs list` shows those below runs/.")
     if not (place / "run.json").exists():
         raise MismatchError(f"{place} is not a run folder: it has no run.json.")
     troubles: list[str] = []
@@ -122,8 +134,8 @@ def look(folder: str | Path, *, curves: bool = True) -> Look:
     rows, unread = reports(place / "metrics.jsonl", troubles) if curves else ([], 0)
     if unread:
         troubles.append(f"{place / 'metrics.jsonl'}: {unread:,} of its lines cannot be read, and are left out.")
-    record, config = parts
-    return Look(place, record, config, rows, troubles)
+    troubles += [f"{place}: {sentence}" for sentence in in_words(lost(rows))]
+    return Look(place, parts[0], parts[1], rows, troubles)
 
 
 def reports(file: Path, troubles: list[str]) -> tuple[list[Row], int]:
@@ -147,6 +159,34 @@ def parsed(line: str) -> Row | None:
         if isinstance(row, dict) and whole(row.get("step")) is not None:
             return row
     return None
+
+
+def lost(rows: Sequence[Row]) -> dict[str, int]:
+    """{name: step} of each number whose newest report is null, nan or infinite: since which step all are. Losses come first."""
+    since: dict[str, int] = {}
+    found = {"step"}
+    for row in reversed(rows):
+        for name, value in row.items():
+            if name in found:
+                continue
+            if finite(value) is not None:
+                found.add(name)
+            elif value is None or isinstance(value, float):
+                since[name] = row["step"]
+    return {name: since[name] for name in sorted(since, key=lambda name: (name != VAL, name != "loss", name))}
+
+
+def in_words(since: Mapping[str, int]) -> list[str]:
+    """A sentence for each step since which losses are not finite; other numbers may be null for reasons of their own."""
+    losses = [name for name in since if name.startswith(("loss", "val/"))]
+    by_step = {step: [name for name in losses if since[name] == step] for step in sorted({since[name] for name in losses})}
+    return [f"{shortened(names)} {'is' if len(names) == 1 else 'are'} not finite since step {step:,}." for step, names in by_step.items()]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - NAMED
+    return f"{', '.join(names[:NAMED])} and {more:,} more" if more > 0 else " and ".join(names)
 
 
 def finite(value: Any) -> float | None:
@@ -207,43 +247,3 @@ def size_of(folder: Path) -> int:
             with suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
-
-
-def find(folder: str | Path) -> tuple[list[Path], list[str]]:
-    """(the run folders below one, or it alone where it is one; sentences on the folders in it that hold none)."""
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        raise MismatchError(f"There is no folder {place}. Runs lie in runs/ unless --out said otherwise; name the folder that holds yours.")
-    if (place / "run.json").exists():
-        return [place], []
-    found: list[Path] = []
-    foreign: list[str] = []
-    for child in entries(place, foreign):
-        below = list(runs_in(child, DEEP, foreign))
-        found += below
-        if not below:
-            foreign.append(f"{child} holds no run.")
-    return found, foreign
-
-
-def runs_in(folder: Path, depth: int, troubles: list[str]) -> Iterator[Path]:
-    """A folder that is a run, else the runs below it; nothing is looked for inside of a run."""
-    if os.path.lexists(folder / "run.json"):
-        yield folder
-    elif depth > 1:
-        for child in entries(folder, troubles):
-            yield from runs_in(child, depth - 1, troubles)
-
-
-def entries(folder: Path, troubles: list[str]) -> list[Path]:
-    """The folders in a folder by name, without hidden ones, and links only to runs; one that may not be read is told to `troubles`."""
-    try:
-        return sorted(
-            Path(each.path)
-            for each in os.scandir(folder)
-            if not each.name.startswith(".")
-            and (each.is_dir(follow_symlinks=False) or (each.is_dir() and os.path.lexists(os.path.join(each.path, "run.json"))))
-        )
-    except OSError as error:
-        troubles.append(f"{folder} cannot be looked into ({error.strerror}).")
-        return []

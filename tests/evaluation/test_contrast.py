@@ -58,7 +58,35 @@ def test_losses_of_another_make_are_not_called_better_but_psnr_of_the_same_pictu
 def test_runs_of_two_verbs_are_of_different_things(tmp_path):
     found = contrast([look(tmp_path, "a", loss=1.0), look(tmp_path, "b", verb="fit-ae", loss=0.5)])
     assert better(found) == {"loss": None}
-    assert found["cautions"] == ["These are runs of fit-ae and fit-diffusion: their numbers are of different things."]
+    assert found["cautions"] == [
+        "These are runs of fit-ae and fit-diffusion: their numbers are of different things. What only some of these have is left out."
+    ]
+
+
+def test_of_two_verbs_only_what_both_have_is_listed(tmp_path):
+    one = look(tmp_path, "a", {"loop": {"steps": 10}}, loss=1.0, val_loss=1.0)
+    other = look(tmp_path, "b", {"loop": {"steps": 10}, "prediction": "v"}, loss=1.0)
+    third = look(tmp_path, "c", {"loop": {"steps": 20}, "losses": {"pixel": "l1"}}, verb="fit-ae", loss=0.5, val_psnr=20.0)
+    found = contrast([one, other, third])
+    assert found["config"] == [{"key": "loop.steps", "values": [10, 10, 20]}]
+    assert [row["name"] for row in found["metrics"]] == ["loss"]
+
+
+def test_losses_of_different_steps_are_told_to_be_of_different_ages(tmp_path):
+    one = Look(tmp_path / "a", {"verb": "fit-ae"}, {}, [{"step": 400, "val/loss": 0.3}, {"step": 400, "loss": 0.3}])
+    other = Look(tmp_path / "b", {"verb": "fit-ae"}, {}, [{"step": 400, "val/loss": 0.3}, {"step": 1800, "val/loss": 0.2, "loss": 0.2}])
+    found = contrast([one, other])
+    assert found["steps"] == [400, 1800] and found["metrics"][0]["steps"] == [400, 1800]
+    (caution,) = found["cautions"]
+    assert f"of different ages (val/loss: step 400 of {one.folder}, step 1,800 of {other.folder})" in caution
+    assert contrast([one, one])["cautions"] == []
+
+
+def test_a_loss_that_is_not_finite_any_more_wins_nothing(tmp_path):
+    one = Look(tmp_path / "a", {"verb": "fit-ae"}, {}, [{"step": 100, "loss": 0.1}, {"step": 200, "loss": float("nan")}])
+    other = Look(tmp_path / "b", {"verb": "fit-ae"}, {}, [{"step": 200, "loss": 0.2}])
+    (row,) = contrast([one, other])["metrics"]
+    assert row["values"] == [None, 0.2] and row["better"] is None
 
 
 def test_a_plugin_that_is_not_here_leaves_the_keys_as_they_stand_there(tmp_path):

@@ -306,6 +306,22 @@ def test_a_run_of_a_verb_that_is_not_known_is_refused_by_name(tmp_path):
         told(tmp_path, run(tmp_path / "run", "fit-text"))
 
 
+def test_a_run_that_lost_its_run_json_is_refused_and_not_told_as_samples(tmp_path):
+    folder = run(tmp_path / "run", "fit-ae", rows=losses(0.5))
+    picture(folder / "samples/000000100.png")
+    (folder / "run.json").unlink()
+    with pytest.raises(MismatchError, match=r"run has no run\.json, so nothing says what its other files are of"):
+        told(tmp_path, folder)
+
+
+def test_runs_side_by_side_say_the_steps_of_their_last_numbers_and_that_nan_is_no_number(tmp_path):
+    one, other = run(tmp_path / "one", "fit-ae", rows=losses(0.5)), run(tmp_path / "other", "fit-ae", rows=losses(0.5, 0.25))
+    lost = run(tmp_path / "lost", "fit-ae", rows=losses(0.5, None))
+    found, page, _ = told(tmp_path, one, other, lost, alone=True)
+    assert "of different ages (val/loss: step 100" in page.text and "step 100 200" in page.text
+    assert f"{lost}: val/loss and loss are not finite since step 200." in found["troubles"]
+
+
 def test_scores_stand_side_by_side_and_only_intervals_that_are_apart_make_one_better(tmp_path):
     recall = lambda low, high: {"title": "recall (latent)", "value": (low + high) / 2, "low": low, "high": high}
     for name, distance, shares in (("a", (4.0, 5.0), (0.5, 0.75)), ("b", (2.0, 3.0), (0.625, 0.875))):

@@ -50,6 +50,7 @@ def test_a_list_says_of_each_run_what_it_is_and_how_far(tmp_path, tell):
         "step": 300,
         "steps": 300,
         "val": 0.3,
+        "not_finite": {},
         "best": {"step": 200, "value": 0.25},
         "images_per_second": 120.5,
         "seconds": 125.0,
@@ -154,7 +155,60 @@ def test_numbers_too_large_to_be_steps_are_damage(tmp_path, tell):
 def test_losses_that_are_null_or_infinite_are_no_numbers(tmp_path):
     folder = make(tmp_path / "ldm", rows=losses(0.5, None, float("nan"), float("inf"), True))
     look = runs.look(folder)
-    assert look.values("val/loss") == ([100], [0.5]) and look.last() == {"val/loss": 0.5} and look.best() == (100, 0.5)
+    assert look.values("val/loss") == ([100], [0.5]) and look.last() == {} and look.best() == (100, 0.5)
+    again = runs.look(make(tmp_path / "again", rows=losses(0.5, None, float("nan"), 0.25)))
+    assert again.last() == {"val/loss": 0.25} and again.lost == {} and again.troubles == []
+
+
+def test_losses_that_became_nan_are_a_trouble_with_the_step_since_which(tmp_path, tell):
+    rows = [*losses(0.5, 0.4, None, float("nan")), *losses(0.3, None, None, None, name="loss"), {"step": 400, "advantage": None, "lr": 0.1}]
+    folder = make(tmp_path / "ldm", rows=rows, step=400)
+    sentences = [f"{folder}: loss is not finite since step 200.", f"{folder}: val/loss is not finite since step 300."]
+    (row,) = json.loads(tell("runs", "list", tmp_path, "--json")[1])["runs"]
+    assert row["troubles"] == sentences and row["val"] is None and row["best"] == {"step": 200, "value": 0.4}
+    shown = json.loads(tell("runs", "show", folder, "--json")[1])
+    assert shown["troubles"] == sentences and shown["metrics"] == {"lr": 0.1}
+    assert shown["not_finite"] == {"val/loss": 300, "loss": 200, "advantage": 400}
+    for words in (("list", tmp_path), ("show", folder), ("compare", folder, folder)):
+        out = tell("runs", *words)[1]
+        assert all(each in out for each in sentences), out
+    assert "not finite since step 300  █▁" in tell("runs", "show", folder)[1] and "not finite" in tell("runs", "list", tmp_path)[1]
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(tmp_path, tell):
+    hostile = "ldmctl \x1b[31m \x07 \x9b2J\nnext"
+    config = {**LDM, "latents": "\x1b]0;title\x07"}
+    folder = make(
+        tmp_path / "a\x1b[2J", command=hostile, parent=hostile, verb="fit-diffusion", status=hostile, config=config, rows=losses(0.5)
+    )
+    other = make(tmp_path / "b", config=LDM)
+    for words in (("list", tmp_path), ("show", folder), ("compare", folder, other)):
+        out = tell("runs", *words)[1]
+        assert not [each for each in out if (each < " " and each != "\n") or "\x7f" <= each <= "\x9f"], repr(out)
+        assert r"a\x1b[2J" in out
+    assert r"ldmctl \x1b[31m \x07 \x9b2J\nnext" in tell("runs", "show", folder)[1]
+
+
+def test_a_mistyped_run_is_answered_with_the_run_that_is_nearest(tmp_path, tell, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "runs" / "ldm")
+    make(tmp_path / "elsewhere" / "first")
+    for typed, meant in (("ldm", "runs/ldm"), ("runs/lmd", "runs/ldm"), ("elsewhere/frist", "elsewhere/first")):
+        assert run(["runs", "show", typed]) == 6
+        assert f"There is no run folder {typed}. Did you mean '{meant}'?" in capsys.readouterr().err
+    assert run(["runs", "show", "nothing/like/it"]) == 6
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_a_mistyped_sort_is_answered_with_the_one_that_is_nearest(tell, capsys):
+    assert run(["runs", "list", "--sort", "bst"]) == 2
+    said = capsys.readouterr().err
+    assert "'bst' is not one of 'started'" in said and "Did you mean 'best'?" in said and "Value error" not in said
+
+
+def test_a_folder_that_lost_its_run_json_is_named(tmp_path, tell):
+    (make(tmp_path / "bare", rows=losses(0.5)) / "run.json").unlink()
+    assert f"{tmp_path / 'bare'} has no run.json, though it looks like a run." in tell("runs", "list", tmp_path)[1]
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,12 @@ def beside(looks: Sequence[Look], album: Album) -> Chapter:
     chapter.sheets.append(
         Sheet("Keys in which they differ", ["key", *names], rows) if rows else Sheet("Their configs are the same", ["key", *names], [])
     )
+    steps = ["step", *("" if step is None else f"{step:,}" for step in found["steps"])]
     numbers = [
         [row["name"], *(cell(value, place == row["better"]) for place, value in enumerate(row["values"]))] for row in found["metrics"]
     ]
     if numbers:
-        chapter.sheets.append(Sheet("Last numbers (the better one says so)", ["number", *names], numbers))
+        chapter.sheets.append(Sheet("Last numbers (the better one says so)", ["number", *names], [steps, *numbers]))
     chapter.plots = curves_beside(looks, names)
     if len(looks) > SPREAD:
         chapter.troubles.append(f"Curves are of the first {SPREAD} runs: name fewer to see others.")

@@ -17,8 +17,9 @@ from ldmctl.pictures.album import pictures_in
 from ldmctl.pictures.sampled import Sampled
 from ldmctl.storage.apart import folder_of
 from ldmctl.storage.assets import data_places
+from ldmctl.storage.below import find, hint_of, is_bare
 from ldmctl.storage.folder import verb_of
-from ldmctl.storage.runs import find, look, word
+from ldmctl.storage.runs import look, word
 
 RUNS = ("fit-ae", "encode-dataset", "fit-diffusion")
 ORDER = ("data", "fit-ae", "encode-dataset", "fit-diffusion", "samples", "scores", "curve")
@@ -47,9 +48,11 @@ def held(path: Path) -> list[Found]:
     if path.is_file():
         return [answer(path)]
     if not path.exists():
-        raise MismatchError(f"There is no {path} to tell of. `ldmctl runs list` shows the runs below runs/.")
+        raise MismatchError(f"There is no {path} to tell of.{hint_of(path)} `ldmctl runs list` shows the runs below runs/.")
     if os.path.lexists(path / "run.json"):
         return [run_in(path)]
+    if is_bare(path):
+        raise MismatchError(f"{path} has no run.json, so nothing says what its other files are of. Copy it from where the run was made.")
     answers = [answer(path / name) for name in FILES if (path / name).exists()]
     if answers:
         return answers
