@@ -3,6 +3,7 @@
 import base64
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -687,4 +688,63 @@ def test_in_a_browser_nothing_hostile_runs_and_curves_and_slider_answer_to_the_k
         assert slider.get_attribute("aria-valuetext") == "step 100"
         page.set_viewport_size({"width": 380, "height": 700})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        opened.close()
+
+
+CONTRAST = """() => {
+  const light = (name) => {
+    const [r, g, b] = name.match(/[\\d.]+/g).map((each) => each / 255).map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const back = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!colour.endsWith(", 0)") && colour !== "transparent") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((each) => each.nodeType === 3 && each.textContent.trim());
+    const drawn = node.namespaceURI.endsWith("svg");
+    if (!own || ["SCRIPT", "STYLE"].includes(node.tagName) || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node);
+    const [one, other] = [light(drawn ? style.fill : style.color), light(back(node))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (ratio < 4.5) found.push([node.tagName, node.className, ratio, node.textContent.slice(0, 30)]);
+  }
+  return {back: light(back(document.body)), found};
+}"""
+UNNAMED = """() => [
+  ...document.querySelectorAll("img:not([alt]), svg:not([aria-label]):not([aria-labelledby]):not([aria-hidden]), th:not([scope])"),
+  ...[...document.querySelectorAll("input, button, select")].filter((each) => !each.labels?.length && !each.ariaLabel && !each.textContent.trim()),
+].map((each) => each.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_can_be_read_in_the_light_in_the_dark_and_on_paper(tmp_path, chain):
+    browser = pytest.importorskip("playwright.sync_api", reason="needs ldmctl[browser]")
+    if (chromium := shutil.which("chromium") or shutil.which("google-chrome")) is None:
+        pytest.skip("needs chromium")
+    told(tmp_path, chain / "runs/ldm")
+    with browser.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": 1000, "height": 800})
+        page.goto((tmp_path / "report.html").as_uri())
+        for scheme, media in (("light", "screen"), ("dark", "screen"), ("dark", "print")):
+            page.emulate_media(color_scheme=scheme, media=media)
+            seen = page.evaluate(CONTRAST)
+            assert seen["found"] == [], (scheme, media)
+            assert (seen["back"] < 0.05) == ((scheme, media) == ("dark", "screen")), "dark where that is asked for, and paper is white"
+        assert not page.locator("nav").is_visible() and not page.locator("#c3 .slides input").is_visible(), (
+            "nothing on paper is to be clicked"
+        )
+        assert page.evaluate(UNNAMED) == []
+        assert page.locator("h1").count() == 1 and page.locator("html").get_attribute("lang") == "en"
+        levels = [int(name[1]) for name in page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((each) => each.tagName)")]
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), levels
+        assert len(page.pdf()) > 5000
+        page.emulate_media(color_scheme="light", media="screen")
+        page.add_style_tag(content="p, td, dd { color: #bbb !important }")
+        assert page.evaluate(CONTRAST)["found"], "what cannot be read is seen"
         opened.close()
