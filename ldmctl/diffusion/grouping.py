@@ -25,7 +25,8 @@ def with_batch(config: Sample, model: Any) -> Sample:
     """The same config with its `batch`: where none is named, what suits these latents and the device, whatever is asked for."""
     if config.batch is not None:
         return config
-    many = suited(config, model, ON_GPU) if model.engine.device.type == "cuda" else SMALLEST
+    roomy = model.engine.device.type == "cuda" and not (config.guide or config.start)  # whose backward passes need more memory
+    many = suited(config, model, ON_GPU) if roomy else SMALLEST
     return config.model_copy(update={"batch": many})
 
 

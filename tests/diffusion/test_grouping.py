@@ -87,6 +87,7 @@ def test_on_a_gpu_the_batch_itself_is_larger_whatever_is_asked_for(model):
         asked = with_batch(config(count=count), model)
         assert asked.batch == together(asked, model, 1000, ANYTHING) == LARGEST
     assert with_batch(config(batch=8), model).batch == 8
+    assert with_batch(config(guide=[{"type": "colour", "colour": "red"}]), model).batch == SMALLEST
 
 
 @pytest.mark.parametrize(("side", "many"), [(8, 64), (32, 64), (40, 32), (64, 16), (4096, 16)])
