@@ -23,17 +23,19 @@ CODES = {"0": "0 (train)", "1": "1 (val)", "2": "2 (test)"}  # as list_eval_part
 Values = _neither.Values
 
 
-def apply(splits: Splits, named: Values, pictures: Iterable[File], doubtful: Values, val_share: float) -> tuple[list[str], list[str]]:
+def apply(
+    splits: Splits, named: Values, pictures: Iterable[File], doubtful: Values, val_share: float, *, untrained: bool = False
+) -> tuple[list[str], list[str]]:
     """Move pictures to the split that tables name -> (remarks in place of the earlier one, warnings).
 
-    `doubtful` rows fit several pictures: those that may be held out by one are left out.
+    `doubtful` rows fit several pictures: those that may be held out by one are left out. `untrained`: a list of a training split is there, too.
     """
     named, doubtful = _neither.decoded(*_decoded(named, doubtful))
     pairs = {pair for rows in (named, doubtful) for values in rows.values() for pair in values}
     columns, unused = _split_columns(pairs)
     warnings = [f"The column `{name}` is not used: {listed(values)} {_no_names(values)}." for name, values in unused.items()]
     pictures = list(pictures)
-    columns, more = _without_lists_of_all(columns, pairs, named, splits, pictures)
+    columns, more = (columns, []) if untrained else _without_lists_of_all(columns, pairs, named, splits, pictures)
     warnings += more
     if not columns:
         return [], warnings
@@ -119,15 +121,16 @@ def _speaks(name: str, values: Iterable[str]) -> bool:
 def _without_lists_of_all(
     columns: set[str], pairs: set[tuple[str, str]], named: Values, splits: Splits, pictures: list[File]
 ) -> tuple[set[str], list[str]]:
-    """The columns without the lists, where these hold out every picture and there is none of a training split; with a sentence."""
+    """The columns without the lists of one held-out split, where these hold out every picture and none is of a training split; with a sentence."""
     values = sorted(value for name, value in pairs if name == LISTS)
-    if LISTS not in columns or any(word_of(value)[0] == "train" for value in values):
+    if LISTS not in columns or len({word_of(value)[:2] for value in values}) > 1 or any(word_of(value)[0] == "train" for value in values):
         return columns, []
     held = _of_files(_held(named, {LISTS}), pictures)
     if any(file.path not in held for file in splits.train):
         return columns, []
     return columns - {LISTS}, [
-        f"{listed(values)} {'has' if len(values) == 1 else 'have'} the name of a held-out split, but no other pictures are there: it is not one."
+        f"{listed(values)} {'has' if len(values) == 1 else 'have'} the name of a held-out split, but no other pictures are there: "
+        f"{'it is not one' if len(values) == 1 else 'they are none'}."
     ]
 
 

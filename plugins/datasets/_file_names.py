@@ -26,13 +26,23 @@ def by_file_names(pictures: Sequence[File]) -> tuple[dict[str, list[tuple[str, s
     last = {path: found[1] for path, stem in stems.items() if (found := LAST.match(stem))}
     few = ""
     for words, least in ((first, MOST), (last, MOST), (inside, 1)):
-        if len({word.casefold() in TRAIN for word in words.values()}) < 2:
+        kinds = {word.casefold() in TRAIN for word in words.values()}
+        if kinds == {False} and len(words) >= MOST * len(stems):
+            few = few or _held_alone(words, stems)
+        if len(kinds) < 2:
             continue
         if len(words) >= least * len(stems):
             return {path: [(NAMES, word.casefold())] for path, word in words.items()}, ""
         if len(words) >= MANY * len(stems):
             few = few or _few(words, stems)
     return {}, few
+
+
+def _held_alone(words: dict[str, str], stems: dict[str, str]) -> str:
+    return (
+        f"{counted(len(words), 'picture')} of {len(stems):,} have the word of a held-out split in their names, such as {shown(min(words))}, and none that of a "
+        "training split: the names decide nothing, and these pictures are trained on."
+    )
 
 
 def _few(words: dict[str, str], stems: dict[str, str]) -> str:

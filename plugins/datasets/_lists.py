@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from . import _captions, _folds
+from . import _captions, _folds, _one_line
 from ._formats import KNOWN, SUFFIXES, ending
 from ._names import alike, shown
-from ._split_lists import COLUMN, LISTS, speaker, word_of
+from ._split_lists import COLUMN, LISTS, is_plain, speaker, word_of
 from ._tree import File
 from ._values import FILES, PERHAPS
 
 ENDINGS = (".txt", ".lst", ".list", ".csv", ".tsv", "")
+LISTED = (*ENDINGS, ".json", ".jsonl", ".ndjson", ".parquet")
 LARGEST = 1 << 28  # bytes
 MOST = 500  # lists; of more files each is rather a caption of a picture that lies elsewhere
 DIGITS = 18  # of a number that names a picture, with any zeros before it
 NAME = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))(?=[\s,;|\"']|$)", re.IGNORECASE)  # that may have spaces in it
-ENDS = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?=[\s,;|\"'\])}}]|$)", re.IGNORECASE)
-BRACKETS = " \t\r\n,\"'[](){}"  # around names, where a program has written a list
 HEADS = frozenset([*FILES, *PERHAPS])  # one of which is in a line above the names
 FEW = 8  # files in a folder by whose name they are lists
 
@@ -82,6 +81,14 @@ def candidates(
             "A table with `file_name` and `split`, such as metadata.csv, says which pictures are held out."
         ]
     return [List(path, told, _captions.read(root / path)[0].splitlines()) for path, told in sorted(found.items())], []
+
+
+def untrained(others: Iterable[File], pictures: Sequence[str]) -> bool:
+    """Whether a file has the plain name of a training split's list or table; its pictures may not be there."""
+    found = {
+        file.path: file.path for file in others if ending(file.path) in LISTED and word_of(file.path)[0] == "train" and is_plain(file.path)
+    }
+    return bool(found) and bool(_without_captions(found, {*pictures}))
 
 
 def _without_captions(found: dict[str, str], pictures: set[str]) -> dict[str, str]:
@@ -143,12 +150,12 @@ def _hear(each: List, fits: list[tuple[str, list[str]]], held: set[str], folders
 def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Each line with the pictures that it may mean; [] of what is no list."""
     folder = each.path.rpartition("/")[0]
-    lines = [line for line in each.lines if line.strip(BRACKETS) and not line.lstrip().startswith("#")]
+    lines = [line for line in each.lines if line.strip(_one_line.BRACKETS) and not line.lstrip().startswith("#")]
     if lines and lines[0].strip() == str(len(lines) - 1) and not all(line.strip().isdecimal() for line in lines):
         lines = lines[1:]  # below how many there are
     if len(lines) == 1 and lines[0].strip().isdecimal() and word_of(each.speaker)[0] == "train":
         return []  # how many there are
-    lines = [name for line in lines for name in _apart(line, index, folder, alone=len(lines) == 1)]
+    lines = [name for line in lines for name in _one_line.apart(line, lambda word: index.of(word, folder), alone=len(lines) == 1)]
     fits = [(line, index.of(line, folder)) for line in lines]
     known = sum(bool(found) for _, found in fits)
     if each.speaker in (each.path, each.key) and known < len(lines):
@@ -158,20 +165,6 @@ def _fits(each: List, index: "Index", pictures: Sequence[str]) -> list[tuple[str
     if known and (2 * known >= len(fits) or any(found and _has_ending(line) for line, found in fits)):
         return fits
     return []
-
-
-def _apart(line: str, index: "Index", folder: str, *, alone: bool) -> list[str]:
-    """The names in a line that has those of several pictures, without endings only where nothing else is in the file; otherwise the line."""
-    if not alone and len(ENDS.findall(line)) < 2:
-        return [line]
-    for marks in (r"[,;|\t]", r"[\s,;|]"):
-        words = [word for part in re.split(marks, line) if (word := part.strip(BRACKETS))]
-        found = {word: index.of(word, folder) for word in words}
-        named = [word for word in words if ending(word) in SUFFIXES and found[word]] or words
-        pictures = {path for word in named for path in found[word]}
-        if len(pictures) > 1 and (named is not words or (len(words) > 2 and len(pictures) == len(words) and all(found.values()))):
-            return named
-    return [line]
 
 
 def _of_folders(lines: Sequence[str], pictures: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -34,6 +34,7 @@ class Notes:
     doubtful: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # the same in rows that fit several pictures
     lists: set[str] = field(default_factory=set)  # text files that are lists of a split's pictures
     words: list[dict[str, str]] = field(default_factory=list)  # what lists say beside the name of each picture
+    untrained: bool = False  # a table or list has the name of a training split, and names no picture
     unused: dict[str, list[str]] = field(default_factory=dict)  # columns of tables that are but lists
     more: dict[str, str] = field(default_factory=dict)  # a line of each list that says more than the name of a picture
     heard: tuple[list[Table], Matched] | None = None
@@ -80,6 +81,7 @@ def read_tables(
     lists, too_many = _lists.candidates(root, rest, paths, folders, failed.keys() - {each.path for each in (*bare, *columns)})
     _hear_lists([*lists, *bare, *columns], paths, splits, failed, out)
     out.lists |= partitions
+    out.untrained = _lists.untrained(others, paths)
     out.warnings += too_many
     out.warnings += unused(failed)
     out.warnings += _unread.tables(rest, paths)

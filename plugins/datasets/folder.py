@@ -87,7 +87,7 @@ class Folder:
         if config.split_by == "auto":
             by, few = by_file_names(pictures)
             named = {path: [*tables.splits.get(path, ()), *by.get(path, ())] for path in {*tables.splits, *by}}
-            decided, more = _columns.apply(splits, named, pictures, tables.doubtful, config.val_share)
+            decided, more = _columns.apply(splits, named, pictures, tables.doubtful, config.val_share, untrained=tables.untrained)
             warnings = [*warnings, *more, *([few] if few and not decided and not splits.by_folder else [])]
             remarks = [*(decided or remarks[:1]), *remarks[1:]]
         warnings = [*warnings, *_copies.leave_out(self.root, splits)]

@@ -82,6 +82,13 @@ def test_a_list_in_one_line_names_all_its_pictures(tmp_path, form):
     assert shared(tmp_path) == (TEN[:6], TEN[7:])
 
 
+def test_names_in_one_line_of_which_no_picture_is_there_are_counted(tmp_path):
+    write_pictures(tmp_path, *TEN)
+    write_texts(tmp_path, {"test.txt": " ".join([*TEN[8:], "images/90.png"])})
+    assert shared(tmp_path) == (TEN[:8], TEN[8:])
+    assert "test.txt: 1 line names no picture, the first images/90.png." in opened(tmp_path).warnings
+
+
 def test_names_with_spaces_may_stand_in_one_line(tmp_path):
     pictures = [f"my photo {i}.png" for i in range(6)]
     write_pictures(tmp_path, *pictures)
@@ -188,3 +195,35 @@ def test_names_of_files_that_hold_out_every_picture_are_refused_in_plain_words(t
         DataError, match=r"^The names of files hold out every picture; .* If they mean something else: dataset\.split_by=hash\."
     ):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"val.txt": TEN[:5], "test.txt": TEN[5:]}, "The lists of each split hold out every picture"),
+        ({"test.txt": TEN, "train.txt": ["images/90.png", "images/91.png"]}, "The lists of each split hold out every picture"),
+        ({"sample_submission.csv": ["file_name", *TEN], "train.csv": ["file_name", "images/90.png"]}, "hold out every picture"),
+    ],
+)
+def test_lists_that_hold_out_every_picture_stop_where_training_pictures_are_not_there(tmp_path, lists, words):
+    write_pictures(tmp_path, *TEN)
+    write_texts(tmp_path, {name: "\n".join(lines) + "\n" for name, lines in lists.items()})
+    with pytest.raises(DataError, match=rf"{words}; none is left to train on.*dataset\.tables=false"):
+        opened(tmp_path)
+    assert len(opened(tmp_path, tables=False)) == 9
+
+
+def test_a_caption_of_a_picture_called_train_is_no_list_of_a_training_split(tmp_path):
+    write_pictures(tmp_path, "train.png", "plane.png")
+    write_texts(tmp_path, {"train.txt": "a train", "test.csv": "file_name,label\ntrain.png,a\nplane.png,b\n"})
+    assert len(opened(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("words", [("val",), ("val", "test")])
+def test_pictures_that_are_all_held_out_by_their_names_are_said_to_be_trained_on(tmp_path, words):
+    write_pictures(tmp_path, *(f"all/COCO_{word}2014_{i:03}.png" for word in words for i in range(4)))
+    assert "have the word of a held-out split in their names" in said(opened(tmp_path)) and "these pictures are trained on" in said(
+        opened(tmp_path)
+    )
+    write_pictures(tmp_path, *numbered("val", 2))
+    assert "in their names" not in said(opened(tmp_path))
