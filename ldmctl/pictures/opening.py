@@ -149,7 +149,7 @@ def _is_damaged(path: Any) -> bool:
         content = Path(path).read_bytes() if path else b""
     except (OSError, ValueError, TypeError):
         return False
-    data = [chunk for chunk in _chunks(content) if chunk[4:8] == b"IDAT"]
+    data = [chunk for chunk in _chunks(content) if chunk[4:8] == b"IDAT" and len(chunk) == 12 + int.from_bytes(chunk[:4], "big")]
     if all(zlib.crc32(memoryview(chunk)[4:-4]) == int.from_bytes(chunk[-4:], "big") for chunk in data):
         return False
     inflater = zlib.decompressobj()
@@ -161,7 +161,7 @@ def _is_damaged(path: Any) -> bool:
                 piece = inflater.unconsumed_tail
     except zlib.error:
         return True
-    return False
+    return not inflater.eof
 
 
 def _is_needed(chunk: bytes) -> bool:

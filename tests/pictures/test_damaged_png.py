@@ -45,6 +45,22 @@ def test_damage_is_seen_in_a_file_that_is_repaired_too(tmp_path, extra):
         load(written(tmp_path / "a.png", bytes(changed)), channels=3)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_file_that_ends_in_zeros_as_after_a_crash_is_refused(tmp_path, share, smooth):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS // 16 + np.arange(64, dtype=np.uint8)[:, None, None] * 3 if smooth else PIXELS).save(file, "PNG")
+    whole = file.getvalue()
+    kept = int(len(whole) * share)
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
+        load(written(tmp_path / "a.png", whole[:kept] + bytes(len(whole) - kept)), channels=3)
+
+
+@pytest.mark.parametrize("cut", range(1, 17))
+def test_a_file_that_lacks_only_what_stands_behind_its_pixels_is_read(tmp_path, cut):
+    assert np.array_equal(np.asarray(load(written(tmp_path / "a.png", content()[:-cut]), channels=3)), PIXELS)
+
+
 def test_a_wrong_check_sum_around_sound_pixels_costs_no_picture(tmp_path):
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PIXELS))
     header = struct.pack(">2I5B", 64, 64, 8, 2, 0, 0, 0)
