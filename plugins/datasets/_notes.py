@@ -168,7 +168,10 @@ def _hear_lists(lists: Sequence[_lists.List], paths: Sequence[str], splits: Spli
     for path, pairs in named.of.items():
         out.splits.setdefault(path, []).extend(pairs)
     out.doubtful, out.lists, out.words, out.more = named.doubtful, named.files, named.words, named.more
-    out.warnings += named.warnings
+    out.warnings += [
+        *named.warnings,
+        *_unread.split_lists([each.path for each in lists if each.path == each.speaker], {*named.files, *failed}),
+    ]
     for path in named.files:
         failed.pop(path, None)
     out.unused = {path: columns for path, columns in out.unused.items() if path in named.files}

@@ -11,7 +11,7 @@ from ._splits import HELD, split_word
 SUBMISSION = re.compile(r"(?:^|[^a-z])(?:sample)?submi(?:ssions?|t)(?![a-z])", re.IGNORECASE)
 COLUMN = re.compile(r"the column `([^`]+)` of ")
 LISTS = "the lists of each split"  # in place of the name of a column, which has no space
-WORDS = "label labels caption captions metadata meta annotation annotations list names ids id index info df table"
+WORDS = "label labels caption captions metadata meta annotation annotations list names ids id index idx indices info df table"
 PLAIN = frozenset(WORDS.split())
 JOINED = re.compile(rf"({'|'.join([*sorted(PLAIN, key=len, reverse=True), 'classes', 'class'])})(?![a-z])", re.IGNORECASE)
 

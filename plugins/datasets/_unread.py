@@ -1,14 +1,15 @@
 """Files that may hold labels or captions in a form that is not read, so that nobody takes them for read."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from . import _captions
 from ._captions import OTHERS
+from ._formats import SUFFIXES as PICTURES
 from ._formats import ending
 from ._names import are, counted, listed
-from ._split_lists import is_list
+from ._split_lists import is_list, is_plain
 from ._splits import split_word
 from ._tables import SUFFIXES
 from ._tree import File, once
@@ -64,6 +65,15 @@ def splits(root: Path, others: Iterable[File]) -> list[str]:
     ]
 
 
+def split_lists(called: Iterable[str], heard: Container[str]) -> list[str]:
+    """A sentence on texts that are called as lists of splits are, and were not heard as such."""
+    found = [path for path in called if path not in heard and is_plain(path)]
+    if not found:
+        return []
+    has, them = ("has the name", "it") if len(found) == 1 else ("have the name", "them")
+    return [f"{listed(found)} {has} of a split, but no picture that is here is named in {them}."]
+
+
 def _names_splits(text: str) -> bool:
     """Whether settings have those of a training and of a held-out split, and not only such as `train_batch`."""
     return {kind for kind, _, rest in map(split_word, SETTING.findall(text)) if not rest} >= {"train", "val"}
@@ -93,11 +103,10 @@ def lists(root: Path, others: Iterable[File], pictures: Sequence[str]) -> set[st
 
 
 def _names_pictures(file: Path, names: set[str]) -> bool:
-    """Whether half of the first lines begin with the name of a picture, and go on; what is but a number names none."""
-    lines = [
-        words for line in _captions.head(file).splitlines()[:HEAD] if len(words := re.split(r"[\s,;|#]+", line.strip(), maxsplit=1)) == 2
-    ]
-    known = [first for first, _ in lines if first.replace("\\", "/").rpartition("/")[2].casefold() in names and not first.isdecimal()]
+    """Whether half of the first lines begin with the name of a picture, and go on or end as it does; what is but a number names none."""
+    parts = [re.split(r"[\s,;|#]+", line.strip(), maxsplit=1) for line in _captions.head(file).splitlines()[:HEAD]]
+    lines = [words[0] for words in parts if len(words) == 2 or ending(words[0]) in PICTURES]
+    known = [first for first in lines if first.replace("\\", "/").rpartition("/")[2].casefold() in names and not first.isdecimal()]
     return len(known) > 1 and 2 * len(known) >= len(lines)
 
 
@@ -109,5 +118,5 @@ def said(unheard: Iterable[str]) -> list[str]:
     names = "names" if len(found) == 1 else "name"
     return [
         f"{counted(len(found), 'text file')} {names} pictures and {are(len(found))} not read: {listed(found)}. Labels and captions are read from tables "
-        "with `file_name` and `label` or `text`, such as metadata.csv."
+        "with `file_name` and `label` or `text`, such as metadata.csv, and splits from lists such as train.txt and val.txt."
     ]

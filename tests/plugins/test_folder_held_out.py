@@ -108,6 +108,21 @@ def test_a_label_beside_the_one_name_of_a_list_is_no_second_name(tmp_path):
     assert names(opened(tmp_path, "val")) == ["images/7.png"]
 
 
+@pytest.mark.parametrize("name", ["val.txt", "test_idx.txt", "train_ids.txt"])
+def test_a_list_of_a_split_that_names_no_picture_is_said_to_say_nothing(tmp_path, name):
+    write_pictures(tmp_path, *numbered("images/img", 3))
+    write_texts(tmp_path, {name: "8\n9\n10\n"})
+    assert f"{name} has the name of a split, but no picture that is here is named in it." in opened(tmp_path).warnings
+
+
+@pytest.mark.parametrize("name", ["exclude.txt", "tr.txt", "list.txt"])
+def test_a_text_of_names_alone_that_is_no_list_of_a_split_is_said_to_be_not_read(tmp_path, name):
+    write_pictures(tmp_path, *TEN)
+    write_texts(tmp_path, {name: "\n".join(TEN[:4])})
+    assert f"1 text file names pictures and is not read: {name}." in said(opened(tmp_path))
+    assert "text file belongs to no picture" not in said(opened(tmp_path))
+
+
 # -- rows --------------------------------------------------------------------
 
 
