@@ -6,7 +6,6 @@ in silence costs more than one that is refused.
 """
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -166,12 +165,12 @@ def _text(file: Path) -> str:
 
 
 def _loads(words: str, where: str) -> Any:
-    """A JSON value; a DataError where an object in it has a key twice, of which Python keeps the last in silence."""
+    """A JSON value; a DataError where an object in it has a key twice with two values, of which Python keeps the last in silence."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        twice = next((key for key, value in pairs if value != found[key]), None) if len(found) < len(pairs) else None
+        if twice is not None:
             raise DataError(f"{where}: one object has {shown(twice[:80])} twice, and either may be meant.")
         return found
 

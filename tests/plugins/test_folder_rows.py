@@ -18,6 +18,12 @@ def test_a_key_twice_in_json_is_refused_and_not_heard_once(tmp_path, values):
     assert "labels.json is not used: one object has images/0.png twice, and either may be meant." in opened(tmp_path).warnings
 
 
+def test_a_key_twice_with_one_value_changes_nothing(tmp_path):
+    write_pictures(tmp_path, *FOUR)
+    write_texts(tmp_path, {"labels.json": "{" + ", ".join(f'"{name}": "a"' for name in [*FOUR, FOUR[0]]) + "}"})
+    assert labels(opened(tmp_path, val_share=0)) == dict.fromkeys(FOUR, "a")
+
+
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.json"])
 def test_a_column_twice_in_a_row_of_json_is_refused_with_its_line(tmp_path, name):
     write_pictures(tmp_path, *FOUR)
