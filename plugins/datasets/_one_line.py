@@ -18,9 +18,9 @@ def apart(line: str, meant: Callable[[str], list[str]], *, alone: bool) -> list[
         return [line]
     for marks in (r"[,;|\t]", r"[\s,;|]"):
         words = [word for part in re.split(marks, line) if (word := part.strip(BRACKETS))]
-        found = {word: meant(word) for word in words}
+        found = {word: meant(word) for word in words if len(words) > 1}
         named = [word for word in words if ending(word) in SUFFIXES] or words
-        pictures = {path for word in named for path in found[word]}
+        pictures = {path for word in named for path in found.get(word, ())}
         if len(pictures) > 1 and (named is not words or (len(words) > 2 and len(pictures) == len(words) and all(found.values()))):
             return named
     return [line]
