@@ -102,17 +102,29 @@ def expect(holds: Any, instance: Any, complaint: str) -> None:
         raise PluginError(f"{named(plugin) if plugin else type(instance).__name__} does not keep its promise: {complaint}.")
 
 
-def expect_shape(found: Any, wanted: tuple[Any, ...], instance: Any, method: str) -> None:
-    """A PluginError that names the plugin, unless its `method` gave a tensor of this shape; None in `wanted` stands for any size."""
-    shape = getattr(found, "shape", None)
-    if (
-        shape is not None
-        and len(shape) == len(wanted)
-        and all(want is None or size == want for size, want in zip(shape, wanted, strict=True))
-    ):
-        return
-    gave = type(found).__name__ if shape is None else str(list(shape))
-    expect(False, instance, f"{method} gave {gave}, not [{', '.join('*' if want is None else str(want) for want in wanted)}]")
+def expect_shape(found: Any, wanted: tuple[Any, ...], instance: Any, method: str, *, like: Any = None) -> None:
+    """A PluginError that names the plugin, unless its `method` gave a tensor of real numbers of this shape, on the device of `like`.
+
+    None in `wanted` stands for any size.
+    """
+    tensor = hasattr(found, "is_floating_point")
+    gave = str(list(found.shape)) if tensor else type(found).__name__
+    fits = tensor and len(found.shape) == len(wanted) and all(want in (None, size) for size, want in zip(found.shape, wanted, strict=True))
+    expect(fits, instance, f"{method} gave {gave}, not [{', '.join('*' if want is None else str(want) for want in wanted)}]")
+    kind, place = str(found.dtype).removeprefix("torch."), found.device if like is None else like.device
+    expect(found.is_floating_point(), instance, f"{method} gave {gave} of {kind}, not of floating-point numbers")
+    expect(found.device == place, instance, f"{method} gave {gave} on {found.device}, not on {place}")
+
+
+def expect_slope(found: Any, instance: Any, method: str) -> None:
+    """A PluginError that names the plugin, where gradients are asked for and none leads from what its `method` gave."""
+    expect(found.requires_grad, instance, f"no gradient leads from what {method} gave to what is trained")
+
+
+def resembles(found: Any, given: Any) -> bool:
+    """Whether what a network gave is a tensor of real numbers of the shape and on the device of the one it was given."""
+    alike = getattr(found, "shape", None) == given.shape and getattr(found, "device", None) == given.device
+    return alike and bool(found.is_floating_point())
 
 
 def suspects() -> str:

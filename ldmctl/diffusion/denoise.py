@@ -4,13 +4,13 @@ import hashlib
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ldmctl.attribution import expect_shape
+from ldmctl.attribution import expect, expect_shape, resembles
 from ldmctl.diffusion.guidance import Guidance
 from ldmctl.diffusion.process import Prediction, _spread, _unknown, timestep
 from ldmctl.diffusion.self_conditioning import Recalled
@@ -44,8 +44,9 @@ class Denoise:
     Guidance (ldmctl.diffusion.guidance) is 1 for the plain condition, 0 for none; any other value asks the network both at
     once and goes that far from none to condition. With a network `weaker`, of the same prediction, that one takes the
     place of none. The network runs in the caller's autocast. `known` are places of levels in this schedule, found before and
-    added to. A network that is `Recalled` remembers what it said of one batch, so it serves one sampling call. `lowest` is the
-    level at the first time of the schedule, which samplers that choose levels themselves do not go below.
+    added to; `asker` is the sampler, and the shape that all it asks about has. A network that is `Recalled` remembers what it
+    said of one batch, so it serves one sampling call. `lowest` is the level at the first time of the schedule, which samplers
+    that choose levels themselves do not go below.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Denoise:
         guidance: float | Guidance = 1.0,
         weaker: Ask | Recalled | None = None,
         known: dict[float, tuple[float, float, float]] | None = None,
+        asker: tuple[Any, torch.Size] | None = None,
     ):
         if prediction not in get_args(Prediction):
             raise _unknown(prediction)
@@ -72,11 +74,14 @@ class Denoise:
         paired = weight not in (0, 1) and weaker is None and condition is not None and null is not None
         self.both = joined(condition, null) if paired and condition is not None and null is not None else None
         self._known = {} if known is None else known
+        self._asker = asker
         self._first, self._first_alpha, self.lowest = first_of(schedule)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """x [B,c,h,w] = clean + sigma * noise, sigma one number -> the estimate of clean, in the dtype of x."""
         level = float(sigma)
+        if self._asker is not None and getattr(x, "shape", None) != self._asker[1]:
+            self._refuse(x, *self._asker)
         timestep_value, scale, alpha = self._place(level)
         x_t = x * scale
 
@@ -93,6 +98,10 @@ class Denoise:
             return self.guidance.projected(clean(better), clean(weaker))
         guided = clean(self.guidance.outputs(better, weaker))
         return self.guidance.rescaled(guided, clean(better)) if self.guidance.rescale else guided
+
+    def _refuse(self, x: Any, sampler: Any, shape: torch.Size) -> None:
+        asked = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        expect(False, sampler, f"it asks what is clean of {asked}, not of all {list(shape)} together")
 
     def _pair(self, x_t: Tensor, timestep_value: float, clean: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """What is said with the condition, and what to go away from."""
@@ -114,8 +123,8 @@ class Denoise:
 
         def said(condition: Condition | None) -> Tensor:
             output = denoiser(x_t, x_t.new_full((len(x_t),), timestep_value, dtype=torch.float32), condition)
-            if getattr(output, "shape", None) != x_t.shape:
-                expect_shape(output, tuple(x_t.shape), denoiser, "forward")
+            if not resembles(output, x_t):
+                expect_shape(output, tuple(x_t.shape), denoiser, "forward", like=x_t)
             return output.to(x_t.dtype)
 
         return network.say(said, x_t, condition, clean) if isinstance(network, Recalled) else said(condition)

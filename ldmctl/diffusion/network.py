@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmctl.attribution import expect_shape
+from ldmctl.attribution import expect_shape, resembles
 from ldmctl.diffusion.carried import at_home
 from ldmctl.diffusion.conditions import SLOTS, heard, merged, null_of, refuse_other_slot, sizes_of, try_conditioner
 from ldmctl.diffusion.self_conditioning import Recalled, with_estimate
@@ -77,8 +77,8 @@ class Network(nn.Module):
             condition = with_estimate(condition, torch.zeros_like(x) if estimate is None else estimate)
         if block is None:
             said = self.denoiser(x, timestep, condition)
-            if getattr(said, "shape", None) != x.shape:
-                expect_shape(said, tuple(x.shape), self.denoiser, "forward")
+            if not resembles(said, x):
+                expect_shape(said, tuple(x.shape), self.denoiser, "forward", like=x)
             return said
         if not hasattr(self.denoiser, "forward_with_hidden"):  # a keyword of ours, since DistributedDataParallel calls `forward` alone
             raise PluginError(f"The denoiser {type(self.denoiser).__name__} shows no hidden layers; dit does.")

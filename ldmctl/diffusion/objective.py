@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ldmctl.attribution import expect_slope
 from ldmctl.config.schemas.fit_diffusion import Drops, FitDiffusion, TrainingNoise
 from ldmctl.diffusion.conditions import SLOTS, painter_of
 from ldmctl.diffusion.denoise import clean_from
@@ -168,6 +169,7 @@ def backward(learners: Mapping[str, Learner], drawn: Drawn, share: float, engine
     """Add the gradients of a micro-batch, `share` of this rank's batch -> its losses: as they are, and as they count."""
     model, uncertainty = learners["diffusion"], learners.get("uncertainty")
     losses = denoising_losses(model.network, drawn, engine)
+    expect_slope(losses, getattr(model.module, "denoiser", model.module), "forward")
     if uncertainty is None:
         counted = losses * drawn.weight
         total = counted.mean() * model.scale

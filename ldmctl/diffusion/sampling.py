@@ -88,6 +88,7 @@ def sample_latents(
         guidance=Guidance(guidance, guiding, still=still),
         weaker=weaker.voice(twice=twice) if weaker else None,
         known=known,
+        asker=(sampler, like.shape),
     )
     if edit.corrections:
         denoise = Corrected(denoise, edit.corrections)
@@ -96,7 +97,7 @@ def sample_latents(
     steps_by = sampler if edit.repaint is None else edit.repaint(sampler)
     with engine.autocast():
         latent = steps_by(denoise, edit.start(noise.first(), sigmas[0].item()), sigmas, noise)
-    expect_shape(latent, (len(filled), *shape), sampler, "the call")
+    expect_shape(latent, (len(filled), *shape), sampler, "the call", like=like)
     return latent[: len(seeds)].float()
 
 

@@ -44,7 +44,7 @@ def levels(schedule: Schedule, steps: int, spacing: Spacing | str | Sequence[flo
 def _levels_at(schedule: Schedule, times: Tensor) -> Tensor:
     alpha, sigma = schedule.marginal(times)
     for value in (alpha, sigma):
-        expect_shape(value, tuple(times.shape), schedule, "marginal")
+        expect_shape(value, tuple(times.shape), schedule, "marginal", like=times)
     return (sigma / alpha).clamp(max=CEILING)
 
 

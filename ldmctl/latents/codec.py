@@ -89,7 +89,7 @@ class Codec:
             padded = pad_to(image, self.autoencoder.factor)
             moments = self._run(self.autoencoder.encode, padded, self.autoencoder.factor)
         sides = (side // self.autoencoder.factor for side in padded.shape[2:])
-        expect_shape(moments, (len(image), None, *sides), self.autoencoder, "encode")
+        expect_shape(moments, (len(image), None, *sides), self.autoencoder, "encode", like=image)
         return moments.float()
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Codec:
             stored = careful.stored(stored, self.autoencoder, self.engine.device)
         moments = stored if stored.is_floating_point() else self.autoencoder.lookup(stored.long())
         latent = self.autoencoder.draw(moments.float(), generator)
-        expect_shape(latent, (len(moments), self.autoencoder.channels, *moments.shape[2:]), self.autoencoder, "draw")
+        expect_shape(latent, (len(moments), self.autoencoder.channels, *moments.shape[2:]), self.autoencoder, "draw", like=moments)
         return latent.float()
 
     def whiten(self, latent: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Codec:
         with self.engine.autocast():
             image = self._run(self.autoencoder.decode, self.unwhiten(latent.float()))
         sides = (side * self.autoencoder.factor for side in latent.shape[2:])
-        expect_shape(image, (len(latent), None, *sides), self.autoencoder, "decode")
+        expect_shape(image, (len(latent), None, *sides), self.autoencoder, "decode", like=latent)
         return crop_to(image.float(), size)
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class Codec:
         mode = getattr(self.autoencoder, "mode", self.autoencoder.draw)
         with self.engine.autocast():
             made = self._run(self.autoencoder.decode, mode(moments).float())
-        expect_shape(made, (*image.shape[:2], None, None), self.autoencoder, "decode")
+        expect_shape(made, (*image.shape[:2], None, None), self.autoencoder, "decode", like=image)
         return crop_to(made.float(), (image.shape[-2], image.shape[-1])).clamp(-1, 1)
 
     def _taken(self, image: Tensor) -> Tensor:

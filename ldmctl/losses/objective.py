@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ldmctl.attribution import expect, expect_shape
+from ldmctl.attribution import expect, expect_shape, expect_slope
 from ldmctl.config.schemas.fit_ae import FitAE, Losses
 from ldmctl.evaluation.metrics import psnr
 from ldmctl.latents.codec import Codec
@@ -32,6 +32,7 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
         with engine.autocast():
             reconstruction = model.network(pad_to(image, autoencoder.factor))
         check_reconstruction(reconstruction, image, autoencoder)
+        expect_slope(reconstruction.image, autoencoder, "forward")
         made = crop_to(reconstruction.image.float(), (image.shape[-2], image.shape[-1]))
         losses = picture_losses(made, image, config.losses, parts.perceptual, engine)
         if adversary is not None and discriminator is not None and weight["adversarial"]:
@@ -69,7 +70,7 @@ def check_reconstruction(made: Any, image: Tensor, autoencoder: Any) -> None:
     """A PluginError that names the autoencoder, unless it gave a picture as large as it was given, and scalars beside it."""
     expect(isinstance(made, Reconstruction), autoencoder, f"forward gave {type(made).__name__}, not a Reconstruction")
     height, width = (-(-side // autoencoder.factor) * autoencoder.factor for side in image.shape[2:])
-    expect_shape(made.image, (*image.shape[:2], height, width), autoencoder, "forward")
+    expect_shape(made.image, (*image.shape[:2], height, width), autoencoder, "forward", like=image)
     for name, value in made.penalties.items():
         expect_shape(value, (), autoencoder, f"forward (penalty {name!r})")
 
@@ -81,7 +82,7 @@ def picture_losses(made: Tensor, image: Tensor, losses: Losses, perceptual: Any,
     if perceptual is not None:
         with engine.autocast():
             distance = perceptual(made, image)
-        expect_shape(distance, (len(made),), perceptual, "forward")
+        expect_shape(distance, (len(made),), perceptual, "forward", like=made)
         out["perceptual"] = distance.float().mean()
     return out
 

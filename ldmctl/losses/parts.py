@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ldmctl import registry
-from ldmctl.attribution import expect, expect_shape
+from ldmctl.attribution import expect, expect_shape, expect_slope
 from ldmctl.config.schemas.fit_ae import Adversarial, FitAE, holds_pictures
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
@@ -169,16 +169,20 @@ def try_out(discriminator: nn.Module, autoencoder: Any, config: FitAE, engine: E
             f"adversarial.balance=last-layer needs a last layer that learns, that of {config.autoencoder.type} is frozen. Take adversarial.balance=image."
         )
     size, learning = config.image.size, discriminator.training
-    with torch.no_grad():
-        maps = discriminator.eval()(torch.zeros(1, config.image.channels, size, size, device=engine.device))
+    blank = torch.zeros(1, config.image.channels, size, size, device=engine.device)
+    maps = discriminator.eval()(blank)
     expect(isinstance(maps, list) and maps, discriminator, f"forward gave {type(maps).__name__}, not a list of maps")
     for each in maps:
-        expect_shape(each, (1, 1, None, None), discriminator, "forward (a map of logits)")
+        expect_shape(each, (1, 1, None, None), discriminator, "forward (a map of logits)", like=blank)
+        expect_slope(each, discriminator, "forward")
     discriminator.train(learning)
 
 
 def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
     """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
     blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
-    with torch.no_grad(), engine.autocast():
-        expect_shape(perceptual(blank, blank), (1,), perceptual, "forward")
+    with engine.autocast():
+        distance = perceptual(blank.clone().requires_grad_(), blank)
+    expect_shape(distance, (1,), perceptual, "forward", like=blank)
+    if config.losses.perceptual_weight > 0:
+        expect_slope(distance, perceptual, "forward")

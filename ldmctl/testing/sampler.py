@@ -27,8 +27,13 @@ def check_sampler(cls: type, /, **options: Any) -> None:
         noise = Noise(seeds, (4, side, side))
         x = start(noise.first(), wanted)
         kept = x.clone(), wanted.clone()
+
+        def asked(given: Tensor, sigma: Tensor) -> Tensor:
+            expect(given.shape == x.shape, f"it asks what is clean of {shape_of(given)}, not of all {shape_of(x)} together")
+            return denoise(given, sigma)
+
         with calling("the call"):
-            out = sampler(denoise, x, wanted, noise)
+            out = sampler(asked, x, wanted, noise)
         expect(out.shape == x.shape and out.dtype == x.dtype, f"it gave {shape_of(out)} {out.dtype} for {shape_of(x)} {x.dtype}")
         expect(torch.equal(x, kept[0]) and torch.equal(wanted, kept[1]), "it changes x or sigmas, which belong to the caller")
         expect(out.isfinite().all(), "it leaves the finite numbers")
