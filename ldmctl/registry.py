@@ -91,10 +91,12 @@ def register(kind: str, name: str, plugin: type) -> None:
     The same name again replaces it; one that an installed package has is refused. What is written with it can be read only
     where it is registered again.
     """
-    kind, origin = kind_of(kind), f"{plugin.__module__}:{plugin.__qualname__}"
+    if not isinstance(plugin, type):
+        raise PluginError(f"{plugin!r} cannot be the {kind} {name!r}: it is no class. Register the class, not what it makes.")
+    kind, origin = kind_of(str(kind)), f"{plugin.__module__}:{plugin.__qualname__}"
     if others := [each for each in _advertised()[0] if (each.kind, each.name) == (kind, name)]:
         raise PluginError(f"The {kind} {name!r} is there already, from {others[0].source}. Register yours under another name.")
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(str(name)) or name is None:
         raise PluginError(f"{name!r} cannot be a plugin's name. Take letters, digits and single hyphens, such as my-{kind}.")
     try:
         refuse_class(plugin)

@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationInfo, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError
+
+from ldmctl.errors import PluginError
 
 
 class Config(BaseModel):
@@ -35,7 +46,20 @@ class Config(BaseModel):
 class PluginConfig(Config):
     """Base of the nested `Config` of a plugin class. `type` is the name it is registered under."""
 
+    model_config = ConfigDict(populate_by_name=True)  # files have the names of keys, whatever else they are called
+
     type: str = ""  # so that `Heun.Config()` is one, in Python; in configs it is always there
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        try:
+            self.model_dump(mode="json", warnings="none")
+        except PydanticSerializationError as error:
+            raise PluginError(
+                f"The plugin {self.type!r} has a key whose value cannot be written into a file, and files are to say how they were made: {error}. "
+                f"Give the keys of {type(self).__module__}.{type(self).__qualname__} numbers, texts, and lists or mappings of them."
+            ) from None
+        return self
 
 
 class Slot:

@@ -92,8 +92,8 @@ def compose(
     except UnknownPlugin as error:
         places = [
             out,
-            wish.get("run"),
-            wish.get("latents"),
+            *(wish.get(key) for key in ("run", "latents", "init")),
+            config and Path(config).parent,
             *(schema.model_fields[key].default for key in ("run", "latents") if key in schema.model_fields),
         ]
         raise PluginError(" ".join([str(error), said_by(filter(None, places), error.kind, error.name)]).strip()) from None

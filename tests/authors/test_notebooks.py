@@ -66,6 +66,9 @@ def test_the_same_name_again_replaces_it_as_a_cell_does_that_runs_twice():
     [
         ("ddim", Still, "The sampler 'ddim' is there already, from ldmctl "),
         ("my sampler", Still, "cannot be a plugin's name"),
+        ("mine", Still(Still.Config()), "cannot be the sampler 'mine': it is no class"),
+        ("mine", lambda config: None, "cannot be the sampler 'mine': it is no class"),
+        (None, Still, "None cannot be a plugin's name"),
         ("mine", int, "cannot be the sampler 'mine': AttributeError"),
         ("mine", type("Odd", (), {"Config": dict}), "Odd.Config is not a pydantic model"),
         ("mine", type("Odd", (Still,), {"api": 7}), "plugin API 7"),

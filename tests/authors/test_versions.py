@@ -82,6 +82,15 @@ def test_what_is_uninstalled_is_named_with_its_package_and_how_to_have_it_again(
     assert "it came from ldmctl-mixer 1.0: pip install ldmctl-mixer==1.0" in err
 
 
+def test_what_begins_with_it_or_repeats_it_names_its_package_too(install, said, mixed, tmp_path):
+    install.remove("ldmctl-mixer")
+    for words in (["--init", tmp_path / "ldm"], ["--config", tmp_path / "ldm" / "config.yaml"]):
+        code, _, err = said("fit-diffusion", *words, *mixed[3:5], "--out", tmp_path / "new")
+        assert (
+            code == 4 and "No denoiser is called 'mixer'" in err and "it came from ldmctl-mixer 1.0: pip install ldmctl-mixer==1.0" in err
+        )
+
+
 def test_a_run_of_what_is_uninstalled_says_so_too_before_it_goes_on(install, said, tmp_path, monkeypatch):
     source = """
 class Set:
@@ -128,6 +137,27 @@ def test_a_key_under_a_new_name_resumes_and_samples(install, said, mixed, sampli
     changed = [word.replace("width: 5", "channels: 6") if isinstance(word, str) else word for word in mixed]
     code, _, err = said(*changed, "loop.steps=4")
     assert code == 6 and "denoiser.channels: 5 there, 6 asked for" in err
+
+
+@pytest.mark.parametrize("alias", ["alias='wide'", "validation_alias='wide'"])
+def test_a_key_that_is_given_under_another_name_alone_is_read_back_from_files(install, said, mixed, sampling, tmp_path, alias):
+    key = f"channels: int = Field(3, {alias})"
+    install("ldmctl-mixer", "1.0", denoiser={"mixer": "Mixer"}, source=MIXER.format(key=key, factor=1))
+    given = [word.replace("width: 5", "wide: 5") if isinstance(word, str) else word for word in mixed]
+    assert said(*given, "--overwrite", "loop.steps=1")[0] == 0
+    code, _, err = said(*given, "loop.steps=2")
+    assert code == 0 and "Resumed" in err, err
+    assert said(*sampling)[0] == 0
+    changed = [word.replace("wide: 5", "wide: 6") if isinstance(word, str) else word for word in given]
+    code, _, err = said(*changed, "loop.steps=3")
+    assert code == 6 and "denoiser.channels: 5 there, 6 asked for" in err
+
+
+@pytest.mark.parametrize("key", [r"seed: bytes = b'\xff'", "act: object = print", "start: object = torch.zeros(2)"])
+def test_a_value_that_no_file_can_hold_is_a_sentence(install, said, mixed, key):
+    install("ldmctl-mixer", "1.0", denoiser={"mixer": "Mixer"}, source=MIXER.format(key=f"{key}\n        width: int = 3", factor=1))
+    code, _, err = said(*mixed, "--overwrite")
+    assert code == 4 and "The plugin 'mixer' has a key whose value cannot be written into a file" in err and "Traceback" not in err
 
 
 class Words(PluginConfig):
