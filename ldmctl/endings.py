@@ -14,6 +14,7 @@ from ldmctl.errors import LdmctlError, one_line
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM}
+OTHERWISE = {errno.EISDIR: "there is a folder of that name", errno.ENOTDIR: "what should be a folder on the way there is a file"}
 TROUBLE = {  # of a disk or a network share: whatever the command does next, it would not get far
     getattr(errno, name)
     for name in (
@@ -95,6 +96,10 @@ def file_trouble(error: BaseException) -> str:
     if number in DENIED:
         name = getattr(error, "filename", None)
         return f"{denied(Path(os.fsdecode(name)))} What was saved before is intact." if name else f"Access was refused ({said})."
+    if number in OTHERWISE and (name := getattr(error, "filename2", None) or getattr(error, "filename", None)) is not None:
+        return (
+            f"{os.fsdecode(name)} cannot be read or written, because {OTHERWISE[number]}. Move that away, then run the same command again."
+        )
     if number in TROUBLE and not isinstance(error, ConnectionError):
         return (
             f"The file system does not do its work ({said}). What was saved before is intact: see whether the disk or the network share "

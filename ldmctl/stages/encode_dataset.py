@@ -217,7 +217,8 @@ def say_saved(run: Run, layout: Layout, manifest: Manifest, console: Console) ->
         shard.count for row in layout.shards.values() for shard in row if isinstance(shard, Shard)
     )
     if before is not None:
-        gone = sum(before.count(split) for split in before.splits) - kept
+        lost = sum(shard.count for row in before.splits.values() for shard in row if shard.file in layout.damaged)  # and said before
+        gone = sum(before.count(split) for split in before.splits) - kept - lost
         console.say(f"{kept:,} latents stay, {train + val - kept:,} are encoded, {gone:,} are gone.")
     console.say(f"{train:,} + {val:,} latents of {sizes} are in {run.folder}, stored as {manifest.stored}.")
     result = result_of(run, manifest, train + val - kept)

@@ -27,6 +27,7 @@ INPUTS = {
 TRAINED = ("fit-ae", "encode-dataset", "fit-diffusion")  # own all of their folder, and clear it with --overwrite
 LINKED = ("samples", "snapshots", "averages", "checkup", "text-encoder")  # folders in a run folder that somebody may have put elsewhere
 PLACES = re.compile(r"path|root|dir|folder|file|archive|place")  # in keys of a dataset that name something on disk
+LINKS = 2  # how deep links in a folder of pictures are looked for: splits and their classes
 FAR = 4  # steps back: pictures, autoencoder, cache, denoiser
 
 
@@ -67,20 +68,20 @@ def refuse(out: str | Path, reads: list[Read], *, verb: str, owns: bool) -> None
     folder = Path(out).expanduser()
     places = [folder, *(folder / name for name in LINKED if owns and (folder / name).is_symlink())]
     for each in [each for each in reads if os.path.exists(each.path)]:
+        linked = list(_linked(each.path)) if each.pictures else []
         for place in places:
             named = f"--out {out}" if place == folder else f"{place}, a link in --out {out},"
             if same(place, each.path) and not (owns and each.far and not each.pictures):  # which is refused as a run of another verb
                 also = "" if each.far else f", which {verb} reads. No command writes where it reads"
                 raise ConfigError(f"{named} is {each.what}{also}: name another --out.")
-            if each.pictures and within(place, each.path):
+            if each.pictures and (within(place, each.path) or any(same(place, part) or within(place, part) for part in linked)):
                 raise ConfigError(
                     f"{named} lies in {each.what}, so what {verb} writes would be among the pictures the next time. "
                     "Name an --out outside of that folder."
                 )
-            if not each.far and within(place, each.path) and not _made_before(place, verb):
-                raise ConfigError(
-                    f"{named} lies in {each.what}, which {verb} reads. No command writes where it reads: name an --out beside it."
-                )
+            if within(place, each.path) and not _made_before(place, verb):
+                also = "" if each.far else f", which {verb} reads. No command writes where it reads"
+                raise ConfigError(f"{named} lies in {each.what}{also}: name an --out beside it.")
         if owns and not each.far and within(each.path, folder):
             raise ConfigError(
                 f"--out {out} holds {each.what}, which {verb} reads. {verb} wants a folder of its own: name another --out, such as {folder / 'out'}."
@@ -109,6 +110,17 @@ def same(one: Path, other: Path) -> bool:
 def within(inner: Path, outer: Path) -> bool:
     """Whether a path, which need not be there yet, lies below another."""
     return any(same(parent, outer) for parent in Path(os.path.realpath(inner)).parents)
+
+
+def _linked(folder: Path, depth: int = LINKS) -> Iterator[Path]:
+    """The folders elsewhere that links in a folder of pictures lead to, such as those of its splits and classes."""
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return
+    yield from (Path(entry.path) for entry in entries if entry.is_symlink())
+    if depth > 1:
+        yield from chain.from_iterable(_linked(Path(entry.path), depth - 1) for entry in entries)
 
 
 def folder_of(name: str) -> Path:

@@ -27,7 +27,9 @@ def _refuse_other(folder: Path, config: Config) -> bool:
         raise MismatchError(f"{folder} holds a run of {record.get('verb')}, not of {_verb(config)}. Name another --out.")
     old = read_config(folder)
     differences = fixed_differences(VERBS[_verb(config)], old, config.model_dump(mode="json"))
-    if old.get("init") is None and (init := getattr(config, "init", None)) is not None:  # which a run that continues would not take
+    if (
+        "begun_with" not in record and old.get("init") is None and (init := getattr(config, "init", None)) is not None
+    ):  # which a run that continues would not take
         differences.append(("init", None, init))
     if differences and _holds_nothing(folder, record):
         _clear(folder)

@@ -138,6 +138,20 @@ def test_it_goes_on_by_the_same_command_also_when_what_it_began_with_was_renamed
     assert go("--init", str(tmp_path / "renamed"), "loop.steps=4")[0] == 0
 
 
+def test_it_goes_on_when_init_was_left_away_once_and_is_named_again(go, trained, fit_diffusion, vae_cache, tmp_path):
+    assert go("--init", str(trained), "loop.steps=1")[0] == 0
+    same = [
+        f"denoiser={json.dumps(read_config(trained)['denoiser'])}",
+        f"conditioner={json.dumps(read_config(trained)['conditions']['label'])}",
+    ]
+    assert go(*same, "loop.steps=2")[0] == 0, "without --init"
+    code, said = go("--init", str(trained), "loop.steps=3")
+    assert code == 0 and "Resumed" in said, said
+    other = fit_diffusion(tmp_path / "other", vae_cache, "loop.seed=5")
+    code, said = go("--init", str(other), "loop.steps=4")
+    assert code == 6 and "which a run that continues does not take" in said
+
+
 def test_a_run_that_goes_on_does_not_take_other_weights_in_silence(go, trained, fit_diffusion, vae_cache, tmp_path):
     other = fit_diffusion(tmp_path / "other", vae_cache, "loop.seed=5")
     assert go("--init", str(trained), "loop.steps=1")[0] == 0

@@ -310,7 +310,23 @@ def test_what_is_encoded_again_is_said(of, capsys, tiny, vqvae_run, pictures):
     encode_dataset(tiny("encode-dataset", *words, below=pictures_of(vqvae_run)), cache, console=Console())
     said = capsys.readouterr().err
     assert "1 shard is lost or damaged, and their 4 pictures are encoded again; the other 3 stay." in said
+    assert ", 4 are encoded, 0 are gone." in said, "what is encoded again has not gone"
     assert "train-00001.safetensors is missing" in said and verify_cache(cache, console=Console(quiet=True))["whole"]
+
+
+def test_a_folder_where_a_shard_was_is_a_sentence(of, vqvae_run, pictures, capsys):
+    from ldmctl.cli.app import run
+
+    cache = of()
+    (cache / "train-00001.safetensors").unlink()
+    (cache / "train-00001.safetensors").mkdir()
+    words = ["encode-dataset", "--run", str(vqvae_run), "--data", str(pictures), "--out", str(cache), "shard=4", "batch=2", "workers=0"]
+    for more in (["--verify"], HOST):
+        assert run([*(["encode-dataset", "--out", str(cache)] if more == ["--verify"] else words), *more]) == 6
+        said = capsys.readouterr().err
+        assert (
+            "train-00001.safetensors cannot be read or written, because there is a folder of that name" in said and "Traceback" not in said
+        )
 
 
 def test_a_shard_without_moments_is_encoded_again_though_its_hash_is_right(of, encoded, quiet):

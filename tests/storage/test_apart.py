@@ -141,6 +141,29 @@ def test_nor_below_it_nor_around_it(project, monkeypatch, capsys, name, out, sai
     assert contents(project) == before
 
 
+@pytest.mark.parametrize("depth", ["", "train"])
+@pytest.mark.parametrize("out", ["pictures/a/run", "pictures/a"])
+def test_a_folder_that_links_make_part_of_the_pictures_is_one_of_them(project, tmp_path, monkeypatch, capsys, depth, out):
+    (tmp_path / "set" / depth).mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "set" / depth / name).symlink_to(project / "pictures" / name)
+    monkeypatch.chdir(project)
+    before = contents(project)
+    assert command(["fit-ae", "--data", str(tmp_path / "set"), "--out", out]) == 2
+    assert "would be among the pictures the next time" in capsys.readouterr().err and contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "out"),
+    [("fit-diffusion", "ae/ldm"), ("sample", "cache/samples"), ("sample", "ae/samples"), ("eval-samples", "cache/verdict")],
+)
+def test_nor_below_the_runs_that_it_was_made_from(project, monkeypatch, capsys, name, out):
+    monkeypatch.chdir(project)
+    before = contents(project)
+    assert command([*WORDS[name], "--out", out]) == 2
+    assert "was made: name an --out beside it" in capsys.readouterr().err and contents(project) == before
+
+
 def test_it_is_refused_by_a_dry_run_and_before_processes_are_started_too(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     assert command(["fit-diffusion", "--latents", "cache", "--out", "cache", "--dry-run"]) == 2
