@@ -93,8 +93,9 @@ class Guides:
             self.blame(latent, sigma)
         change = pulled(x, clean, sigma, slope)
         change = change if self.free is None else change * self.free(sigma)
-        bend = (slope * change).sum(DIMS, keepdim=True) / (2 * loss.view(-1, 1, 1, 1))
-        return -change / (1 + torch.where(loss.view(-1, 1, 1, 1) > 0, bend, 0.0).clamp(min=0))
+        change, loss = change.double(), loss.view(-1, 1, 1, 1).double()  # the square of a large scale has no room in float32
+        bend = (slope * change).sum(DIMS, keepdim=True) / (2 * loss)
+        return (-change / (1 + torch.where(loss > 0, bend, 0.0).clamp(min=0))).to(clean.dtype)
 
     def blame(self, latent: Tensor, sigma: float) -> None:
         """A PluginError that names the guide whose loss has no finite gradient."""

@@ -123,6 +123,15 @@ def takes_steps_alone(sampler: Any) -> bool:
     return bool(torch.allclose(sampler(curve, one, levels, lambda *_: one), apart, rtol=1e-9, atol=0))
 
 
+def refuse_churn(sampler: Any, *, painted: bool) -> None:
+    """A ConfigError for churn with a mask: what is known would be stirred with the rest, and too little is left of what may vary."""
+    if painted and getattr(getattr(sampler, "config", None), "churn", None):
+        raise ConfigError(
+            "sampler.churn stirs noise in that a mask does not reckon with: what is painted varies too little. Take sampler.churn=0, or "
+            "painting.method=repaint with ddpm, which draws noise anew in its own way."
+        )
+
+
 def refuse_steps(method: str, sampler: Any) -> None:
     """A ConfigError for `repaint` with a sampler that builds a step on those before: again and again there would be nothing to build on."""
     if method == "repaint" and not takes_steps_alone(sampler):

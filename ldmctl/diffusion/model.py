@@ -20,7 +20,7 @@ from ldmctl.diffusion.beginning import Given, edit_of, put_back, shape_of, sides
 from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import build_guides
-from ldmctl.diffusion.inpainting import refuse_steps
+from ldmctl.diffusion.inpainting import refuse_churn, refuse_steps
 from ldmctl.diffusion.learned_words import Vocabulary, unsaid
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.prompts import negative_ask
@@ -88,6 +88,7 @@ class Model:
         sampler = registry.build("sampler", config.sampler)
         refuse_momentum(config.guiding.momentum, sampler)
         refuse_steps(config.painting.method, sampler)
+        refuse_churn(sampler, painted=config.mask is not None or config.outpaint is not None)
         rows, sides = rows_of(max(config.batch or 0, len(seeds))), sides_of(config, self.header)
         shape, weaker = shape_of(config, self.header, self.codec), self.weaker(config)
         given = given or self.given(config)

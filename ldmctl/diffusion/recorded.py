@@ -12,7 +12,7 @@ from ldmctl.config.travelling import travelling
 from ldmctl.diffusion.beginning import painted_cells, refuse_size, sides_of
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import try_guides
-from ldmctl.diffusion.inpainting import refuse_steps
+from ldmctl.diffusion.inpainting import refuse_churn, refuse_steps
 from ldmctl.diffusion.shown import PURPOSE, paints_by_condition, refuse_unseen
 from ldmctl.diffusion.trace import refuse_steps_beyond
 from ldmctl.pictures.canvas import digest
@@ -24,6 +24,7 @@ def settings_of(model: Any, config: Sample) -> dict[str, Any]:
     sampler = registry.build("sampler", config.sampler)
     refuse_momentum(config.guiding.momentum, sampler)
     refuse_steps(config.painting.method, sampler)
+    refuse_churn(sampler, painted=config.mask is not None or config.outpaint is not None)
     refuse_steps_beyond(config, sampler)
     refuse_size(config, model.header, model.codec, model.network)
     found = {

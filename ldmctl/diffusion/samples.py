@@ -73,6 +73,7 @@ def sample(
     With output="latents" they stay float32 [N,c,h,w] of mean 0 and deviation 1, which `codec.decode` takes.
     """
     wanted_guides = several(guides)
+    refuse_dumb(wanted_guides, callback)
     keys: dict[str, Any] = {
         "seeds": plain(seeds),
         "each": each,
@@ -98,6 +99,15 @@ def sample(
     model.listings.clear()  # there may be other files than at the last call
     in_memory = [each for each in wanted_guides if not isinstance(each, str | Mapping)]
     return model.samples(config, Given(canvas, [*model.guides(config), *in_memory], callback), output=output)
+
+
+def refuse_dumb(guides: Sequence[Any], callback: Any) -> None:
+    """A ConfigError for a guide or a callback that cannot be asked."""
+    for guide in guides:
+        if not (isinstance(guide, str | Mapping) or callable(guide) or hasattr(guide, "loss")):
+            raise ConfigError(f"A guide is a name, {{'type': ...}}, a function or an object with a `loss`, and not {guide!r:.80}.")
+    if callback is not None and not callable(callback):
+        raise ConfigError(f"callback is a function that is shown a Look, and not {callback!r:.80}.")
 
 
 def samples(model: Any, config: Sample, given: Given | None = None, *, output: Literal["images", "latents"] = "images") -> Samples:

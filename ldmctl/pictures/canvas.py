@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from ldmctl.config.schemas.shared import Image
-from ldmctl.errors import ConfigError, DataError
+from ldmctl.errors import ConfigError, DataError, with_article
 from ldmctl.pictures.album import shelves_in
 from ldmctl.pictures.images import pad_to, prepare, to_tensor
 from ldmctl.pictures.pillow import FILTER, load, opened
@@ -73,9 +73,15 @@ def open_canvas(
     if mask is None and margins is None:
         return canvas
     if not free.any():
-        raise DataError(f"{named(mask)} is black everywhere, so there is nothing to paint: white is what is painted.")
+        raise DataError(
+            f"{named(mask)} is black everywhere, that is below {HALF} of 255, so there is nothing to paint: white is what is painted. Transparency "
+            "is not looked at."
+        )
     if free.all():
-        raise DataError(f"{named(mask)} is white everywhere, so nothing of the picture is kept. Leave it away, or paint some of it black.")
+        raise DataError(
+            f"{named(mask)} is white everywhere, that is {HALF} of 255 or more, so nothing of the picture is kept. Leave it away, or paint some of it "
+            "black."
+        )
     return Canvas(pictures, settings, sheet, canvas.margins, free)
 
 
@@ -100,6 +106,8 @@ def listed(start: Any, purpose: str = "to start from") -> list[Any]:
     many = list(start) if isinstance(start, list | tuple) or (isinstance(start, Tensor | np.ndarray) and start.ndim == 4) else [start]
     if not many:
         raise DataError(f"The list of pictures {purpose} is empty.")
+    if odd := [each for each in many if not isinstance(each, str | Path | Pillow.Image | Tensor | np.ndarray)]:
+        raise DataError(f"A picture {purpose} is a path, a Pillow image or uint8 [C,H,W], and not {with_article(type(odd[0]).__name__)}.")
     return [Path(each).expanduser() if isinstance(each, str) else each for each in many]
 
 
@@ -147,11 +155,9 @@ def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
 
     A pixel with some white in it is white, so that a thin line stays.
     """
-    given = opened(mask) if isinstance(mask, str | Path) else mask
-    if isinstance(given, Tensor | np.ndarray):
-        array = torch.as_tensor(given)
-        array = array.to(torch.uint8) * 255 if array.dtype == torch.bool else array
-        given = array[None] if array.ndim == 2 else array
+    if isinstance(mask, str | Path) and not Path(mask).expanduser().exists():
+        raise DataError(f"There is no mask {mask}.")
+    given = opened(mask) if isinstance(mask, str | Path) else in_memory(mask)
     grey = load(given, channels=1, background="black", profile="keep")
     if grey.size == canvas.size:
         return True, to_tensor(grey)[0] >= HALF
@@ -164,6 +170,21 @@ def mask_of(mask: Any, canvas: Canvas) -> tuple[bool, Tensor]:
         )
     white = grey.point(lambda level: level >= HALF).convert("F")  # whose mean over a pixel is not rounded to 0
     return False, torch.from_numpy(np.array(covering(white, canvas.inner, Pillow.Resampling.BOX))) > 0
+
+
+def in_memory(mask: Any) -> Any:
+    """A mask as a Pillow image, or uint8 [C,H,W]; a DataError for what is none."""
+    if not isinstance(mask, Tensor | np.ndarray):
+        return mask
+    array = torch.as_tensor(mask)
+    if array.dtype not in (torch.bool, torch.uint8) or array.ndim not in (2, 3):
+        raise DataError(
+            f"The mask is {str(array.dtype).removeprefix('torch.')} {list(array.shape)}: it must be bool or uint8, [H,W] or [1,H,W]."
+        )
+    if array.dtype == torch.uint8 and array.numel() and int(array.max()) == 1:
+        raise DataError("The mask holds 0 and 1 as uint8, of which none is white: white is 255, or True in a mask of bool.")
+    array = array.to(torch.uint8) * 255 if array.dtype == torch.bool else array
+    return array[None] if array.ndim == 2 else array
 
 
 def upright(picture: Any) -> tuple[int, int]:

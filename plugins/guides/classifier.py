@@ -25,7 +25,7 @@ class Classifier(nn.Module):
         label: NonNegativeInt = Field(description="the class, by its index in the network's output")
         side: PositiveInt | None = Field(None, description="pixels that pictures are resized to; null: as they are")
         normalise: bool = Field(True, description="by ImageNet's mean and deviation, as torchvision's own weights want it; false: [-1, 1]")
-        scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+        scale: PositiveFloat = Field(1.0, le=1e15, description="how much it counts: the loss is multiplied by it")
 
     def __init__(self, config: Config, *, image_channels: int, **context: object):
         super().__init__()

@@ -19,7 +19,7 @@ class Colour:
         region: tuple[float, float, float, float] = Field(
             (0.0, 0.0, 1.0, 1.0), description="left, top, right and bottom of the part that is meant, as shares of the picture"
         )
-        scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+        scale: PositiveFloat = Field(1.0, le=1e15, description="how much it counts: the loss is multiplied by it")
 
         @field_validator("colour")
         @classmethod

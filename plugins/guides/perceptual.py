@@ -22,7 +22,7 @@ class Perceptual(nn.Module):
     class Config(PluginConfig):
         image: str = Field(description="the picture to be like, a file")
         by: str | dict[str, Any] = Field(DISTANCE, description="the perceptual distance: its name, or `type` and its keys")
-        scale: PositiveFloat = Field(1.0, description="how much it counts: the loss is multiplied by it")
+        scale: PositiveFloat = Field(1.0, le=1e15, description="how much it counts: the loss is multiplied by it")
 
         @field_validator("by")
         @classmethod

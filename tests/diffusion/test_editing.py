@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -267,6 +268,54 @@ def test_repaint_is_refused_with_samplers_whose_steps_it_cannot_repeat(sampled, 
             sampled(start=start, mask=half, painting={"method": "repaint"}, sampler=sampler)
         assert told.value.exit_code == 2
     assert compose(Sample, overrides=words)[0].painting.method == "repaint"
+
+
+def test_churn_is_refused_with_a_mask(sampled, tmp_path):
+    start, half = picture(tmp_path / "a.png"), mask(tmp_path / "m.png", (8, 0, 16, 16))
+    with pytest.raises(ConfigError, match=r"sampler\.churn stirs noise in that a mask does not reckon with"):
+        sampled(start=start, mask=half, sampler={"type": "euler", "churn": 3})
+    assert sampled(start=start, sampler={"type": "euler", "churn": 3}).shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((16, 16), np.float32), r"The mask is float32 \[16, 16\]: it must be bool or uint8"),
+        (torch.eye(16, dtype=torch.uint8), "The mask holds 0 and 1 as uint8, of which none is white"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.bool), r"The mask is bool \[1, 1, 16, 16\]"),
+        ("nowhere.png", "There is no mask nowhere.png"),
+    ],
+)
+def test_what_is_no_mask_is_called_a_mask(sampled, tmp_path, given, said):
+    with pytest.raises(DataError, match=said):
+        sampled(start=picture(tmp_path / "a.png"), mask=given)
+
+
+def test_what_cannot_be_asked_or_started_from_is_a_sentence(sampled):
+    with pytest.raises(DataError, match=r"A picture to start from is a path, a Pillow image or uint8 \[C,H,W\], and not an int"):
+        sampled(start=[1, 2])
+    with pytest.raises(ConfigError, match=r"A guide is a name, .* and not 3\."):
+        sampled(guides=3)
+    with pytest.raises(ConfigError, match=r"callback is a function that is shown a Look, and not 'x'\."):
+        sampled(callback="x")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"strength": 0, "guides": {"type": "colour", "colour": "red"}}, "returns the picture through the autoencoder: --guide and --label are not used"),
+        ({"strength": 0, "label": None, "guidance": 3}, "--guidance is not used"),
+        ({"strength": 1}, "strength=1 makes a fresh sample: nothing of --from is used"),
+        ({"strength": 0.5}, ""),
+        ({"strength": 0, "label": None}, ""),
+    ],
+)
+def test_what_a_strength_leaves_unused_is_said(sampled, tmp_path, keys, said):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        sampled(start=picture(tmp_path / "a.png"), **keys)
+    found = [str(each.message) for each in seen if issubclass(each.category, UserWarning)]
+    assert (len(found) == 1 and said in found[0]) if said else found == []
 
 
 def test_outpainting_keeps_the_picture_in_the_room_that_is_left(sampled, tmp_path):

@@ -246,6 +246,28 @@ def test_autoguidance_by_a_run_of_another_kind_is_refused(ldm, tmp_path, fit_dif
         sampled(ldm, guidance=2, autoguide=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("schedule", {"type": "linear", "config": {}, "terminal_snr": 1}, "under another schedule"),
+        ("prediction", "eps", "to predict something else"),
+        ("latent", [4, 4, 4], "on latents of another shape"),
+        ("statistics", {"mean": [1.0], "deviation": [1.0]}, "on latents that were whitened otherwise"),
+        ("autoencoder", {"fingerprint": "another"}, "on latents of another autoencoder"),
+        ("classes", ["a", "b"], "with other classes"),
+    ],
+)
+def test_each_thing_that_a_weaker_model_must_share_is_looked_at_by_itself(ldm, key, value, said):
+    from ldmctl.diffusion.autoguidance import load_weaker
+    from ldmctl.storage import weights
+    from ldmctl.training.engine import Engine
+
+    engine, header = Engine(torch.device("cpu"), torch.float32), weights.read_header(ldm / "model.safetensors")
+    assert load_weaker(str(ldm), header, "better", engine).header["prediction"] == header["prediction"]
+    with pytest.raises(MismatchError, match=said):
+        load_weaker(str(ldm), {**header, key: value}, "better", engine)
+
+
 def test_zero_star_is_refused_where_no_velocity_is_predicted(ldm):
     with pytest.raises(ConfigError, match="this model was trained with prediction=x0"):
         sampled(ldm, guidance=2, guiding={"method": "zero-star"})

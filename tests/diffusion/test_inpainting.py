@@ -81,6 +81,28 @@ def test_it_does_so_with_any_sampler_and_the_mean_already_in_few_steps():
         assert abs(painted("pigdm", steps=10, sampled_by=sampled_by)[0] / 1.350 - 1) < 0.04
 
 
+@pytest.mark.parametrize("name", ["deis", "dpmpp-2m", "heun", "lms", "unipc"])
+def test_it_does_so_with_every_sampler_that_draws_no_noise(name):
+    mean, deviation = painted("pigdm", steps=20, sampled_by=name)
+    assert abs(mean / 1.350 - 1) < 0.04 and abs(deviation / 0.436 - 1) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("name", "few", "many"),
+    [
+        ("ddpm", 0.34, 0.39),
+        ("euler-ancestral", 0.34, 0.39),
+        ("dpmpp-2s-ancestral", 0.41, 0.43),
+        ("dpmpp-2m-sde", 0.47, 0.44),
+        ("dpmpp-3m-sde", 0.48, 0.44),
+    ],
+)
+def test_with_samplers_that_draw_noise_the_mean_is_right_and_the_deviation_needs_more_steps(name, few, many):
+    """As docs/guides/editing.md says: 0.436 is right."""
+    for steps, deviation in ((20, few), (50, many)):
+        assert painted("pigdm", steps=steps, sampled_by=name) == (pytest.approx(1.350, rel=0.04), pytest.approx(deviation, abs=0.015))
+
+
 def test_putting_the_known_part_back_learns_half_of_it_at_any_number_of_steps():
     for steps in (50, 200):
         mean, deviation = painted("blend", steps=steps)

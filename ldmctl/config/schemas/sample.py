@@ -61,7 +61,10 @@ class Sample(Config):
         None, description="a picture to follow, or a folder of them, taken in turn by seed, for models that listen to pictures (lowres)"
     )
     guidance: float = Field(
-        1.0, ge=0, description="classifier-free guidance: 0 unconditional, 1 plain, more follows what is asked for harder"
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="classifier-free guidance: 0 unconditional, 1 plain, more follows what is asked for harder",
     )
     guiding: Guiding = Guiding()
     negative: str | None = Field(
