@@ -303,7 +303,10 @@ def test_what_cannot_be_asked_or_started_from_is_a_sentence(sampled):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"strength": 0, "guides": {"type": "colour", "colour": "red"}}, "returns the picture through the autoencoder: --guide and --label are not used"),
+        (
+            {"strength": 0, "guides": {"type": "colour", "colour": "red"}},
+            "returns the picture through the autoencoder: --guide and --label are not used",
+        ),
         ({"strength": 0, "label": None, "guidance": 3}, "--guidance is not used"),
         ({"strength": 1}, "strength=1 makes a fresh sample: nothing of --from is used"),
         ({"strength": 0.5}, ""),
