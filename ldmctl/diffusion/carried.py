@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl.console import Console
-from ldmctl.errors import ConfigError
+from ldmctl.errors import ConfigError, LdmctlError
 from ldmctl.storage.atomic import replacing
+from ldmctl.storage.record import config_of
 from ldmctl.training.costs import human
 from ldmctl.training.engine import Engine
 
@@ -14,9 +15,30 @@ FOLDER = "text-encoder"
 
 
 def at_home(network: Any, run: str | Path) -> None:
-    """Let the conditioner of captions look for its encoder in the folder of a run first."""
+    """Let the conditioner of captions look for its encoder in the folder of a run first, and also where the run names it today."""
     if hasattr(network.text, "home"):
-        network.text.home = Path(run).expanduser() / FOLDER
+        folder = Path(run).expanduser()
+        network.text.home, network.text.renamed = folder / FOLDER, named_in(folder)
+
+
+def named_in(run: Path) -> str | None:
+    """The encoder that the config of a run names; None where it names none."""
+    if not (run / "config.yaml").is_file():
+        return None
+    try:
+        said = config_of(run).get("conditions")
+    except LdmctlError:  # which is said where the run itself is opened
+        return None
+    text = said.get("text") if isinstance(said, dict) else None
+    named = text.get("encoder") if isinstance(text, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def expect_same_encoder(network: Any) -> None:
+    """A MissingError where a run that goes on names another encoder than it began with, and there is none of the same files by that name."""
+    text = network.text
+    if getattr(text, "renamed", None) not in (None, getattr(text.config, "encoder", None)):
+        text.find_named()
 
 
 def carry_encoder(network: Any, run: Path, engine: Engine, console: Console) -> None:

@@ -8,7 +8,7 @@ from ldmctl import registry
 from ldmctl.config.network_origins import find
 from ldmctl.config.schemas.fit_diffusion import Conditions, FitDiffusion
 from ldmctl.console import Console
-from ldmctl.diffusion.carried import at_home
+from ldmctl.diffusion.carried import at_home, expect_same_encoder
 from ldmctl.diffusion.conditions import LISTENS, refuse_other_slot
 from ldmctl.diffusion.network import Network, describe_network
 from ldmctl.errors import ConfigError, MismatchError
@@ -161,6 +161,7 @@ def known_for(
     sources: dict[str, dict[str, Source]] = {split: {"map": maps[split]} if maps else {} for split in splits}
     if network.text is not None:
         at_home(network, out)
+        expect_same_encoder(network)
         captions = {split: captions_of(latents) for split, latents in splits.items()}
         rows = prepare_captions(network.text, cache, (each for row in captions.values() for each in row), engine, console)
         if hasattr(network.text, "release"):

@@ -24,6 +24,7 @@ from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.prepared import Prepared, Row, key_of
 from ldmctl.latents.reader import Latents
 from ldmctl.pictures.batches import Pictures
+from ldmctl.pictures.choosing import named as plainly
 from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.maps import map_of
 from ldmctl.pictures.stored_maps import UNLABELLED, hold_labels
@@ -121,8 +122,19 @@ def prepare_maps(
     maps = find_maps(cache, manifest, splits)
     names, labels = maps.names, maps.labels
 
-    def one(place: tuple[str, int]) -> Tensor | None:
+    def made(place: tuple[str, int]) -> Tensor | None:
         return map_of(maps.sets[place[0]].pictures, place[1], labels=labels)
+
+    like = next((len(each) for place in maps.wanted.values() if (each := made(place)) is not None), 0)
+
+    def one(place: tuple[str, int]) -> Tensor | None:
+        if (found := made(place)) is not None and len(found) != like:
+            whose = plainly(maps.sets[place[0]].pictures.stamp(place[1]))
+            raise DataError(
+                f"The map of {whose} has {len(found)} channel{'s' * (len(found) > 1)}, and the first one has {like}: a run listens to maps of one "
+                "kind. Save all of them in grey, or in colour."
+            )
+        return found
 
     side = int(manifest.image["size"])
     about = {"slot": "map", "holds": "classes" if labels else "numbers", "classes": names, "image": manifest.image}

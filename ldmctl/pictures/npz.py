@@ -39,5 +39,5 @@ def is_own_npz(path: Path) -> bool:
                 return True
         with zipfile.ZipFile(path) as archive:
             return "npz" in json.loads(archive.comment)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile):
         return False

@@ -96,7 +96,7 @@ def _origin(file: Path) -> tuple[str | None, str | None]:
 def _object(text: str, file: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise MismatchError(f"The text of {file} is no JSON object, so it was edited. {WAYS}")

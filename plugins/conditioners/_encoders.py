@@ -25,14 +25,21 @@ TRAINED = (  # ways out for a model that is there
 )
 
 
-def find(encoder: str, *, copy: Path | None = None, sha256: str | None = None) -> Path:
-    """The folder of an encoder, of this hash where one is given; a copy in a run comes first. A MissingError has every way out."""
-    if copy is not None and copy.is_dir() and sha256 in (None, digest(copy)):
-        return copy
-    places = [Path(encoder).expanduser()]
-    if own := os.environ.get("LDMCTL_WEIGHTS_DIR"):
-        places += [Path(own).expanduser() / name for name in dict.fromkeys([encoder, encoder.rsplit("/", maxsplit=1)[-1]])]
-    folder = next((place for place in places if place.is_dir()), None) or _stored(encoder, places, trained=sha256 is not None)
+def find(encoder: str, renamed: str | None = None, *, copy: Path | None = None, sha256: str | None = None) -> Path:
+    """The folder of an encoder, of this hash where one is given; a copy in a run comes first, then where it was, and where it was `renamed` to.
+
+    A MissingError has every way out.
+    """
+    places = [copy] if copy is not None and copy.is_dir() else []
+    for name in dict.fromkeys([encoder, renamed or encoder]):
+        places.append(Path(name).expanduser())
+        if own := os.environ.get("LDMCTL_WEIGHTS_DIR"):
+            places += [Path(own).expanduser() / each for each in dict.fromkeys([name, name.rsplit("/", maxsplit=1)[-1]])]
+    there = [place for place in places if place.is_dir()]
+    folder = next((place for place in there if sha256 in (None, digest(place))), None)
+    if folder is None and (not there or there == [copy]):
+        folder = _stored(renamed or encoder, places, trained=sha256 is not None)
+    folder = folder or there[-1]
     if sha256 is not None and (found := digest(folder)) != sha256:
         raise MissingError(
             f"The text encoder in {folder} is another one than the model was trained with: the hash of its files is {found[:12]}, not "
@@ -101,7 +108,10 @@ def _stored(encoder: str, places: list[Path], *, trained: bool) -> Path:
                 ways.append("  or unset LDMCTL_OFFLINE and leave out --offline, so that it is downloaded")
             else:
                 why += f" The hub does not have it, or cannot be reached: {one_line(error)[:300]}"
-    looked = ["Looked for:", *(f"  {place.absolute()}" for place in places)]
+    looked = [
+        "Looked for:",
+        *(f"  {place.absolute()}{', whose files are damaged or others' if place.is_dir() else ''}" for place in places),
+    ]
     raise MissingError(
         "\n".join([f"The text encoder {encoder} is missing. {why}", *looked, "Ways out:", *ways, TRAINED if trained else f"  or {WITHOUT}"])
     )

@@ -30,6 +30,7 @@ class Text(nn.Module):
     listens = "text"
     map_channels = 0
     home: Path | None = None  # the folder in a run that holds a copy of the encoder
+    renamed: str | None = None  # what the run calls it now, which may lie elsewhere since
 
     class Config(PluginConfig):
         encoder: str = Field(
@@ -69,7 +70,11 @@ class Text(nn.Module):
     @property
     def files(self) -> Path:
         """The folder of the encoder, of the hash that the model was trained with."""
-        return _encoders.complete(_encoders.find(self.config.encoder, copy=self.home, sha256=self.encoder_sha256))
+        return _encoders.complete(_encoders.find(self.config.encoder, self.renamed, copy=self.home, sha256=self.encoder_sha256))
+
+    def find_named(self) -> Path:
+        """The same by the name in the config alone; a MissingError where that is none, or another one."""
+        return _encoders.find(self.config.encoder, sha256=self.encoder_sha256)
 
     @property
     def needed(self) -> list[Path]:

@@ -261,6 +261,7 @@ def test_a_grid_or_a_trace_is_refused_as_a_picture_of_several(home, capsys):
         (lambda said: said.update(seed=9), "was edited after the picture was made"),
         (lambda said: "steps: 3", "is no JSON object, so it was edited"),
         (lambda said: "[1, 2]", "is no JSON object, so it was edited"),
+        (lambda said: "[" * 100_000, "is no JSON object, so it was edited"),
     ],
 )
 def test_a_text_that_was_edited_is_refused(home, capsys, change, said):

@@ -232,6 +232,19 @@ def names_of(cache, split="train"):
     return [item["stamp"].split("/")[-1].split(".")[0] for item in splits_of(cache)[1][split].items()]
 
 
+def test_maps_of_several_kinds_are_a_sentence(mapped, own, quiet):
+    place = next((mapped.parent / "pictures" / "train" / "masks").glob("*.png"))
+    kept = place.read_bytes()
+    try:
+        Image.open(place).convert("RGB").save(place)
+        with pytest.raises(
+            DataError, match=r"The map of .* has [13] channels?, and the first one has [13]: a run listens to maps of one kind"
+        ):
+            maps_of(own, quiet)
+    finally:
+        place.write_bytes(kept)
+
+
 def test_maps_are_those_of_their_items_mirrored_with_them_and_missing_for_some(own, quiet):
     maps, said = maps_of(own, quiet)
     assert said == {"classes": ["0", "1"], "channels": 1}

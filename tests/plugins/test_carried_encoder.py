@@ -135,3 +135,37 @@ def test_the_flag_is_the_key(tmp_path, monkeypatch, vae_cache, capsys):
     tiny = str(Path(__file__).parents[1] / "tiny" / "fit-diffusion.yaml")
     assert main(["fit-diffusion", "--config", tiny, "--latents", str(vae_cache), "--embed-text", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["conditions"]["embed_text"] is True
+
+
+def test_a_run_whose_encoder_was_moved_hears_by_the_name_that_it_is_continued_with(trained, tmp_path, fit_diffusion, words):
+    run = trained()
+    before = drawn(run, prompt="a red circle")
+    moved = Path(shutil.move(tmp_path / "encoder", tmp_path / "moved"))
+    for steps in (2, 3):  # nothing is left to do, then a step
+        fit_diffusion(run, tmp_path / "cache", *words(moved)[:2], f"loop.steps={steps}", "drop=0.1")
+        made = drawn(run, prompt="a red circle")
+        assert torch.equal(made, before) == (steps == 2)
+
+
+@pytest.mark.parametrize("named", ["nowhere", "another"])
+def test_a_run_goes_on_with_no_other_encoder_under_a_new_name(trained, tmp_path, fit_diffusion, words, named):
+    run = trained()
+    before = (run / "config.yaml").read_text(), (run / "model.safetensors").read_bytes()
+    other = tmp_path / named
+    if named == "another":
+        shutil.copytree(tmp_path / "encoder", other)
+        (other / "config.json").write_text((other / "config.json").read_text() + " ")
+    with pytest.raises(MissingError, match="is missing" if named == "nowhere" else "is another one than the model was trained with"):
+        fit_diffusion(run, tmp_path / "cache", *words(other)[:2], "loop.steps=4", "drop=0.1")
+    assert (run / "model.safetensors").read_bytes() == before[1]
+    drawn(run, prompt="a red circle")
+
+
+def test_a_damaged_copy_in_the_run_is_named(trained, tmp_path):
+    run = trained("conditions.embed_text=true")
+    weights = run / FOLDER / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    drawn(run, prompt="a red circle")  # by the one that it was copied from
+    shutil.move(tmp_path / "encoder", tmp_path / "away")
+    with pytest.raises(MissingError, match=f"{run / FOLDER}, whose files are damaged or others"):
+        drawn(run, prompt="a red circle")
