@@ -129,9 +129,8 @@ def prepare_maps(
 
     def one(place: tuple[str, int]) -> Tensor | None:
         if (found := made(place)) is not None and len(found) != like:
-            whose = plainly(maps.sets[place[0]].pictures.stamp(place[1]))
             raise DataError(
-                f"The map of {whose} has {len(found)} channel{'s' * (len(found) > 1)}, and the first one has {like}: a run listens to maps of one "
+                f"The map of {plainly(maps.sets[place[0]].pictures.stamp(place[1]))} has {len(found)} channel{'s' * (len(found) > 1)}, and the first one has {like}: a run listens to maps of one "
                 "kind. Save all of them in grey, or in colour."
             )
         return found

@@ -124,7 +124,7 @@ def encode(
         found = background.results()
     if done:
         spent = time.monotonic() - began
-        console.say(f"{done:,} pictures encoded in {duration(spent)}, {done / max(spent, 1e-9):,.0f} pictures/s.")
+        console.say(f"{done:,} picture{'s' * (done != 1)} encoded in {duration(spent)}, {done / max(spent, 1e-9):,.0f} pictures/s.")
     return found
 
 

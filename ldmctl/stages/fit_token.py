@@ -147,7 +147,7 @@ def encoded(config: FitToken, codec: Codec, conditioner: Any, console: Console) 
         raise DataError(f"There are no pictures to learn from in {config.data or 'the data set'}.")
     own = sum(each != tuple(config.captions) for each in captions)
     told = f", {own:,} with captions of their own that say {config.word!r}" if own else ""
-    console.say(f"{count:,} pictures to learn from{', half of them mirrored' if config.flip else ''}{told}.")
+    console.say(f"{count:,} picture{'s' * (count != 1)} to learn from{', half of them mirrored' if config.flip else ''}{told}.")
     return torch.cat(moments), captions, digest.hexdigest()
 
 
