@@ -24,10 +24,9 @@ from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.prepared import Prepared, Row, key_of
 from ldmctl.latents.reader import Latents
 from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.choosing import named as plainly
 from ldmctl.pictures.loading import open_pictures
-from ldmctl.pictures.maps import map_of
-from ldmctl.pictures.stored_maps import UNLABELLED, hold_labels
+from ldmctl.pictures.maps import map_of, of_one_kind
+from ldmctl.pictures.stored_maps import UNLABELLED, doubt, hold_labels
 from ldmctl.training.engine import Engine, on_all
 
 SHARD = 1 << 26  # bytes of one
@@ -52,6 +51,7 @@ class Maps:
     folder: Path  # in the cache
     keys: dict[str, list[bytes]]  # of each item of each split
     wanted: dict[bytes, tuple[str, int]]  # those that there are, or may be: split and place among its pictures
+    doubt: str = ""  # a sentence on what they may hold otherwise
 
 
 class Images:
@@ -121,6 +121,8 @@ def prepare_maps(
     """
     maps = find_maps(cache, manifest, splits)
     names, labels = maps.names, maps.labels
+    if engine.leads and maps.doubt:
+        console.warn(maps.doubt)
 
     def made(place: tuple[str, int]) -> Tensor | None:
         return map_of(maps.sets[place[0]].pictures, place[1], labels=labels)
@@ -128,12 +130,7 @@ def prepare_maps(
     like = next((len(each) for place in maps.wanted.values() if (each := made(place)) is not None), 0)
 
     def one(place: tuple[str, int]) -> Tensor | None:
-        if (found := made(place)) is not None and len(found) != like:
-            raise DataError(
-                f"The map of {plainly(maps.sets[place[0]].pictures.stamp(place[1]))} has {len(found)} channel{'s' * (len(found) > 1)}, and the first one has {like}: a run listens to maps of one "
-                "kind. Save all of them in grey, or in colour."
-            )
-        return found
+        return of_one_kind(made(place), like, maps.sets[place[0]].pictures.stamp(place[1]))
 
     side = int(manifest.image["size"])
     about = {"slot": "map", "holds": "classes" if labels else "numbers", "classes": names, "image": manifest.image}
@@ -163,7 +160,7 @@ def find_maps(cache: Path, manifest: Manifest, splits: dict[str, Latents]) -> Ma
         for key, row in zip(keys[split], each.rows, strict=True)
         if not stamped or each.pictures.dataset.map_stamp(row)  # type: ignore[attr-defined]
     }
-    return Maps(sets, names, labels, folder, keys, wanted)
+    return Maps(sets, names, labels, folder, keys, wanted, "" if labels else doubt(some))
 
 
 def first_maps(split: Behind) -> list[Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmctl.errors import DataError
 from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.choosing import name_of
+from ldmctl.pictures.choosing import name_of, named
 from ldmctl.pictures.images import finish
 from ldmctl.pictures.opening import MOST, opened
 from ldmctl.pictures.pillow import TURNS, Settings
@@ -65,6 +65,16 @@ def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Ten
     if labels and classes:
         refuse_unknown(prepared, classes, name_of_map(example.map))
     return finish(prepared, pictures.settings, None)
+
+
+def of_one_kind(prepared: Tensor | None, channels: int, stamp: str) -> Tensor | None:
+    """The map of a picture, or None without one; a DataError where it has other channels than the first one."""
+    if prepared is not None and len(prepared) != channels:
+        raise DataError(
+            f"The map of {named(stamp)} has {len(prepared)} channel{'s' * (len(prepared) > 1)}, and the first one has {channels}: a run listens "
+            "to maps of one kind. Save all of them in grey, or in colour."
+        )
+    return prepared
 
 
 def refuse_unknown(prepared: Tensor, classes: Sequence[str], name: str) -> None:

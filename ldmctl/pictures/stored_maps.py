@@ -1,6 +1,6 @@
 """Maps as they are stored: the numbers that they hold, whether these count classes, and how a map lies on its picture. Needs no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,44 @@ def hold_labels(maps: Iterable[Any]) -> bool:
     """Whether such maps, as they are stored, hold numbers of classes: one channel, few in each, and small. Black and white is a continuous map."""
     found: set[int] = set()
     for each in maps:
-        each = opened(each) if isinstance(each, str | Path) else each
-        if not may_hold_labels(each) or len(array := numbers(each, labels=isinstance(each, Image.Image))) != 1:
-            return False
-        here = set(np.unique(array).tolist())
-        if len(here - {UNLABELLED}) > MANY:
+        if (here := classes_in(each)) is None:
             return False
         found |= here
     return are_classes(found)
+
+
+def classes_in(given: Any) -> set[int] | None:
+    """The numbers in a map that may be those of classes; None where they are not: in several channels, many in one map, or in a JPEG."""
+    given = opened(given) if isinstance(given, str | Path) else given
+    if not may_hold_labels(given) or len(array := numbers(given, labels=isinstance(given, Image.Image))) != 1:
+        return None
+    here = set(np.unique(array).tolist())
+    return here if len(here - {UNLABELLED}) <= MANY else None
+
+
+def doubt(maps: Sequence[Any]) -> str:
+    """A sentence on a few maps without which all others hold numbers of classes, or on JPEGs that may have held some; otherwise nothing."""
+    found = [classes_in(each) for each in maps]
+    known = {number for here in found if here is not None for number in here} - {UNLABELLED}
+    if None not in found and are_classes(known):
+        return ""
+    while known and not are_classes(known):
+        known.remove(max(known))
+    odd = [place for place, here in enumerate(found) if here is None or here - known - {UNLABELLED}]
+    if known and 4 * len(odd) <= len(found) and len(found) - len(odd) > 1:
+        here = found[odd[0]]
+        why = f"holds {max(here - known - {UNLABELLED})}" if here is not None else "holds levels, or is a JPEG or in colour"
+        many = f"{len(odd)} of them do not" if odd[1:] else "one does not"
+        return (
+            f"Of the first {len(found)} maps all hold numbers of classes but {many}: {name_of_map(maps[odd[0]])} {why}. So all are read as shades. Mend "
+            "it, or name the classes in classes.txt, if they are meant as classes."
+        )
+    dark = [each for each in maps if isinstance(each, Image.Image) and each.format == "JPEG" and each.mode == "L"]
+    if len(dark) == len(maps) > 0 and max(int(np.asarray(each).max()) for each in dark) < MANY:
+        return (
+            "All maps are JPEGs and nearly black, so they are read as shades. Where they are meant as numbers of classes, save them as PNG."
+        )
+    return ""
 
 
 def may_hold_labels(given: Any) -> bool:

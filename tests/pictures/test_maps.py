@@ -15,7 +15,7 @@ from ldmctl.errors import DataError
 from ldmctl.pictures import images
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.maps import map_of, prepare_map
-from ldmctl.pictures.stored_maps import Frame, frame_of, hold_labels, numbers
+from ldmctl.pictures.stored_maps import Frame, doubt, frame_of, hold_labels, numbers
 from ldmctl.protocols import Example
 
 
@@ -248,3 +248,40 @@ def test_a_frame_knows_what_is_upright():
     assert Frame((40, 20)).upright == (40, 20)
     assert Frame((40, 20), 6).upright == (20, 40)
     assert Frame((40, 20), 6).resized(10) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (np.full((8, 8), 77, np.uint8), "holds 77. So all are read as shades"),
+        (np.arange(100, dtype=np.uint8).reshape(10, 10), "holds levels, or is a JPEG or in colour"),
+        (np.zeros((8, 8, 3), np.uint8), "holds levels, or is a JPEG or in colour"),
+    ],
+)
+def test_one_map_for_which_all_others_count_as_no_classes_is_named(tmp_path, odd, said):
+    files = []
+    for number in range(9):
+        files.append(tmp_path / f"{number}.png")
+        classes = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+        Image.fromarray(odd if number == 4 else classes).save(files[-1])
+    maps = [Image.open(file) for file in files]
+    assert not hold_labels(maps) and hold_labels([*maps[:4], *maps[5:]])
+    sentence = doubt(maps)
+    assert "but one does not" in sentence and "4.png" in sentence and said in sentence
+    assert doubt([*maps[:4], *maps[5:]]) == ""
+
+
+def test_shades_and_colours_are_not_doubted(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    black = (ramp % 2 * 255).astype(np.uint8)
+    for given in ([ramp] * 8, [black] * 8, [np.stack([ramp] * 3, 2)] * 8, [black] * 4 + [ramp] * 4):
+        assert doubt([Image.fromarray(each) for each in given]) == ""
+
+
+def test_dark_jpegs_may_have_been_classes(tmp_path):
+    for name, values, said in (
+        ("dark", np.arange(64, dtype=np.uint8).reshape(8, 8) % 4, True),
+        ("grey", np.full((8, 8), 128, np.uint8), False),
+    ):
+        Image.fromarray(values).save(tmp_path / f"{name}.jpg")
+        assert ("save them as PNG" in doubt([Image.open(tmp_path / f"{name}.jpg")])) == said
