@@ -19,6 +19,7 @@ from ldmctl.latents.conditions import Known
 from ldmctl.pictures.canvas import fitted, listed
 from ldmctl.pictures.images import TURNS, opened
 from ldmctl.pictures.maps import UNLABELLED, name_of_map, numbers, turn_of
+from ldmctl.pictures.stored_maps import hold_labels
 
 SAID = {"map": "maps", "picture": "pictures"}
 LOOKED_AT = 64  # maps of a folder by which it is known whether they may mean something else
@@ -66,11 +67,19 @@ def shown_of(config: Sample, model: Any, seeds: Sequence[int], sides: tuple[int,
 
 
 def doubtful_maps(config: Sample, model: Any, seeds: Iterable[int]) -> str:
-    """A sentence on maps of black and white alone whose white may stand for class 1 and is read as no class; otherwise nothing."""
+    """A sentence on maps of black and white alone whose white may stand for class 1 and is read as no class, or on maps of classes for a model
+    that reads shades; otherwise nothing."""
     classes: Sequence[str] = getattr(model.network.map, "classes", ())
-    if config.map is None or config.guidance == 0 or len(classes) < 2:
+    if config.map is None or config.guidance == 0 or model.network.map is None or len(classes) == 1:
         return ""
     files = dict.fromkeys(in_turn(config.map, list(islice(seeds, LOOKED_AT)), PURPOSE["map"], model.listings))
+    if not classes:
+        first = next(iter(files))
+        return (
+            f"The map {first} holds small numbers, as of classes, and this model learned from levels of 0 to 255: to it they are nearly black."
+            if hold_labels(files)
+            else ""
+        )
     most = Image.model_validate(model.header["image"]).max_pixels
     if not (doubtful := [file for file in files if set(np.unique(numbers(file, labels=True, most=most)).tolist()) == {0, UNLABELLED}]):
         return ""

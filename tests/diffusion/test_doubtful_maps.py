@@ -57,3 +57,17 @@ def test_a_folder_of_masks_is_warned_of_once(told, tmp_path):
 def test_other_maps_are_not_warned_of(told, tmp_path, left, right, mode, guidance):
     halves(tmp_path / "map.png", left, right, mode)
     assert SAID not in told("--map", "map.png", "--guidance", str(guidance))
+
+
+def test_a_map_of_classes_for_a_model_of_shades_is_warned_of(tmp_path, encode, vae_run, fit_diffusion, monkeypatch, capsys):
+    for number in range(6):
+        halves(tmp_path / "pictures" / f"{number}.png", 40 * number, 200, "RGB")
+        halves(tmp_path / "pictures" / "masks" / f"{number}.png", 0, 255)
+    cache = encode(tmp_path / "cache", vae_run, f"data={tmp_path / 'pictures'}")
+    run = fit_diffusion(tmp_path / "ldm", cache, "conditioner=null", "conditions.map=map", "loop.steps=1", "loop.batch=2")
+    monkeypatch.chdir(tmp_path)
+    for left, right, warned in ((0, 2, True), (0, 255, False), (0, 128, False)):
+        halves(tmp_path / "map.png", left, right)
+        assert ldmctl(["sample", "--run", str(run), *HOST, "--map", "map.png", "--out", f"made-{right}"]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("The map map.png holds small numbers, as of classes" in said) == warned
