@@ -179,7 +179,17 @@ def test_the_table_shows_the_words_that_are_furthest_behind_first(capsys):
     row = lambda seen: {"count": 4, "seen": seen, "unasked": None, "told": True, "real": {"count": 9, "seen": 1.0, "unasked": 0.0}}
     words = {"good[/b]": row(1.0), "bad": row(0.2), **{f"w{index}": row(0.9) for index in range(30)}}
     told = {"value": 0.5, "low": 0.4, "high": 0.6, "real": {"value": 1.0}, "words": words}
-    found = {"count": 4, "there": None, "of": "made", "references": 9, "measures": {}, "asked": None, "classes": {}, "verdict": []}
+    found = {
+        "count": 4,
+        "there": None,
+        "unreadable": [],
+        "of": "made",
+        "references": 9,
+        "measures": {},
+        "asked": None,
+        "classes": {},
+        "verdict": [],
+    }
     show({**found, "words": told})
     said = capsys.readouterr().out
     assert "words seen as asked" in said and "50.0%" in said and said.index("bad") < said.index("w1") and "12 more" in said
