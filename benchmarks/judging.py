@@ -2,6 +2,7 @@
 
 python benchmarks/judging.py floor DATA WEIGHTS     # MNIST and Fashion-MNIST by `fitted`, clothing by torchvision's SqueezeNet
 python benchmarks/judging.py speed DATA             # 5,000 samples against 10,000 references at 28x28, as a user would, and torch-fidelity
+python benchmarks/judging.py network DATA WEIGHTS   # the same by torchvision's SqueezeNet at 64 pixels a side, without torch-fidelity
 python benchmarks/judging.py copying                # 64 pictures learned by heart
 
 DATA is a folder with MNIST/raw, FashionMNIST/raw and clothing. Each part is kept in results/judging_PART.json.
@@ -10,6 +11,7 @@ DATA is a folder with MNIST/raw, FashionMNIST/raw and clothing. Each part is kep
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,8 @@ def draws(features: Tensor, number: int) -> dict[str, Any]:
     }
 
 
-def speed(data: Path) -> dict[str, Any]:
-    """The command with and without the nearest training pictures, fresh and again; the same features through torch-fidelity."""
+def timed(data: Path, extractor: list[str]) -> dict[str, Any]:
+    """The command with and without the nearest training pictures, fresh and again."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -99,13 +101,13 @@ def speed(data: Path) -> dict[str, Any]:
         for index, row in enumerate(evenly(len(made), 5000).tolist()):
             write_png(folder / "samples" / f"{index:06d}.png", made.item(row))
         raw = ["dataset.type=idx", f"dataset.path={data / 'MNIST/raw'}", "image.size=28", "image.channels=1", "workers=0"]
-        words = ["eval-samples", "--samples", "samples", "-n", "5000", "--extractor", "fitted", "--device", "cpu", *raw]
+        words = ["eval-samples", "--samples", "samples", "-n", "5000", *extractor, "--device", "cpu", *raw]
         for name, more in {"compared": ["nearest=false"], "compared_again": ["nearest=false"], "nearest_too": []}.items():
             began = time.perf_counter()
             told = command(*words, *more, "--out", folder / "out", cwd=folder)
             found[name] = {"seconds": round(time.perf_counter() - began, 1), "resident_mib": told["resident_mib"]}
         found["frechet_distance"] = told["measures"]["frechet_distance"]
-    return found | beside_torch_fidelity()
+    return found
 
 
 def beside_torch_fidelity() -> dict[str, Any]:
@@ -189,16 +191,22 @@ def copying(steps: int) -> dict[str, Any]:
 def main() -> None:
     """One part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["floor", "speed", "copying"])
+    parser.add_argument("part", choices=["floor", "speed", "network", "copying"])
     parser.add_argument("data", type=Path, nargs="?", default=Path("data"))
     parser.add_argument("weights", type=Path, nargs="?")
     parser.add_argument("--steps", type=int, default=1500, help="of the denoiser of `copying`")
     given = parser.parse_args()
     machine = describe()
     data = given.data.absolute()
-    found = {"floor": lambda: floor(data, given.weights), "speed": lambda: speed(data), "copying": lambda: copying(given.steps)}[
-        given.part
-    ]()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "floor": lambda: floor(data, given.weights),
+        "speed": lambda: timed(data, ["--extractor", "fitted"]) | beside_torch_fidelity(),
+        "network": lambda: timed(
+            data, ["--extractor", "torchvision", f"extractor.weights={given.weights.absolute()}", "extractor.size=64"]
+        ),
+        "copying": lambda: copying(given.steps),
+    }
+    found = parts[given.part]()
     keep(f"judging_{given.part}", found, machine)
 
 

@@ -1,9 +1,10 @@
-"""How long judging takes at 64x64 by a published network: 5,000 samples against 10,000 references, as a user would.
+"""How long judging takes at 64x64: 5,000 samples against 10,000 references, as a user would.
 
-python benchmarks/judging_at_64.py DATA WEIGHTS      # clothing below DATA, torchvision's SqueezeNet; into results/judging_speed.json, as `at_64`
+python benchmarks/judging_at_64.py DATA WEIGHTS                          # clothing below DATA; into results/judging_speed.json, as `at_64` and
+python benchmarks/judging_at_64.py DATA WEIGHTS --extractors fitted      # `at_64_fitted`: torchvision's SqueezeNet, and `fitted`, both or one
 
 SqueezeNet looks at 64 pixels a side. No folder of 25,000 pictures is at hand: they are squares cut by lot out of the clothing pictures shrunk to 96
-pixels, about six of each, kept as PNG. Samples are others of these, so the distances themselves say nothing.
+pixels, about six of each, kept as PNG in a folder for each class. Samples are others of these, so the distances themselves say nothing.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from ldmctl.training.engine import Engine
 
 ENGINE = Engine(torch.device("cpu"), torch.float32)
 SIDE, SHRUNK = 64, 96
+KEPT_AS = {"torchvision": "at_64", "fitted": "at_64_fitted"}
 COUNTS = {"samples": 5000, "pictures/train": 15_000, "pictures/val": 5000}
 
 
@@ -34,19 +36,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
+    parser.add_argument("--extractors", nargs="+", default=list(KEPT_AS), choices=list(KEPT_AS))
     given = parser.parse_args()
     machine = describe()
-    found = {"machine": machine, **judged(given.data.absolute(), given.weights.absolute())}
-    before = json.loads((RESULTS / "judging_speed.json").read_text())
-    keep("judging_speed", {**before, "at_64": found}, before["machine"])
+    for name in given.extractors:
+        found = {"machine": machine, **judged(given.data.absolute(), given.weights.absolute(), name)}
+        before = json.loads((RESULTS / "judging_speed.json").read_text())
+        keep("judging_speed", {**before, KEPT_AS[name]: found}, before["machine"])
 
 
-def judged(data: Path, weights: Path) -> dict[str, Any]:
+def judged(data: Path, weights: Path, extractor: str) -> dict[str, Any]:
     """Seconds and memory of the command fresh and again, and how many pictures in a second of a processor the network sees at 64 and at 224 pixels."""
     found: dict[str, Any] = {"pictures": f"{SIDE}x{SIDE}, cut by lot out of the clothing pictures shrunk to {SHRUNK} pixels", "workers": 0}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        cut_out(sorted((data / "clothing/train").glob("*.jpg")), folder)
+        cut_out(data / "clothing/train", folder)
         words = [
             "eval-samples",
             "--samples",
@@ -56,17 +60,20 @@ def judged(data: Path, weights: Path) -> dict[str, Any]:
             "--against",
             "pictures",
             "--extractor",
-            "torchvision",
+            extractor,
             "--device",
             "cpu",
         ]
-        words += [f"extractor.weights={weights}", f"extractor.size={SIDE}", f"image.size={SIDE}", "nearest=false", "workers=0"]
+        words += [f"extractor.weights={weights}", f"extractor.size={SIDE}"] if extractor == "torchvision" else []
+        words += [f"image.size={SIDE}", "nearest=false", "workers=0"]
         for name in ("compared", "compared_again"):
             began, spent = time.perf_counter(), processor_seconds()
             told = command(*words, "--out", folder / "out", cwd=folder)
             seconds, own = time.perf_counter() - began, processor_seconds() - spent
             found[name] = {"seconds": round(seconds, 1), "processor_seconds": round(own, 1), "resident_mib": told["resident_mib"]}
         found |= {"references": told["references"], "count": told["count"]}
+    if extractor == "fitted":
+        return found
     return found | {"pictures_per_processor_second": {str(size): seen_per_second(weights, size) for size in (SIDE, 224)}}
 
 
@@ -76,16 +83,21 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def cut_out(files: list[Path], folder: Path) -> None:
-    """So many squares of 64 pixels in each folder, of the files in turn."""
+def cut_out(pictures: Path, folder: Path) -> None:
+    """So many squares of 64 pixels in each folder, in a folder for each class, of the pictures in turn."""
     random, number = np.random.default_rng(0), 0
-    small = [Image.open(file).convert("RGB").resize((SHRUNK, SHRUNK), Image.Resampling.BOX, reducing_gap=2) for file in files]
+    rows = [json.loads(line) for line in (pictures / "metadata.jsonl").open()]
+    small = [
+        Image.open(pictures / row["file_name"]).convert("RGB").resize((SHRUNK, SHRUNK), Image.Resampling.BOX, reducing_gap=2)
+        for row in rows
+    ]
     for name, count in COUNTS.items():
-        (folder / name).mkdir(parents=True)
         for index in range(count):
             left, top = random.integers(0, SHRUNK - SIDE + 1, 2).tolist()
             part = small[number % len(small)].crop((left, top, left + SIDE, top + SIDE))
-            part.save(folder / name / f"{index:06d}.png", compress_level=1)
+            place = folder / name / rows[number % len(small)]["label"]
+            place.mkdir(parents=True, exist_ok=True)
+            part.save(place / f"{index:06d}.png", compress_level=1)
             number += 1
 
 
