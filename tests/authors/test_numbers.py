@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from odd_plugins import PERCEPTUAL, SAMPLER
 
 TINY = Path(__file__).parents[1] / "tiny"
 DENOISER = """
@@ -12,15 +13,6 @@ class Odd(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, 1)
     def forward(self, x, timestep, condition=None):
-        return {said}
-"""
-SAMPLER = "class Odd:\n    Config = Plain\n    def __init__(self, config): pass\n    def __call__(self, denoise, x, sigmas, noise): return {said}\n"
-PERCEPTUAL = """
-class Odd(nn.Module):
-    Config = Plain
-    def __init__(self, config, *, image_channels):
-        super().__init__()
-    def forward(self, image, target):
         return {said}
 """
 GAP = "(image - target).abs().mean((1, 2, 3))"

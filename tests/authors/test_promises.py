@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from odd_plugins import PERCEPTUAL, SAMPLER
 from PIL import Image
 
 from ldmctl.blocks import run_block
@@ -19,15 +20,6 @@ class Mixer(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(channels, {channels}, 1)
     def forward(self, x, timestep, condition=None):
-        return {said}
-"""
-SAMPLER = "class Odd:\n    Config = Plain\n    def __init__(self, config): pass\n    def __call__(self, denoise, x, sigmas, noise): return {said}\n"
-PERCEPTUAL = """
-class Odd(nn.Module):
-    Config = Plain
-    def __init__(self, config, *, image_channels):
-        super().__init__()
-    def forward(self, image, target):
         return {said}
 """
 DISCRIMINATOR = """
