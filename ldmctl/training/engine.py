@@ -122,6 +122,7 @@ def start(machine: Compute) -> Engine:
     if world > 1 and not dist.is_initialized():
         cuda = device.type == "cuda"
         dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT, device_id=device if cuda else None)
+        dist.barrier()  # a rank that ends at once would else be gone while others still connect to it
     return Engine(device, precision(machine.precision, device), rank, world)
 
 
