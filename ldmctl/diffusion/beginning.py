@@ -18,6 +18,7 @@ from ldmctl.latents.conditions import Known
 from ldmctl.pictures.canvas import Canvas, feathered, filled
 from ldmctl.pictures.images import to_float
 
+LARGE = 64 * 64  # cells of a latent that take a CPU longer than to find out without it whether they can be taken
 METHODS = {"blend": Blend, "pigdm": Pigdm}
 
 
@@ -39,6 +40,8 @@ def refuse_size(config: Sample, header: dict[str, Any], codec: Codec, network: N
     shape, device = shape_of(config, header, codec), codec.engine.device
     if config.size is None or list(shape) == list(header["latent"]):
         return
+    if shape[1] * shape[2] > LARGE and passes(network, shape):
+        return
     try:
         given = torch.full((1,), -1, device=device)
         with codec.engine.autocast():
@@ -48,6 +51,17 @@ def refuse_size(config: Sample, header: dict[str, Any], codec: Codec, network: N
             f"size={config.size[0]}x{config.size[1]} is not what this denoiser can take, it was made for latents of "
             f"{header['latent'][2]}x{header['latent'][1]}: {error}"
         ) from None
+
+
+def passes(network: Network, shape: Sequence[int]) -> bool:
+    """Whether latents of this shape [c,h,w] go through the network without their numbers, which takes milliseconds; False where that cannot be told."""
+    like = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    try:
+        given = (torch.zeros(1, *shape, device="meta"), torch.zeros(1, device="meta"), torch.full((1,), -1, device="meta"))
+        torch.func.functional_call(network, like, given)
+    except Exception:  # what a plugin does with numbers may need them
+        return False
+    return True
 
 
 def caveat(config: Sample, header: dict[str, Any]) -> str:
