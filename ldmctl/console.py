@@ -1,13 +1,19 @@
-"""What a command says to the person at the terminal: on stderr, a live bar there and plain lines elsewhere."""
+"""What a command says to the person at the terminal: on stderr, a live bar there and plain lines elsewhere.
 
+Nobody has to listen: where the terminal is closed, or the program that stderr leads to has ended, the work goes on.
+"""
+
+import errno
 import math
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import IO, Any, cast
 
 from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +22,60 @@ from rich.text import Text
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # characters that steer a terminal, and halves that none can show
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKED = 24  # characters of a sparkline at most
+GONE = {errno.EIO, errno.EPIPE, errno.ENXIO, errno.ECONNRESET}  # of a terminal that was closed, and of a pipe that nobody reads
+
+
+class Words:
+    """sys.stderr as it is at each moment, for rich; once nobody is there to read, what is written goes nowhere."""
+
+    encoding = "utf-8"
+
+    @property
+    def rich_proxied_file(self) -> "Words":
+        """Itself: within a live bar sys.stderr would lead back to rich."""
+        return self
+
+    def _try(self, method: str, *given: Any) -> Any:
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        if stream is None:  # a program without a terminal on Windows
+            return None
+        try:
+            return getattr(stream, method)(*given)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            silence(stream)
+            return None
+
+    def write(self, text: str) -> int:
+        """Write, if somebody reads -> the number of characters."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        """Whether stderr is a terminal."""
+        return bool(self._try("isatty"))
+
+    def fileno(self) -> int:
+        """The file descriptor of stderr."""
+        return int(self._try("fileno"))
+
+
+def silence(stream: IO[str]) -> None:
+    """From now on, whatever is written to a stream of this process goes nowhere."""
+    with suppress(OSError, ValueError, AttributeError):  # a stream in memory has no descriptor
+        place, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, place)
+        os.close(nowhere)
+
+
+def terminal() -> rich_console.Console:
+    """Where words to the person go."""
+    return rich_console.Console(file=cast("IO[str]", Words()), stderr=True, highlight=False, soft_wrap=True)
 
 
 class Console:
@@ -25,7 +85,7 @@ class Console:
         leads = os.environ.get("RANK", "0") == "0"
         self.quiet = quiet or not leads
         self.verbose = verbose and leads
-        self.terminal = rich_console.Console(stderr=True, highlight=False, soft_wrap=True)
+        self.terminal = terminal()
         self.draw: Callable[[Path], None] | None = None  # pictures that a command makes on its way, where that was asked for
 
     def say(self, text: str) -> None:

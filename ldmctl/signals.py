@@ -1,11 +1,20 @@
-"""Signals that ask a long command to stop: the first is heeded after the step, a second Ctrl-C at once."""
+"""Signals that ask a long command to stop: the first is heeded after the step, a second Ctrl-C at once.
+
+SIGHUP says that the terminal was closed or its connection lost; where it is ignored, as under nohup, it stays ignored.
+"""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+
+
+def asking() -> list[signal.Signals]:
+    """The signals of this system that ask to stop, without a SIGHUP that is ignored."""
+    known = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    return [each for each in known if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN]
 
 
 class Signals:
@@ -18,7 +27,7 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():  # elsewhere someone else handles signals
-            for each in ASKING:
+            for each in asking():
                 if (before := signal.getsignal(each)) is not None:  # None is a handler of other software, which could not be put back
                     self._before[each] = before
                     signal.signal(each, self._heard)

@@ -8,7 +8,6 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from ldmctl import attribution
@@ -32,9 +31,9 @@ from ldmctl.cli import (
     sample,
     spacing,
 )
-from ldmctl.cli.output import arranged, result
+from ldmctl.cli.output import arranged, hand_over
 from ldmctl.cli.usage import mended
-from ldmctl.console import escaped
+from ldmctl.console import escaped, terminal
 from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage, vanished
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
@@ -156,14 +155,14 @@ def fail(sentence: str, code: int, words: list[str]) -> int:
     if ranks.is_said(sentence):
         return code
     if ranks.FOLDER not in os.environ:  # else the command says what its ranks leave
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error:", "red"), " ", escaped(sentence, lines=True)))
+        terminal().print(Text.assemble(("error:", "red"), " ", escaped(sentence, lines=True)))
     return tell(sentence, code, words)
 
 
 def tell(sentence: str, code: int, words: list[str]) -> int:
     """With --json, the error as the one object on stdout; -> its code."""
     if not ranks.leave(sentence, code) and "--json" in words:
-        print(json.dumps({"error": sentence, "exit_code": code}), file=result(), flush=True)
+        hand_over(json.dumps({"error": sentence, "exit_code": code}) + "\n")
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ldmctl.cli import ranks
-from ldmctl.cli.output import put, result
+from ldmctl.cli.output import hand_over, put
 from ldmctl.config import presets
 from ldmctl.config.base import Config
 from ldmctl.config.documents import write_json, write_yaml
@@ -128,12 +128,12 @@ def show_plan(config: Config, source: str, plan: dict[str, Any], manner: Manner)
     lines = [*([f"# {source}"] if source else []), *(f"# {name}: {value}" for name, value in plan.items())]
     for line in lines:
         put(line)
-    print(write_yaml(resolved), end="", file=result())
+    hand_over(write_yaml(resolved))
 
 
 def print_json(found: dict[str, Any]) -> None:
     """One object, one line, on stdout."""
-    print(write_json(found), file=result(), flush=True)
+    hand_over(write_json(found) + "\n")
 
 
 def given(**flags: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-from ldmctl.console import Console, escaped
+from ldmctl.console import GONE, Console, escaped, silence
 from ldmctl.errors import PluginWarning
 
 RESULT = {"--json", "--dry-run"}  # options with which stdout is a document
@@ -30,7 +30,18 @@ def result() -> Any:
 
 def put(text: str, *, lines: bool = False) -> None:
     """Print a line of a result, or with `lines` several; what is in it cannot steer the terminal."""
-    print(escaped(text, lines=lines), file=result())
+    hand_over(escaped(text, lines=lines) + "\n")
+
+
+def hand_over(text: str) -> None:
+    """Write a part of a result as it is, if somebody still reads: a program may stop reading early, and a terminal be closed."""
+    stream = result()
+    try:
+        print(text, end="", file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        silence(stream)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 
 from ldmctl.cli.following import follow
 from ldmctl.errors import LdmctlError
-from ldmctl.signals import ASKING
+from ldmctl.signals import asking
 
 FOLDER, LAUNCHER = "LDMCTL_RANKS", "LDMCTL_LAUNCHER"  # environment variables: the folder, and the process that starts the ranks
 TORCHRUN = "TORCHELASTIC_ERROR_FILE"  # ATTEMPT/RANK/error.json in a folder of torchrun's own, which it deletes
@@ -60,7 +60,7 @@ def spread(count: int) -> None:
             if not workers:
                 process.terminate()
 
-        before = {each: signal.signal(each, pass_on) for each in ASKING}
+        before = {each: signal.signal(each, pass_on) for each in asking()}
         try:
             code = process.wait()
         finally:

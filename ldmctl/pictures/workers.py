@@ -18,7 +18,8 @@ from ldmctl.endings import DECODER_GONE, is_decoder_gone
 from ldmctl.errors import LdmctlError, MemoryShortage
 from ldmctl.pictures.batches import Batch, Order, Pictures
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+IGNORED = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+STOPS = (*IGNORED, signal.SIGTERM)
 ADDRESSED = hasattr(signal, "sigwaitinfo")  # whether a process can know who sent it a signal; not on macOS
 
 
@@ -93,11 +94,12 @@ def _as_it_is(batch: Batch | Refusal) -> Batch | Refusal:
 
 
 def _settle(_: int) -> None:
-    """What a worker does first. Ctrl-C and a batch system's SIGTERM reach every process: only the main one answers."""
+    """What a worker does first. Ctrl-C, a closed terminal and a batch system's SIGTERM reach every process: only the main one answers."""
     info: Any = get_worker_info()
     info.dataset.pictures.fits = False  # the set fits once, not once per worker; what a fork brought along is still used
     open_again()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in IGNORED:
+        signal.signal(each, signal.SIG_IGN)
     if ADDRESSED:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         threading.Thread(target=_end_when_told, daemon=True).start()

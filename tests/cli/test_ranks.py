@@ -179,7 +179,7 @@ def test_devices_ends_with_the_exit_code_and_the_sentence_of_the_run(tmp_path, f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_all_ranks_and_the_same_command_goes_on(tmp_path, fit_diffusion, vqvae_cache, words, number):
     longer = [*words, "loop.steps=400", "loop.save=20", "loop.preview=1000"]
     out = tmp_path / "both"

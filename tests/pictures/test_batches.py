@@ -136,7 +136,7 @@ def test_workers_outlive_signals_meant_for_the_main_process_and_end_with_it():
     stream = batches(pictures(), ([(i, i % 24)] for i in range(1000)), seeds=seed_of, workers=2)
     assert next(stream).index == [0]
     workers = multiprocessing.active_children()
-    for name in ("-TERM", "-INT"):
+    for name in ("-TERM", "-INT", "-HUP"):
         subprocess.run(["kill", name, *(str(worker.pid) for worker in workers)], check=True)
     assert [next(stream).index for _ in range(40)] == [[(i + 1) % 24] for i in range(40)]
     assert len(workers) == 2 and all(worker.is_alive() for worker in workers)
