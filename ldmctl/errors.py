@@ -70,6 +70,10 @@ class PluginWarning(UserWarning):
     """What a person should know of an installed plugin; the command line prints it as one line."""
 
 
+class RelocatedWarning(UserWarning):
+    """That something is read from another place than a run has recorded; the command line prints it as one line."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean X?' for a near miss, otherwise ''."""
     close = get_close_matches(word, list(known), n=1)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from ldmctl.console import GONE, Console, escaped, silence
-from ldmctl.errors import PluginWarning
+from ldmctl.errors import PluginWarning, RelocatedWarning
 
 RESULT = {"--json", "--dry-run"}  # options with which stdout is a document
 
@@ -46,12 +46,12 @@ def hand_over(text: str) -> None:
 
 @contextmanager
 def arranged(words: Sequence[str]) -> Iterator[None]:
-    """A command's streams: results apart from what plugins print, in their processes too, and warnings of plugins as one line each."""
+    """A command's streams: results apart from what plugins print, in their processes too, and warnings that are written for the person as one line each."""
     plain, said = sys.stdout, set()
     show = warnings.showwarning
 
     def tell(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, PluginWarning):
+        if not issubclass(category, PluginWarning | RelocatedWarning):
             show(message, category, *place, **more)
         elif str(message) not in said and os.environ.get("RANK", "0") == "0":
             said.add(str(message))

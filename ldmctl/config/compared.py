@@ -8,6 +8,7 @@ from typing import Any
 
 from ldmctl.config.documents import Raw, read_config
 from ldmctl.config.presets import compose, pictures_of, wished
+from ldmctl.config.relocated import beside
 from ldmctl.config.schemas.eval_samples import EvalSamples
 
 
@@ -21,7 +22,7 @@ def pictures_for(run: Any = None, against: Any = None) -> Raw:
     """The data, dataset and image of the cache that is compared with, else of the run's; {} without either."""
     name = str(run or "runs/ldm")
     folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
-    cache = str(read_config(folder).get("latents") or "cache") if (folder / "config.yaml").exists() else ""
+    cache = beside(folder, str(read_config(folder).get("latents") or "cache")) if (folder / "config.yaml").exists() else ""
     own = pictures_of(cache) if cache else {}
     return pictures_of(against) if against is not None and is_cache(against) else own
 

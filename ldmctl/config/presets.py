@@ -20,6 +20,7 @@ from ldmctl.config.documents import Raw, parse_overrides, read_config, read_yaml
 from ldmctl.config.network_origins import layer_of as network_layer_of
 from ldmctl.config.origins import layer_of
 from ldmctl.config.provenance import said_by
+from ldmctl.config.relocated import relocated
 from ldmctl.config.resolve import merge, renamed, resolve, spell_out
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.errors import ConfigError, DataError, PluginError, UnknownPlugin, did_you_mean, with_article
@@ -139,7 +140,7 @@ def pictures_of(run: object) -> Raw:
     """The pictures of the fit-ae run of this name (`runs/ae`, `runs/ae@best`): data, dataset and image; {} when there is none."""
     name = str(run)
     folder = Path(name.rpartition("@")[0] if "@" in Path(name).name else name).expanduser()
-    raw = read_config(folder) if (folder / "config.yaml").exists() else {}
+    raw = relocated(folder, read_config(folder)) if (folder / "config.yaml").exists() else {}
     found = {key: raw[key] for key in ("data", "dataset", "image") if raw.get(key) is not None}
     return {**found, "image": made_before.spelled_out(found["image"])} if isinstance(found.get("image"), dict) else found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ldmctl.config.compared import pictures_for
 from ldmctl.config.presets import pictures_of
+from ldmctl.config.relocated import beside
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.console import Console
@@ -83,7 +84,8 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
         file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
         extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
     title = title_of(extractor, "extractor")
-    about = {"name": title, "type": chosen_config.type, "fingerprint": extractors.fingerprint(extractor, chosen_config)}
+    about = {"name": title, "type": chosen_config.type, "resize": getattr(extractor, "resize", None)}
+    about["fingerprint"] = extractors.fingerprint(extractor, chosen_config)
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)
 
 
@@ -126,7 +128,7 @@ def cache_of(config: EvalSamples) -> Path | None:
     else:
         name = config.run.rpartition("@")[0] if "@" in Path(config.run).name else config.run
         run = Path(name).expanduser()
-        cache = Path(str(config_of(run).get("latents", ""))).expanduser() if (run / "config.yaml").exists() else Path()
+        cache = Path(beside(run, str(config_of(run).get("latents", "")))).expanduser() if (run / "config.yaml").exists() else Path()
     return cache if (cache / "latents.json").exists() else None
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ldmctl.config.presets import pictures_of
+from ldmctl.config.relocated import beside
 from ldmctl.config.resolve import resolve
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.config.schemas.shared import Coding
@@ -23,6 +24,7 @@ from ldmctl.diffusion.network import Network, build_network, build_schedule, loa
 from ldmctl.diffusion.spacing import levels
 from ldmctl.errors import MismatchError
 from ldmctl.latents import manifest as manifests
+from ldmctl.latents.behind import places_of
 from ldmctl.latents.codec import Codec, load_autoencoder, statistics_of
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.reader import Latents, open_latents
@@ -107,7 +109,7 @@ def open_lineage(source: Path, engine: Engine) -> Lineage:
     network, header, _ = load_network(source, engine)
     config = config_of(folder) if (folder / "config.yaml").exists() else {}
     record = recorded(folder)
-    cache = Path(str(config.get("latents") or record.get("parent") or "cache")).expanduser()
+    cache = Path(beside(folder, str(config.get("latents") or record.get("parent") or "cache"))).expanduser()
     file = next((place for place in (folder, cache) if (place / "autoencoder.safetensors").exists()), folder) / "autoencoder.safetensors"
     codec = Codec(load_autoencoder(file, engine)[0], engine, statistics_of(header), tile=Coding().tile)
     lineage = Lineage(folder, header, network, build_schedule(header), codec, engine, file, config, record, cache)
@@ -134,19 +136,13 @@ def originals(lineage: Lineage, items: Items) -> tuple[list[int], Batch]:
     """(which of these items have their picture still, those pictures and labels); a DataError or another if none has."""
     layer = pictures_of(lineage.cache)
     pictures = open_pictures(resolve(EncodeDataset, [layer], source=f"{lineage.cache / 'config.yaml'}"), items.split)
-    stamps = [item["stamp"] for item in lineage.splits[items.split].items(set(items.rows.tolist()))]
-    wanted, places = set(stamps), {}
-    for index in range(len(pictures)):
-        if (stamp := pictures.stamp(index)) in wanted:
-            places[stamp] = index
-        if len(places) == len(wanted):
-            break
-    found = [row for row, stamp in enumerate(stamps) if stamp in places]
+    places = places_of(pictures, list(lineage.splits[items.split].items(set(items.rows.tolist()))))
+    found = [row for row, place in enumerate(places) if place is not None]
     if not found:
         raise MismatchError(
             f"The {items.split} pictures of {layer.get('data') or 'the data set'} are not those of {lineage.cache} any more."
         )
-    return found, pictures.batch([(places[stamps[row]], None) for row in found])
+    return found, pictures.batch([(place, None) for place in places if place is not None])
 
 
 def encoded_by(lineage: Lineage) -> str:

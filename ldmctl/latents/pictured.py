@@ -12,33 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmctl.config.documents import read_config
-from ldmctl.config.presets import pictures_of
-from ldmctl.config.resolve import resolve
-from ldmctl.config.schemas.encode_dataset import EncodeDataset
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, DataError
+from ldmctl.latents.behind import Behind, behind
 from ldmctl.latents.conditions import Known, kept
 from ldmctl.latents.inventory import FOLDER
 from ldmctl.latents.manifest import Manifest
 from ldmctl.latents.prepared import Prepared, Row, key_of
 from ldmctl.latents.reader import Latents
-from ldmctl.pictures.batches import Pictures
-from ldmctl.pictures.loading import open_pictures
 from ldmctl.pictures.maps import map_of, of_one_kind
 from ldmctl.pictures.stored_maps import UNLABELLED, doubt, hold_labels
 from ldmctl.training.engine import Engine, on_all
 
 SHARD = 1 << 26  # bytes of one
 LOOKED_AT = 64  # maps by which it is known whether they hold labels
-
-
-@dataclass(frozen=True)
-class Behind:
-    """The pictures of a split that a cache was made from, in the order of its items."""
-
-    pictures: Pictures
-    rows: list[int]  # of each item, its place among the pictures
 
 
 @dataclass(frozen=True)
@@ -83,26 +70,6 @@ class Images:
         if mirrored is not None:
             image = torch.where(mirrored.view(-1, 1, 1, 1), image.flip(-1), image)
         return Known(image, torch.tensor([key in self.rows for key in keys]))
-
-
-def behind(cache: Path, latents: Latents) -> Behind:
-    """The pictures that a split of a cache was made from; a DataError where they are not there any more."""
-    layer = pictures_of(cache)
-    config = resolve(EncodeDataset, [layer], source=f"{cache / 'config.yaml'}")
-
-    def moved(told: str) -> str:
-        again = f"ldmctl encode-dataset --run {read_config(cache).get('run', config.run)} {told} --out {cache}"
-        return f"If the pictures were moved, tell the cache where they are: {again}. The latents of all that only moved are kept."
-
-    pictures = open_pictures(config, latents.split, moved=moved)
-    places = {pictures.stamp(index): index for index in reversed(range(len(pictures)))}
-    stamps = [item["stamp"] for item in latents.items()]
-    if lost := [stamp for stamp in stamps if stamp not in places]:
-        raise DataError(
-            f"{len(lost):,} of {len(stamps):,} pictures of {cache} are not where they were, such as {lost[0]}. Bring the cache up to date: "
-            "the same ldmctl encode-dataset keeps the latents of all that only moved."
-        )
-    return Behind(pictures, [places[stamp] for stamp in stamps])
 
 
 def map_keys(split: Behind) -> list[bytes]:

@@ -1,6 +1,7 @@
 """One run folder: opened by one writer at a time, resumed by the same command, written atomically."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from ldmctl.attribution import attributed
 from ldmctl.config.base import Config
 from ldmctl.config.differences import noted_differences
 from ldmctl.config.documents import read_config, write_json, write_yaml
+from ldmctl.config.relocated import FOLDER
 from ldmctl.config.schemas.verbs import VERBS
 from ldmctl.config.usual import usual
 from ldmctl.endings import FULL, exit_code
@@ -192,6 +194,7 @@ def open_run(
         warn_of_others(record, plugins)
         earlier = history.entries(record)
         record |= {"verb": _verb(config), "status": "running", "exit_code": None, "command": _command()}
+        record[FOLDER] = os.path.realpath(folder)
         record |= {"parent": parent, "versions": versions(), "plugins": list(plugins)}
         record["defaults"] = dict(usual(VERBS[_verb(config)], config.model_dump(mode="json")))
         record["history"] = history.begin(record, earlier)
