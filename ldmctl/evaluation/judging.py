@@ -84,7 +84,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
         file = home / f"extractor-{chosen_config.type}-{learned[:16]}.safetensors"
         extractors.fitted(extractor, file, learned, lambda: labelled(train, config.batch, number, console), engine=engine, console=console)
     title = title_of(extractor, "extractor")
-    about = {"name": title, "type": chosen_config.type, "resize": getattr(extractor, "resize", None)}
+    about = {"name": title, "type": chosen_config.type, "resize": str(getattr(extractor, "resize", "") or "") or None}
     about["fingerprint"] = extractors.fingerprint(extractor, chosen_config)
     return Parts(config, engine, model, splits, aside, extractor, about, home, console)
 

@@ -14,6 +14,7 @@ from ldmctl.errors import MissingError, one_line
 
 from ._weights import WITHOUT
 
+FILTER = "TensorFlow 1's bilinear filter"  # as torch-fidelity computes it
 Made = TypeVar("Made")
 FOREIGN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ldmctl.blocks import check_channels
 from ldmctl.config import PluginConfig
 
-from ._fidelity import as_colour, library, made
+from ._fidelity import FILTER, as_colour, library, made
 from ._weights import find
 
 
@@ -38,6 +38,7 @@ class Clip(nn.Module):
         self.network = made(
             what, lambda: module.FeatureExtractorCLIP(config.network, ["clip"], feature_extractor_weights_path=str(file)), file
         )
+        self.resize = f"{self.network.resolution}x{self.network.resolution} by {FILTER}"
         self.eval()
 
     def train(self, mode: bool = True) -> Clip:

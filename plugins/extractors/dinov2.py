@@ -20,7 +20,7 @@ from ldmctl.config import PluginConfig
 from ldmctl.errors import MissingError
 
 from ._dinov2 import GATED, SIZES, VisionTransformer
-from ._fidelity import as_colour, library
+from ._fidelity import FILTER, as_colour, library
 from ._weights import WITHOUT, find
 
 URL = "https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
@@ -30,6 +30,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what it was tr
 
 class DinoV2(nn.Module):
     """The class token, which torch-fidelity calls the feature `dinov2`."""
+
+    resize = f"{SIDE}x{SIDE} by {FILTER}"
 
     class Config(PluginConfig):
         network: Literal["dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "dinov2-vit-g-14"] = Field(
@@ -43,7 +45,7 @@ class DinoV2(nn.Module):
         super().__init__()
         check_channels("dinov2", image_channels)
         module, self.title = library("feature_extractor_dinov2"), config.network
-        self.resize = module.interpolate_bilinear_2d_like_tensorflow1x
+        self.resized = module.interpolate_bilinear_2d_like_tensorflow1x
         name = module.MODEL_METADATA[config.network]
         file = find(f"{name}_pretrain.pth", url=URL.format(name=name), sha256=None, given=config.weights)
         with torch.device("meta"):
@@ -63,5 +65,5 @@ class DinoV2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [B,C,size,size] -> features [B,D] float32."""
-        seen = self.resize(as_colour(image).float(), size=(SIDE, SIDE), align_corners=False)
+        seen = self.resized(as_colour(image).float(), size=(SIDE, SIDE), align_corners=False)
         return self.network((seen - self.mean) / self.deviation)

@@ -42,6 +42,7 @@ class Fitted(nn.Module):
         super().__init__()
         check_channels("fitted", image_channels)
         self.config, self.side = config, min(size, config.size)
+        self.resize = f"{self.side}x{self.side}" + (" by averaging" if self.side < size else ", as they are")
         layers: list[nn.Module] = []
         channels, side = image_channels, self.side
         for width in WIDTHS:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ldmctl.blocks import check_channels
 from ldmctl.config import PluginConfig
 
-from ._fidelity import as_colour, library, made, pickled
+from ._fidelity import FILTER, as_colour, library, made, pickled
 from ._weights import find
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -29,6 +29,7 @@ class Inception(nn.Module):
     title = "inception-v3-compat"
     frechet = "FID"  # what people call these distances
     kernel = "KID"
+    resize = f"299x299 by {FILTER}"
 
     class Config(PluginConfig):
         weights: str | None = Field(None, description=f"torch-fidelity's {FILE}; null: looked for, then downloaded")

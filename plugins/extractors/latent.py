@@ -30,6 +30,7 @@ class Latent(nn.Module):
                 "The extractor latent looks through a run's own encoder: name the run with --run, or take another --extractor."
             )
         self.grid, self.encoder, self.title = config.grid, encoder, "latent"
+        self.resize = f"{size}x{size}, as they are"
         self.fingerprint = f"latent of {encoder.fingerprint}"
 
     def forward(self, image: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Torchvision(nn.Module):
         models, self.size = torchvision_models("The extractor torchvision", "take --extractor fitted or latent"), config.size
         if config.network not in (known := models.list_models(module=models)):
             raise ConfigError(f"torchvision.models has no network {config.network!r}.{did_you_mean(config.network, known)}")
-        self.title = config.network
+        self.title, self.resize = config.network, f"{config.size}x{config.size} by an antialiased bilinear filter"
         with torch.random.fork_rng(devices=[]):
             self.network = models.get_model(config.network, weights=None).eval().requires_grad_(False)
         official = models.get_model_weights(config.network).DEFAULT.url.rsplit("/", 1)[1]

@@ -78,7 +78,7 @@ def test_torchvision_gives_the_mean_of_the_last_map(channels):
     theirs.load_state_dict(load_file(SQUEEZENET))
     extractor = build("torchvision", channels=channels, size=224, weights=str(SQUEEZENET))
     image = pictures(2, channels, 224)
-    assert extractor.title == "squeezenet1_0"
+    assert extractor.title == "squeezenet1_0" and extractor.resize == "224x224 by an antialiased bilinear filter"
     features = extractor(image)
     assert features.shape == (2, 512)
     if channels == 3:
@@ -119,6 +119,7 @@ def test_inception_is_torch_fidelitys_own_on_any_pictures(tmp_path):
     made = build_inception(module, file)
     extractor = build("inception", weights=str(file), size=40)
     image = pictures(2, size=40)
+    assert extractor.resize == "299x299 by TensorFlow 1's bilinear filter"
     assert extractor.title == "inception-v3-compat" and (extractor.frechet, extractor.kernel) == ("FID", "KID")
     assert torch.equal(extractor(image), made(image)[0]) and extractor(image).shape == (2, 2048)
     grey = build("inception", weights=str(file), size=40, channels=1)(image[:, :1])
@@ -155,6 +156,7 @@ def test_clip_is_torch_fidelitys_own_on_any_pictures(tmp_path):
     extractor = build("clip", weights=file, size=40)
     image = pictures(2, size=40)
     found = extractor(image)
+    assert extractor.resize == f"{extractor.network.resolution}x{extractor.network.resolution} by TensorFlow 1's bilinear filter"
     assert extractor.title == "clip-vit-b-32" and found.shape == (2, 32) and found.dtype == torch.float32 and found.std() > 0.01
     assert torch.equal(found, theirs(image)[0]) and not torch.equal(found[0], found[1])
     grey = build("clip", weights=file, size=40, channels=1)(image[:, :1])
@@ -234,6 +236,7 @@ def test_dinov2_is_made_of_a_file_and_sees_what_torch_fidelity_sees(tmp_path, mo
     theirs = module.FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
     extractor = build("dinov2", network="dinov2-vit-s-14", weights=str(tmp_path), size=40)
     image = pictures(2, size=40)
+    assert extractor.resize == "224x224 by TensorFlow 1's bilinear filter"
     assert extractor.title == "dinov2-vit-s-14" and extractor(image).shape == (2, 384)
     torch.testing.assert_close(extractor(image), theirs(image)[0], atol=1e-5, rtol=1e-5)
     assert build("dinov2", network="dinov2-vit-s-14", weights=str(file), channels=1)(image[:, :1]).shape == (2, 384)

@@ -76,6 +76,7 @@ def test_every_number_has_its_interval_its_extractor_and_real_pictures_beside_it
     )
     names = ("frechet_distance", "kernel_distance", "gaussian_kernel_distance", "precision", "recall", "density", "coverage")
     assert tuple(found["measures"]) == names
+    assert found["extractor"]["resize"].endswith(", as they are")
     for each in found["measures"].values():
         assert each["title"].endswith("(latent)") and "FID" not in each["title"]
         assert each["low"] <= each["value"] <= each["high"] and each["real"]["count"] == 16

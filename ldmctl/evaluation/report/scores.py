@@ -23,6 +23,7 @@ def samples_judged(file: Path, found: Found, album: Album) -> Chapter:
         f"{written(found.get('count'))} {found.get('of')}, against {written(found.get('references'))} real pictures.",
     )
     chapter.fact("extractor", f"{extractor.get('name')}, {written(extractor.get('features'))} features")
+    chapter.fact("pictures resized to", str(extractor.get("resize") or ""))
     chapter.fact("fingerprint of the extractor", str(extractor.get("fingerprint") or "")[:20])
     leveled = {str(each.get("sentence")): str(each.get("level")) for each in objects(found, "judgements")}
     chapter.verdict = [(leveled.get(str(each), ""), str(each)) for each in listing(found, "verdict")]
