@@ -1,14 +1,15 @@
 """What the adversarial phase does to a first stage, in every cell of sets x models x losses x learning rates x seeds.
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
-    python benchmarks/photographs.py FOLDER [--sets clothing emoji] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
+    python benchmarks/photographs.py FOLDER [--sets clothing emoji crops] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
         [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--unguarded] [--table]
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
 weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all. It is measured on all held-out pictures where the
 discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With --unguarded the discriminator is
 heard however little it knows, and nothing watches, as it was before; such cells stand beside the others. Cells that FOLDER has are not
-trained again, so that the table can be made in several sittings; --table prints it without training any.
+trained again, so that the table can be made in several sittings; --table prints it without training any. `crops` are made in FOLDER by
+`benchmarks/crops.py`.
 """
 
 import argparse
@@ -17,9 +18,10 @@ import os
 from itertools import product
 from pathlib import Path
 
+import crops
 from machine import RESULTS, describe, keep, ldmctl
 
-SETS = {"clothing": ("clothing", []), "emoji": ("noto-emoji", [])}
+SETS = {"clothing": ("clothing", []), "emoji": ("noto-emoji", []), "crops": ("crops", [])}
 MODELS = {
     "vae": "autoencoder={type: vae, channels: 4, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
     "vqvae": "autoencoder={type: vqvae, channels: 4, codebook_size: 1024, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
@@ -90,13 +92,15 @@ def main() -> None:
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(os.environ.get("LDMCTL_DATA", "data"))
+    if "crops" in given.sets and not (folder / "crops").exists():
+        crops.make(folder / "crops")
     asked = product(given.seeds, given.rates, given.losses, given.models, given.sets)
     for seed, rate, losses, model, pictures in asked:
         guarded = "no" if given.unguarded else "yes"
         name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{guarded}-{given.steps}"
         data, own = SETS[pictures]
         words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *(UNGUARDED if given.unguarded else [])]
-        found = cell(folder, given, name, words, str((place / data).absolute()))
+        found = cell(folder, given, name, words, str((folder if pictures == "crops" else place).absolute() / data))
         key = (pictures, model, losses, rate, seed, guarded)
         (folder / name / "cell.json").write_text(
             json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)

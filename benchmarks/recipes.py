@@ -39,6 +39,9 @@ RECIPES: dict[str, list[str]] = {
     "cosine v, soft-min-snr": ["schedule=cosine", "prediction=v", "weighting.kind=soft-min-snr"],
     "cosine v, learned": ["schedule=cosine", "prediction=v", "weighting.kind=learned"],
     "flow, learned": ["schedule=flow", "prediction=flow", "weighting.kind=learned"],
+    "cosine v, offset noise": ["schedule=cosine", "prediction=v", "noise.offset=0.1"],
+    "cosine v, perturbation": ["schedule=cosine", "prediction=v", "noise.perturbation=0.1"],
+    "cosine v, self-conditioning": ["schedule=cosine", "prediction=v", "self_conditioning=true"],
 }
 
 
