@@ -14,11 +14,12 @@ import torch
 from torch import Generator, Tensor
 
 from ldmctl.attribution import expect
-from ldmctl.errors import DataError, with_article
+from ldmctl.errors import DataError
 from ldmctl.pictures import images
 from ldmctl.pictures.choosing import large_enough, left_out_of, name_of, spread
 from ldmctl.pictures.opening import BROKEN, MOST, is_pillows, limits, why_not_opened
 from ldmctl.pictures.pillow import Facts, Settings
+from ldmctl.pictures.promised import item_as_promised, label_as_promised, note_as_promised, stamp_as_promised
 from ldmctl.pictures.tally import Tally
 from ldmctl.protocols import Dataset, Example
 
@@ -89,7 +90,7 @@ class Pictures:
 
     def stamp(self, index: int) -> str:
         """Name and version of an item, without decoding it."""
-        return self.dataset.stamp(index)
+        return stamp_as_promised(self.dataset, index)
 
     @property
     def hashed(self) -> bool:
@@ -99,17 +100,18 @@ class Pictures:
     def content(self, index: int) -> str:
         """Hash of what an item's file holds, however it is called and dated; '' where the dataset has none or it cannot be read."""
         try:
-            return str(self.dataset.content(index)) if self.hashed else ""
+            found = self.dataset.content(index) if self.hashed else ""  # type: ignore[attr-defined]
         except (DataError, OSError):
             return ""
+        expect(isinstance(found, str), self.dataset, f"the content of item {index} is {found!r:.80}, not a string")
+        return str(found)
 
     def note(self, index: int) -> tuple[int, str]:
         """(label, caption) of an item as the dataset gives it, without opening the picture where it can; DataError where that must and cannot."""
         if hasattr(self.dataset, "note"):
-            label, text = self.dataset.note(index)
-            return self._label(label, index), text
-        example = self.dataset[index]
-        return self._label(example.label, index), example.text
+            return note_as_promised(self.dataset, index)
+        example = item_as_promised(self.dataset, index, self.dataset[index])
+        return label_as_promised(self.dataset, index, example.label), example.text
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Every caption of an item that has several, its text first; () otherwise."""
@@ -193,16 +195,9 @@ class Pictures:
         )
 
     def _prepare(self, index: int, example: Example) -> Prepared:
-        expect(isinstance(example, Example), self.dataset, f"item {index} is {with_article(type(example).__name__)}, not an Example")
+        item_as_promised(self.dataset, index, example)
         image, facts = images.prepare_noting(example.picture, self.settings)
-        return Prepared(image, index, self._label(example.label, index), example.text, facts)
-
-    def _label(self, label: Any, index: int) -> int:
-        """The label as a plain number; one that is no class's is a PluginError."""
-        classes = len(self.dataset.classes)
-        whole = hasattr(label, "__index__") and -1 <= int(label) < classes
-        expect(whole, self.dataset, f"item {index} has the label {label!r}, and there are {classes} classes, counted from 0; -1 is none")
-        return int(label)
+        return Prepared(image, index, label_as_promised(self.dataset, index, example.label), example.text, facts)
 
     def _finish(self, item: Prepared, seed: int | None) -> Tensor:
         generator = None if seed is None else Generator().manual_seed(seed)

@@ -24,6 +24,7 @@ from ldmctl.pictures.introduction import introduce_datasets, sayings
 from ldmctl.pictures.opening import BROKEN, limits
 from ldmctl.pictures.pillow import ready
 from ldmctl.pictures.png import tiled, write_png
+from ldmctl.pictures.promised import opened_as_promised
 from ldmctl.protocols import Dataset
 from ldmctl.storage import apart
 from ldmctl.storage.answers import refuse_foreign_answer
@@ -38,7 +39,7 @@ def check_data(data: str, image: dict[str, Any], *, out: Path | None, split: boo
     """What `check` says of a folder or a name, with the paths that were "written"."""
     planned = compose(FitAE, overrides=[], flags={"data": data}, only=("image",))[0].image.model_dump()
     config = resolve(EncodeDataset, [expand_data(data), {"image": {**planned, **image}}], source=f"data check {data}")
-    sets = {each: registry.build("dataset", config.dataset, split=each) for each in ("train", "val")}
+    sets = {each: opened_as_promised(registry.build("dataset", config.dataset, split=each)) for each in ("train", "val")}
     if split or metadata:
         refuse_table(sets["train"])
     if out is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from ldmctl.errors import DataError, LdmctlError
 from ldmctl.pictures.opening import BROKEN, limits
 from ldmctl.pictures.pillow import size_of
+from ldmctl.pictures.promised import stamp_as_promised
 from ldmctl.protocols import Dataset, Example
 
 LEAST = 2  # pixels; smaller pictures cannot be used at all
@@ -36,6 +37,11 @@ class Chosen:
 
     def __getitem__(self, index: int) -> Example:
         return self.dataset[self.places[index]]
+
+    @property
+    def chosen_from(self) -> Dataset:
+        """The whole set."""
+        return self.dataset
 
     @property
     def classes(self) -> list[str]:
@@ -96,7 +102,7 @@ def left_out_of(dataset: Dataset) -> list[dict[str, Any]]:
 
 def name_of(dataset: Dataset, index: int) -> str:
     """The name of an item."""
-    return named(dataset.stamp(index))
+    return named(stamp_as_promised(dataset, index))
 
 
 def named(stamp: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ldmctl.console import Console
-from ldmctl.errors import LdmctlError
+from ldmctl.errors import LdmctlError, PluginError
+from ldmctl.pictures.promised import note_as_promised
 from ldmctl.protocols import Dataset
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def _known(dataset: Dataset) -> dict[str, int]:
     if not hasattr(dataset, "note") or len(dataset) > COUNTED:
         return {}
     try:
-        notes = [dataset.note(index) for index in range(len(dataset))]
+        notes = [note_as_promised(dataset, index) for index in range(len(dataset))]
+    except PluginError:
+        raise
     except LdmctlError:  # which the item says again when it is used
         return {}
     return {"labels": sum(label >= 0 for label, _ in notes), "captions": sum(bool(text) for _, text in notes)}

@@ -13,6 +13,7 @@ from ldmctl.config.schemas.shared import Pictures as PictureKeys
 from ldmctl.errors import ConfigError, DataNotFound
 from ldmctl.pictures.batches import Batch, Pictures, evenly
 from ldmctl.pictures.images import to_float
+from ldmctl.pictures.promised import opened_as_promised
 from ldmctl.pictures.workers import batches
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import batch_items, seed_of
@@ -31,7 +32,7 @@ def open_pictures(config: PictureKeys, split: str, *, moved: Callable[[str], str
     if config.dataset is None:
         raise ConfigError("No pictures are named: give --data NAME or --data FOLDER. `ldmctl configs list` shows the names.")
     try:
-        dataset = registry.build("dataset", config.dataset, split=split)
+        dataset = opened_as_promised(registry.build("dataset", config.dataset, split=split))
     except DataNotFound as error:
         raise DataNotFound(f"{error}\n{moved(new_place(config))}") from None
     return Pictures(dataset, config.image, split=split)

@@ -21,6 +21,7 @@ from ldmctl.pictures.choosing import name_of, named
 from ldmctl.pictures.images import finish
 from ldmctl.pictures.opening import MOST, opened
 from ldmctl.pictures.pillow import TURNS, Settings
+from ldmctl.pictures.promised import item_as_promised
 from ldmctl.pictures.stored_maps import UNLABELLED, Frame, frame_of, name_of_map, numbers, turn_for, turn_of
 
 __all__ = ["UNLABELLED", "map_of", "name_of_map", "numbers", "prepare_map", "turn_of"]
@@ -55,7 +56,7 @@ def map_of(pictures: Pictures, index: int, *, labels: bool | None = None) -> Ten
     or holds the number of no class.
     """
     dataset = pictures.dataset
-    example = dataset[index]
+    example = item_as_promised(dataset, index, dataset[index])
     if example.map is None:
         return None
     classes = list(getattr(dataset, "map_classes", ()))
