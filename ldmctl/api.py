@@ -145,6 +145,7 @@ def fit_token(
     run: str | Path | None = None,
     data: str | Path | None = None,
     word: str | None = None,
+    kind: str | None = None,
     init_word: str | None = None,
     label: str | None = None,
     steps: int | None = None,
@@ -154,10 +155,10 @@ def fit_token(
     precision: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Learn a word from a few pictures, or continue -> {"token", "word", "steps", "loss", "loss_before"}."""
+    """Learn a word, or a class, from a few pictures, or continue -> {"token", "kind", "word", "steps", "loss", "loss_before"}."""
     from ldmctl.stages.fit_token import fit_token as stage
 
-    keys = {"run": text(run), "data": text(data), "word": word, "init_word": init_word, "label": label, "steps": steps}
+    keys = {"run": text(run), "data": text(data), "word": word, "kind": kind, "init_word": init_word, "label": label, "steps": steps}
     below = image_of(text(run) or wished(FitToken, overrides, "run") or "runs/ldm")
     settings, _ = compose(
         FitToken, overrides=overrides or [], flags={**keys, "machine": {"device": device, "precision": precision}}, below=below

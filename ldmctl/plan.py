@@ -251,10 +251,9 @@ def training_rate(
 def plan_sample(config: Sample) -> dict[str, Any]:
     """How much work samples are; what the command would refuse raises as it would there."""
     model = open_model(config.run, HOST, tile=config.machine.tile, ae=config.ae)  # refuses a decoder that does not fit
-    network, header = model.network, model.header
+    network, header = model.network, model.header_for(config)  # refuses words and classes that were learned for another model
     asked, sides = wanted(config, header), sides_of(config, header)  # refuses labels and guidance that this model does not know
     expect_encoder(config, network, header)
-    model.unheard(config)  # refuses words that were learned for another model
     model.settings(config)  # refuses pictures, masks, maps, guides and weaker models that cannot be read or do not fit
     shown_of(config, model, [asked.seeds[0]], sides)  # refuses a map of classes that this model does not know
     levels_below(model.schedule, config.steps, config.spacing, config.level)  # refuses steps and levels that this schedule does not have

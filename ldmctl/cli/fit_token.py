@@ -16,19 +16,27 @@ def command(
         str | None, typer.Option("--run", help="The run folder of fit-diffusion [default: runs/ldm]; runs/ldm@best names a snapshot.")
     ] = None,
     data: options.Data = None,
-    word: Annotated[str | None, typer.Option("--word", help="The word to learn [default: <mine>].")] = None,
+    word: Annotated[str | None, typer.Option("--word", help="The word to learn, or the name of the class [default: <mine>].")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="word, for prompts, or class, for --label [default: word, where the model listens to captions]."),
+    ] = None,
     init_word: Annotated[
-        str | None, typer.Option("--init-word", help="A word that the model knows, with which the new one begins [default: a].")
+        str | None,
+        typer.Option(
+            "--init-word",
+            help="A word, or a class, that the model knows, with which the new one begins [default: a, or the mean of all classes].",
+        ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", help="The class of the pictures, for a model that was never trained on captions without a label."),
+        typer.Option(
+            "--label", help="The class of the pictures of a word, for a model that was never trained on captions without a label."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: 300].")] = None,
-    out: Annotated[str, typer.Option("--out", "-o", help="The file of the word.")] = "token.safetensors",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over: replace the word that an earlier command left in --out.")
-    ] = False,
+    out: Annotated[str, typer.Option("--out", "-o", help="The file of the word or class.")] = "token.safetensors",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over: replace what an earlier command left in --out.")] = False,
     device: options.Device = None,
     precision: options.Precision = None,
     offline: options.Offline = False,
@@ -37,7 +45,7 @@ def command(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Learn a new word from a few pictures, for `ldmctl sample --token FILE`; the model stays as it is.
+    """Learn a new word, or a new class, from a few pictures, for `ldmctl sample --token FILE`; the model stays as it is.
 
     The same command again continues where it stopped.
     """
@@ -45,6 +53,7 @@ def command(
         run=run,
         data=data,
         word=word,
+        kind=kind,
         init_word=init_word,
         label=label,
         steps=steps,

@@ -35,7 +35,7 @@ Prompt = Annotated[
 ]
 Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="A file with a prompt on each line.")]
 Token = Annotated[
-    Words, typer.Option("--token", metavar="FILE", help="A word of fit-token that prompts may say; give it again for several.")
+    Words, typer.Option("--token", metavar="FILE", help="A word or class of fit-token, for prompts or --label; give it again for several.")
 ]
 Map = Annotated[
     str | None, typer.Option("--map", help="A map to paint by, or a folder of them, taken in turn; for models that listen to maps.")

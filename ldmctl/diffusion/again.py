@@ -79,7 +79,7 @@ def apart(picture: Recorded, settings: Mapping[str, Any], own: Mapping[str, Any]
     """How a picture differs from those with these settings, and from what is its `own`, wherever the files lie that both name; nothing
     where it does not."""
     if picture.said.get("learned") != own.get("learned"):
-        return "with words that were learned otherwise (--token)"
+        return "with a word or class that was learned otherwise (--token)"
     if "guide" in settings:
         settings = {**settings, "guide": as_recorded(picture, settings["guide"])}
     return differing(*({key: value for key, value in each.items() if key not in PLACES} for each in (shared(picture.text), settings)))

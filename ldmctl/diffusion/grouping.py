@@ -64,6 +64,7 @@ def rounds_alike(config: Sample, model: Any, ask: Ask, few: int, many: int) -> b
     shape, times = shape_of(config, model.header, model.codec), many // few
     x = torch.randn(few, *shape, generator=torch.Generator().manual_seed(0))
     voice = model.network.voice()
+    model.vocabulary.hear(config)
 
     def said(x: Tensor) -> Tensor:
         condition = condition_of(model.network, [ask] * len(x), model.engine, x)

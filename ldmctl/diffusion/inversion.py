@@ -1,7 +1,8 @@
-"""What learning a word minimises: the denoising loss of a few pictures under captions that say it (Gal et al., arXiv:2208.01618, eq. 2).
+"""What learning a word, or a class, minimises: the denoising loss of a few pictures under captions that say it, or under the class
+(Gal et al., arXiv:2208.01618, eq. 2).
 
-The vectors are one tensor beside the model, and the only one that wants gradients: they are read into the captions' words, so no other
-word shares a parameter, an optimizer or a weight decay with them.
+The vectors are one tensor beside the model, and the only one that wants gradients: they are read where others are looked up, so no other
+word or class shares a parameter, an optimizer or a weight decay with them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ldmctl.config.base import PluginConfig
 from ldmctl.config.schemas.fit_diffusion import FitDiffusion, Times
-from ldmctl.config.schemas.fit_token import FitToken
+from ldmctl.diffusion.lesson import Lesson
 from ldmctl.diffusion.model import Model
 from ldmctl.diffusion.objective import denoising_losses, draw
 from ldmctl.diffusion.weighting import GOLDEN, validation_times
@@ -31,18 +32,20 @@ HALF = 2.0**12  # of the loss in float16, whose smallest numbers lie above most 
 
 
 class Inversion:
-    """A word that is being learned: its vectors, and the optimizer that moves them.
+    """A word or class that is being learned: its vectors, and the optimizer that moves them.
 
-    `stored` are the moments of the pictures [N,m,h,w], `captions` what may be said of each of them, `label` is their class, -1 for none.
+    `stored` are the moments of the pictures [N,m,h,w], `captions` what may be said of each of them, for a class nothing.
     """
 
-    def __init__(self, config: FitToken, model: Model, stored: Tensor, captions: Sequence[Sequence[str]], vectors: Tensor, *, label: int):
-        self.config, self.model, self.stored, self.captions, self.label = config, model, stored, captions, label
-        self.conditioner, self.engine = model.network.text, model.engine
-        self.vectors = vectors.detach().to(self.engine.device, torch.float32).clone().requires_grad_()
-        self.size = float(vectors.square().mean().sqrt())  # of the first vectors' numbers
-        self.conditioner.with_word(config.word, self.vectors)
-        self.optimizer = torch.optim.AdamW([self.vectors], lr=config.lr * self.size, weight_decay=0.0)
+    def __init__(self, model: Model, lesson: Lesson, stored: Tensor, captions: Sequence[Sequence[str]]):
+        self.config, self.label = lesson.config, lesson.label
+        self.model, self.stored, self.captions = model, stored, captions
+        self.conditioner, self.engine = lesson.listener.conditioner, model.engine
+        self.first = lesson.first.detach().to(self.engine.device, torch.float32)
+        self.vectors = self.first.clone().requires_grad_()
+        self.size = float(lesson.known.square().mean().sqrt())  # of the numbers that it begins with: means of many are smaller
+        self.conditioner.with_word(self.config.word, self.vectors)
+        self.optimizer = torch.optim.AdamW([self.vectors], lr=self.config.lr * self.size, weight_decay=0.0)
         kinds = {key: PluginConfig.model_validate(model.header[key]["config"], extra="ignore") for key in ("denoiser", "schedule")}
         self.drawn_as = FitDiffusion(**kinds, prediction=model.header["prediction"], drop=0.0, times=Times(sampling="stratified"))
 
@@ -66,7 +69,7 @@ class Inversion:
 
     @torch.no_grad()
     def measure(self, vectors: Tensor) -> float:
-        """The loss of the pictures with these vectors for the word, at noises and times that never change."""
+        """The loss of the pictures with these vectors in its place, at noises and times that never change."""
         self.conditioner.with_word(self.config.word, vectors)
         rows = torch.arange(MEASURED)
         which = [float(row // len(self.stored) * GOLDEN % 1) for row in rows.tolist()]  # every caption of a picture in turn
@@ -79,7 +82,7 @@ class Inversion:
         return float(torch.cat(losses).mean())
 
     def _losses(self, items: Tensor, which: Sequence[float], key: Sequence[object], *, times: Tensor | None = None) -> Tensor:
-        """The loss of each of these items [B], under one of its captions, which a number in [0, 1) picks."""
+        """The loss of each of these items [B], under the class and, for a word, one of its captions, which a number in [0, 1) picks."""
         count, device = len(items), self.engine.device
         labels = torch.full((count,), self.label, device=device)
         whole = slice(0, count)
@@ -95,10 +98,9 @@ class Inversion:
             key,
             times=times,
         )
-        said = [self.captions[item] for item in items.tolist()]
-        captions = [each[int(share * len(each))] for each, share in zip(said, which, strict=True)]
-        heard = Known(hear(self.conditioner, captions, self.engine))
-        return denoising_losses(self.model.network, drawn._replace(known={"text": heard}), self.engine)
+        said = [each[int(share * len(each))] for item, share in zip(items.tolist(), which, strict=True) if (each := self.captions[item])]
+        known = {"text": Known(hear(self.conditioner, said, self.engine))} if said else {}
+        return denoising_losses(self.model.network, drawn._replace(known=known), self.engine)
 
     def state(self) -> dict[str, Tensor]:
         """What a file holds: the vectors, and what the optimizer knows."""
@@ -122,14 +124,6 @@ def hear(conditioner: Any, texts: Sequence[str], engine: Engine) -> Condition:
     said = conditioner.encode({name: value.to(engine.device) for name, value in rows.items()})
     places = torch.tensor([once.index(text) for text in texts], device=engine.device)
     return Condition(*(None if part is None else part[places] for part in said))
-
-
-def first_vectors(conditioner: Any, word: str, count: int) -> Tensor:
-    """`count` vectors [count,D] for a new word to begin with: those of a known one, means of neighbours where it has more, in turn where it has fewer."""
-    known = conditioner.word_vectors(word)
-    if len(known) > count:
-        return torch.stack([part.mean(0) for part in known.tensor_split(count)])
-    return known[torch.arange(count, device=known.device) % len(known)]
 
 
 def falling(step: int, steps: int) -> float:

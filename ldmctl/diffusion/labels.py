@@ -1,5 +1,6 @@
 """Which class each sample is of."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -88,7 +89,7 @@ def refuse_no_label(header: dict[str, Any], key: str) -> None:
 
 def refuse_untrained(header: dict[str, Any], asked: Sequence[int]) -> None:
     """A ConfigError if one of these classes had no item to train with, only held-out ones."""
-    classes, trained = header["classes"], trained_classes(header["label_counts"])
+    classes, trained = header["classes"], known_classes(header)
     if unknown := [classes[label] for label in asked if label >= 0 and label not in trained]:
         some = listed([classes[label] for label in trained])
         raise ConfigError(
@@ -109,6 +110,12 @@ def trained_classes(counts: Sequence[int]) -> list[int]:
     return [index for index, count in enumerate(counts) if count]
 
 
+def known_classes(header: dict[str, Any]) -> list[int]:
+    """Indices of the classes that have a training item, and of the `added` ones of fit-token, which stand behind all others."""
+    count = len(header["classes"])
+    return [*trained_classes(header["label_counts"]), *range(count - header.get("added", 0), count)]
+
+
 def learned_classes(header: dict[str, Any]) -> list[int]:
     """Indices of the classes that a model can be asked for; none where it listens to none, or has never seen a label."""
     listens = header["conditioner"] is not None and header.get("conditional", True)
@@ -119,14 +126,14 @@ def learned_classes(header: dict[str, Any]) -> list[int]:
 
 
 def class_indices(label: str, header: dict[str, Any]) -> list[int]:
-    """What one --label stands for: a class, no class (-1), or with `all` each class that was trained; `index:all` is that too, even where
-    a class is called `all`."""
+    """What one --label stands for: a class, no class (-1), or with `all` each class that was trained, and each of fit-token that is given;
+    `index:all` is that too, even where a class is called `all`."""
     classes = header["classes"]
     if label not in ("all", "index:all"):
         return [class_index(label, classes)]
     if label == "all" and label in classes:
         raise ConfigError("label=all could mean the class of that name or all of them. Write class:all for the first, index:all for all.")
-    if not (trained := trained_classes(header["label_counts"])):
+    if not (trained := known_classes(header)):
         raise ConfigError("label=all asks for every class, and no picture that this model learned from has one. Leave label away.")
     return trained
 
@@ -188,6 +195,8 @@ def unknown_label(label: str, classes: list[str], *, numbered: bool) -> str:
     if numbered and is_number and not label.startswith("index:"):
         said += f" Numbers are names of classes here; index:0 to index:{last} count them from 0."
     count = f"index:0 to index:{last}" if numbered else f"a number from 0 to {last}"
+    if re.fullmatch(r"\W\S*|\S*\W", word) and not is_number:
+        said += " A class of fit-token is known by its file: --token FILE."
     return f"{said} Labels: {listed(classes)}; or {count}, or {'index:none' if 'none' in classes else 'none'} for no class."
 
 

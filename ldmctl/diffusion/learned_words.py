@@ -1,13 +1,13 @@
-"""Words that were learned from a few pictures, each a small file, and a model's conditioner of text that is told of them.
+"""Words and classes that were learned from a few pictures, each a small file, and a model's conditioners that are told of them.
 
-A file holds `vectors` [n,D], which stand where the model would look a known word up, and in its header the word and which conditioner
-it is for. The file of a model is not touched: who does not name the word gets what the model always made.
+A file holds `vectors` [n,D], which stand where the model would look a known word or class up, and in its header the name and which
+conditioner it is for. The file of a model is not touched: who does not name the word gets what the model always made.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ldmctl.config.schemas.sample import Sample
-from ldmctl.diffusion.asking import parts_of
+from ldmctl.diffusion.asking import Ask, parts_of
+from ldmctl.diffusion.learnable import KINDS, Listener, listener, refuse_known
 from ldmctl.errors import ConfigError, MismatchError
 from ldmctl.storage import headers, weights
 
@@ -23,124 +24,126 @@ KIND = "token"
 
 
 class LearnedWord(NamedTuple):
-    """One word as its file has it."""
+    """One word, or class, as its file has it."""
 
     file: str  # as it was named
     word: str
-    vectors: Tensor  # [n,D] float32
+    vectors: Tensor  # [n,D] float32, of a class [1,D]
     header: dict[str, Any]
     sha256: str  # of the file
 
+    @property
+    def slot(self) -> str:
+        """What is asked for by it: text, or a label. Files from before there were classes do not say."""
+        return str(self.header.get("listens", "text"))
 
-def listener(conditioner: Any, run: str) -> Any:
-    """The conditioner of text itself; a ConfigError where a model has none, or one that takes no new words."""
-    if conditioner is None:
-        raise ConfigError(
-            f"{run} was trained without captions, so it hears no words. Words can be learned for a model that was trained with "
-            "conditions.text=words or conditions.text=text on pictures with captions."
-        )
-    if not (hasattr(conditioner, "with_word") and hasattr(conditioner, "word_vectors")):
-        raise ConfigError(f"The text conditioner of {run}, {type(conditioner).__name__}, takes no new words; words and text do.")
-    return conditioner
-
-
-def spoken_by(conditioner: Any, described: Mapping[str, Any]) -> str:
-    """What vectors of words are made for, as a hash: a published encoder, which many models share, or else all weights of the conditioner.
-
-    `described` is what the model's header says of it. It is asked before there are learned words.
-    """
-    if hasattr(type(conditioner), "files"):
-        return str(conditioner.fingerprint)
-    return weights.fingerprint(conditioner.state_dict(), {"type": described["type"], "config": described["config"]})
-
-
-def refuse_known(conditioner: Any, word: str) -> None:
-    """A ConfigError for a word that the model takes as one piece already: it has a meaning of its own."""
-    if len(conditioner.word_vectors(word)) < 2:
-        raise ConfigError(f"The model has a word {word!r} of its own. Take one that it does not know, such as <mine>.")
+    @property
+    def kind(self) -> str:
+        """Word, or class."""
+        return KINDS[self.slot]
 
 
 def read_word(file: str | Path) -> LearnedWord:
-    """The word of a file that fit-token wrote; any other is a MismatchError."""
+    """The word or class of a file that fit-token wrote; any other is a MismatchError."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise MismatchError(f"There is no file {file} with a learned word. `ldmctl fit-token --out {file}` makes one.")
+        raise MismatchError(f"There is no file {file} with a learned word or class. `ldmctl fit-token --out {file}` makes one.")
     tensors, header = weights.load(path)
     if header.get("kind") != KIND:
-        raise MismatchError(f"{file} holds no learned word, but {header.get('kind', 'something else')}. fit-token writes files of words.")
+        raise MismatchError(
+            f"{file} holds no learned word or class, but {header.get('kind', 'something else')}. fit-token writes files of these."
+        )
     headers.check(headers.Token, header, path)
     vectors = tensors.get("vectors")
     if vectors is None or vectors.ndim != 2 or not vectors.numel() or not bool(vectors.float().isfinite().all()):
-        raise MismatchError(f"{file} is damaged: it should hold vectors of a word, all of them finite.")
-    return LearnedWord(str(file), header["word"], vectors.float(), header, weights.file_sha256(path))
+        raise MismatchError(f"{file} is damaged: it should hold vectors of a word or class, all of them finite.")
+    found = LearnedWord(str(file), header["word"], vectors.float(), header, weights.file_sha256(path))
+    if found.slot == "label" and len(vectors) != 1:
+        raise MismatchError(f"{file} is damaged: a class is one vector, and it holds {len(vectors)}.")
+    return found
 
 
-def refuse_other(word: LearnedWord, conditioner: Any, described: Mapping[str, Any], run: str) -> None:
-    """A MismatchError for a word that was learned for the conditioner of another model."""
-    if word.header["type"] != described["type"] or word.header["conditioner"] != spoken_by(conditioner, described):
-        other = "another text encoder" if hasattr(type(conditioner), "files") else "another model, or another state of it"
+def refuse_other(word: LearnedWord, heard: Listener, run: str) -> None:
+    """A MismatchError for a word or class that was learned for the conditioner of another model."""
+    if any(word.header[key] != value for key, value in heard.known_by.items() if key != "listens"):
+        other = "another text encoder" if heard.is_published else "another model, or another state of it,"
+        verb = "hears" if heard.slot == "text" else "knows"
         raise MismatchError(
-            f"{word.file} has the word {word.word!r} as {other} hears it, so it means nothing to {run}. Learn it for this one: "
+            f"{word.file} has the {word.kind} {word.word!r} as {other} {verb} it, so it means nothing to {run}. Learn it for this one: "
             f"ldmctl fit-token --run {run} --data FOLDER --word '{word.word}'"
         )
-    if (width := conditioner.word_vectors("a").shape[1]) != word.vectors.shape[1]:
-        raise MismatchError(f"{word.file} is damaged: its vectors have {word.vectors.shape[1]} numbers, and words here have {width}.")
-
-
-def said_in(words: Iterable[LearnedWord], texts: Iterable[str]) -> list[LearnedWord]:
-    """Of learned words, those that one of these prompts says."""
-    parts = [part.words for text in texts if text for part in parts_of(text)]
-    return [word for word in words if any(word.word in each for each in parts)]
+    if (width := heard.conditioner.word_vectors("a").shape[1]) != word.vectors.shape[1]:
+        many = word.vectors.shape[1]
+        raise MismatchError(f"{word.file} is damaged: its vectors have {many} numbers, and those of this model have {width}.")
 
 
 class Vocabulary:
-    """The conditioner of text of a network as it was trained, and copies of it that also hear learned words, each made once."""
+    """The conditioners of a network as they were trained, and copies of them that also know learned words or classes, each made once."""
 
-    def __init__(self, network: Any, header: Mapping[str, Any], run: str):
-        self.network, self.described, self.run = network, header.get("conditions", {}).get("text", {}), run
-        self.plain = network.text
+    def __init__(self, network: Any, header: dict[str, Any], run: str):
+        self.network, self.header, self.run = network, header, run
+        self.plain = {slot: each for slot, each in network.conditioners.items() if slot in KINDS}
         self.files: dict[str, LearnedWord] = {}
-        self.copies: dict[tuple[str, ...], Any] = {(): network.text}
-
-    def said(self, texts: Iterable[str], config: Sample) -> list[LearnedWord]:
-        """The words of the files that a config names, as far as these prompts say them."""
-        return said_in(self.read(config), texts)
+        self.copies: dict[tuple[str, ...], Any] = {}
 
     def read(self, config: Sample) -> list[LearnedWord]:
-        """All words of the files that a config names; those that do not fit are a ConfigError or a MismatchError."""
+        """What the files have that a config names; those that do not fit are a ConfigError or a MismatchError."""
         for file in config.token or []:
             if file not in self.files:
-                listener(self.plain, self.run)
                 word = read_word(file)
-                refuse_other(word, self.plain, self.described, self.run)
-                refuse_known(self.plain, word.word)
+                heard = listener(self.plain, self.header, self.run, word.slot)
+                refuse_other(word, heard, self.run)
+                refuse_known(heard, word.word)
                 self.files[file] = word
         words = [self.files[file] for file in config.token or []]
         refuse_twice(words)
         return words
 
     def hear(self, config: Sample) -> None:
-        """Have the network hear the words of the files that a config names, and no others."""
+        """Have the network know what the files have that a config names, and nothing else that was learned."""
         words = self.read(config)
+        for slot in self.plain:
+            self.network.hear_by(slot, self._copy(slot, [word for word in words if word.slot == slot]))
+
+    def _copy(self, slot: str, words: Sequence[LearnedWord]) -> Any:
+        """The conditioner of a slot that knows these words."""
+        if not words:
+            return self.plain[slot]
         key = tuple(word.sha256 for word in words)
         if key not in self.copies:
-            self.copies[key] = copy.deepcopy(self.plain)
+            self.copies[key] = copy.deepcopy(self.plain[slot])
             for word in words:
-                self.copies[key].with_word(word.word, word.vectors.to(_device_of(self.plain)))
-        self.network.text = self.copies[key]
+                self.copies[key].with_word(word.word, word.vectors.to(_device_of(self.plain[slot])))
+        return self.copies[key]
+
+    def header_for(self, config: Sample) -> dict[str, Any]:
+        """The model's header, which learned classes that a config names stand in as the last of its `classes`, `added` of them."""
+        added = [word.word for word in self.read(config) if word.slot == "label"]
+        return {**self.header, "classes": [*self.header["classes"], *added], "added": len(added)} if added else self.header
+
+    def said(self, asks: Iterable[Ask], config: Sample) -> list[LearnedWord]:
+        """Of the words and classes that a config names, those that one of these asks is for."""
+        if not (words := self.read(config)):
+            return []
+        asks, classes = list(asks), self.header_for(config)["classes"]
+        texts = [part.words for ask in asks if ask.prompt for part in parts_of(ask.prompt)]
+        labels = {classes[ask.label] for ask in asks if ask.label >= 0}
+        return [word for word in words if (any(word.word in each for each in texts) if word.slot == "text" else word.word in labels)]
 
 
 def refuse_twice(words: Sequence[LearnedWord]) -> None:
-    """A ConfigError where two files have the same word."""
+    """A ConfigError where two files have the same word, or one a word and the other a class of that name."""
     for place, word in enumerate(words):
         if twice := next((other for other in words[:place] if other.word == word.word), None):
-            raise ConfigError(f"{twice.file} and {word.file} both have the word {word.word!r}: give one of them.")
+            both = twice.kind if twice.kind == word.kind else "word or class"
+            raise ConfigError(f"{twice.file} and {word.file} both have the {both} {word.word!r}: give one of them.")
 
 
-def unsaid(words: Sequence[LearnedWord], config: Sample) -> list[str]:
-    """A sentence for each learned word that no prompt of this config says."""
-    said = said_in(words, [*(config.prompt or []), config.negative or ""])
-    return [f"No prompt says {word.word!r}, so {word.file} changes nothing." for word in words if word not in said]
+def unused(word: LearnedWord) -> str:
+    """A sentence on a learned word, or class, that nothing asks for."""
+    if word.slot == "label":
+        return f"No label asks for {word.word!r}, so {word.file} changes nothing. It is a class: --label {word.word!r}."
+    return f"No prompt says {word.word!r}, so {word.file} changes nothing."
 
 
 def _device_of(module: torch.nn.Module) -> torch.device:

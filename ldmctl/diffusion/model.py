@@ -21,7 +21,8 @@ from ldmctl.diffusion.casting import cast_once
 from ldmctl.diffusion.guidance import refuse_method, refuse_momentum
 from ldmctl.diffusion.guides import build_guides
 from ldmctl.diffusion.inpainting import refuse_churn, refuse_steps
-from ldmctl.diffusion.learned_words import Vocabulary, unsaid
+from ldmctl.diffusion.labels import class_indices
+from ldmctl.diffusion.learned_words import Vocabulary, unused
 from ldmctl.diffusion.network import Network, build_schedule, load_network
 from ldmctl.diffusion.prompts import negative_ask
 from ldmctl.diffusion.recorded import settings_of
@@ -110,7 +111,7 @@ class Model:
                 batch=rows,
                 spacing=config.spacing,
                 guiding=config.guiding,
-                negative=negative_ask(config, self.header),
+                negative=negative_ask(config, self.header_for(config)),
                 pictures={**shown, **edit.pictures},
                 weaker=weaker.network if weaker else None,
                 edit=edit,
@@ -178,37 +179,49 @@ class Model:
         return self.others[config.autoguide]
 
     def said(self, ask: Ask, config: Sample) -> dict[str, Any]:
-        """What a picture's text says of what it was asked to be, and of the learned words in that."""
-        words = self.vocabulary.said([ask.prompt, config.negative or ""], config)
+        """What a picture's text says of what it was asked to be, and of the learned words and classes in that."""
+        words = self.vocabulary.said([ask, *self._away(config)], config)
         learned = {"token": [word.file for word in words], "learned": [word.sha256 for word in words]} if words else {}
-        return {"label": self.name_of(ask.label), **({"prompt": ask.prompt} if ask.prompt else {}), **learned}
+        return {"label": self.name_of(ask.label, config), **({"prompt": ask.prompt} if ask.prompt else {}), **learned}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the network hears words by."""
+        """What the network hears words and knows classes by."""
         return Vocabulary(self.network, self.header, self.run)
 
     def unheard(self, config: Sample) -> list[str]:
-        """A sentence for each learned word that no prompt says."""
-        return unsaid(self.vocabulary.read(config), config)
+        """A sentence for each learned word that no prompt says, and each learned class that no label asks for."""
+        header = self.header_for(config)
+        asks = [Ask(prompt=prompt) for prompt in config.prompt or []]
+        if header["classes"] != self.header["classes"]:
+            asks += [Ask(index) for label in config.label or [] for index in class_indices(label, header)]
+        said = [word.file for word in self.vocabulary.said([*asks, *self._away(config)], config)]
+        return [unused(word) for word in self.vocabulary.read(config) if word.file not in said]
+
+    def header_for(self, config: Sample) -> dict[str, Any]:
+        """The header, with the learned classes that a config names behind the others."""
+        return self.vocabulary.header_for(config)
+
+    def _away(self, config: Sample) -> list[Ask]:
+        away = negative_ask(config, self.header_for(config))
+        return [] if away is None else [away]
 
     def cut_prompts(self, config: Sample) -> list[str]:
         """A sentence for each prompt that is longer than the model hears, with what it does not hear."""
         self.vocabulary.hear(config)
         if self.network.text is None or config.guidance == 0:
             return []
-        away = negative_ask(config, self.header)
-        said = dict.fromkeys([*(config.prompt or []), *([away.prompt] if away is not None else [])])
+        said = dict.fromkeys([*(config.prompt or []), *(away.prompt for away in self._away(config))])
         ends = {prompt: cut_off(self.network.text, prompt) for prompt in said}
         return [f"The prompt {short(prompt)!r} is too long: {short(end)!r}, its end, is not heard." for prompt, end in ends.items() if end]
 
-    def title(self, ask: Ask) -> str | None:
+    def title(self, ask: Ask, config: Sample) -> str | None:
         """The words over a row of pictures that were asked to be this; None for nothing."""
-        return ", ".join(filter(None, [self.name_of(ask.label), ask.prompt])) or None
+        return ", ".join(filter(None, [self.name_of(ask.label, config), ask.prompt])) or None
 
-    def name_of(self, label: int) -> str | None:
-        """The name of a class index; None for -1."""
-        return self.header["classes"][label] if label >= 0 else None
+    def name_of(self, label: int, config: Sample) -> str | None:
+        """The name of a class index, of the model or of a file that a config names; None for -1."""
+        return self.header_for(config)["classes"][label] if label >= 0 else None
 
 
 def open_model(run: str, engine: Engine, *, tile: int | None, ae: str | None = None) -> Model:

@@ -57,6 +57,10 @@ class Network(nn.Module):
         every = {"label": self.conditioner, "text": self.text, "map": self.map, "picture": self.picture}
         return {slot: conditioner for slot, conditioner in every.items() if conditioner is not None}
 
+    def hear_by(self, slot: str, conditioner: nn.Module) -> None:
+        """Have another conditioner listen in this slot from now on."""
+        setattr(self, "conditioner" if slot == "label" else slot, conditioner)
+
     def forward(
         self,
         x: Tensor,

@@ -114,7 +114,7 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
     """The pictures that a validated config asks for; a DivergedError if some are not finite, a UserWarning for each of `cautions`."""
     if output not in ("images", "latents"):
         raise ConfigError(f"output={output!r} is neither images nor latents.")
-    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
+    asked = wanted(config, model.header_for(config), (weaker := model.weaker(config)) and weaker.header)
     seeds, asks = list(asked.seeds), [asked.ask(place) for place in range(len(asked))]
     refuse_size(config, model.header, model.codec, model.network)
     for sentence in cautions(config, model, seeds):
@@ -127,7 +127,7 @@ def samples(model: Any, config: Sample, given: Given | None = None, *, output: L
         model.refuse(bad, config)
         images.append(made)
         done = rows.stop
-    return Samples(torch.cat(images), [model.name_of(ask.label) for ask in asks], seeds)
+    return Samples(torch.cat(images), [model.name_of(ask.label, config) for ask in asks], seeds)
 
 
 def plain(given: Any) -> Any:

@@ -51,9 +51,9 @@ def undertake(config: Sample, engine: Engine, again: Recorded | None = None) -> 
     """The task of a config; what does not fit the model is an error. With `again` it is a MismatchError unless it makes that picture."""
     model = open_model(config.run, engine, tile=config.machine.tile, ae=config.ae)
     config = with_batch(config, model)
-    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
-    expect_encoder(config, model.network, model.header)
-    model.unheard(config)  # refuses words that were learned for another model
+    header = model.header_for(config)  # refuses words and classes that were learned for another model
+    asked = wanted(config, header, (weaker := model.weaker(config)) and weaker.header)
+    expect_encoder(config, model.network, header)
     settings = model.settings(config)
     shown_of(config, model, [asked.seeds[0]], sides_of(config, model.header))  # refuses a map of classes that it does not know
     levels_below(model.schedule, config.steps, config.spacing, config.level)  # refuses steps and levels that its schedule does not have

@@ -24,7 +24,7 @@ from ldmctl.pictures.png_text import KEY, breaks_off, made_by, said_by
 from ldmctl.storage.leftovers import sweep
 
 OF_ONE = ("seed", "label", "prompt", "token", "learned")  # what the text says of one picture, beside what all of a command share
-OTHER = {"label": "of another label", "prompt": "of another prompt", "learned": "of a word that was learned otherwise"}
+OTHER = {"label": "of another label", "prompt": "of another prompt", "learned": "of a word or class that was learned otherwise"}
 NAMED = {"model": "by another model, or another state of it", "autoencoder": "through another decoder"}
 TRACE = ("trace.png", "trace.gif", "trace.webp")  # whose they are, the first one says
 SHELF = 1000  # pictures of a command above which they go into folders of so many, 000000/, 001000/, ...: those of seeds below 1,000 first

@@ -7,6 +7,7 @@ but the list of those that are missing.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,13 @@ def sample(config: Sample, out: str | Path, *, console: Console, overwrite: bool
     if again is not None:
         answer["same"], how = likeness(again, file_of(folder, asked.seeds[0], shelved=False))
         (console.say if answer["same"] else console.warn)(how)
-    if rows := shares(asked, model.title):
+    if rows := shares(asked, partial(model.title, config=config)):
         console.say(rows)
     many = f"{len(asked)} pictures are" if len(asked) > 1 else "1 picture is"
     console.say(f"{many} in {folder} ({len(missing)} made now{rate}), all together in {folder / 'grid.png'}.")
     if config.prompt is not None:
         answer["prompts"] = [asked.ask(place).prompt for place in range(len(asked))]
-    return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place)) for place in range(len(asked))]}
+    return answer | {"seeds": list(asked.seeds), "labels": [model.name_of(asked.label(place), config) for place in range(len(asked))]}
 
 
 def found_by_first(task: Task, folder: Path, *, overwrite: bool) -> Found:
@@ -138,7 +139,7 @@ def put_together(task: Task, folder: Path, console: Console) -> None:
 
     rows = len(asked.rows)
     shown = [asked.seeds[place] for place in places(len(asked), rows) if place is not None]
-    about = {"rows": [model.title(row) for row in asked.rows]} if rows else {}
+    about = {"rows": [model.title(row, config) for row in asked.rows]} if rows else {}
     text = {KEY: describe({"grid": shown, **about, **settings}), ORIGIN: describe({"run": config.run, "ae": config.ae})}
     write_png(folder / "grid.png", sheet(len(asked), rows, picture), text)
     if config.npz:

@@ -106,6 +106,7 @@ class Token(Loose):
 
     kind: Literal["token"]
     word: str = Field(min_length=1)
+    listens: Literal["text", "label"] = "text"  # a word, or a class
     type: str  # of the conditioner
     conditioner: str  # what it is known by
     step: NonNegativeInt

@@ -1,4 +1,4 @@
-"""Words that were learned from a few pictures, as vectors beside a vocabulary (textual inversion, arXiv:2208.01618)."""
+"""Words and classes that were learned from a few pictures, as vectors beside a table of known ones (textual inversion, arXiv:2208.01618)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Learned:
-    """Learned words by name; the rows of all stand one behind the other, so that a number finds its row."""
+    """Learned words, or classes, by name; the rows of all stand one behind the other, so that a number finds its row."""
 
     def __init__(self) -> None:
         self.words: dict[str, Tensor] = {}
@@ -32,6 +32,15 @@ class Learned:
     def rows(self) -> Tensor:
         """Every row [N,D]."""
         return torch.cat(list(self.words.values()))
+
+    def looked_up(self, table: nn.Embedding, numbers: Tensor) -> Tensor:
+        """Rows [...,D] by their numbers [...]: those of a table, and behind them the learned ones."""
+        if not self.words:
+            found: Tensor = table(numbers)
+            return found
+        behind = numbers - table.num_embeddings
+        own = self.rows().to(numbers.device)[behind.clamp_min(0)]
+        return torch.where((behind < 0)[..., None], table(numbers.clamp_max(table.num_embeddings - 1)), own)
 
     def split(self, text: str) -> Iterator[tuple[int, str]]:
         """(start, part) of a text, each part one learned word or what lies between; the longer of two words is seen first."""

@@ -10,6 +10,8 @@ from ldmctl.config import PluginConfig
 from ldmctl.errors import PluginError
 from ldmctl.protocols import Condition
 
+from ._learned import Learned
+
 
 class Label(nn.Module):
     listens = "label"
@@ -24,16 +26,28 @@ class Label(nn.Module):
         if not classes:
             raise PluginError("The conditioner 'label' needs a data set with classes, and this one has none: train without a conditioner.")
         self.vector_dim = config.dim
+        self.classes = list(classes)
         self.unknown = len(classes)
         self.embedding = nn.Embedding(len(classes) + 1, config.dim)  # the last row is "no class"
+        self.learned = Learned()  # no parameters: not saved and not trained with the rest
 
     def encode(self, given: Tensor | Sequence[int]) -> Condition:
-        """Indices of classes [B], -1 where unknown -> their vectors [B,dim]."""
-        labels = torch.as_tensor(given, dtype=torch.int64)
-        if labels.device.type == "cpu" and (labels >= self.unknown).any():  # on an accelerator, looking would wait for it
-            raise PluginError(f"Label {int(labels.max())} does not exist: there are {self.unknown} classes, counted from 0.")
+        """Indices of classes [B], those of learned ones behind the others, -1 where unknown -> their vectors [B,dim]."""
+        labels, count = torch.as_tensor(given, dtype=torch.int64), self.unknown + len(self.learned.words)
+        if labels.device.type == "cpu" and (labels >= count).any():  # on an accelerator, looking would wait for it
+            raise PluginError(f"Label {int(labels.max())} does not exist: there are {count} classes, counted from 0.")
         labels = labels.to(self.embedding.weight.device)
-        return Condition(vector=self.embedding(labels.where(labels >= 0, self.unknown)))
+        rows = labels + (labels >= self.unknown) if self.learned.words else labels  # the row of "no class" lies between
+        return Condition(vector=self.learned.looked_up(self.embedding, rows.where(labels >= 0, self.unknown)))
+
+    def word_vectors(self, text: str) -> Tensor:
+        """The vector [1,dim] of the class of this name, [0,dim] without one, for a learned class to begin with."""
+        rows = [index for index, name in enumerate(self.classes) if name == text]
+        return self.embedding.weight[rows].detach().clone()
+
+    def with_word(self, word: str, vectors: Tensor) -> None:
+        """Know a class by its vector [1,dim], with an index behind the others; all else stays, bit for bit. A gradient reaches it where it wants one."""
+        self.learned.add(word, vectors)
 
     def null(self, count: int) -> Condition:
         """`count` times the vector of "no class"."""

@@ -116,19 +116,11 @@ class Words(nn.Module):
         """ids [B,N] and mask bool [B,N], True where there is a word -> tokens [B,N,width], their mask, and a vector [B,dim]."""
         ids, mask = (given[name].to(self.empty.device) for name in ("ids", "mask"))
         places = torch.arange(ids.shape[1], device=ids.device).clamp_max(self.config.length - 1)  # padding may reach further than a text
-        tokens = self._words(ids.long()) + self.places(places)
+        tokens = self.learned.looked_up(self.words, ids.long()) + self.places(places)
         for block in self.blocks:
             tokens = block(tokens, mask)
         tokens = self.norm(tokens) * mask[:, :, None]
         return Condition(vector=self.to_vector(masked_mean(tokens, mask)), tokens=tokens, mask=mask)
-
-    def _words(self, ids: Tensor) -> Tensor:
-        """ids [B,N] -> [B,N,width], of the vocabulary and of learned words."""
-        if not self.learned.words:
-            return self.words(ids)
-        behind = ids - self.words.num_embeddings
-        own = self.learned.rows().to(self.empty.device)[behind.clamp_min(0)]
-        return torch.where((behind < 0)[:, :, None], self.words(ids.clamp_max(self.words.num_embeddings - 1)), own)
 
     def null(self, count: int) -> Condition:
         """`count` times what an empty caption says."""

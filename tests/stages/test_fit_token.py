@@ -11,8 +11,10 @@ from PIL import Image
 
 from ldmctl import api
 from ldmctl.cli.app import run
-from ldmctl.diffusion.inversion import Inversion, first_vectors
+from ldmctl.diffusion.inversion import Inversion
+from ldmctl.diffusion.learnable import listener
 from ldmctl.diffusion.learned_words import read_word
+from ldmctl.diffusion.lesson import first_vectors, lesson_of
 from ldmctl.diffusion.model import open_model
 from ldmctl.errors import ConfigError, DivergedError
 from ldmctl.storage import weights
@@ -82,8 +84,8 @@ def begun(tiny, ldm, pictures, *words):
     config = tiny("fit-token", f"run={ldm}", "word=<mine>", f"data={pictures}", "image.size=16", "batch=4", *HOST, *words)
     model = open_model(str(ldm), engines.start(config.machine), tile=None)
     stored = model.codec.encode(torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
-    first = first_vectors(model.network.text, config.init_word, config.vectors)
-    return model, Inversion(config, model, stored, [config.captions] * 5, first, label=-1)
+    lesson = lesson_of(config, model)
+    return model, Inversion(model, lesson, stored, [lesson.captions] * 5)
 
 
 # -- learning ------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def test_a_word_begins_with_the_vectors_of_another(tiny, ldm, pictures):
     assert len(red) == 1 and torch.equal(inversion.vectors.detach(), red.expand(2, -1))
     pieces = model.network.text.word_vectors("qvxjz")
     assert len(pieces) == 6  # a blank, and a byte each
-    assert torch.allclose(first_vectors(model.network.text, "qvxjz", 2), torch.stack([pieces[:3].mean(0), pieces[3:].mean(0)]))
+    assert torch.allclose(first_vectors(pieces, 2), torch.stack([pieces[:3].mean(0), pieces[3:].mean(0)]))
 
 
 def test_the_same_command_gives_the_same_file_and_another_seed_another(ldm, pictures, token, tmp_path, capsys):
@@ -167,6 +169,15 @@ def test_a_finished_word_is_measured_again_and_more_steps_learn_on(ldm, pictures
     assert code == 0 and said["steps"] == 14 and not torch.equal(read_word(file).vectors, read_word(token).vectors)
 
 
+def test_a_word_from_before_there_were_classes_is_said_and_learned_on(ldm, pictures, token, tmp_path, capsys):
+    tensors, header = weights.load(token)
+    file = tmp_path / "mine.safetensors"
+    older = {key: value for key, value in header["config"].items() if key != "kind"}
+    weights.save(file, tensors, {**{key: value for key, value in header.items() if key not in ("format", "listens")}, "config": older})
+    assert sample(capsys, ldm, tmp_path / "samples", "-n", "1", "--prompt", "a <mine>", "--token", file)[0] == 0
+    assert learn(capsys, ldm, pictures, file, "--steps", "13")[1]["steps"] == 13
+
+
 def test_a_word_of_several_vectors_learns_from_mirrored_pictures_too(ldm, pictures, tmp_path, capsys):
     code, said, err = learn(capsys, ldm, pictures, tmp_path / "mine.safetensors", "vectors=3", "flip=true", "templates=a {} on white")
     assert code == 0 and said["loss"] < said["loss_before"] and "10 pictures" in err
@@ -178,7 +189,7 @@ def test_captions_that_say_the_word_are_taken_for_their_pictures(ldm, pictures, 
     for index, text in enumerate(["a <mine> on a dark background", "a red circle", "<mine>", "a " * 70 + "<mine>"]):
         (tmp_path / "captioned" / f"{index}.txt").write_text(text)
     found, make = [], Inversion.__init__
-    monkeypatch.setattr(Inversion, "__init__", lambda self, *parts, **keys: [found.extend(parts[3]), make(self, *parts, **keys)][1])
+    monkeypatch.setattr(Inversion, "__init__", lambda self, *parts: [found.extend(parts[3]), make(self, *parts)][1])
     code, _, err = learn(capsys, ldm, tmp_path / "captioned", tmp_path / "mine.safetensors")
     assert code == 0 and "2 with captions of their own" in err
     assert sorted(found) == sorted([("a <mine> on a dark background",), ("<mine>",), *[("a <mine>", "<mine>")] * 3])
@@ -193,7 +204,7 @@ def test_a_gradient_that_is_not_finite_ends_it(tiny, ldm, pictures):
 
 def test_a_dry_run_says_what_would_be_learned(ldm, pictures, tmp_path, capsys):
     code, said, _ = learn(capsys, ldm, pictures, tmp_path / "mine.safetensors", "--dry-run", "vectors=2")
-    assert code == 0 and said["plan"]["word"] == "2 x 8 numbers" and said["plan"]["pictures"] == "5"
+    assert code == 0 and said["plan"]["word"] == "2 x 8 numbers, which begin as 'a'" and said["plan"]["pictures"] == "5"
     assert "none of which changes" in said["plan"]["network"] and not (tmp_path / "mine.safetensors").exists()
 
 
@@ -224,8 +235,8 @@ def test_a_word_that_the_model_knows_is_not_learned_again(ldm, pictures, tmp_pat
 
 
 def test_a_model_without_captions_learns_no_words(sorted_run, pictures, tmp_path, capsys):
-    code, said, _ = learn(capsys, sorted_run, pictures, tmp_path / "mine.safetensors")
-    assert code == 2 and "trained without captions" in said["error"]
+    code, said, _ = learn(capsys, sorted_run, pictures, tmp_path / "mine.safetensors", "--kind", "word")
+    assert code == 2 and "trained without captions" in said["error"] and "kind=class" in said["error"]
 
 
 def test_pictures_of_a_class_are_learned_where_words_alone_never_were(fit_diffusion, vqvae_cache, pictures, tmp_path, capsys):
@@ -354,7 +365,7 @@ def test_a_word_learned_anew_does_not_pass_for_the_one_before(ldm, pictures, tok
     assert sample(capsys, ldm, tmp_path / "samples", *words)[1]["made"] == 0
     learn(capsys, ldm, pictures, file, "--overwrite", "seed=5")
     code, said, _ = sample(capsys, ldm, tmp_path / "samples", *words)
-    assert code == 6 and "of a word that was learned otherwise" in said["error"]
+    assert code == 6 and "of a word or class that was learned otherwise" in said["error"]
 
 
 def test_a_loaded_model_hears_a_word_only_where_it_is_given(ldm, token):
@@ -423,7 +434,5 @@ def test_the_encoder_stays_bit_for_bit_while_a_word_is_learned_through_it(tiny, 
 
 
 def test_a_conditioner_that_takes_no_new_words_says_so(ldm):
-    from ldmctl.diffusion.learned_words import listener
-
     with pytest.raises(ConfigError, match="Linear, takes no new words"):
-        listener(torch.nn.Linear(1, 1), str(ldm))
+        listener({"text": torch.nn.Linear(1, 1)}, {}, str(ldm), "text")

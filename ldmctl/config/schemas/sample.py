@@ -47,13 +47,15 @@ class Sample(Config):
     label: list[str] | None = Field(
         None,
         description="classes, taken in turn: a name, class:NAME, index:N counted from 0 (plain N where no class has a number for its name), "
-        "`none` for no class, or `all` for every class in turn; null: drawn as in the data",
+        "`none` for no class, or `all` for every class in turn, those of `token` among them; null: drawn as in the data",
     )
     prompt: list[str] | None = Field(
         None,
         description="words, taken in turn; `a red circle :0.6 | a blue star :0.4` mixes what is heard of them, \\| and \\: stand for themselves",
     )
-    token: list[str] | None = Field(None, description="files of fit-token, each with a word that prompts may then say")
+    token: list[str] | None = Field(
+        None, description="files of fit-token, each with a word that prompts may then say, or a class that label may name"
+    )
     map: str | None = Field(
         None, description="a map to paint by, or a folder of them, taken in turn by seed, for models that listen to maps"
     )
