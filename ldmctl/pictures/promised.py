@@ -71,7 +71,7 @@ def note_as_promised(dataset: Any, index: int) -> tuple[int, str]:
 
 def is_picture(picture: Any) -> bool:
     """Whether it is a Pillow image, or numbers uint8 [C,H,W] of 1 to 4 channels, of torch or of NumPy."""
-    if isinstance(picture, Image.Image):
+    if isinstance(picture, Image.Image) or _is_made_later(picture):
         return True
     shape, kind = getattr(picture, "shape", None), str(getattr(picture, "dtype", "")).removeprefix("torch.")
     return kind == "uint8" and shape is not None and len(shape) == 3 and 1 <= shape[0] <= 4 and min(shape) > 0
@@ -81,7 +81,7 @@ def is_map(given: Any) -> bool:
     """Whether it is a Pillow image, the path of one, or numbers uint8 [H,W] or [K,H,W]."""
     shape, kind = getattr(given, "shape", None), str(getattr(given, "dtype", "")).removeprefix("torch.")
     numbers = kind == "uint8" and shape is not None and len(shape) in (2, 3) and min(shape) > 0
-    return numbers or isinstance(given, Image.Image | str | Path)
+    return numbers or _is_made_later(given) or isinstance(given, Image.Image | str | Path)
 
 
 def expect(holds: Any, dataset: Any, complaint: str) -> None:
@@ -94,6 +94,11 @@ def _described(picture: Any) -> str:
     if hasattr(picture, "shape") and hasattr(picture, "dtype"):
         return f"{str(picture.dtype).removeprefix('torch.')} {list(picture.shape)}"
     return "None" if picture is None else f"of type {type(picture).__name__}"
+
+
+def _is_made_later(given: Any) -> bool:
+    """Whether it makes its numbers when NumPy asks for them; whoever does holds what comes."""
+    return hasattr(given, "__array__") and not hasattr(given, "dtype")
 
 
 def _is_whole(number: Any) -> bool:
