@@ -11,7 +11,7 @@ from typing import Any
 
 from ldmctl.errors import DataError
 
-from ._names import composed
+from ._names import visible
 from ._values import SPLITS, column
 
 
@@ -42,7 +42,7 @@ def rows(whole: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _rows(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
-    names = {each["id"]: composed(str(each["name"])) for each in whole.get("categories") or []}
+    names = {each["id"]: visible(str(each["name"])) for each in whole.get("categories") or []}
     captions: dict[Any, list[Any]] = defaultdict(list)
     shows: dict[Any, dict[str, None]] = defaultdict(dict)
     for each in whole.get("annotations", ()):

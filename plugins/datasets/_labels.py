@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from . import _folds, _parts
-from ._names import composed, counted, listed, natural, shown
+from ._names import counted, hides, listed, natural, shown, unseen, visible
 from ._splits import FILLERS, KINDS, Splits
 from ._tree import File
 
@@ -42,7 +42,7 @@ def labels_of(told: Mapping[str, str], words: Iterable[Mapping[str, str]], split
         both = joined(by_folder, told, splits)
         return (both, _both(_sentence(both, splits), folds)) if both else (dict(told), _case(told.values()))
     for each in words:
-        found = {path: word for path, word in each.items() if path in used and path not in by_folder}
+        found = {path: visible(word) for path, word in each.items() if path in used and path not in by_folder}
         by_folder = (joined(by_folder, found, splits) if found else None) or by_folder
     return by_folder, _both(_sentence(by_folder, splits), folds)
 
@@ -64,7 +64,7 @@ def class_folders(splits: Splits) -> dict[str, str]:
     unknown = UNKNOWN - trained if trained else frozenset()
     for empty in (FILLERS - (KINDS & trained) | unknown, FILLERS - trained | unknown):
         found = {path: next((part for part in folders if part.casefold() not in empty), "") for path, folders in parts.items()}
-        labels = {path: composed(part) for path, part in found.items() if part}
+        labels = {path: name for path, part in found.items() if (name := visible(part))}
         if len(set(labels.values())) > 1:
             return labels
     return {}
@@ -104,7 +104,9 @@ def _sentence(labels: Mapping[str, str], splits: Splits) -> str:
         if lacking
         else ""
     )
-    return _both(f"Classes by folder: {listed(names)}.{none}", _case(names))
+    written = {part for folders in _folders(splits).values() for part in folders}
+    respelt = {visible(part): part for part in sorted(written) if hides(part) and visible(part) in names}
+    return _both(f"Classes by folder: {listed(names)}.{none}", _case(names), unseen(respelt))
 
 
 def _case(names: Iterable[str]) -> str:

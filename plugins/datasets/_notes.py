@@ -11,7 +11,7 @@ from ._captions import OTHERS
 from ._formats import ending
 from ._labels import class_folders
 from ._matching import Matched, Note, Side, match
-from ._names import listed, shown
+from ._names import listed, shown, unseen
 from ._split_cells import speaking
 from ._split_lists import LISTS, is_plain, is_submission, speaker
 from ._splits import Splits
@@ -47,6 +47,7 @@ class Notes:
         if tables:
             self.warnings += _account.doubts(tables, matched, splits)
             self.remarks += _account.read_from(tables, matched)
+            self.remarks += filter(None, [unseen({name: way for table in tables for name, way in table.respelt.items()})])
         self.remarks += _account.columns(self.unused | {table.path: table.unused for table in tables})
         self.remarks += _account.beside(self.more)
 

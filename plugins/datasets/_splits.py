@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from ldmctl.errors import DataError
 
-from ._names import composed, listed
+from ._names import listed, visible
 from ._tree import File
 
 TRAIN = frozenset({"train", "training", "trn", "trainval"})
@@ -72,7 +72,7 @@ class Splits:
 @lru_cache(maxsize=4096)
 def split_word(name: str) -> tuple[str, int, tuple[str, ...]]:
     """("train" | "val" | "", rank in HELD, the other words) of a folder's name: `seg_train`, `trainA`, `val2017`, `Test Set`, `test-dev`."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", composed(name)).casefold()
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", visible(name)).casefold()
     words = " ".join(word for word in re.split(r"[\W\d_]+", spaced) if word and word not in FILLERS)
     for apart, joined in (("hold out", "holdout"), ("held out", "heldout"), ("train val", "trainval")):
         words = words.replace(apart, joined)
@@ -215,7 +215,7 @@ def _with_classes(named: dict[str, Mark], below: dict[str, set[str]]) -> dict[st
 
 def other_words(name: str) -> str:
     """`cats` of `cats_train`, `class2` of `val_class2`, `A` of `trainA`; '' where there are none, or they number a fold."""
-    words = [word for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", composed(name)) if word]
+    words = [word for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", visible(name)) if word]
     plain = [re.sub(r"\d+", "", word.casefold()) for word in words]
     known = {"hold", "held", "out"} if {"hold", "held"} & set(plain) and "out" in plain else set[str]()
     known |= {word for word in plain if word in FILLERS or (bare := _without_filler(word)) in TRAIN or bare in HELD}

@@ -20,7 +20,7 @@ from ._naming import MISSING, called_by, name_in
 from ._places import Places, below
 from ._split_cells import Cells
 from ._split_lists import is_list
-from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, label_of, splits_of
+from ._values import CAPTIONS, FILES, MAPS, SPLITS, USED, captions_of, column, is_respelt, label_of, splits_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 NAMED = "metadata"  # tables of this name must be right; others are passed over with a warning
@@ -57,6 +57,7 @@ class Table(NamedTuple):
     unused: list[str]  # columns
     cells: dict[str, dict[int, tuple[str, ...]]]  # of other columns that may name a split, by row
     lacking: str = ""  # why its rows say nothing, if they name no split
+    respelt: Mapping[str, str] = {}  # classes that are written with characters that cannot be seen, and how
 
     @property
     def folder(self) -> str:
@@ -94,6 +95,7 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
     columns: dict[str, None] = {}
     names: dict[Any, str] = {}  # of columns, as they are written
     rows: list[Row] = []
+    respelt: dict[str, str] = {}
     cells = Cells()
     raws, called = called_by(raw(file, known), known)
     for line, read_as in raws:
@@ -102,7 +104,10 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
         where = f"{shown(str(file))}, line {line}"
         cells.hear(len(rows), row)
         name = places.relative(name_in(row, called, where), where)
-        rows.append(Row(line, name, label_of(row.get("label"), where), captions_of(row, where), splits_of(row), _map(row, places, where)))
+        label = label_of(row.get("label"), where)
+        if is_respelt(row.get("label"), label):
+            respelt.setdefault(str(label), row["label"])
+        rows.append(Row(line, name, label, captions_of(row, where), splits_of(row), _map(row, places, where)))
     mapped = any((root / below(path.rpartition("/")[0], row.map)).is_file() for row in rows if row.map)
     if not mapped:  # a column of another meaning
         rows = [row._replace(map="") for row in rows]
@@ -114,7 +119,7 @@ def read(root: Path, path: str, known: Collection[str]) -> Table:
         if called != FILES and not cells.of and not is_list(path):
             line = f"{shown(str(file))}, line {rows[0].line}"
             raise DataError(f"{line}: {lacking}." if called[0].endswith(NAMING) else f"{line}: {MISSING} {listed(columns, most=8)}.")
-    return Table(path, rows, [name for name in columns if name and name not in used and not cells.of.get(name)], cells.of, lacking)
+    return Table(path, rows, [name for name in columns if name and name not in used and not cells.of.get(name)], cells.of, lacking, respelt)
 
 
 def _map(row: Mapping[str, Any], places: Places, where: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ldmctl.errors import DataError
 
-from ._names import composed
+from ._names import composed, hides, visible
 
 FILES = ("file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "path")  # the first that is there
 PERHAPS = (
@@ -21,7 +21,7 @@ PERHAPS = (
     "name",
 )  # the first whose values all name pictures, where none of FILES is there
 CAPTIONS = ("text", "caption", "prompt", "texts", "captions", "prompts")
-NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})  # as tables write a missing value, in any case
+NOTHING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>", "[]", "{}"})  # as tables write a missing value, in any case
 MAPS = ("map", "mask", "map_file_name", "mask_file_name", "map_path", "mask_path")  # the first that is there
 NUMBER = re.compile(r"^([+-]?\d+)\.0+$")  # that is a whole one
 SPLITS = ("split", "subset", "partition", "data_set")
@@ -45,14 +45,21 @@ def name_of(value: Any) -> str:
 
 def label_of(value: Any, where: str) -> str | None:
     """One name for one class, however it is written (1, 1.0, "1 "; true, "True"); None where there is none. What is no name is a DataError."""
+    if isinstance(value, Mapping | list | tuple) and all(each is None or each == "" for each in value):  # of no class
+        return None
     if isinstance(value, Mapping | list | tuple):
         raise DataError(f"{where}: `label` is one name or number, not {value!r:.60}.")
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
             return None
         value = int(value) if value == int(value) else value
-    text = _text(value)
+    text = visible(_text(value))
     return None if is_nothing(text) else _one_spelling(text)
+
+
+def is_respelt(value: Any, label: str | None) -> bool:
+    """Whether a class is written with characters that cannot be seen."""
+    return label is not None and isinstance(value, str) and hides(value)
 
 
 def splits_of(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -66,7 +73,7 @@ def words_of(value: Any) -> Iterable[str]:
         return [text for each in value for text in words_of(each)]
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return []
-    return [_one_spelling(value.strip() if isinstance(value, str) else _text(value))]
+    return [_one_spelling(visible(value) if isinstance(value, str) else _text(value))]
 
 
 def _one_spelling(text: str) -> str:

@@ -215,7 +215,7 @@ def test_metadata_jsonl_gives_labels_and_captions(tmp_path):
         json.dumps({"file_name": "4.png", "label": "bird\u2028", "prompt": "a bird"}, ensure_ascii=False)
     )
     train, held = folder(tmp_path), folder(tmp_path, "val")
-    assert train.classes == held.classes == ["bird\u2028", "cat", "dog"]
+    assert train.classes == held.classes == ["bird", "cat", "dog"]
     assert [(label(train, i), train[i].text) for i in range(3)] == [("cat", "a cat"), ("dog", "a dog"), ("", "")]
     assert held[0].text == "a bird"
 
