@@ -53,75 +53,96 @@ def evaluate(
     given = perceptual if isinstance(perceptual, list | tuple) else [perceptual]
     distances = {title_of(each): each for each in given if each is not None}
     total = min(count or len(chosen), len(chosen))
-    means: dict[str, dict[str, Mean]] = {"made": {}, "baseline": {}, "gain": {}}
-    latents, codes, bits, done = LatentStatistics(), code_usage(autoencoder), Mean(), 0
-    embedded = {name: each for name, each in distances.items() if hasattr(each, "embed")}
-    features: dict[str, dict[str, FeatureStatistics]] = {name: {} for name in embedded}
-    measures, notes, same = ["psnr", *usable_ssim(size)[0], *distances], usable_ssim(size)[1], Sameness()
+    known, notes = usable_ssim(size)
+    sums, done = Sums(codec, ["psnr", *known, *distances], distances), 0
 
     with (console or Console(quiet=True)).bar(f"examining {split}", total) as bar:
         for rows in in_order(chosen, batch, engine, wanted=workers, count=count):
             good = [row for row, (asked, used) in enumerate(zip(rows.index, rows.used, strict=True)) if asked == used]
             bar.advance(done := done + len(rows.index), amount=done)
-            if not good:
-                continue
-            image = on_device(rows.image[good], engine)
-            same.add(image)
-            moments = codec.encode(image)
-            mode = without_noise(autoencoder, moments)
-            made = as_saved(codec.decode(codec.whiten(mode), (size, size)))
-            found = {"made": measure(made, image, measures, distances, engine)}
-            if (small := shrunk(image, mode.shape[-2:], autoencoder.factor)) is not None:
-                found["baseline"] = measure(small, image, measures, distances, engine)
-                found["gain"] = {
-                    name: (found["baseline"][name] - value) if name in distances else value - found["baseline"][name]
-                    for name, value in found["made"].items()
-                }
-            sets = {"real": image, "made": made, **({} if small is None else {"baseline": small})}
-            for name, each in embedded.items():
-                for kind, seen in sets.items():
-                    with engine.autocast():
-                        features[name].setdefault(kind, FeatureStatistics()).add(each.embed(seen))
-            for kind, values in found.items():
-                for name, value in values.items():
-                    means[kind].setdefault(name, Mean()).add(value)
-            latents.add(codec.draw(moments, generator(engine.device, "examine", done)), mode)
-            if codes is not None:
-                codes.add(autoencoder.codes(moments))
-            if hasattr(autoencoder, "bits"):
-                bits.add(autoencoder.bits(moments))
+            if good:
+                sums.add(on_device(rows.image[good], engine), generator(engine.device, "examine", done))
 
-    if not means["made"]:
+    if not sums.means["made"]:
         raise DataError(f"None of the {total:,} pictures of the {split} split that were to be examined could be read.")
-    measured, pixels = means["made"]["psnr"].count, size * size
+    measured, same = sums.means["made"]["psnr"].count, sums.same
     if measured < total:
         notes.append(f"{total - measured:,} of {total:,} pictures could not be read and are not in these numbers.")
     notes += [same.note] if same.note else []
     if same.suspected and split == "val" and len(pictures.get("train", ())):  # a few held-out ones may be alike by chance
         same = look_at(pictures["train"], same)
-    per_picture = codes.places / measured if codes else 0.0
-    nominal = per_picture * math.log2(codes.size) if codes else None
-    sent = bits.mean if bits.count else nominal
     return Evaluation(
         split=split,
         count=measured,
         of=len(chosen),
         size=(size, size),
         image_channels=chosen.settings.channels,
-        measures=means["made"],
+        measures=sums.means["made"],
         distances=list(distances),
-        baseline=means["baseline"],
-        gains=means["gain"],
-        latent=latents.facts(autoencoder.rescale),
-        bits_per_pixel=None if sent is None else sent / pixels,
-        used_bits_per_pixel=per_picture * codes.entropy / pixels if codes else None,
-        codes=Codes(codes.size, codes.used, codes.reachable, codes.entropy, codes.perplexity) if codes else None,
-        frechet={name: frechet_of(sets) for name, sets in features.items() if measured > 1},
+        baseline=sums.means["baseline"],
+        gains=sums.means["gain"],
+        latent=sums.latents.facts(autoencoder.rescale),
+        **sums.bits_and_codes(size * size),
+        frechet={name: frechet_of(sets) for name, sets in sums.features.items() if measured > 1},
         keys=frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"},
         losses=losses,
         notes=notes,
         alike=same.sentence,
     )
+
+
+class Sums:
+    """What is known of the pictures that a codec without statistics was given; its memory does not grow with their number."""
+
+    def __init__(self, codec: Codec, measures: list[str], distances: Mapping[str, Any]):
+        self.codec, self.measures, self.distances = codec, measures, distances
+        self.means: dict[str, dict[str, Mean]] = {"made": {}, "baseline": {}, "gain": {}}
+        self.embedded = {name: each for name, each in distances.items() if hasattr(each, "embed")}
+        self.features: dict[str, dict[str, FeatureStatistics]] = {name: {} for name in self.embedded}
+        self.latents, self.codes, self.bits, self.same = LatentStatistics(), code_usage(codec.autoencoder), Mean(), Sameness()
+
+    def add(self, image: Tensor, noise: torch.Generator) -> None:
+        """A batch of pictures [B,C,H,W] in [-1, 1]; `noise` draws its latents."""
+        self.same.add(image)
+        autoencoder, (height, width) = self.codec.autoencoder, image.shape[-2:]
+        moments = self.codec.encode(image)
+        mode = without_noise(autoencoder, moments)
+        made = as_saved(self.codec.decode(self.codec.whiten(mode), (height, width)))
+        self._compare(image, made, shrunk(image, mode.shape[-2:], autoencoder.factor))
+        self.latents.add(self.codec.draw(moments, noise), mode)
+        if self.codes is not None:
+            self.codes.add(autoencoder.codes(moments))
+        if hasattr(autoencoder, "bits"):
+            self.bits.add(autoencoder.bits(moments))
+
+    def _compare(self, image: Tensor, made: Tensor, small: Tensor | None) -> None:
+        """Reconstructions, and pictures that were merely shrunk where there are any, with the originals [B,C,H,W]."""
+        engine = self.codec.engine
+        found = {"made": measure(made, image, self.measures, self.distances, engine)}
+        if small is not None:
+            found["baseline"] = measure(small, image, self.measures, self.distances, engine)
+            found["gain"] = {
+                name: (found["baseline"][name] - value) if name in self.distances else value - found["baseline"][name]
+                for name, value in found["made"].items()
+            }
+        for name, each in self.embedded.items():
+            for kind, pictures in {"real": image, "made": made, **({} if small is None else {"baseline": small})}.items():
+                with engine.autocast():
+                    self.features[name].setdefault(kind, FeatureStatistics()).add(each.embed(pictures))
+        for kind, values in found.items():
+            for name, value in values.items():
+                self.means[kind].setdefault(name, Mean()).add(value)
+
+    def bits_and_codes(self, pixels: int) -> dict[str, Any]:
+        """How many bits a pixel of a picture of so many costs, and which codes were used; None where there are none."""
+        if (codes := self.codes) is None:
+            return {"bits_per_pixel": self.bits.mean / pixels if self.bits.count else None, "used_bits_per_pixel": None, "codes": None}
+        per_picture = codes.places / self.means["made"]["psnr"].count
+        return {
+            "bits_per_pixel": (self.bits.mean if self.bits.count else per_picture * math.log2(codes.size)) / pixels,
+            "used_bits_per_pixel": per_picture * codes.entropy / pixels,
+            "codes": Codes(codes.size, codes.used, codes.reachable, codes.entropy, codes.perplexity),
+        }
 
 
 def frechet_of(sets: Mapping[str, FeatureStatistics]) -> tuple[float, float | None]:
