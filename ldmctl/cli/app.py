@@ -32,8 +32,8 @@ from ldmctl.cli import (
     spacing,
 )
 from ldmctl.cli.output import arranged, hand_over
-from ldmctl.cli.usage import mended
-from ldmctl.console import escaped, terminal
+from ldmctl.cli.usage import mended, refuse_twice
+from ldmctl.console import Console, escaped, terminal
 from ldmctl.endings import DECODER_GONE, HOMELESS, file_trouble, is_decoder_gone, is_homeless, is_memory_shortage, vanished
 from ldmctl.errors import LdmctlError, MemoryShortage, PluginError, one_line
 
@@ -102,6 +102,9 @@ def run(words: list[str] | None = None) -> int:
 def answer(words: list[str]) -> int:
     """The exit code of a command line, every error said."""
     try:
+        replaced = refuse_twice(typer.main.get_command(app), words)
+        for sentence in replaced if ranks.speaks() else []:
+            Console().warn(sentence)
         code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
         return fail("Stopped at once; what was saved before is intact.", 130, words) if code == 130 else code
     except SystemExit as end:

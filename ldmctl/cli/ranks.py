@@ -152,6 +152,11 @@ def is_said(sentence: str) -> bool:
     return False
 
 
+def speaks() -> bool:
+    """Whether this process says what all ranks have to say: the command itself, or the first rank that torchrun started."""
+    return FOLDER not in os.environ and os.environ.get("RANK", "0") == "0"
+
+
 def lost_another(error: Exception) -> bool:
     """Whether this is a rank that fails because another one is gone."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -13,7 +13,7 @@ from ldmctl.pictures.canvas import listed
 
 
 def sample(ldm, words):
-    few = ["--steps", "2", "-n", "2", "--device", "cpu", "--precision", "fp32", "--quiet", "batch=2"]
+    few = ["steps=2", "count=2", "machine.device=cpu", "machine.precision=fp32", "--quiet", "batch=2"]
     return run(["sample", "--run", str(ldm), *few, *words.replace("RUN", str(ldm)).split()])
 
 

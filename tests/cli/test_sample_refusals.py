@@ -7,7 +7,7 @@ from ldmctl.cli.app import run
 
 
 def sample(ldm, words):
-    few = ["--steps", "2", "-n", "2", "--device", "cpu", "--precision", "fp32", "--quiet", "batch=2"]
+    few = ["steps=2", "count=2", "machine.device=cpu", "machine.precision=fp32", "--quiet", "batch=2"]
     return run(["sample", "--run", str(ldm), *few, *words.split()])
 
 
