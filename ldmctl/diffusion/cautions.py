@@ -5,6 +5,7 @@ from typing import Any
 
 from ldmctl.config.schemas.sample import Sample
 from ldmctl.diffusion.beginning import caveat
+from ldmctl.diffusion.cropped import cropped
 from ldmctl.diffusion.labels import unused_labels
 from ldmctl.diffusion.shown import doubtful_maps
 from ldmctl.diffusion.wanted import unused
@@ -15,6 +16,7 @@ def cautions(config: Sample, model: Any, seeds: Iterable[int]) -> list[str]:
     ignored = [unused_labels(config, model.header), unused(config)]
     ignored += [*unused_start(config)]
     said = [*ignored, *model.unheard(config), *model.cut_prompts(config), doubtful_maps(config, model, seeds)]
+    said += cropped(config, model, seeds)
     return [sentence for sentence in (*said, caveat(config, model.header)) if sentence]
 
 
