@@ -36,7 +36,7 @@ def refuse_twice(root: Any, words: Sequence[str]) -> list[str]:
     found, _, _ = command.make_parser(context).parse_args(rest)
     for param in single:
         if len(values := list(dict.fromkeys(found.get(param.name) or []))) > 1:
-            name = max(param.opts, key=len)
+            name = "/".join(sorted(param.opts, key=len))
             raise ConfigError(
                 f"{name} takes one value, and {len(values)} are given: {', '.join(map(_written, values))}. Leave out all but one."
             )

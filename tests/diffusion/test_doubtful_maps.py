@@ -6,7 +6,7 @@ from PIL import Image
 
 from ldmctl.cli.app import run as ldmctl
 
-HOST = ["--steps", "1", "-n", "2", "batch=2", "--device", "cpu", "--precision", "fp32"]
+HOST = ["steps=1", "count=2", "batch=2", "--device", "cpu", "--precision", "fp32"]
 SAID = "255 is read as a pixel of no class. Where white is meant as class 1 (circle), save it as 1."
 
 
