@@ -73,7 +73,7 @@ def answer(capsys, *words):
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_verb_says_where_it_looked_and_the_option_that_it_names_is_the_way_on(here, capsys, verb):
     words, option = COMMANDS[verb]
-    words = [*words, *(["loop.steps=6"] if verb == "fit-ae" else []), *(["--data", "photos/"] if verb == "fit-token" else [])]
+    words = [*words, *(["loop.steps=6"] if verb == "fit-ae" else []), *(["data=photos/"] if verb == "fit-token" else [])]
     code, said = answer(capsys, *words)
     assert code == 3 and str(here / "photos") in said["error"]
     if verb != "fit-token":  # which is told its pictures each time

@@ -20,7 +20,7 @@ from ldmctl.storage import weights
 from ldmctl.training import engine as engines
 
 HOST = ["machine.device=cpu", "machine.precision=fp32"]
-FEW = ["--steps", "12", "batch=4", "report=5", "workers=0", *HOST]
+FEW = ["steps=12", "batch=4", "report=5", "workers=0", *HOST]
 WORDS = "conditions.text={type: words, width: 8, depth: 1, heads: 2, dim: 8, vocabulary: 300}"
 COLOURS = {"blue": (20, 20, 200), "dark red": (90, 0, 0), "green": (0, 160, 40), "red": (200, 20, 20)}
 CLASSES = list(COLOURS)
@@ -92,7 +92,7 @@ def answer(capsys, *words):
 
 
 def learn(capsys, ldm, pictures, file, *words, word="<mine>"):
-    return answer(capsys, "fit-token", "--run", ldm, "--data", pictures, "--word", word, "--out", file, *FEW, *words)
+    return answer(capsys, "fit-token", f"run={ldm}", f"data={pictures}", f"word={word}", "--out", file, *FEW, *words)
 
 
 def sample(capsys, ldm, out, *words):
@@ -236,7 +236,7 @@ def test_a_file_begun_with_another_class_is_continued_by_no_other_command(ldm, p
 
 
 def test_from_python_it_is_a_function(ldm, pictures, token, tmp_path):
-    said = api.fit_token(FEW[2:], run=ldm, data=pictures, word="<mine>", kind="class", steps=12, out=tmp_path / "mine.safetensors")
+    said = api.fit_token(FEW, run=ldm, data=pictures, word="<mine>", kind="class", steps=12, out=tmp_path / "mine.safetensors")
     assert said["kind"] == "class" and (tmp_path / "mine.safetensors").read_bytes() == token.read_bytes()
 
 

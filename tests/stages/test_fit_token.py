@@ -21,7 +21,7 @@ from ldmctl.storage import weights
 from ldmctl.training import engine as engines
 
 HOST = ["machine.device=cpu", "machine.precision=fp32"]
-FEW = ["--steps", "12", "batch=4", "report=5", "workers=0", *HOST]
+FEW = ["steps=12", "batch=4", "report=5", "workers=0", *HOST]
 WORDS = ["conditions.label=null", "conditions.text={type: words, width: 8, depth: 1, heads: 2, dim: 8, vocabulary: 300}"]
 LONGER = ["loop.steps=100", "loop.lr=1e-2", "loop.ema=0", "loop.warmup=2"]
 
@@ -64,7 +64,7 @@ def answer(capsys, *words):
 
 
 def learn(capsys, ldm, pictures, file, *words, word="<mine>"):
-    return answer(capsys, "fit-token", "--run", ldm, "--data", pictures, "--word", word, "--out", file, *FEW, *words)
+    return answer(capsys, "fit-token", f"run={ldm}", f"data={pictures}", f"word={word}", "--out", file, *FEW, *words)
 
 
 def sample(capsys, ldm, out, *words):
@@ -271,7 +271,7 @@ def test_a_file_of_something_else_is_never_replaced(ldm, pictures, tmp_path, cap
 
 
 def test_from_python_it_is_a_function(ldm, pictures, token, tmp_path):
-    said = api.fit_token(FEW[2:], run=ldm, data=pictures, word="<mine>", steps=12, out=tmp_path / "mine.safetensors")
+    said = api.fit_token(FEW, run=ldm, data=pictures, word="<mine>", steps=12, out=tmp_path / "mine.safetensors")
     assert said["steps"] == 12 and (tmp_path / "mine.safetensors").read_bytes() == token.read_bytes()
 
 
