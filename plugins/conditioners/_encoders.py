@@ -11,8 +11,9 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from ldmctl.errors import MissingError, one_line
-from ldmctl.storage.assets import offline
+from ldmctl.errors import MissingError
+
+from . import _hub
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
@@ -95,40 +96,21 @@ def _stored(encoder: str, places: list[Path], *, trained: bool) -> Path:
     ways = [f"  copy a folder with config.json, a tokenizer and *.safetensors to {places[0].absolute()}"]
     ways += ["  or set LDMCTL_WEIGHTS_DIR to the folder that holds it"]
     ways += [] if trained else ["  or name another folder in conditions.text.encoder"]
-    why = "There is no such folder."
+    why, failed = "There is no such folder.", None
     if not encoder.startswith((".", "~", "/")) and encoder.count("/") < 2:
         try:
-            return _snapshot(encoder)
+            return _hub.snapshot(encoder, TOKENIZERS)
         except ImportError:
             why += " Encoders are downloaded by huggingface_hub, which is not installed."
             ways.append("  or pip install 'ldmctl[text]'")
-        except (OSError, ValueError, RuntimeError) as error:
-            if offline():
-                why += " The hub has stored nothing by this name, and downloads are switched off (LDMCTL_OFFLINE or --offline)."
-                ways.append("  or unset LDMCTL_OFFLINE and leave out --offline, so that it is downloaded")
-            else:
-                why += f" The hub does not have it, or cannot be reached: {one_line(error)[:300]}"
+        except _hub.failures() as error:
+            said, way = _hub.why_not(error, encoder)
+            why, failed = f"{why} {said}", error
+            ways += [f"  or {way}"] if way else []
     looked = [
         "Looked for:",
         *(f"  {place.absolute()}{', whose files are damaged or others' if place.is_dir() else ''}" for place in places),
     ]
     raise MissingError(
         "\n".join([f"The text encoder {encoder} is missing. {why}", *looked, "Ways out:", *ways, TRAINED if trained else f"  or {WITHOUT}"])
-    )
-
-
-def _snapshot(encoder: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    for suffix in ("*.safetensors", "pytorch_model*.bin"):
-        wanted = [suffix, "*.json", *TOKENIZERS, "merges.txt"]
-        for stored in (True,) if offline() else (True, False):  # what is there is taken as it is, without asking for something newer
-            try:
-                folder = Path(snapshot_download(encoder, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=stored))
-            except OSError:
-                if not stored:
-                    raise
-                continue
-            if _weights(folder):
-                return folder
-    raise FileNotFoundError(f"{encoder} has no weights that PyTorch reads.")
+    ) from failed
