@@ -104,6 +104,8 @@ def _stored(encoder: str, places: list[Path], *, trained: bool) -> Path:
             why += " Encoders are downloaded by huggingface_hub, which is not installed."
             ways.append("  or pip install 'ldmctl[text]'")
         except _hub.failures() as error:
+            if _hub.is_of_the_disk(error):
+                raise
             said, way = _hub.why_not(error, encoder)
             why, failed = f"{why} {said}", error
             ways += [f"  or {way}"] if way else []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 
-from ldmctl.endings import file_trouble
 from ldmctl.storage.assets import offline
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DEPTH = 5  # causes of causes that are looked at
 MISSED = {  # by the names of huggingface_hub's errors: what is wrong, and what to do
     "GatedRepoError": (
@@ -72,10 +73,13 @@ def failures() -> tuple[type[Exception], ...]:
     return kinds
 
 
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether what was downloaded could not be stored, which whoever runs the command says in words of its own."""
+    return isinstance(error, OSError) and error.errno in DISK
+
+
 def why_not(error: BaseException, encoder: str) -> tuple[str, str]:
     """(why the hub's files of this name cannot be had, what to do about it or '')."""
-    if trouble := file_trouble(error):
-        return trouble, ""
     if offline() and isinstance(error, NoWeights):
         return SWITCHED_OFF
     causes = [error]

@@ -58,7 +58,6 @@ def refused(kind, status):
         (errors.OfflineModeIsEnabled("Cannot reach https://huggingface.co: offline mode"), "(HF_HUB_OFFLINE)", "unset HF_HUB_OFFLINE"),
         (errors.LocalEntryNotFoundError("Got: ConnectError: [Errno -2]"), "and cannot be reached", "where there is a connection"),
         (httpx.ReadTimeout("Error: timed out"), "and cannot be reached", "where there is a connection"),
-        (OSError(errno.ENOSPC, "No space left on device"), "A file could not be written", "make room first"),
     ],
 )
 def test_why_it_is_not_given_is_said_with_what_to_do(answered, error, why, way):
@@ -85,6 +84,11 @@ def test_a_model_without_weights_is_said(answered, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     said, _ = answered(None)
     assert "The hub has it without weights that PyTorch reads (*.safetensors, pytorch_model*.bin)." in said
+
+
+def test_a_disk_without_room_is_no_encoder_that_is_missing(answered):
+    with pytest.raises(OSError, match="No space left"):
+        answered(OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_downloads_that_are_switched_off_are_said(answered, monkeypatch):
