@@ -33,7 +33,7 @@ def apply(
     named, doubtful = _neither.decoded(*_decoded(named, doubtful))
     pairs = {pair for rows in (named, doubtful) for values in rows.values() for pair in values}
     columns, unused = _split_columns(pairs)
-    warnings = [f"The column `{name}` is not used: {listed(values)} {_no_names(values)}." for name, values in unused.items()]
+    warnings = [_unheard(name, values, (named, doubtful)) for name, values in unused.items()]
     pictures = list(pictures)
     columns, more = (columns, []) if untrained else _without_lists_of_all(columns, pairs, named, splits, pictures)
     warnings += more
@@ -132,6 +132,18 @@ def _without_lists_of_all(
         f"{listed(values)} {'has' if len(values) == 1 else 'have'} the name of a held-out split, but no other pictures are there: "
         f"{'it is not one' if len(values) == 1 else 'they are none'}."
     ]
+
+
+def _unheard(name: str, values: list[str], rows: Iterable[Values]) -> str:
+    """That a column is not used, what it says of how many pictures, and what it would have to say."""
+    count = Counter(value for each in rows for pairs in each.values() for column, value in set(pairs) if column == name)
+    first, *rest = values
+    found = [f"{counted(count[first], 'picture')} {'has' if count[first] == 1 else 'have'} {first}"]
+    found += [f"{count[value]:,} {'has' if count[value] == 1 else 'have'} {value}" for value in rest]
+    return (
+        f"The column `{name}` is not used: {listed(values)} {_no_names(values)}. {listed(found)}: write train in place of what names pictures to "
+        "train on, and val or test in place of what names those to hold out."
+    )
 
 
 def _no_names(values: list[str]) -> str:

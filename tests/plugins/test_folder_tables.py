@@ -218,10 +218,30 @@ def test_a_picture_that_folder_or_column_holds_out_is_not_trained_on(tmp_path):
     assert names(opened(tmp_path, split_by="hash", val_share=0)) == list(THREE), "a person who asks for a hash gets one"
 
 
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (("1", "2", "3"), "1, 2 and 3 are no usual names of splits. 1 picture has 1, 1 has 2 and 1 has 3: write train"),
+        (
+            ("public", "private", "public"),
+            "private and public are no usual names of splits. 1 picture has private and 2 have public: write train",
+        ),
+        (("all", "all", "all"), "all is no usual name of a split. 3 pictures have all: write train"),
+    ],
+)
+def test_what_a_column_of_no_usual_names_says_is_told_with_what_it_would_have_to_say(tmp_path, values, found):
+    write_pictures(tmp_path, *THREE)
+    split_table(tmp_path, of0=values[0], of1=values[1], of2=values[2])
+    assert f"The column `split` is not used: {found} in place of what names pictures to train on" in said(opened(tmp_path))
+
+
 def test_a_column_of_no_usual_names_is_not_used_and_one_of_some_holds_out_those(tmp_path):
     write_pictures(tmp_path, *THREE)
     split_table(tmp_path, of0="fold 7", of1="fold 7", of2="fold 8")
     assert "The column `split` is not used: fold 7 and fold 8 are no usual names of splits." in said(opened(tmp_path))
+    assert "2 pictures have fold 7 and 1 has fold 8: write train in place of what names pictures to train on, and val or test" in said(
+        opened(tmp_path)
+    )
     assert names(opened(tmp_path)) == list(THREE[:2])
     split_table(tmp_path, of0="test_b", of1="extra", of2="test")
     assert names(opened(tmp_path)) == ["train/1.png"]
