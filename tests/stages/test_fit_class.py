@@ -12,6 +12,7 @@ from PIL import Image
 from ldmctl import api, registry
 from ldmctl.cli.app import run
 from ldmctl.diffusion.inversion import Inversion
+from ldmctl.diffusion.learnable import listener
 from ldmctl.diffusion.learned_words import read_word
 from ldmctl.diffusion.lesson import lesson_of
 from ldmctl.diffusion.model import open_model
@@ -352,6 +353,19 @@ def test_a_file_that_cannot_be_is_a_sentence(ldm, token, with_vectors, tmp_path,
     assert code == 2 and "both have the class '<mine>'" in told["error"] and not (tmp_path / "samples").exists()
 
 
+def test_a_weaker_model_must_know_the_class_too(ldm, token, tmp_path, capsys):
+    tensors, header = weights.load(ldm / "model.safetensors")
+    header.pop("format")
+    for name, part in {"early": "denoiser.", "apart": "conditioner."}.items():
+        changed = {key: value * 0.9 if key.startswith(part) else value for key, value in tensors.items()}
+        (tmp_path / name).mkdir()
+        weights.save(tmp_path / name / "model.safetensors", changed, header)
+    words = ["--label", "<mine>", "--token", token, "-n", "1", "--guidance", "2"]
+    assert sample(capsys, ldm, tmp_path / "one", *words, "--autoguide", tmp_path / "early")[0] == 0
+    code, said, _ = sample(capsys, ldm, tmp_path / "two", *words, "--autoguide", tmp_path / "apart")
+    assert code == 6 and f"means nothing to {tmp_path / 'apart'}" in said["error"]
+
+
 # -- with words ----------------------------------------------------------------------
 
 
@@ -399,3 +413,8 @@ def test_a_learned_class_has_the_next_index_and_moves_no_other():
     assert [name for name, _ in label.named_parameters()] == list(label.state_dict()) == ["embedding.weight"]
     with pytest.raises(PluginError, match="Label 4 does not exist: there are 4 classes"):
         label.encode([4])
+
+
+def test_a_conditioner_that_takes_no_new_classes_says_so(ldm):
+    with pytest.raises(ConfigError, match="Linear, takes no new classes; label does"):
+        listener({"label": torch.nn.Linear(1, 1)}, {}, str(ldm), "label")
