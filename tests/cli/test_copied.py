@@ -12,7 +12,10 @@ from PIL import Image
 from ldmctl.cli.app import run
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.relocated import beside
+from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.errors import RelocatedWarning
+from ldmctl.evaluation.judging import cache_of
+from ldmctl.evaluation.report.chain import locate
 
 TINY = Path(__file__).parents[1] / "tiny"
 HOST = ["machine.device=cpu", "machine.precision=fp32"]
@@ -108,3 +111,18 @@ def test_a_link_to_pictures_that_all_share_is_no_copy(tmp_path):
 def test_a_record_that_does_not_say_where_the_run_lay_leaves_paths_as_they_are(tmp_path, record):
     (tmp_path / "run.json").write_text(record)
     assert beside(tmp_path, "/photos") == "/photos" and beside(tmp_path, "photos") == "photos"
+
+
+def test_what_a_copied_run_was_made_from_by_an_absolute_path_is_the_copy(original, tmp_path):
+    cache = tmp_path / "before/cache"
+    shutil.copytree(original, tmp_path / "before")
+    words = ["fit-diffusion", "--config", str(original / "ldm.yaml"), "conditions.label=null", "--latents", str(cache)]
+    words += ["--out", str(tmp_path / "before/runs/ldm")]
+    assert run([*words, "-q"]) == 0
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    ldm = tmp_path / "after/runs/ldm"
+    assert (
+        cache_of(EvalSamples(run=str(ldm))) == tmp_path / "after/cache"
+        and locate(str(cache), ldm, "encode-dataset") == tmp_path / "after/cache"
+    )
+    assert cache_of(EvalSamples(run=str(tmp_path / "before/runs/ldm"))) == cache

@@ -68,6 +68,16 @@ def test_a_closed_terminal_stops_a_training_with_everything_saved(tmp_path, word
     assert not [file.name for file in (tmp_path / "run").rglob("*.tmp")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_so_it_does_a_training_on_two_devices_unless_hangups_are_ignored(tmp_path, ignoring):
+    words = fit_ae(tmp_path / "run", f"loop.steps={300 if ignoring else 1000000}", "loop.workers=1", "--devices", "2")
+    with in_a_terminal(words, ignoring=ignoring) as process:
+        await_state(tmp_path / "run", process)
+    assert process.wait(180) == (0 if ignoring else 75)
+    assert record(tmp_path / "run")["status"] == ("finished" if ignoring else "stopped")
+
+
 def test_a_training_that_ignores_hangups_ends_without_its_terminal(tmp_path):
     with in_a_terminal(fit_ae(tmp_path / "run", "loop.steps=300", "loop.workers=2"), ignoring=True) as process:
         await_state(tmp_path / "run", process)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldmctl.config.relocated import beside
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.evaluation.report.cache import fingerprint
 from ldmctl.evaluation.report.parts import decoded
@@ -146,7 +147,7 @@ def checks(one: Found) -> Iterator[Found]:
 
 def locate(name: str, home: Path, verb: str) -> Path | None:
     """The run of a verb that was called `name` when `home` was made from it: from the folders above `home`, from here, or at its tail."""
-    named = folder_of(name)
+    named = Path(beside(home, str(folder_of(name))))
     above = list(home.absolute().parents)[: UP + 1]
     tails = [Path(*named.parts[-count:]) for count in (2, 1) if count < len(named.parts)]
     places = [named] if named.is_absolute() else [*(place / named for place in above), named]
