@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from ldmctl.cli.app import run
+from ldmctl.config.compared import compose_judgement
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.relocated import beside
-from ldmctl.config.schemas.eval_samples import EvalSamples
 from ldmctl.errors import RelocatedWarning
 from ldmctl.evaluation.judging import cache_of
 from ldmctl.evaluation.report.chain import locate
@@ -113,6 +113,7 @@ def test_a_record_that_does_not_say_where_the_run_lay_leaves_paths_as_they_are(t
     assert beside(tmp_path, "/photos") == "/photos" and beside(tmp_path, "photos") == "photos"
 
 
+@pytest.mark.filterwarnings("ignore::ldmctl.errors.RelocatedWarning")
 def test_what_a_copied_run_was_made_from_by_an_absolute_path_is_the_copy(original, tmp_path):
     cache = tmp_path / "before/cache"
     shutil.copytree(original, tmp_path / "before")
@@ -121,8 +122,6 @@ def test_what_a_copied_run_was_made_from_by_an_absolute_path_is_the_copy(origina
     assert run([*words, "-q"]) == 0
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     ldm = tmp_path / "after/runs/ldm"
-    assert (
-        cache_of(EvalSamples(run=str(ldm))) == tmp_path / "after/cache"
-        and locate(str(cache), ldm, "encode-dataset") == tmp_path / "after/cache"
-    )
-    assert cache_of(EvalSamples(run=str(tmp_path / "before/runs/ldm"))) == cache
+    assert cache_of(compose_judgement([], {"run": str(ldm)})[0]) == tmp_path / "after/cache"
+    assert locate(str(cache), ldm, "encode-dataset") == tmp_path / "after/cache"
+    assert cache_of(compose_judgement([], {"run": str(tmp_path / "before/runs/ldm")})[0]) == cache
