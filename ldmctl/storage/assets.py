@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ldmctl.console import terminal
 from ldmctl.errors import DataNotFound, MissingError
 
 CHUNK = 1 << 18  # bytes
@@ -162,7 +162,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> Path:
 def _copy(answer: http.client.HTTPResponse, file: object, title: str, total: int | None) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=terminal(), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(title, total=total)
         while block := answer.read(CHUNK):
             file.write(block)  # type: ignore[attr-defined]
