@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldmctl.pictures import images, maps
+from ldmctl.pictures.promised import opened_as_promised
 from ldmctl.protocols import Example
 from ldmctl.testing.promises import calling, expect, maker, promise
 from ldmctl.testing.workers import check_workers, content, open_files
@@ -20,6 +21,8 @@ def check_dataset(cls: type, /, **options: Any) -> None:
     """Items, labels and stamps of both splits, the same each time and in every process."""
     before = open_files()
     train, val = (maker(cls, options, split=split)() for split in ("train", "val"))
+    for each in (train, val):
+        opened_as_promised(each)
     expect(len(train) > 0, "there is nothing to train on")
     expect(list(train.classes) == list(val.classes), "the two splits name different classes")
     names = list(train.classes)
@@ -54,6 +57,10 @@ def _check_item(dataset: Any, index: int, classes: int) -> None:
     expect(isinstance(item.label, int) and -1 <= item.label < classes, f"item {index} has label {item.label!r} of {classes} classes")
     expect(isinstance(item.text, str), f"item {index} has a caption of type {type(item.text).__name__}")
     expect(isinstance(stamp, str) and stamp, f"item {index} has stamp {stamp!r}, not a string")
+    if hasattr(dataset, "content"):
+        with calling(f"the content of item {index}"):
+            hashed = dataset.content(index)
+        expect(isinstance(hashed, str), f"the content of item {index} is {hashed!r:.80}, not a string")
     if hasattr(dataset, "note"):
         with calling(f"the note of item {index}"):
             note = dataset.note(index)

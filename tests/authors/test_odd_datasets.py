@@ -118,3 +118,28 @@ def test_pictures_left_out_for_their_size_do_not_hide_whose_the_others_are(train
     picture = "None if index else torch.zeros(3, 9, 9, dtype=torch.uint8)"
     code, err = trained_on(DATASET.format(picture=picture, text="''"), "image.smallest=12")
     assert code == 4 and "The dataset 'odd' from odd 1.0 does not keep its promise: the picture of item " in err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "classes = 'catdog'",
+        "remarks = 'abc'",
+        "counts = 5",
+        "map_classes = 'sky'",
+        "def __len__(self): return None",
+        "def stamp(self, index): return index",
+        "def content(self, index): return None",
+        "def note(self, index): return 1",
+        "def __getitem__(self, index): return Example(None, 1)",
+    ],
+)
+def test_the_check_refuses_what_the_host_does(install, said, more):
+    install("odd", dataset={"odd": "Odd"}, source=f"{SOUND}    {more}\n")
+    code, _, err = said("plugins", "check", "dataset", "odd")
+    assert code == 4 and "Odd is not a good dataset: " in err
+
+
+def test_the_check_takes_what_the_host_takes(install, said):
+    install("odd", dataset={"odd": "Odd"}, source=SOUND)
+    assert said("plugins", "check", "dataset", "odd")[0] == 0
