@@ -13,7 +13,7 @@ from ldmctl.errors import ConfigError, DataError, MismatchError
 from ldmctl.pictures.png import read_png_text
 
 HOST = ["--device", "cpu", "--precision", "fp32", "-q"]
-MAKE = ["sample", "-n", "3", "--steps", "3", "batch=4", *HOST]
+MAKE = ["sample", "count=3", "steps=3", "batch=4", *HOST]
 AGAIN = ["sample", "--device", "cpu", "-q", "--again"]
 
 
@@ -101,7 +101,7 @@ def test_files_that_were_moved_are_named_anew_and_the_bytes_are_the_same(home, c
     shutil.copytree("runs/ldm", "early")
     moved = ["--from", "moved-a.png", "--mask", "moved-mask.png", "--autoguide", "early@2"]
     assert ldmctl([*AGAIN, "samples/000001.png", *moved]) == 0 and same(home)
-    assert ldmctl([*AGAIN, "samples/000001.png", *moved, "--from", "other.png", "--out", "second"]) == 6
+    assert ldmctl([*AGAIN, "samples/000001.png", "--from", "other.png", *moved[2:], "--out", "second"]) == 6
     assert "it was made with pictures=" in capsys.readouterr().err
     ldmctl([*MAKE, "--out", "plain"])
     assert ldmctl([*AGAIN, "plain/000001.png", "--from", "other.png", "--out", "third"]) == 2
