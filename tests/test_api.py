@@ -17,7 +17,7 @@ from ldmctl import api
 from ldmctl.cli.app import run as command
 from ldmctl.errors import ConfigError, LdmctlError, MismatchError, Stopped
 from ldmctl.pictures.images import read
-from ldmctl.signals import ASKING, Signals
+from ldmctl.signals import Signals, asking
 
 TINY = ["loop.batch=8", "loop.report=2", "loop.save=2", "loop.preview=2", "loop.workers=0", "loop.warmup=0"]
 PLAIN = {"device": "cpu", "precision": "fp32"}
@@ -263,7 +263,7 @@ def test_what_a_loaded_network_cannot_use_is_refused_with_what_is_expected(chain
 
 
 def handlers():
-    return {each: signal.getsignal(each) for each in ASKING}
+    return {each: signal.getsignal(each) for each in asking()}
 
 
 def test_an_interrupted_call_leaves_signals_as_they_were_and_goes_on_next_time(chain, tmp_path):

@@ -23,7 +23,7 @@ def make_samples(model: Model, config: Sample, root: Path, console: Console) -> 
 
     The folder's name holds a hash of both, so samples of others never mix with them.
     """
-    asked = wanted(config, model.header, (weaker := model.weaker(config)) and weaker.header)
+    asked = wanted(config, model.header_for(config), (weaker := model.weaker(config)) and weaker.header)
     sides = sides_of(config, model.header)
     settings = model.settings(config)
     prompts = {"prompt": config.prompt} if config.prompt is not None else {}

@@ -75,7 +75,7 @@ def open_parts(config: EvalSamples, folder: Path, console: Console, *, learns: b
     refuse_few(min(count, aside.count), len(aside.reference))
     config = asked_for_captions(config, model, splits, aside, console)
     if model is not None and config.samples is None:
-        wanted(config, model.header)  # refuses what it never learned to do without
+        wanted(config, model.header_for(config))  # refuses what it never learned to do without
     home = home_of(config, folder)
     key = preparation(config)
     if learns and hasattr(extractor, "fit"):
@@ -149,7 +149,7 @@ def number_of(config: EvalSamples, model: Model | None) -> int:
     """How many samples there are to judge."""
     if config.samples is not None:
         return len(Sampled(config.samples, [], count=config.count))
-    return config.count if model is None else len(wanted_so_far(config, model.header))
+    return config.count if model is None else len(wanted_so_far(config, model.header_for(config)))
 
 
 def learned_from(config: EvalSamples, model: Model | None, samples: Pictures) -> bool | None:

@@ -418,3 +418,13 @@ def test_a_learned_class_has_the_next_index_and_moves_no_other():
 def test_a_conditioner_that_takes_no_new_classes_says_so(ldm):
     with pytest.raises(ConfigError, match="Linear, takes no new classes; label does"):
         listener({"label": torch.nn.Linear(1, 1)}, {}, str(ldm), "label")
+
+
+def test_samples_of_a_learned_class_are_judged(ldm, token, tmp_path, capsys):
+    words = ["count=6", "steps=2", "batch=4", "extractor=latent", "nearest=false", "workers=0", *HOST]
+    asked = [f"token={token}", "label=<mine>"]
+    code, found, err = answer(capsys, "eval-samples", "--run", ldm, *words, *asked, "--out", tmp_path / "out")
+    assert code == 0 and found["count"] == found["made"] == 6, err
+    made = sorted((tmp_path / "out").glob("samples-*/*.png"))
+    assert [json.loads(Image.open(file).text["ldmctl"])["label"] for file in made] == ["<mine>"] * 6
+    assert answer(capsys, "eval-samples", "--run", ldm, *words, "label=<mine>", "--out", tmp_path / "other")[0] == 2
