@@ -28,7 +28,10 @@ BESIDE = {  # where things are, how many there are and what each is of: the text
 
 
 def travelling(config: Sample) -> dict[str, Any]:
-    """The keys that change pixels, as JSON has them, without those that say what was so before there were any of them."""
-    written = config.model_dump(mode="json", exclude=BESIDE)
+    """The keys that change pixels, as JSON has them, without those that say what was so before there were any of them.
+
+    Of a command that has more keys than `sample`, such as eval-samples, those that it has beside decide no pixels.
+    """
+    written = config.model_dump(mode="json", include=set(Sample.model_fields) - BESIDE)
     before = {name: to_jsonable_python(value_before(field)) for name, field in Sample.model_fields.items() if not field.is_required()}
     return {name: value for name, value in written.items() if name in ALWAYS or name not in before or value != before[name]}

@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,15 +88,19 @@ def find(root: Path, pictures: Sequence[File], files: Sequence[File], asked: str
     return out
 
 
-def stamp(given: Path | _celeb.Parts) -> str:
-    """Name and version of a map by its files: `path:size:mtime`; of several the sum of their sizes and the last of their times."""
+def stamp(given: Path | _celeb.Parts, root: Path) -> str:
+    """Name and version of a map by its files: `path:size:mtime`, the path as seen from the folder of the pictures, which may be moved; of
+    several files the sum of their sizes and the last of their times."""
     files = [given] if isinstance(given, Path) else given.files
     try:
         known = [file.stat() for file in files]
     except OSError:
         known = []
     size, time = sum(each.st_size for each in known), max((each.st_mtime_ns for each in known), default=0)
-    return f"{given if isinstance(given, Path) else given.filename}:{size}:{time}"
+    name = str(given if isinstance(given, Path) else given.filename)
+    with suppress(ValueError):  # on another drive
+        name = Path(os.path.relpath(name, root)).as_posix()
+    return f"{name}:{size}:{time}"
 
 
 # -- by the names of folders -----------------------------------------------------

@@ -173,7 +173,7 @@ class Folder:
     def map_stamp(self, index: int) -> str:
         """`path:size:mtime` of the map, as it is now; '' where there is none."""
         mapped = self.maps.get(self.files[index].path)
-        return _maps.stamp(mapped) if mapped else ""
+        return _maps.stamp(mapped, self.root) if mapped else ""
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Every caption of an item, that of its `note` first."""

@@ -89,6 +89,17 @@ def test_a_project_that_was_moved_finds_its_pictures(original, tmp_path, monkeyp
     assert (tmp_path / "after/cache/latents.json").read_bytes() == before
 
 
+def test_a_project_that_was_moved_keeps_the_maps_that_it_has_prepared(original, tmp_path, monkeypatch, capsys):
+    shutil.copytree(original, tmp_path / "before")
+    monkeypatch.chdir(tmp_path / "before")
+    assert told(capsys, *MAPPED)[0] == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    monkeypatch.chdir(tmp_path / "after")
+    kept = [(file, file.stat().st_mtime_ns) for file in Path("cache/conditions").rglob("*.safetensors")]
+    assert kept and told(capsys, *MAPPED[:-3], "again", *MAPPED[-2:])[0] == 0
+    assert [(file, file.stat().st_mtime_ns) for file in Path("cache/conditions").rglob("*.safetensors")] == kept
+
+
 def test_a_run_that_was_copied_alone_reads_the_pictures_that_it_was_made_from(original, tmp_path, recwarn):
     for name in ("elsewhere/runs/ae", "runs/other"):
         shutil.copytree(original / "runs/ae", tmp_path / name)

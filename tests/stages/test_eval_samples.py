@@ -197,6 +197,12 @@ def test_interrupted_sampling_goes_on(judged, tmp_path, monkeypatch):
     assert judged("count=24", LATENT, "steps=3")["made"] == 24, "other settings are other samples"
 
 
+def test_how_samples_are_looked_at_makes_no_other_samples(judged):
+    assert judged("count=16", LATENT)["made"] == 16
+    assert judged("count=16", "extractor={type: latent, grid: 4}", "references=20", "nearest=false", "workers=0")["made"] == 0
+    assert judged("count=16", LATENT, "guidance=2")["made"] == 16
+
+
 # -- any folder ----------------------------------------------------------------
 
 
