@@ -99,10 +99,10 @@ def run(words: list[str] | None = None) -> int:
     return code
 
 
-def answer(words: list[str]) -> int:
-    """The exit code of a command line, every error said."""
+def answer(words: list[str], known: typer.Typer = app) -> int:
+    """The exit code of a command line, every error said; `known` are the commands whose options are looked at before one is run."""
     try:
-        replaced = refuse_twice(typer.main.get_command(app), words)
+        replaced = refuse_twice(typer.main.get_command(known), words)
         for sentence in replaced if ranks.speaks() else []:
             Console().warn(sentence)
         code = app(args=words, prog_name="ldmctl", standalone_mode=False) or 0
