@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmctl.config.compared import pictures_for
+from ldmctl.config.differences import PLACES
 from ldmctl.config.presets import pictures_of
 from ldmctl.config.relocated import beside
 from ldmctl.config.resolve import plugin_config
@@ -116,9 +117,9 @@ def fits(model: Model, config: EvalSamples) -> bool:
 
 
 def preparation(config: EvalSamples) -> dict[str, Any]:
-    """All that decides how a picture looks to an extractor."""
+    """All that decides how a picture looks to an extractor; where it lies does not: pictures are known by their stamps."""
     image = config.image.model_dump(mode="json", exclude={"flip", "crop", "smallest", "max_pixels"})
-    return {"image": image, "dataset": config.dataset.model_dump(mode="json") if config.dataset else None}
+    return {"image": image, "dataset": config.dataset.model_dump(mode="json", exclude=PLACES) if config.dataset else None}
 
 
 def cache_of(config: EvalSamples) -> Path | None:
