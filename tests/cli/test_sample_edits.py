@@ -21,6 +21,7 @@ def sample(ldm, words):
     ("words", "code", "said"),
     [
         ("--from a.png --mask other.png", 3, "other.png is 20x20 pixels, the picture 16x16"),
+        ("--from a.png --mask text.png", 3, "text.png cannot be read as a picture"),
         ("--from a.png --mask black.png", 3, "black everywhere"),
         ("--from a.png --mask white.png", 3, "white everywhere"),
         ("--from text.png", 3, "text.png cannot be read as a picture"),
@@ -192,6 +193,13 @@ def test_variations_take_the_strength_that_is_named_wherever(ldm, place, capsys,
     monkeypatch.setenv("LDMCTL_OVERRIDES", environment)
     assert sample(ldm, f"--variations a.png {words} --dry-run") == 0
     assert f"strength: {strength}\n" in capsys.readouterr().out
+
+
+def test_variations_are_pictures_from_it_at_a_strength_of_three_quarters(ldm, place, capsys):
+    for words in ("--variations a.png --out varied", "--from a.png --strength 0.75 --out begun"):
+        assert sample(ldm, words) == 0, capsys.readouterr().err
+    varied, begun = (sorted((place / folder).glob("0*.png")) for folder in ("varied", "begun"))
+    assert varied and [Image.open(file).tobytes() for file in varied] == [Image.open(file).tobytes() for file in begun]
 
 
 def test_a_dry_run_counts_what_it_would_cost(ldm, place, capsys):

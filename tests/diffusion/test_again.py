@@ -63,6 +63,8 @@ def edit(file, change=None, *, sums=True):
         ["--run", "runs/ldm@2"],
         ["--seeds", "1,70000"],
         ["--from", "b.png", "--outpaint", "4,0,0,0"],
+        ["--variations", "b.png"],
+        ["--interpolate", "3", "8"],
     ],
 )
 def test_a_picture_is_made_again_byte_for_byte(home, words):

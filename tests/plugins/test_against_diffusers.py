@@ -18,6 +18,8 @@ SAME = [
     ("dpmpp-2m-sde", {}, "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"}),
     ("unipc", {}, "UniPCMultistepScheduler", {"final_sigmas_type": "zero"}),
     ("unipc", {"order": 3}, "UniPCMultistepScheduler", {"solver_order": 3, "final_sigmas_type": "zero"}),
+    ("deis", {"order": 1}, "DEISMultistepScheduler", {"solver_order": 1}),
+    ("deis", {}, "DEISMultistepScheduler", {"solver_order": 2}),
     ("unipc", {"corrected": False}, "UniPCMultistepScheduler", {"disable_corrector": list(range(50)), "final_sigmas_type": "zero"}),
 ]
 
@@ -46,4 +48,5 @@ def test_a_sampler_goes_where_the_scheduler_goes(name, options, kind, theirs, pr
     noise = lambda sigma, sigma_next: torch.randn(first.shape, generator=draws, dtype=drawn)
     begun = start(first, sigmas) if scheduler.init_noise_sigma == 1 else first * scheduler.init_noise_sigma
     ours = made("sampler", name, **options)(Denoise(our_network, schedule, prediction), begun, sigmas, noise)
-    same_way([*our_network.asked, ours], [*their_network.asked, x], atol=2e-4, rtol=1e-3)
+    ends = [] if kind == "DEISMultistepScheduler" else [(ours, x)]  # theirs stops at the lowest level, where a little noise is left
+    same_way([*our_network.asked, *(end for end, _ in ends)], [*their_network.asked, *(end for _, end in ends)], atol=2e-4, rtol=1e-3)
