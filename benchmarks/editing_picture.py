@@ -3,7 +3,7 @@
 python benchmarks/editing_picture.py --run runs/ldm --data mnist --out docs/editing-mnist.png [--steps 20] [--strength 0.6]
 
 Rows from top to bottom: held-out pictures; from them at --strength; their right half painted anew; each drawn smaller with an eighth of the side
-around it painted; an interpolation of two seeds; the classes in turn with guidance 2; of pictures in colour, samples that are to be red on the left.
+around it painted; an interpolation of two seeds; the classes in turn with guidance 2; samples that are to be red, or white where there are no colours, on the left.
 """
 
 import argparse
@@ -62,10 +62,8 @@ def rows_of(given: argparse.Namespace) -> list[Tensor]:
     ]
     if model.classes:
         rows.append(model.sample(COLUMNS, label=list(model.classes)[:COLUMNS], guidance=2.0, steps=given.steps).images)
-    if real.shape[1] == 3:
-        guide = {"type": "colour", "colour": "red", "region": [0, 0, 0.5, 1], "scale": 3}
-        rows.append(model.sample(COLUMNS, guides=[guide], steps=given.steps, **free).images)
-    return rows
+    guide = {"type": "colour", "colour": "red" if real.shape[1] == 3 else "white", "region": [0, 0, 0.5, 1], "scale": 3}
+    return [*rows, model.sample(COLUMNS, guides=[guide], steps=given.steps, **free).images]
 
 
 if __name__ == "__main__":
