@@ -462,6 +462,22 @@ def test_a_cache_of_the_same_pictures_in_another_place_is_complete(encode, pictu
     assert encoded() == count
 
 
+def test_a_cache_is_complete_though_the_run_of_its_autoencoder_was_renamed(pictures, encoded, vqvae_run, tmp_path, monkeypatch, capsys):
+    from ldmctl.cli.app import run
+
+    shutil.copytree(vqvae_run, tmp_path / "ae")
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "pictures", "--out", "cache", "shard=4", "batch=2", "workers=0", *HOST]
+    assert run(["encode-dataset", "--run", "ae", *words]) == 0
+    before, count = files(tmp_path / "cache"), encoded()
+    os.rename("ae", "renamed")
+    for name in ("renamed", "./renamed", str(tmp_path / "renamed")):
+        capsys.readouterr()
+        assert run(["encode-dataset", "--run", name, *words]) == 0
+        assert "cache is complete already" in capsys.readouterr().err
+    assert encoded() == count and files(tmp_path / "cache") == before
+
+
 def test_a_plan_puts_new_items_behind_those_that_were_there():
     def note(index):
         return Item("abcdefg"[index], "", index)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,41 @@ def test_a_copy_without_its_times_is_the_same_and_other_pictures_of_the_same_nam
         paint(file)
     with pytest.raises(MismatchError, match="some of them are others"):
         go(run, tmp_path / "copy", "loop.steps=4")
+
+
+def test_a_denoiser_goes_on_with_its_cache_by_whatever_name(tmp_path, fit_diffusion, vae_cache, monkeypatch):
+    project = tmp_path / "project"
+    shutil.copytree(vae_cache, project / "cache")
+    monkeypatch.chdir(project)
+    run = fit_diffusion(project / "run", "cache", "loop.steps=1")
+    (tmp_path / "link").symlink_to(project / "cache")
+    for steps, named in enumerate(("./cache", project / "cache", tmp_path / "link"), 2):
+        fit_diffusion("run", named, f"loop.steps={steps}")
+        assert record(run)["step"] == steps
+    monkeypatch.chdir(tmp_path)
+    fit_diffusion("project/run", "project/cache", "loop.steps=5")
+    (project / "cache").rename(project / "renamed")
+    fit_diffusion("project/run", "project/renamed", "loop.steps=6")
+    project.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    fit_diffusion("run", "renamed", "loop.steps=7")
+    steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert record(Path("run"))["step"] == 7 and steps == sorted(steps) and set(steps) == set(range(1, 8)), "it never began anew"
+    assert {each["key"] for each in record(Path("run"))["changes"]} == {"loop.steps"}, "another name is no change"
+
+
+def test_another_cache_under_the_name_of_the_one_it_began_with_is_refused(tmp_path, encode, fit_diffusion, vae_cache, vae_run):
+    cache = tmp_path / "cache"
+    shutil.copytree(vae_cache, cache)
+    run = fit_diffusion(tmp_path / "run", cache, "loop.steps=1")
+    cache.rename(tmp_path / "first")
+    encode(cache, vae_run, "dataset.count=44")
+    before = contents(run)
+    with pytest.raises(MismatchError, match=r"had 40 training .*, now it has 44 training") as caught:
+        fit_diffusion(run, cache, "loop.steps=2")
+    assert caught.value.exit_code == 6 and contents(run) == before
+    fit_diffusion(run, tmp_path / "first", "loop.steps=2")
+    assert record(run)["step"] == 2
 
 
 def test_a_run_from_before_pictures_were_kept_goes_on_and_keeps_them(tmp_path, go, pictures):
