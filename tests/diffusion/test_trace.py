@@ -7,8 +7,11 @@ import torch
 from PIL import Image
 
 from ldmctl import api
-from ldmctl.diffusion.trace import spread
+from ldmctl.config.presets import compose
+from ldmctl.config.schemas.sample import Sample
+from ldmctl.diffusion.trace import moment_of, spread
 from ldmctl.errors import ConfigError, MismatchError
+from ldmctl.pictures.images import to_uint8
 from ldmctl.pictures.png import read_png_text
 from ldmctl.stages.sample import sample as stage
 
@@ -48,6 +51,20 @@ def test_the_last_picture_of_a_trace_is_the_sample(sample, tmp_path):
     with Image.open(tmp_path / "samples" / "trace.png") as strip, Image.open(tmp_path / "samples" / "000000.png") as picture:
         last = strip.crop((2 * 68 + 2, 28 + 2 + 66, 3 * 68 - 2, 28 + 2 + 66 + 64))
         assert last.tobytes() == picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST).tobytes()
+
+
+def test_a_moment_says_the_level_and_the_deviation_and_shows_the_channels_and_the_clean_estimate(ldm):
+    model, looks = api.load(ldm, device="cpu", precision="fp32"), []
+    model.sample(1, seed=3, steps=6, callback=looks.append)
+    config, _ = compose(Sample, overrides=[f"run={ldm}", "steps=6"])
+    for look in looks:
+        moment = moment_of(model, config, look, 1)
+        assert moment.words == f"sigma {look.sigma:.3g}\nsd {look.x.std().item():.3g}"
+        clean = to_uint8(model.codec.decode(look.clean, (16, 16)))
+        assert torch.equal(moment.picture, clean.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    sides = [moment_of(model, config, looks[-1]._replace(x=torch.full_like(looks[-1].x, value)), 1).latent for value in (-9.0, 0.0, 9.0)]
+    grey = [int(each[0, :, 2:-2, 2:-2].float().quantile(0.5)) for each in sides]
+    assert grey[0] < 10 and 120 <= grey[1] <= 136 and grey[2] > 245, "dark is low, grey is zero, light is high"
 
 
 def test_a_file_of_that_name_that_is_no_trace_is_not_replaced(sample, tmp_path):
