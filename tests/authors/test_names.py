@@ -5,9 +5,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ldmctl import registry
 from ldmctl.errors import ConfigError, PluginError, PluginWarning
+from ldmctl.storage.weights import read_header
 from ldmctl.template.package import write_package
 
 CONFIG = Path(__file__).parents[1] / "tiny" / "fit-diffusion.yaml"
@@ -28,6 +30,30 @@ def test_a_foreign_plugin_named_like_a_built_in_is_in_nobodys_way(install, said,
     assert "ddim alone is ldmctl's own, the other is foreign:ddim" in err and "foreign 3.1" in err
     with pytest.warns(PluginWarning):
         assert registry.find("sampler", "ddim").built_in
+
+
+NOTHING = """
+class Mine:
+    class Config(PluginConfig):
+        speed: int = 1
+    def __init__(self, *given, **more): raise RuntimeError("the foreign one was made")
+"""
+
+
+def test_those_named_like_the_defaults_of_training_and_sampling_are_in_nobodys_way_either(install, said, sample_words, tmp_path, vae_cache):
+    kinds = {"sampler": "unipc", "denoiser": "unet", "conditioner": "label"}
+    train = ["fit-diffusion", "--config", CONFIG, "--latents", vae_cache, "--out", tmp_path / "ldm", "--device", "cpu", "loop.steps=1"]
+    for version, words in (("3.1", train), ("3.2", sample_words)):  # a process says a sentence once
+        install("foreign", version, source=NOTHING, **{kind: {name: "Mine"} for kind, name in kinds.items()})
+        code, _, err = said(*words)
+        assert code == 0 and "the foreign one was made" not in err
+        warned = {kind: err.count(f"{kind} '{name}' is offered by ") for kind, name in kinds.items()}
+        assert warned["sampler"] == 1 and max(warned.values()) == 1 and (words is not train or min(warned.values()) == 1), err
+    header = read_header(tmp_path / "ldm" / "model.safetensors")
+    assert "foreign" not in json.dumps(header) and "foreign" not in (tmp_path / "ldm" / "run.json").read_text()
+    assert json.loads(Image.open(tmp_path / "samples" / "000000.png").text["ldmctl"])["sampler"]["corrected"] is True, (
+        "a key of ldmctl's own"
+    )
 
 
 def test_the_other_one_is_had_by_its_package_everywhere(install, said, sample_words, tmp_path, vae_cache):
