@@ -82,7 +82,8 @@ def refuse(out: str | Path, reads: list[Read], *, verb: str, owns: bool) -> None
             if within(place, each.path) and not _made_before(place, verb):
                 also = "" if each.far else f", which {verb} reads. No command writes where it reads"
                 raise ConfigError(f"{named} lies in {each.what}{also}: name an --out beside it.")
-        if owns and not each.far and within(each.path, folder):
+        own = each.path.name in LINKED and same(each.path.parent, folder) and _made_before(folder, verb)  # its copy of a text encoder
+        if owns and not each.far and not own and within(each.path, folder):
             raise ConfigError(
                 f"--out {out} holds {each.what}, which {verb} reads. {verb} wants a folder of its own: name another --out, such as {folder / 'out'}."
             )
@@ -147,6 +148,17 @@ def _named(config: Mapping[str, Any], *, far: str = "") -> Iterator[Read]:
     yield from (Read(f"the folder {folder} (pairs)", Path(folder).expanduser(), pictures=True) for folder in pairs)
     for folder in _pictures(config.get("dataset")):
         yield Read(f"the folder of pictures {folder}{far}" + ("" if far else " (data)"), folder, pictures=True, far=bool(far))
+    for key, folder in _heard(config.get("conditions")):
+        yield Read(f"the folder {folder}{far}" + ("" if far else f" (conditions.{key})"), folder, far=bool(far))
+
+
+def _heard(conditions: object) -> Iterator[tuple[str, Path]]:
+    """Folders that the keys of conditioners name, such as that of a text encoder, and by which key."""
+    for slot, conditioner in conditions.items() if isinstance(conditions, Mapping) else ():
+        for key, text in conditioner.items() if isinstance(conditioner, Mapping) else ():
+            named = isinstance(text, str) and key != "type" and (key == "encoder" or PLACES.search(key) or re.search(r"[/\\]", text))
+            if named and text.strip() and (folder := Path(text).expanduser()).is_dir():
+                yield f"{slot}.{key}", folder
 
 
 def _shown(config: Mapping[str, Any]) -> Iterator[Read]:
@@ -187,7 +199,9 @@ def _pictures(dataset: object) -> Iterator[Path]:
     for key, value in dataset.items():
         texts = [text for text in (value if isinstance(value, list | tuple) else [value]) if isinstance(text, str) and text.strip()]
         for text in texts if key not in ("type", "source") else ():
-            if PLACES.search(key) or re.search(r"[./\\]", text):  # and not a colour or a class that a folder is called by, too
+            if key == "maps":  # which are looked for in the folder of pictures, then here
+                yield from [place for place in [Path(text).expanduser()] if text not in ("auto", "none") and place.is_dir()]
+            elif PLACES.search(key) or re.search(r"[./\\]", text):  # and not a colour or a class that a folder is called by, too
                 yield from [place for place in data_places(text) if os.path.exists(place)][:1]
 
 

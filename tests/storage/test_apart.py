@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,51 @@ def test_nor_below_the_runs_that_it_was_made_from(project, monkeypatch, capsys, 
     before = contents(project)
     assert command([*WORDS[name], "--out", out]) == 2
     assert "was made: name an --out beside it" in capsys.readouterr().err and contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["sample", "--run", "ldm", "--autoguide", "weak", "--guidance", "2"], "weak"),
+        (["sample", "--run", "ldm", "--autoguide", "weak", "--guidance", "2"], "weak/samples"),
+        (["sample", "--run", "ldm", "--from", "shown"], "shown/below"),
+        (["sample", "--run", "ldm", "--map", "shown"], "shown/below"),
+        (["sample", "--run", "ldm", "--picture", "shown"], "shown/below"),
+        (["fit-diffusion", "--latents", "cache", "conditions.text={type: text, encoder: encoder}"], "encoder"),
+        (["fit-diffusion", "--latents", "cache", "conditions.text={type: text, encoder: encoder}"], "encoder/run"),
+        (["fit-diffusion", "--latents", "cache", "conditions.text={type: text, encoder: here/encoder}"], "here"),
+        (["fit-ae", "--data", "pictures", "dataset.maps=drawn"], "drawn"),
+        (["fit-ae", "--data", "pictures", "dataset.maps=drawn"], "drawn/run"),
+        (["encode-dataset", "--run", "ae", "--data", "pictures", "dataset.maps=./drawn"], "drawn/cache"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+@pytest.mark.parametrize("overwrite", [False, True], ids=["", "overwrite"])
+def test_nor_where_weaker_runs_encoders_maps_and_pictures_to_begin_with_lie(project, monkeypatch, capsys, tmp_path, words, out, overwrite):
+    monkeypatch.chdir(tmp_path)
+    for name in ("ae", "cache", "ldm", "pictures"):
+        (tmp_path / name).symlink_to(project / name)
+    shutil.copytree(project / "ldm", tmp_path / "weak")
+    for name in ("shown/0.png", "drawn/0.png", "encoder/config.json", "here/encoder/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("kept")
+    before = contents(tmp_path), contents(project)
+    assert command([*words, "--out", out, *["--overwrite"][: int(overwrite)]]) == 2
+    said = capsys.readouterr().err
+    assert "another --out" in said or "an --out" in said.lower(), said
+    assert (contents(tmp_path), contents(project)) == before
+
+
+def test_a_run_goes_on_with_its_own_copy_of_an_encoder(tmp_path, tiny):
+    """Named by hand where the first one is gone."""
+    open_run(tmp_path / "ldm", tiny("fit-diffusion")).close("finished")
+    own = tmp_path / "ldm" / "text-encoder"
+    own.mkdir()
+    reads = apart.reads_of({"conditions": {"text": {"type": "text", "encoder": str(own)}, "drop": {"text": None}}})
+    assert [each.path for each in reads] == [own]
+    apart.refuse(tmp_path / "ldm", reads, verb="fit-diffusion", owns=True)
+    with pytest.raises(ConfigError, match="lies in the folder"):
+        apart.refuse(own / "run", reads, verb="fit-diffusion", owns=True)
 
 
 def test_it_is_refused_by_a_dry_run_and_before_processes_are_started_too(project, monkeypatch, capsys):
