@@ -65,6 +65,11 @@ def test_wheel_and_editable_list_the_same_plugins(wheel, tmp_path):
     assert json.loads(packed) == json.loads(editable)
 
 
+def test_the_extra_formats_names_what_opens_heic_and_jpeg_xl():
+    wanted = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("formats = "))
+    assert '"pillow-heif>=' in wanted and '"pillow-jxl-plugin>=' in wanted
+
+
 def test_it_runs_from_an_empty_folder(tmp_path):
     assert python("-m", "ldmctl", "--version", cwd=tmp_path) == f"ldmctl {version('ldmctl')}\n"
 

@@ -143,3 +143,13 @@ def test_the_check_refuses_what_the_host_does(install, said, more):
 def test_the_check_takes_what_the_host_takes(install, said):
     install("odd", dataset={"odd": "Odd"}, source=SOUND)
     assert said("plugins", "check", "dataset", "odd")[0] == 0
+
+
+def test_the_protocol_and_the_template_say_how_an_archive_is_opened_in_each_worker():
+    from ldmctl import protocols
+    from ldmctl.template import dataset
+
+    assert all("os.getpid()" in text and "__getstate__" in text for text in (protocols.Dataset.__doc__, dataset.__doc__))
+    assert "if self._process != os.getpid(): self._process, self._archive = os.getpid(), ZipFile(self.path)" in protocols.Dataset.__doc__
+    assert "self.process, self.archive = os.getpid(), zipfile.ZipFile(self.path)" in dataset.__doc__
+    assert 'return {**self.__dict__, "process": 0, "archive": None}' in dataset.__doc__
