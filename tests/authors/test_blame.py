@@ -64,6 +64,35 @@ def test_an_exception_of_a_plugin_names_it_with_its_package_and_line(install, sa
     assert code == 4 and "Traceback" in err and "in __call__" in err + ("in __call__" if made != "pass" else "")
 
 
+BROKEN = """
+class Broken(nn.Module):
+    Config = Plain
+    factor, channels, rescale = 2, 3, "channel"
+    def __init__(self, config, **context):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+    def broken(self, *given, **more):
+        raise KeyError("mine")
+    forward = marginal = loss = encode = broken
+"""
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "denoiser", "perceptual", "schedule"])
+def test_whatever_its_kind_it_is_named_with_its_line(install, said, tmp_path, vae_cache, kind):
+    site = install("ldmctl-broken", "1.4", **{kind: {"broken": "Broken"}}, source=BROKEN)
+    train = ["fit-diffusion", "--config", TINY / "fit-diffusion.yaml", "--latents", vae_cache, "--out", tmp_path / "ldm", "loop.steps=1"]
+    words = {
+        "autoencoder": fit_ae_words(tmp_path / "ae", "autoencoder={type: broken}"),
+        "denoiser": [*train, "denoiser={type: broken}"],
+        "perceptual": fit_ae_words(tmp_path / "ae", "perceptual={type: broken}"),
+        "schedule": [*train, "schedule={type: broken}"],
+    }[kind]
+    code, _, err = said(*words)
+    assert code == 4 and f"The {kind} 'broken' from ldmctl-broken 1.4 raised KeyError: 'mine'" in err, err
+    line = 1 + (site / "ldmctl_broken.py").read_text().splitlines().index('        raise KeyError("mine")')
+    assert f"{site / 'ldmctl_broken.py'}, line {line}" in err and "Traceback" not in err and "bug" not in err
+
+
 def test_what_has_other_arguments_than_its_kind_is_named_though_none_of_its_lines_ran(install, said, sample_words):
     install("ldmctl-ralston", sampler={"ralston": "Ralston"}, source="class Ralston:\n    Config = Plain\n    def __init__(self): pass\n")
     code, _, err = said(*sample_words, "--sampler", "ralston")
