@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ldmctl import api
 from ldmctl.cli.app import run
@@ -77,8 +78,8 @@ class Broken(nn.Module):
 """
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "denoiser", "perceptual", "schedule"])
-def test_whatever_its_kind_it_is_named_with_its_line(install, said, tmp_path, vae_cache, kind):
+@pytest.mark.parametrize("kind", ["autoencoder", "denoiser", "perceptual", "schedule", "guide", "extractor"])
+def test_whatever_its_kind_it_is_named_with_its_line(install, said, sample_words, tmp_path, vae_cache, kind):
     site = install("ldmctl-broken", "1.4", **{kind: {"broken": "Broken"}}, source=BROKEN)
     train = ["fit-diffusion", "--config", TINY / "fit-diffusion.yaml", "--latents", vae_cache, "--out", tmp_path / "ldm", "loop.steps=1"]
     words = {
@@ -86,7 +87,12 @@ def test_whatever_its_kind_it_is_named_with_its_line(install, said, tmp_path, va
         "denoiser": [*train, "denoiser={type: broken}"],
         "perceptual": fit_ae_words(tmp_path / "ae", "perceptual={type: broken}"),
         "schedule": [*train, "schedule={type: broken}"],
+        "guide": [*sample_words, "guide={type: broken}"],
+        "extractor": ["eval-samples", "--samples", tmp_path / "a", "--against", tmp_path / "b", "--extractor", "broken", "--device", "cpu"],
     }[kind]
+    for index in range(48 if kind == "extractor" else 0):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (index * 5, 99, 30)).save(tmp_path / "ab"[index % 2] / f"{index}.png")
     code, _, err = said(*words)
     assert code == 4 and f"The {kind} 'broken' from ldmctl-broken 1.4 raised KeyError: 'mine'" in err, err
     line = 1 + (site / "ldmctl_broken.py").read_text().splitlines().index('        raise KeyError("mine")')
