@@ -15,7 +15,7 @@ class SmallNetwork:
         return 0.8 * x + 0.3 * torch.sin(x.roll(1, -1) + 3 * scale) - 0.1 * scale
 
 
-def same_way(ours, theirs, *, atol, rtol):
+def assert_same_way(ours, theirs, *, atol, rtol):
     """Two lists of what a network was asked about, the result at the end: equal up to `atol` of the largest number and `rtol`."""
     assert len(ours) == len(theirs)
     for own, other in zip(ours, theirs, strict=True):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_network import SmallNetwork, same_way
+from small_network import SmallNetwork, assert_same_way
 
 from ldmctl import registry
 from ldmctl.diffusion.denoise import Denoise
@@ -49,4 +49,6 @@ def test_a_sampler_goes_where_the_scheduler_goes(name, options, kind, theirs, pr
     begun = start(first, sigmas) if scheduler.init_noise_sigma == 1 else first * scheduler.init_noise_sigma
     ours = made("sampler", name, **options)(Denoise(our_network, schedule, prediction), begun, sigmas, noise)
     ends = [] if kind == "DEISMultistepScheduler" else [(ours, x)]  # theirs stops at the lowest level, where a little noise is left
-    same_way([*our_network.asked, *(end for end, _ in ends)], [*their_network.asked, *(end for _, end in ends)], atol=2e-4, rtol=1e-3)
+    assert_same_way(
+        [*our_network.asked, *(end for end, _ in ends)], [*their_network.asked, *(end for _, end in ends)], atol=2e-4, rtol=1e-3
+    )

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_network import SmallNetwork, same_way
+from small_network import SmallNetwork, assert_same_way
 
 from ldmctl import registry
 from ldmctl.diffusion.denoise import Denoise, Noise, clean_from
@@ -138,7 +138,7 @@ def test_ddim_goes_where_diffusers_goes(steps, spacing, eta, name, prediction):
     ours, theirs = ours_and_theirs(
         theirs, made("sampler", "ddim", eta=eta), made("schedule", name), steps=steps, spacing=spacing, prediction=prediction, eta=eta
     )
-    same_way(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert_same_way(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 # Without large and trailing: where its last step is not step 0, diffusers adds noise of variance beta to the finished sample.
@@ -153,7 +153,7 @@ def test_ddpm_goes_where_diffusers_goes(steps, spacing, variance, name, predicti
     ours, theirs = ours_and_theirs(
         theirs, made("sampler", "ddpm", variance=variance), made("schedule", name), steps=steps, spacing=spacing, prediction=prediction
     )
-    same_way(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert_same_way(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -161,7 +161,7 @@ def test_ddpm_goes_where_diffusers_goes_through_all_1000_steps(variance):
     theirs = theirs_made("DDPMScheduler", "linear", "v", "trailing", variance_type=f"fixed_{variance}")
     sampler, schedule = made("sampler", "ddpm", variance=variance), made("schedule", "linear")
     ours, theirs = ours_and_theirs(theirs, sampler, schedule, steps=1000, spacing="trailing", prediction="v")
-    same_way(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert_same_way(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from learning import FEW, HOST, answer, learn, sample
 from PIL import Image
 
 from ldmctl import api, registry
@@ -20,8 +21,6 @@ from ldmctl.errors import ConfigError, PluginError
 from ldmctl.storage import weights
 from ldmctl.training import engine as engines
 
-HOST = ["machine.device=cpu", "machine.precision=fp32"]
-FEW = ["steps=12", "batch=4", "report=5", "workers=0", *HOST]
 WORDS = "conditions.text={type: words, width: 8, depth: 1, heads: 2, dim: 8, vocabulary: 300}"
 COLOURS = {"blue": (20, 20, 200), "dark red": (90, 0, 0), "green": (0, 160, 40), "red": (200, 20, 20)}
 CLASSES = list(COLOURS)
@@ -84,20 +83,6 @@ def with_vectors(token, tmp_path):
         return file
 
     return write
-
-
-def answer(capsys, *words):
-    code = run([*map(str, words), "--json"])
-    said = capsys.readouterr()
-    return code, json.loads(said.out), said.err
-
-
-def learn(capsys, ldm, pictures, file, *words, word="<mine>"):
-    return answer(capsys, "fit-token", f"run={ldm}", f"data={pictures}", f"word={word}", "--out", file, *FEW, *words)
-
-
-def sample(capsys, ldm, out, *words):
-    return answer(capsys, "sample", "--run", ldm, "--steps", "2", "batch=2", "--out", out, *HOST, *words)
 
 
 def opened(ldm):

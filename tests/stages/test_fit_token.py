@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from learning import FEW, HOST, answer, learn, sample
 from PIL import Image
 
 from ldmctl import api
@@ -20,8 +21,6 @@ from ldmctl.errors import ConfigError, DivergedError
 from ldmctl.storage import weights
 from ldmctl.training import engine as engines
 
-HOST = ["machine.device=cpu", "machine.precision=fp32"]
-FEW = ["steps=12", "batch=4", "report=5", "workers=0", *HOST]
 WORDS = ["conditions.label=null", "conditions.text={type: words, width: 8, depth: 1, heads: 2, dim: 8, vocabulary: 300}"]
 LONGER = ["loop.steps=100", "loop.lr=1e-2", "loop.ema=0", "loop.warmup=2"]
 
@@ -55,20 +54,6 @@ def token(tmp_path_factory, ldm, pictures):
     file = tmp_path_factory.mktemp("token") / "mine.safetensors"
     assert run(["fit-token", "--run", str(ldm), "--data", str(pictures), "--word", "<mine>", "--out", str(file), "-q", *FEW]) == 0
     return file
-
-
-def answer(capsys, *words):
-    code = run([*map(str, words), "--json"])
-    said = capsys.readouterr()
-    return code, json.loads(said.out), said.err
-
-
-def learn(capsys, ldm, pictures, file, *words, word="<mine>"):
-    return answer(capsys, "fit-token", f"run={ldm}", f"data={pictures}", f"word={word}", "--out", file, *FEW, *words)
-
-
-def sample(capsys, ldm, out, *words):
-    return answer(capsys, "sample", "--run", ldm, "--steps", "2", "batch=2", "--out", out, *HOST, *words)
 
 
 def test_a_file_of_a_word_names_no_place_of_the_machine_that_made_it(token, ldm, pictures, tmp_path, capsys):
