@@ -9,8 +9,8 @@ from ldmctl.training import watch
 BEST = 18  # the step of the lowest loss
 
 
-def plant(put: Callable[[object, str, object], None] = setattr, until: int = 30) -> None:
-    """Replace what validates by the curve, whose last high loss is at step `until`."""
+def plant(put: Callable[[object, str, object], None] = setattr, until: int = 30, **curves: Callable[[int], float]) -> None:
+    """Replace what validates by the curve, whose last high loss is at step `until`; `curves` are others, functions of the step."""
     validates, steps = stage.Training.validates, []
 
     def due(training, step):
@@ -22,7 +22,8 @@ def plant(put: Callable[[object, str, object], None] = setattr, until: int = 30)
     def validate(*_):
         count = steps[-1] // 2
         loss = 2.0 if BEST < steps[-1] <= until else 1 - 0.01 * min(count, BEST // 2)
-        return {"val/pixel": loss, "val/loss": loss, "val/psnr": 20.0}
+        others = {f"val/{name}": curve(steps[-1]) for name, curve in curves.items()}
+        return {"val/pixel": loss, "val/loss": loss, "val/psnr": 20.0, **others}
 
     put(watch, "APART", 2)
     put(stage.Training, "validates", due)

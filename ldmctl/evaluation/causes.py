@@ -44,8 +44,10 @@ def rising(rows: Sequence[Row], config: FitAE) -> Cause | None:
     best = values.index(min(values))
     said = f"The validation loss was lowest at step {steps[best]:,} ({values[best]:.4g}) and is {values[-1]:.4g} at the end"
     begun = next((row["step"] for row in rows if row.get(HEARD, 0) > 0), None)
-    if begun is not None and steps[best] <= begun + max(steps[-1] // 10, 1):
-        way = "a smaller loop.lr or a smaller adversarial.weight" if config.losses.shares is None else "a smaller loop.lr"
+    near = max(steps[-1] // 10, 1)
+    if begun is not None and max((step for step in steps if step < begun), default=begun) - near <= steps[best] <= begun + near:
+        louder = "adversarial.weight" if config.losses.shares is None else "losses.shares.adversarial"
+        way = f"a smaller loop.lr or a smaller {louder}"
         return Cause("rising losses", f"{said}: it has risen since the discriminator is heard; try {way}.")
     return Cause("rising losses", f"{said}: it learns too fast or too long; try a smaller loop.lr, or loop.decay=cosine.")
 
@@ -57,10 +59,11 @@ def beaten(rows: Sequence[Row], config: FitAE) -> Cause | None:
     if len(late) < LATE or sum(late) / len(late) >= BEATEN:
         return None
     mean = sum(late) / len(late)
+    so = "it was hardly heard" if config.adversarial.advantage else "what was heard of it is noise"
     return Cause(
         "the discriminator",
-        f"The discriminator could hardly tell reconstructions from pictures (an advantage of {mean:.3f}, where 1 is always right), so it was "
-        "hardly heard; try a larger adversarial.lr, a smaller loop.lr, or more discriminator.widths.",
+        f"The discriminator could hardly tell reconstructions from pictures (an advantage of {mean:.3f}, where 1 is always right), so "
+        f"{so}; try a larger adversarial.lr, a smaller loop.lr, or more discriminator.widths.",
     )
 
 
@@ -85,10 +88,11 @@ def growing_latent(rows: Sequence[Row], config: FitAE) -> Cause | None:
     if len(values) < LATE or not values[len(values) // 2] > 0 or values[-1] < GROWN * values[len(values) // 2]:
         return None
     middle = len(values) // 2
+    way = "a larger autoencoder.kl_weight, or a smaller loop.lr" if hasattr(config.autoencoder, "kl_weight") else "a smaller loop.lr"
     return Cause(
         "the latent",
         f"The largest latent value grew from {values[middle]:.3g} at step {steps[middle]:,} to {values[-1]:.3g} at the end: nothing holds it; "
-        "try a larger autoencoder.kl_weight, or a smaller loop.lr.",
+        f"try {way}.",
     )
 
 
@@ -98,9 +102,10 @@ def dying_codes(rows: Sequence[Row], config: FitAE) -> Cause | None:
     if len(values) < LATE or values[-1] >= UNUSED * max(values):
         return None
     best = values.index(max(values))
+    way = "a smaller loop.lr, or autoencoder.revive" if hasattr(config.autoencoder, "revive") else "a smaller loop.lr"
     return Cause(
         "the codes",
-        f"{values[-1]:,.0f} codes are in use, at step {steps[best]:,} it was {values[best]:,.0f}: codes die; try a smaller loop.lr, or autoencoder.revive.",
+        f"{values[-1]:,.0f} codes are in use, at step {steps[best]:,} it was {values[best]:,.0f}: codes die; try {way}.",
     )
 
 

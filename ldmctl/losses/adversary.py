@@ -84,6 +84,11 @@ class Adversary(nn.Module):
         return self.volume * self.config.weight * min(heard / max(self.ramp, 1), 1.0)
 
     @property
+    def heard_after(self) -> int:
+        """How many steps are done when the autoencoder first hears it; -1 while `auto` waits."""
+        return self._first() + self.warmup if self._first() >= 0 else -1
+
+    @property
     def volume(self) -> float:
         """What its weight is multiplied by: 1, less after it was turned down, 0 when it was turned off."""
         return self._turns()[0]

@@ -43,12 +43,15 @@ class Shares(nn.Module):
         heard: float | Tensor = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(gradient of all losses at image [B,C,H,W], facts): norms are to each other as `shares`, which need not add up to 1; that of
-        the adversarial loss is multiplied by `heard`.
+        the adversarial loss is multiplied by `heard`. The first loss has the share of a perceptual one that is not there too, so that the
+        adversarial one has no more than its own.
 
         `image`, the losses, `share` and `scale` are as in `Balance.gradient`. An adversarial gradient that is not finite counts
         nothing. Facts: `<name>_share` of each in the sum of norms, and `<name>_scale`, what its gradient was multiplied by.
         """
         counted = [name for name in NAMES if name in losses and shares[name] > 0]
+        absent = sum(shares[name] for name in NAMES if name not in losses and name != BALANCED)
+        shares = {**shares, counted[0]: shares[counted[0]] + absent}
         gradients = {name: torch.autograd.grad(losses[name] * scale, image)[0] / scale for name in counted}
         norms = {name: gradient.norm() for name, gradient in gradients.items()}
         self._sums.append(

@@ -32,26 +32,41 @@ class Watchman:
         if not training.engine.any(rise is not None):
             return
         adversary = self.parts.adversary
-        if adversary is None or not adversary.weight(step):
+        if adversary is None or not adversary.weight(step) or not training.engine.any(rise is not None and self._by_adversary(rise, bound)):
             training.say_risen(step, rise)
         elif adversary.turned_down_at is None:
             adversary.turn(DOWN, step)
             self._note(step, "turned down", rise, f"The discriminator is turned down to {DOWN:g} of its weight.")
-        elif step - adversary.turned_down_at >= PATIENCE * watched_every(self.config.loop):
+        elif step - adversary.turned_down_at < PATIENCE * watched_every(self.config.loop):
+            return
+        elif not training.engine.any(rise is not None and training.curves.falls(rise, PATIENCE)):
             adversary.turn(0.0, step)
-            self._note(step, "ended", rise, f"Turning the discriminator down did not help, so it is turned off{self._go_back()}.")
+            back = self._go_back(rise, bound)
+            self._note(step, "ended", rise, f"Turning the discriminator down did not help, so it is turned off{back}.")
 
-    def _go_back(self) -> str:
-        """Take the best weights again, where they were kept -> what to say of it."""
+    def _by_adversary(self, rise: Rise, bound: float) -> bool:
+        """Whether a loss has risen since the discriminator is heard, and not only before."""
+        adversary = self.parts.adversary
+        assert adversary is not None
+        since = self.training.curves.around(rise.name, adversary.heard_after)
+        return since is None or rise.at > adversary.heard_after or rise.now > (1 + bound) * since
+
+    def _go_back(self, rise: Rise | None, bound: float) -> str:
+        """Take the best weights again, where they were kept -> what to say of it; `rise` on the first rank."""
         best, kept = self.training.snapshots.folder / "best.safetensors", self.training.scalars.get("best") is not None
         self.training.engine.barrier()
         if not self.training.engine.any(self.training.engine.leads and kept and best.exists()):
             return ""
         tensors, header = weights.load(best)
         self.parts.model.go_back(tensors)
-        self.training.curves.cut(header["step"])
         self.training.snapshots.forget_averages(header["step"])
-        return f", and training continues from the weights of step {header['step']:,}, the best so far"
+        said = f", and training continues from the weights of step {header['step']:,}, the best so far"
+        there = self.training.curves.around(rise.name, header["step"]) if rise is not None else None
+        if rise is not None and there is not None and there > (1 + bound) * rise.best:  # others have fallen more
+            self.training.curves.cut(0)
+            return f"{said} by all losses together, although {rise.name.removeprefix('val/')} has risen there too"
+        self.training.curves.cut(header["step"])
+        return said
 
     def _note(self, step: int, what: str, rise: Rise | None, done: str) -> None:
         self.training.save_soon = True  # a resume starts behind the decision, whatever is validated later

@@ -107,16 +107,15 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             run.note_bad([*train.bad, *val.bad, *train.left_out, *val.left_out])
             telling = Telling({"train": train, "val": val}, engine, console)
             watchman = Watchman(parts, config, training, console)
+            if training.first == 0 and config.init is not None:
+                note_before_discriminator(parts, config, training, val, -1, at_once)
 
             # One step.
             for step, (items, batch) in zip(training, stream, strict=False):
                 run.note_bad(batch.bad)
                 telling.when_all_are_seen()
                 one_step(parts, config, training, step, items, batch.image, micro, console)
-                if parts.adversary is not None and parts.adversary.starts_after(step) and engine.leads:
-                    with training.aside(), parts.model.averaged() as averaged:
-                        was = before_discriminator(averaged, config, val, perceptual, engine, at_once, step + 1)
-                    run.update(before_discriminator=was)
+                note_before_discriminator(parts, config, training, val, step, at_once)
 
                 # Report now and then.
                 if training.validates(step):
@@ -204,7 +203,8 @@ def conclude(
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     published, before = run.record["published"], run.record.get("before_discriminator")
     told = before_and_after(before, found, published["step"], others_since=last_step(run.record, shows_others))
-    notes = [f"The published weights are {said(published)}.", *told, *found.notes]
+    done = [f"After step {each['step']:,}: {each['why']}" for each in run.record.get("watch", [])]
+    notes = [f"The published weights are {said(published)}.", *done, *told, *found.notes]
     found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config, since=measured_since(run.record))])
     judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
@@ -213,15 +213,18 @@ def conclude(
     return judged
 
 
-def before_discriminator(
-    averaged: nn.Module, config: FitAE, val: Pictures, perceptual: Any, engine: Engine, at_once: int, step: int
-) -> dict[str, Any] | None:
-    """What the averaged weights are worth before the discriminator's first step, as `conclude` measures it; None without held-out pictures."""
-    if not len(val):
-        return None
-    codec = Codec(averaged, engine, at_once=at_once)
-    found = evaluate(codec, {"val": val}, perceptual, engine, count=JUDGED, batch=at_once, workers=config.loop.workers)
-    return {"step": step, **found.as_dict()}
+def note_before_discriminator(parts: Parts, config: FitAE, training: Training, val: Pictures, step: int, at_once: int) -> None:
+    """Where the discriminator starts after this step, keep in run.json what the averaged weights are worth, as `conclude` measures it; None
+    without held-out pictures. On the first rank."""
+    if parts.adversary is None or not parts.adversary.starts_after(step) or not training.engine.leads:
+        return
+    was = None
+    if len(val):
+        with training.aside(), parts.model.averaged() as averaged:
+            codec = Codec(averaged, training.engine, at_once=at_once)
+            sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
+            was = {"step": step + 1, **evaluate(codec, {"val": val}, parts.perceptual, training.engine, **sizes).as_dict()}
+    training.run.update(before_discriminator=was)
 
 
 def watched(config: FitAE, perceptual: Any) -> list[str]:

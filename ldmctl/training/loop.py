@@ -108,11 +108,12 @@ class Training:
         self.last_validation = self.scalars.get("validation", {})
         self.guard.in_a_row = int(scalars["bad_in_a_row"])
         self.run.cut_metrics(self.done)
+        published = self.run.record.get("published", {}).get("step")
         if self.run.record.get("step") != self.done:  # killed between the state and the record
-            self.run.record["step"] = self.done
+            self.run.record["step"], published = self.done, None
+            self._forget_judgement()
             self.run.update()
-        if self._first_rank_says(self.engine.leads and not self.snapshots.complete(self.done)):
-            self.snapshots.write(self.done)
+        self.complete(published)
         if self.done:
             self.scalars |= say_changes(self.run, self.loop, self.done, self.scalars, self.console)
             self.console.say(f"Resumed {self.run.folder} at step {self.done:,} of {self.loop.steps:,}.")
@@ -259,11 +260,9 @@ class Training:
             self.scalars |= {"best": judged, "best_step": step + 1}
             with self.aside():
                 self.snapshots.write_best(step + 1)
-        self.console.say(
-            "  ".join(
-                [f"validation at step {step + 1:,}:", *(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())]
-            )
-        )
+        if values:
+            told = (f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
+            self.console.say("  ".join([f"validation at step {step + 1:,}:", *told]))
 
     def save(self) -> None:
         """The state, the model made of it, and the snapshots that `loop.keep` asks for."""
@@ -288,10 +287,19 @@ class Training:
         scalars = {"step": self.done, "steps": self.loop.steps, "seen": seen, "kept": self.scalars, "bad_in_a_row": self.guard.in_a_row}
         state.save(self.run.folder, tensors | remembered | self.meter.state(), scalars, self.engine)
         self.snapshots.write(self.done)
-        if self.run.record.get("step") != self.done:  # what was published and judged is a model that is no more
-            for key in ("published", "judged"):
-                self.run.record.pop(key, None)
+        if self.run.record.get("step") != self.done:
+            self._forget_judgement()
         self.run.update(step=self.done)
+
+    def complete(self, published: int | None = None) -> None:
+        """Write what belongs to the state and is not there; the model may be that of the step `published`, which was chosen after it."""
+        if self._first_rank_says(self.engine.leads and not self.snapshots.complete(self.done, published)):
+            self.snapshots.write(self.done)
+
+    def _forget_judgement(self) -> None:
+        """What was published and judged is a model that is no more."""
+        for key in ("published", "judged"):
+            self.run.record.pop(key, None)
 
     def _first_rank_says(self, flag: bool) -> bool:
         """Whether the first rank found so, on every rank that takes part: all of a sharded model's, else each for itself."""

@@ -27,6 +27,9 @@ def publish(training: Training, judged_by: str) -> dict[str, Any]:
             found = {"which": "best", "step": weights.read_header(file)["step"], "why": said}
         elif math.isfinite(last):
             found["why"] = f"its {name} is {last:.4g}, the best was {best:.4g}"
+    elif loop.publish == "best":
+        found["why"] = "no best ones were kept: that needs held-out pictures and loop.keep.best"
+    training.complete(found["step"] if found["which"] == "best" else None)
     if training.run.writes:
         if found["which"] == "best":
             with weights.replacing(training.run.folder / "model.safetensors") as temporary:

@@ -47,11 +47,12 @@ class Snapshots:
                 if int(old.name.partition("-")[0]) > step:
                     old.unlink()
 
-    def complete(self, done: int) -> bool:
-        """Whether all that belongs to the state after `done` steps is there; an interrupted save may have left it out."""
+    def complete(self, done: int, published: int | None) -> bool:
+        """Whether all that belongs to the state after `done` steps is there; an interrupted save may have left it out. The model may be
+        that of the step `published` instead, which was chosen after them."""
         averages = [file_of(self.run.folder / "averages", done, length) for length in LENGTHS] if self._averages_due(done) else []
         due = averages + ([self._snapshot(done)] if self._snapshot_due(done) else [])
-        return _step_of(self.run.folder / "model.safetensors") == done and all(file.exists() for file in due)
+        return _step_of(self.run.folder / "model.safetensors") in (done, published or done) and all(file.exists() for file in due)
 
     def _averages_due(self, done: int) -> bool:
         """Whether `loop.keep.averages` asks for the pair of power averages of this step; of the last it does in any case, 0 for none."""

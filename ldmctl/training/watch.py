@@ -1,15 +1,16 @@
 """Whether a validation loss has begun to rise, in units of its own noise.
 
 The best of a curve is the lowest median of three neighbours; it has risen where its last three values all lie above that by more than
-a bound and by more than its noise. The noise is that of the curve up to its best, around a straight line, so that values that wander
-count as noisy too.
+a bound and by more than its noise. Curves of training fall fast at first and slowly later, which is no noise. So it is measured in two
+ways on the values up to the best, and the larger counts: around the curve that never rises and is nearest to them, so that values that
+wander count as noisy too, and by their second differences, which hardly see a curve that bends.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 from ldmctl.config.schemas.shared import Loop
@@ -18,6 +19,8 @@ APART = 50  # steps between validations at least, so that they cost little
 SIGMAS = 8.0  # what a rise must exceed: of 1,000 flat curves fewer than ten are ever called risen (tests/training/test_watch.py)
 LEAST = 12  # values before anything is said
 NEAR = 24  # values up to the best one that the noise is taken from
+BENDS = 0.6745 * math.sqrt(6)  # the median second difference, without its sign, of normal noise of deviation 1
+BACK = 0.1  # of the way, in a few validations, that counts as coming back
 ENOUGH = 8  # of them; where there are fewer, it is taken from all but those that are judged
 
 
@@ -68,6 +71,16 @@ class Curves:
         for values in self.values.values():
             del values[count:]
 
+    def around(self, name: str, step: int) -> float | None:
+        """What a loss was after so many steps: the median of the last three values until then, None before the first."""
+        until = [value for at, value in zip(self.steps, self.values.get(name, ()), strict=False) if at <= step]
+        return median(until[-3:]) if until else None
+
+    def falls(self, rise: Rise, over: int) -> bool:
+        """Whether a loss that has risen is on its way back: in so many validations by a tenth of what it lies above its best."""
+        curve = self.values[rise.name]
+        return curve[-1] < curve[-1 - over] - BACK * (curve[-1 - over] - rise.best)
+
     def risen(self, bound: float) -> Rise | None:
         """The loss that has risen most, relative to its best, where one has by more than `bound` (0.1 is a tenth) and than its noise."""
         found = [rise for name, curve in self.values.items() if (rise := risen(name, self.steps, curve, bound)) is not None]
@@ -88,8 +101,15 @@ def risen(name: str, steps: Sequence[int], curve: Sequence[float], bound: float)
 
 
 def noise(curve: Sequence[float]) -> float:
-    """The deviation of values from the straight line through them."""
-    middle, mean = (len(curve) - 1) / 2, fmean(curve)
-    slope = sum((place - middle) * value for place, value in enumerate(curve)) / sum((place - middle) ** 2 for place in range(len(curve)))
-    left = sum((value - mean - slope * (place - middle)) ** 2 for place, value in enumerate(curve))
-    return math.sqrt(left / max(len(curve) - 2, 1))
+    """The deviation of the values of a curve that falls or stays."""
+    blocks: list[tuple[float, int]] = []  # (mean, how many) of the nearest curve that never rises: neighbours that do are pooled
+    for value in curve:
+        mean, count = value, 1
+        while blocks and blocks[-1][0] < mean:
+            earlier, many = blocks.pop()
+            mean, count = (earlier * many + mean * count) / (many + count), many + count
+        blocks.append((mean, count))
+    nearest = [mean for mean, count in blocks for _ in range(count)]
+    left = sum((value - near) ** 2 for value, near in zip(curve, nearest, strict=True))
+    bends = [abs(one - 2 * two + three) for one, two, three in zip(curve, curve[1:], curve[2:], strict=False)]
+    return max(math.sqrt(left / max(len(curve) - len(blocks), 1)), median(bends) / BENDS)

@@ -53,6 +53,34 @@ def test_losses_that_rise_with_the_discriminator_name_it_too(tiny):
     assert cause.sentence.endswith("it has risen since the discriminator is heard; try a smaller loop.lr or a smaller adversarial.weight.")
 
 
+def test_losses_that_rose_long_before_the_discriminator_do_not_name_it(tiny):
+    rows = course(val__loss=[1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1], adversarial_weight=[0] * 7 + [0.1])
+    (cause,) = causes(rows, tiny("fit-ae"))
+    assert "lowest at step 200" in cause.sentence and "discriminator" not in cause.sentence
+
+
+def test_with_shares_the_share_of_the_discriminator_is_named(tiny):
+    rows = course(val__loss=[1, 0.5, 0.4, 0.5, 0.6, 0.9], adversarial_weight=[0, 0, 0, 0.1, 0.1, 0.1])
+    (cause,) = causes(rows, tiny("fit-ae", "discriminator=patchgan", "losses.shares={pixel: 0.9, adversarial: 0.1}"))
+    assert cause.sentence.endswith("try a smaller loop.lr or a smaller losses.shares.adversarial.")
+
+
+@pytest.mark.parametrize(
+    ("autoencoder", "keys"),
+    [("vae", {"kl_weight"}), ("{type: vqvae, codebook_size: 16}", {"revive"}), ("{type: fsq, levels: [3, 3]}", set())],
+)
+def test_only_keys_that_the_autoencoder_has_are_advised(tiny, autoencoder, keys):
+    rows = course(latent_max=[5, 8, 10, 15, 16, 20, 30, 51], codes_used=[300, 500, 512, 400, 300, 250, 200, 200])
+    said = " ".join(cause.sentence for cause in causes(rows, tiny("fit-ae", f"autoencoder={autoencoder}")))
+    assert {key for key in ("kl_weight", "revive") if f"autoencoder.{key}" in said} == keys and "loop.lr" in said
+
+
+def test_of_a_beaten_discriminator_that_is_heard_all_the_same_its_noise_is_said(tiny):
+    rows = course(discriminator__advantage=[0.5, 0.2, 0.02, 0.0, 0.01, -0.01, 0.0, 0.01])
+    (cause,) = causes(rows, tiny("fit-ae", "discriminator=patchgan", "adversarial.advantage=0"))
+    assert "what was heard of it is noise" in cause.sentence and "hardly heard" not in cause.sentence
+
+
 @pytest.mark.parametrize(
     ("curves", "words", "about"),
     [

@@ -97,6 +97,28 @@ def test_without_a_pixel_share_the_perceptual_loss_is_the_one_that_counts_from_t
     assert "pixel_share" not in facts
 
 
+def test_where_a_perceptual_loss_is_not_there_the_adversarial_one_has_no_more_than_its_share():
+    torch.manual_seed(0)
+    generator, shares = torch.Generator().manual_seed(0), Shares()
+    for _ in range(30):
+        made = torch.randn(4, 3, 8, 8, generator=generator, requires_grad=True)
+        losses = {"pixel": 3 * made.abs().mean(), "adversarial": made.sin().mean()}
+        _, facts = shares.gradient(losses, GOALS, made)
+        shares.after_step()
+    assert {name: float(facts[f"{name}_share"]) for name in losses} == pytest.approx({"pixel": 0.9, "adversarial": 0.1}, rel=0.05)
+
+
+def test_a_discriminator_that_cannot_tell_has_no_share(tmp_path, fit_ae, monkeypatch):
+    words = [*RUN, "loop.steps=12", "loop.report=1", "adversarial.lr=1e-9"]  # it stays as it began
+    heard = {}
+    for name, advantage in (("guarded", "0.1"), ("unguarded", "0")):
+        run = fit_ae(tmp_path / name, *words, f"adversarial.advantage={advantage}")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        heard[name] = [line["adversarial_share"] for line in lines if line["step"] > 6 and "adversarial_share" in line]
+        assert all(line["discriminator/advantage"] < 0.02 for line in lines if "discriminator/advantage" in line)
+    assert len(heard["guarded"]) >= 5 and max(heard["guarded"]) < 0.1 and min(heard["unguarded"]) > 0.3
+
+
 def test_an_adversarial_loss_that_is_heard_by_half_has_half_of_its_share():
     facts, _ = train(60, heard=0.5)
     assert float(facts["adversarial_share"]) == pytest.approx(0.05 / 0.95, rel=0.05)

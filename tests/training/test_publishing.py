@@ -72,6 +72,23 @@ def test_one_that_is_prolonged_continues_from_its_last_weights(tmp_path, fit_ae,
     assert all(torch.equal(value, model(parts)[0][name]) for name, value in model(whole)[0].items())
 
 
+def test_one_that_fails_to_be_prolonged_keeps_what_it_had_published(tmp_path, fit_ae, planted, monkeypatch):
+    run = fit_ae(tmp_path / "run", *OFTEN, "loop.steps=26")
+    before = (run / "model.safetensors").read_bytes(), published(run)
+    with monkeypatch.context() as broken:
+        broken.setattr(stage, "one_step", lambda *_: (_ for _ in ()).throw(RuntimeError("no more")))
+        with pytest.raises(RuntimeError, match="no more"):
+            fit_ae(run, *OFTEN, "loop.steps=34")
+    assert ((run / "model.safetensors").read_bytes(), published(run)) == before and published(run)["which"] == "best"
+    again = fit_ae(run, *OFTEN, "loop.steps=26", "loop.publish=last")
+    assert published(again)["step"] == model(again)[1]["step"] == 26
+
+
+def test_where_no_best_weights_were_kept_the_last_ones_are_published_and_it_says_why(tmp_path, fit_ae, planted):
+    run = fit_ae(tmp_path / "run", *OFTEN, "loop.steps=26", "loop.publish=best", "loop.keep.best=false")
+    assert published(run)["which"] == "last" and "loop.keep.best" in published(run)["why"]
+
+
 @pytest.mark.parametrize("key", ["auto", "best"])
 def test_weights_whose_validation_is_no_number_are_not_published(tmp_path, fit_ae, monkeypatch, key):
     losses = iter([0.5, math.nan])
