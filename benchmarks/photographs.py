@@ -5,10 +5,11 @@ LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_s
         [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--unguarded] [--table]
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
-weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all. It is measured on all held-out pictures where the
+weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all; `weight-lecam` and the like add a
+remedy to `weight`. It is measured on all held-out pictures where the
 discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With --unguarded the discriminator is
 heard however little it knows, and nothing watches, as it was before; such cells stand beside the others. Cells that FOLDER has are not
-trained again, so that the table can be made in several sittings; --table prints it without training any. `crops` are made in FOLDER by
+trained again, so that the table can be made in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in FOLDER by
 `benchmarks/crops.py`.
 """
 
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import crops
 from machine import RESULTS, describe, keep, ldmctl
+
+from ldmctl.storage import weights
 
 SETS = {"clothing": ("clothing", []), "emoji": ("noto-emoji", []), "crops": ("crops", [])}
 MODELS = {
@@ -33,10 +36,21 @@ LOSSES = {
     "shares-2-6-2": ["perceptual=features", "losses.shares={pixel: 0.2, perceptual: 0.6, adversarial: 0.2}"],
     "none": ["perceptual=null", "losses.shares=null"],
 }
+GRID = ["weight", "shares-3-6-1", "none"]
+HELPS = {  # what others do for a discriminator that has few pictures or is beaten, each added to `weight`
+    "lecam": ["adversarial.lecam=0.1"],
+    "r1": ["adversarial.r1=1"],
+    "augment": ["adversarial.augment=[colour,translation,cutout]"],
+    "betas": ["adversarial.betas=[0.5,0.9]"],
+    "fast": ["adversarial.lr=2e-3"],
+    "fixed": ["adversarial.balance=none", "adversarial.weight=0.01"],
+}
+LOSSES |= {f"weight-{name}": [*LOSSES["weight"], *words] for name, words in HELPS.items()}
 UNGUARDED = ["adversarial.advantage=0", "adversarial.balance_growth=null", "loop.watch.bound=null", "loop.publish=last"]
 COMMON = ["image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "loop.batch=16", "loop.warmup=100", "loop.report=50"]
 FEATURES = "features-squeezenet1_0"
-HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done |"
+HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done | goals |"
+LOST = 1.0  # dB that the adversarial phase may cost
 
 
 def cell(folder: Path, given: argparse.Namespace, name: str, words: list[str], data: str) -> dict:
@@ -47,18 +61,29 @@ def cell(folder: Path, given: argparse.Namespace, name: str, words: list[str], d
     half = given.steps // 2
     often = [f"loop.steps={given.steps}", f"loop.preview={half}", f"loop.save={half}", f"loop.keep.every={half}"]
     _, seconds = ldmctl("fit-ae", "--data", data, "--out", name, *COMMON, *words, *often, "-q", cwd=folder)
-    scores = {}
-    for when, run in (("before", f"{name}@{half}"), ("end", name)):
-        found, _ = ldmctl("eval-lpips", "--run", run, "perceptual=features", "-q", cwd=folder)
-        frechet = found["frechet"][FEATURES]
-        scores[when] = {"psnr": found["psnr"]["mean"], "ssim": found["ssim"]["mean"], "features": found[FEATURES]["mean"]}
-        scores[when]["frechet"] = frechet["made"]
-        scores["shrunk"] = {key: found["baseline"][named]["mean"] for key, named in (("psnr", "psnr"), ("features", FEATURES))}
-        scores["shrunk"]["frechet"] = frechet["baseline"]
     record = json.loads((folder / name / "run.json").read_text())
+    judged = {"before": record["before_discriminator"], "end": record["judged"]}
+    if FEATURES not in judged["end"]:  # a run without a perceptual loss is judged by the others' features all the same
+        judged = {when: judge(folder, run) for when, run in (("before", f"{name}@{half}"), ("end", name))}
+    best = weights.read_header(folder / name / "snapshots" / "best.safetensors")["step"]
+    judged["best"] = judged["end"] if best == record["published"]["step"] else judge(folder, f"{name}@best")
+    scores: dict = {when: numbers(found, found, "made") for when, found in judged.items()}
+    scores["best"]["step"] = best
+    scores["shrunk"] = numbers(judged["end"]["baseline"], judged["end"], "baseline")
     found = {"minutes": round(seconds / 60, 2), **scores, "events": record.get("watch", []), "published": record["published"]}
     kept.write_text(json.dumps(found, indent=1))
     return found
+
+
+def judge(folder: Path, run: str) -> dict:
+    """What eval-lpips says of a run by SqueezeNet's features."""
+    return ldmctl("eval-lpips", "--run", run, "perceptual=features", "-q", cwd=folder)[0]
+
+
+def numbers(found: dict, whole: dict, which: str) -> dict:
+    """The four numbers of a cell."""
+    means = {name: found[key]["mean"] for name, key in (("psnr", "psnr"), ("ssim", "ssim"), ("features", FEATURES))}
+    return means | {"frechet": whole["frechet"][FEATURES][which]}
 
 
 def row(key: tuple, found: dict) -> str:
@@ -67,17 +92,37 @@ def row(key: tuple, found: dict) -> str:
     done = ", ".join(f"{each['what']} after {each['step']:,}" for each in found["events"]) or "-"
     if found["published"]["which"] == "best":
         done += f"; published step {found['published']['step']:,}"
-    numbers = [f"{before['psnr']:.2f}", f"{end['psnr']:.2f}", f"{before['features']:.3f}", f"{end['features']:.3f}"]
-    numbers += [f"{before['frechet']:.4f}", f"{end['frechet']:.4f}", f"{shrunk['psnr']:.2f}"]
-    return f"| {' | '.join(map(str, [*key, *numbers, done]))} |"
+    shown = [f"{before['psnr']:.2f}", f"{end['psnr']:.2f}", f"{before['features']:.3f}", f"{end['features']:.3f}"]
+    shown += [f"{before['frechet']:.4f}", f"{end['frechet']:.4f}", f"{shrunk['psnr']:.2f}"]
+    return f"| {' | '.join(map(str, [*key, *shown, done, '; '.join(missed(found)) or 'met']))} |"
+
+
+def missed(found: dict) -> list[str]:
+    """The goals that a cell did not reach: nothing is lost in the adversarial phase, it is worth its time, and shrinking is no better."""
+    before, end, shrunk = found["before"], found["end"], found["shrunk"]
+    ended = any(each["what"] == "ended" for each in found["events"])
+    goals = {
+        f"lost {before['psnr'] - end['psnr']:.2f} dB": ended or end["psnr"] >= before["psnr"] - LOST,
+        "no nearer by Frechet distance": ended or end["frechet"] < before["frechet"],
+        f"{shrunk['psnr'] - end['psnr']:.2f} dB below shrinking": end["psnr"] >= shrunk["psnr"],
+    }
+    return [said for said, reached in goals.items() if not reached]
+
+
+def together(folder: Path) -> list[dict]:
+    """The cells that were kept before, on other machines too, and those of `folder`, which take the place of their like."""
+    kept = RESULTS / "photographs.json"
+    before = json.loads(kept.read_text())["cells"] if kept.exists() else []
+    here = [found for file in sorted(folder.glob("*/cell.json")) if "cell" in (found := json.loads(file.read_text()))]
+    return list({(*each["cell"], each["steps"], each["precision"]): each for each in [*before, *here]}.values())
 
 
 def main() -> None:
     """All cells that were asked for, then every cell that the folder has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    for name, choices in (("sets", SETS), ("models", MODELS), ("losses", LOSSES)):
-        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(choices))
+    for name, choices, default in (("sets", SETS, SETS), ("models", MODELS, MODELS), ("losses", LOSSES, GRID)):
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(default))
     parser.add_argument("--rates", nargs="+", default=["1e-4", "5e-4", "1e-3"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=800)
@@ -87,7 +132,7 @@ def main() -> None:
     kept = RESULTS / "photographs.json"
     if given.table:
         cells = json.loads(kept.read_text())["cells"]
-        print("\n".join([HEAD, f"|{'---|' * 14}", *(row(tuple(each["cell"]), each) for each in cells)]))
+        print("\n".join([HEAD, f"|{'---|' * 15}", *(row(tuple(each["cell"]), each) for each in cells)]))
         return
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +151,7 @@ def main() -> None:
             json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)
         )
         print(row(key, found), flush=True)
-        cells = [json.loads(file.read_text()) for file in sorted(folder.glob("*/cell.json"))]
-        keep("photographs", {"cells": [each for each in cells if "cell" in each]}, machine, show=False)
+        keep("photographs", {"cells": together(folder)}, machine, show=False)
 
 
 if __name__ == "__main__":

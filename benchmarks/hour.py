@@ -1,0 +1,85 @@
+"""What the preset for folders makes of photographs of clothing, by the clock, and what else was tried.
+
+LDMCTL_DATA=FOLDER_WITH_clothing LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
+    python benchmarks/hour.py FOLDER                      # the preset, no key given: minutes from nothing, and eval-lpips
+    python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes, each for 3,840 pictures with the discriminator from the first step
+
+Runs that FOLDER has are not trained again. The result keeps what it had of the other kind.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from machine import RESULTS, describe, keep, ldmctl
+
+FEATURES = "features-squeezenet1_0"
+PICTURES = 3840
+TRIED = {  # pictures per step, and what differs from the preset
+    "batch 16": (16, []),
+    "batch 8": (8, []),
+    "batch 8, lr 2e-3": (8, ["loop.lr=2e-3"]),
+    "batch 4": (4, []),
+    "batch 8, shares 0.5, 0.4, 0.1": (8, ["losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"]),
+}
+
+
+def numbers(found: dict) -> dict:
+    """What a verdict says in three numbers, and the Frechet distance where it has one."""
+    three = {"psnr": found["psnr"]["mean"], "ssim": found["ssim"]["mean"], "features": found[FEATURES]["mean"]}
+    return three | ({"frechet": found["frechet"][FEATURES]["made"]} if "frechet" in found else {})
+
+
+def tried(folder: Path, data: Path, name: str) -> dict:
+    """One short run, judged by the command itself."""
+    batch, words = TRIED[name]
+    steps, run = PICTURES // batch, name.replace(",", "").replace(" ", "-")
+    if not (folder / run / "model.safetensors").exists():
+        often = [f"loop.steps={steps}", f"loop.batch={batch}", f"loop.preview={steps}", f"loop.save={steps}", "loop.report=50"]
+        fixed = ["loop.warmup=50", "loop.watch.bound=null", "adversarial.start=1"]
+        ldmctl("fit-ae", "--data", str(data), "--out", run, *often, *fixed, *words, "-q", cwd=folder)
+    rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+    rates = sorted(row["images_per_second"] for row in rows if "images_per_second" in row)
+    judged = json.loads((folder / run / "run.json").read_text())["judged"]
+    return {"steps": steps, "batch": batch, "images_per_second": rates[len(rates) // 2], **numbers(judged)}
+
+
+def preset(folder: Path, data: Path) -> dict:
+    """The whole run, with no key given, and what it is worth on all held-out pictures."""
+    _, seconds = ldmctl("fit-ae", "--data", str(data), "--out", "run", "-q", cwd=folder)
+    found, _ = ldmctl("eval-lpips", "--run", "run", "perceptual=features", "--out", "verdict", "-q", cwd=folder)
+    record = json.loads((folder / "run" / "run.json").read_text())
+    base = found["baseline"]
+    return {
+        "minutes": round(seconds / 60, 1),
+        "steps": record["step"],
+        "before": {"step": record["before_discriminator"]["step"], **numbers(record["before_discriminator"])},
+        "end": numbers(found),
+        "low_and_high": [found["psnr"]["low"], found["psnr"]["high"]],
+        "shrunk": {"psnr": base["psnr"]["mean"], "ssim": base["ssim"]["mean"], "features": base[FEATURES]["mean"]},
+        "events": record.get("watch", []),
+        "published": record["published"],
+    }
+
+
+def main() -> None:
+    """The preset, or the recipes that were tried."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tried", nargs="*", choices=TRIED, metavar="NAME")
+    given = parser.parse_args()
+    machine, folder = describe(), given.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = Path(os.environ.get("LDMCTL_DATA", "data")).absolute() / "clothing"
+    file = RESULTS / "hour.json"
+    found = {key: value for key, value in json.loads(file.read_text()).items() if key in ("preset", "tried")} if file.exists() else {}
+    if given.tried is None:
+        found["preset"] = {"machine": machine, **preset(folder, data)}
+    for name in TRIED if given.tried == [] else given.tried or ():
+        found.setdefault("tried", {})[name] = {"threads": machine["threads"], **tried(folder, data, name)}
+    keep("hour", found, machine)
+
+
+if __name__ == "__main__":
+    main()
