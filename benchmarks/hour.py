@@ -2,7 +2,7 @@
 
 LDMCTL_DATA=FOLDER_WITH_clothing LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
     python benchmarks/hour.py FOLDER                      # the preset, no key given: minutes from nothing, and eval-lpips
-    python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes, each for 3,840 pictures with the discriminator from the first step
+    python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes, each for as long, with the discriminator from the first step
 
 Runs that FOLDER has are not trained again. The result keeps what it had of the other kind.
 """
@@ -15,13 +15,12 @@ from pathlib import Path
 from machine import RESULTS, describe, keep, ldmctl
 
 FEATURES = "features-squeezenet1_0"
-PICTURES = 3840
-TRIED = {  # pictures per step, and what differs from the preset
-    "batch 16": (16, []),
-    "batch 8": (8, []),
-    "batch 8, lr 2e-3": (8, ["loop.lr=2e-3"]),
-    "batch 4": (4, []),
-    "batch 8, shares 0.5, 0.4, 0.1": (8, ["losses.shares={pixel: 0.5, perceptual: 0.4, adversarial: 0.1}"]),
+TRIED = {  # pictures per step, steps, and what else differs from the preset
+    "batch 16": (16, 240, ["losses.pixel=l1"]),
+    "batch 8": (8, 480, ["losses.pixel=l1"]),
+    "batch 8, lr 2e-3": (8, 480, ["losses.pixel=l1", "loop.lr=2e-3"]),
+    "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
+    "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
 }
 
 
@@ -33,8 +32,8 @@ def numbers(found: dict) -> dict:
 
 def tried(folder: Path, data: Path, name: str) -> dict:
     """One short run, judged by the command itself."""
-    batch, words = TRIED[name]
-    steps, run = PICTURES // batch, name.replace(",", "").replace(" ", "-")
+    batch, steps, words = TRIED[name]
+    run = name.replace(",", "").replace(" ", "-")
     if not (folder / run / "model.safetensors").exists():
         often = [f"loop.steps={steps}", f"loop.batch={batch}", f"loop.preview={steps}", f"loop.save={steps}", "loop.report=50"]
         fixed = ["loop.warmup=50", "loop.watch.bound=null", "adversarial.start=1"]

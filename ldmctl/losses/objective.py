@@ -20,7 +20,7 @@ from ldmctl.protocols import Reconstruction
 from ldmctl.training.engine import Engine
 
 Value = TypeVar("Value", Tensor, float)
-VALIDATED = 256  # pictures of the held-out split that a validation looks at
+VALIDATED = 128  # pictures of the held-out split that a validation looks at
 
 
 def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
