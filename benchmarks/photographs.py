@@ -2,13 +2,13 @@
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
     python benchmarks/photographs.py FOLDER [--sets clothing emoji crops] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
-        [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--unguarded] [--table]
+        [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--guard yes] [--table]
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
 weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all; `weight-lecam` and the like add a
 remedy to `weight`. It is measured on all held-out pictures where the
-discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With --unguarded the discriminator is
-heard however little it knows, and nothing watches, as it was before; such cells stand beside the others. Cells that FOLDER has are not
+discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With `--guard no` the discriminator is
+heard however little it knows, and nothing watches, as it was before; with `--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not
 trained again, so that the table can be made in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in FOLDER by
 `benchmarks/crops.py`.
 """
@@ -46,7 +46,8 @@ HELPS = {  # what others do for a discriminator that has few pictures or is beat
     "fixed": ["adversarial.balance=none", "adversarial.weight=0.01"],
 }
 LOSSES |= {f"weight-{name}": [*LOSSES["weight"], *words] for name, words in HELPS.items()}
-UNGUARDED = ["adversarial.advantage=0", "adversarial.balance_growth=null", "loop.watch.bound=null", "loop.publish=last"]
+HEARD = ["adversarial.advantage=0", "adversarial.balance_growth=null"]
+GUARDS = {"yes": [], "watch": HEARD, "no": [*HEARD, "loop.watch.bound=null", "loop.publish=last"]}
 COMMON = ["image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "loop.batch=16", "loop.warmup=100", "loop.report=50"]
 FEATURES = "features-squeezenet1_0"
 HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done | goals |"
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", default=["1e-4", "5e-4", "1e-3"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--unguarded", action="store_true")
+    parser.add_argument("--guard", choices=GUARDS, default="yes")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     kept = RESULTS / "photographs.json"
@@ -141,12 +142,11 @@ def main() -> None:
         crops.make(folder / "crops")
     asked = product(given.seeds, given.rates, given.losses, given.models, given.sets)
     for seed, rate, losses, model, pictures in asked:
-        guarded = "no" if given.unguarded else "yes"
-        name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{guarded}-{given.steps}"
+        name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{given.guard}-{given.steps}"
         data, own = SETS[pictures]
-        words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *(UNGUARDED if given.unguarded else [])]
+        words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *GUARDS[given.guard]]
         found = cell(folder, given, name, words, str((folder if pictures == "crops" else place).absolute() / data))
-        key = (pictures, model, losses, rate, seed, guarded)
+        key = (pictures, model, losses, rate, seed, given.guard)
         (folder / name / "cell.json").write_text(
             json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)
         )

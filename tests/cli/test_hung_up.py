@@ -41,8 +41,9 @@ def in_a_terminal(words, *, ignoring=False):
     def settle():
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-        if ignoring:  # nohup, and a shell's disown
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(
+            signal.SIGHUP, signal.SIG_IGN if ignoring else signal.SIG_DFL
+        )  # nohup, and a shell's disown, or not, whatever runs this
 
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
     process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, preexec_fn=settle)  # noqa: PLW1509
