@@ -4,7 +4,7 @@ LDMCTL_DATA=FOLDER_WITH_clothing LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-im
     python benchmarks/hour.py FOLDER                      # the preset, no key given: minutes from nothing, and eval-lpips
     python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes, each for as long, with the discriminator from the first step
 
-Runs that FOLDER has are not trained again. The result keeps what it had of the other kind.
+Recipes that FOLDER has are not trained again; the preset is timed in a folder that has no run of it. The result keeps what it had of the other kind.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 
 from machine import RESULTS, describe, keep, ldmctl
+from photographs import judge, numbers
 
-FEATURES = "features-squeezenet1_0"
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),
@@ -22,12 +22,6 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
     "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
 }
-
-
-def numbers(found: dict) -> dict:
-    """What a verdict says in three numbers, and the Frechet distance where it has one."""
-    three = {"psnr": found["psnr"]["mean"], "ssim": found["ssim"]["mean"], "features": found[FEATURES]["mean"]}
-    return three | ({"frechet": found["frechet"][FEATURES]["made"]} if "frechet" in found else {})
 
 
 def tried(folder: Path, data: Path, name: str) -> dict:
@@ -41,22 +35,23 @@ def tried(folder: Path, data: Path, name: str) -> dict:
     rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
     rates = sorted(row["images_per_second"] for row in rows if "images_per_second" in row)
     judged = json.loads((folder / run / "run.json").read_text())["judged"]
-    return {"steps": steps, "batch": batch, "images_per_second": rates[len(rates) // 2], **numbers(judged)}
+    return {"steps": steps, "batch": batch, "images_per_second": rates[len(rates) // 2], **numbers(judged, judged, "made")}
 
 
 def preset(folder: Path, data: Path) -> dict:
     """The whole run, with no key given, and what it is worth on all held-out pictures."""
+    if (folder / "run").exists():
+        raise SystemExit(f"{folder / 'run'} is there already, so it would not be timed from nothing: name another folder.")
     _, seconds = ldmctl("fit-ae", "--data", str(data), "--out", "run", "-q", cwd=folder)
-    found, _ = ldmctl("eval-lpips", "--run", "run", "perceptual=features", "--out", "verdict", "-q", cwd=folder)
-    record = json.loads((folder / "run" / "run.json").read_text())
-    base = found["baseline"]
+    found, record = judge(folder, "run"), json.loads((folder / "run" / "run.json").read_text())
+    before = record["before_discriminator"]
     return {
         "minutes": round(seconds / 60, 1),
         "steps": record["step"],
-        "before": {"step": record["before_discriminator"]["step"], **numbers(record["before_discriminator"])},
-        "end": numbers(found),
+        "before": {"step": before["step"], **numbers(before, before, "made")},
+        "end": numbers(found, found, "made"),
         "low_and_high": [found["psnr"]["low"], found["psnr"]["high"]],
-        "shrunk": {"psnr": base["psnr"]["mean"], "ssim": base["ssim"]["mean"], "features": base[FEATURES]["mean"]},
+        "shrunk": numbers(found["baseline"], found, "baseline"),
         "events": record.get("watch", []),
         "published": record["published"],
     }

@@ -6,11 +6,10 @@ LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_s
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
 weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all; `weight-lecam` and the like add a
-remedy to `weight`. It is measured on all held-out pictures where the
-discriminator starts and at the end, by the same features; `shrunk` are the pictures merely shrunk. With `--guard no` the discriminator is
-heard however little it knows, and nothing watches, as it was before; with `--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not
-trained again, so that the table can be made in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in FOLDER by
-`benchmarks/crops.py`.
+remedy to `weight`. It is measured on all held-out pictures where the discriminator starts and at the end, by the same features; `shrunk` are
+the pictures merely shrunk. With `--guard no` the discriminator is heard however little it knows, and nothing watches, as it was before; with
+`--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not trained again, so that the table can be made
+in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in FOLDER by `benchmarks/crops.py`.
 """
 
 import argparse

@@ -19,9 +19,9 @@ APART = 50  # steps between validations at least, so that they cost little
 SIGMAS = 8.0  # what a rise must exceed: of 1,000 flat curves fewer than ten are ever called risen (tests/training/test_watch.py)
 LEAST = 12  # values before anything is said
 NEAR = 24  # values up to the best one that the noise is taken from
+ENOUGH = 8  # of them; where there are fewer, it is taken from all but those that are judged
 BENDS = 0.6745 * math.sqrt(6)  # the median second difference, without its sign, of normal noise of deviation 1
 BACK = 0.1  # of the way, in a few validations, that counts as coming back
-ENOUGH = 8  # of them; where there are fewer, it is taken from all but those that are judged
 
 
 def watched_every(loop: Loop) -> int:
