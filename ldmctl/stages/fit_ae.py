@@ -47,6 +47,7 @@ from ldmctl.training.flops import parameter_count
 from ldmctl.training.loop import Training
 from ldmctl.training.publishing import publish, said
 from ldmctl.training.reporting import report_to
+from ldmctl.training.watch import say_unwatched
 
 AT_ONCE = 32  # pictures at most in a forward that is judged
 JUDGED = 1024  # and that the verdict at the end looks at; eval-lpips looks at all
@@ -68,6 +69,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     console.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; {len(train):,} pictures, {len(val):,} held out"
     )
+    say_unwatched(config.loop, len(val), console)
 
     if parts.adversary is not None and (heard := parts.adversary.latest + parts.adversary.warmup) >= config.loop.steps:
         console.say(f"The run ends at step {config.loop.steps:,}, before its discriminator is heard from step {heard:,} on.")

@@ -49,6 +49,7 @@ from ldmctl.training.learner import Learner
 from ldmctl.training.loop import Training
 from ldmctl.training.publishing import publish, said
 from ldmctl.training.reporting import report_to
+from ldmctl.training.watch import say_unwatched
 
 PREVIEWED = 4  # pictures of a preview that are decoded together
 JUDGED_BY = "val/loss"
@@ -161,6 +162,7 @@ def build_parts(config: FitDiffusion, out: str | Path, engine: Engine, console: 
     itself = " with self-conditioning" if config.self_conditioning else ""
     counted = f"{len(latents['train']):,} latents of {size}, {len(latents['val']):,} held out"
     console.say(f"denoiser {config.denoiser.type}{itself}: {parameter_count(network):,} parameters; {counted}")
+    say_unwatched(config.loop, len(latents["val"]), console)
     parts = Parts(manifest, latents, maps, known, codec, described, network, schedule, sampler)
     if known["train"].sources and parts.previewed == "train":
         console.say("Previews show training items beside their samples, since no held-out item has what is listened to.")

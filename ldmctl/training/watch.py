@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ldmctl.config.schemas.shared import Loop
+from ldmctl.console import Console
 
 APART = 50  # steps between validations at least, so that they cost little
 SIGMAS = 8.0  # what a rise must exceed: of 1,000 flat curves fewer than ten are ever called risen (tests/training/test_watch.py)
@@ -27,6 +28,12 @@ BACK = 0.1  # of the way, in a few validations, that counts as coming back
 def watched_every(loop: Loop) -> int:
     """Steps between validations for the watch."""
     return max(APART, round(loop.watch.every * loop.steps))
+
+
+def say_unwatched(loop: Loop, held_out: int, console: Console) -> None:
+    """What follows where no item is held out, of a run that would be watched."""
+    if loop.watch.bound is not None and not held_out:
+        console.say("Nothing is held out, so losses that rise are not noticed and no best weights are kept: the last ones are published.")
 
 
 class Rise(NamedTuple):

@@ -27,7 +27,8 @@ print(os.getpid(), flush=True)
 time.sleep(60)
 """
 PARENT = f"""
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever runs these tests may ignore it, which is inherited
 subprocess.Popen([sys.executable, "-c", {CHILD!r}, sys.argv[1], str(os.getpid())])
 time.sleep(60)
 """

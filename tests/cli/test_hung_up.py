@@ -80,16 +80,16 @@ def test_so_it_does_a_training_on_two_devices_unless_hangups_are_ignored(tmp_pat
 
 
 def test_a_training_that_ignores_hangups_ends_without_its_terminal(tmp_path):
-    with in_a_terminal(fit_ae(tmp_path / "run", "loop.steps=100", "loop.workers=2"), ignoring=True) as process:
+    with in_a_terminal(fit_ae(tmp_path / "run", "loop.steps=40", "loop.workers=2"), ignoring=True) as process:
         await_state(tmp_path / "run", process)
     assert process.wait(120) == 0
-    assert (record(tmp_path / "run")["status"], record(tmp_path / "run")["step"]) == ("finished", 100)
+    assert (record(tmp_path / "run")["status"], record(tmp_path / "run")["step"]) == ("finished", 40)
 
 
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_a_reader_that_goes_away_ends_no_training(tmp_path, words):
     """`2>&1 | head`, a `tee` that was killed, an ssh without a terminal."""
-    command = fit_ae(tmp_path / "run", "loop.steps=100", "loop.workers=0", *words)
+    command = fit_ae(tmp_path / "run", "loop.steps=30", "loop.workers=0", *words)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     await_state(tmp_path / "run", process)
     process.stdout.close()

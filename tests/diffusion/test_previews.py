@@ -111,6 +111,7 @@ def test_where_no_held_out_item_has_what_is_heard_previews_show_training_items_a
     console.say = said.append
     stage(tiny("fit-diffusion", f"latents={cache}", *KEYS, "preview.count=2"), tmp_path / "ldm", console=console)
     assert any("Previews show training items" in line for line in said)
+    assert any(line.startswith("Nothing is held out") for line in said) == (lacking == "pictures")
     assert (tmp_path / "ldm" / "samples" / "captions.txt").read_text().splitlines() == ["train picture number 0", "train picture number 4"]
     _, beside = rows_of(tmp_path / "ldm" / "samples" / "000000004.png")
     assert [tuple(picture[0, 0]) for picture in beside] == [shade("train", item) for item in (0, 4)]

@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from ldmctl.config.schemas.shared import Watch
-from ldmctl.training.watch import LEAST, Curves, Rise, noise, risen
+from ldmctl.config.schemas.shared import Loop, Watch
+from ldmctl.console import Console
+from ldmctl.training.watch import LEAST, Curves, Rise, noise, risen, say_unwatched
 
 # A run of 2,000 steps whose discriminator, beaten at once, was made louder from step 1,000 on: steps, the pixel loss, the perceptual one
 WRECK = [1000, 1100, 1300, 1500, 1700, 2000], [0.127, 0.126, 0.140, 0.136, 0.238, 0.348], [0.274, 0.269, 0.281, 0.273, 0.446, 0.705]
@@ -156,3 +157,9 @@ def test_what_a_loss_was_around_a_step_is_the_median_of_the_last_three():
         curves.add(step, {"val/pixel": value})
     assert [curves.around("val/pixel", step) for step in (9, 10, 35, 99)] == [None, 5.0, 5.0, 2.0]
     assert curves.around("val/lpips", 99) is None
+
+
+@pytest.mark.parametrize(("held_out", "bound", "told"), [(0, 0.1, True), (1, 0.1, False), (0, None, False)])
+def test_a_run_that_would_be_watched_says_that_it_holds_nothing_out(held_out, bound, told, capsys):
+    say_unwatched(Loop(watch=Watch(bound=bound)), held_out, Console())
+    assert ("Nothing is held out, so losses that rise are not noticed" in capsys.readouterr().err) == told
