@@ -1,13 +1,14 @@
 """The setting in which a beaten discriminator ruined first stages, step by step, without and with what guards them today.
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
-    python benchmarks/beaten.py FOLDER [--sets clothing emoji] [--guards yes no] [--steps 2000]   # trains what FOLDER does not have yet
+    python benchmarks/beaten.py FOLDER [--sets clothing emoji] [--guards yes no watch] [--steps 2000]   # trains what FOLDER does not have yet
     python benchmarks/beaten.py FOLDER --picture clothing        # docs/beaten-clothing.png, of the previews of these runs
     python benchmarks/beaten.py FOLDER --table                   # the steps and the ends, as docs/numbers.md has them
 
 64x64, factor 4, 16 pictures per step, SqueezeNet's features at weight 1, learning rate 5e-4, the discriminator from the middle on. Runs of one
 set share their first half, which knows no discriminator: each goes on from a copy of it. Those that are guarded come first, so that all validations
-of their watch are there. The networks are those that the preset for folders had then.
+of their watch are there; with `watch` the discriminator is heard however little it knows, and the losses are watched. The
+networks are those that the preset for folders had then.
 """
 
 import argparse
@@ -147,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", choices=["clothing", "emoji"], default=["clothing", "emoji"])
-    parser.add_argument("--guards", nargs="+", choices=["yes", "no"], default=["yes", "no"])
+    parser.add_argument("--guards", nargs="+", choices=GUARDS, default=["yes", "no"])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--picture", choices=["clothing", "emoji"], metavar="SET")
     parser.add_argument("--table", action="store_true")
