@@ -3,7 +3,7 @@
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
     python benchmarks/beaten.py FOLDER [--sets clothing emoji] [--guards yes no watch] [--steps 2000]   # trains what FOLDER does not have yet
     python benchmarks/beaten.py FOLDER --picture clothing        # docs/beaten-clothing.png, of the previews of these runs
-    python benchmarks/beaten.py FOLDER --table                   # the steps and the ends, as docs/numbers.md has them
+    python benchmarks/beaten.py FOLDER --table                   # all steps and ends; docs/numbers.md has most of them
 
 64x64, factor 4, 16 pictures per step, SqueezeNet's features at weight 1, learning rate 5e-4, the discriminator from the middle on. Runs of one
 set share their first half, which knows no discriminator: each goes on from a copy of it. Those that are guarded come first, so that all validations
@@ -106,10 +106,11 @@ def table(found: dict) -> str:
     parts = []
     for pictures, guards in found.items():
         for guard, one in guards.items():
-            rows = [f"{pictures}, guarded: {guard}", "", f"| step | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
+            psnr = {each["step"]: each["psnr"] for each in one["validations"]}
+            rows = [f"{pictures}, guarded: {guard}", "", f"| step | PSNR | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
             for line in one["steps"]:
                 shown = ["-" if line[key] is None else form.format(line[key]) for key, form in COLUMNS.values()]
-                rows.append(f"| {line['step']:,} | {' | '.join(shown)} |")
+                rows.append(f"| {line['step']:,} | {psnr[line['step']]:.1f} | {' | '.join(shown)} |")
             parts.append("\n".join(rows))
     rows = [
         "| set | guarded | PSNR before | end | features before | end | Frechet before | end | downsampled | what was done |",
@@ -164,7 +165,7 @@ def main() -> None:
     machine, place = describe(), Path(os.environ.get("LDMCTL_DATA", "data")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     for pictures in given.sets:
-        for guard in given.guards:
+        for guard in (each for each in GUARDS if each in given.guards):  # those that watch first, in whatever order they are named
             one = run(folder, place / SETS[pictures][0], pictures, guard, given.steps)
             found = json.loads(file.read_text())["sets"] if file.exists() else {}  # another process may have added to it
             found.setdefault(pictures, {})[guard] = {"machine": machine, **one}
