@@ -15,6 +15,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part", metavar="K/N", help="every N-th of the chosen tests alone, from the K-th on: 0/3, 1/3 and 2/3 are all of them"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # of what -m and -k leave
+def pytest_collection_modifyitems(config, items):
+    if part := config.getoption("part"):
+        first, every = map(int, part.split("/"))
+        chosen = items[first::every]
+        config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % every != first])
+        items[:] = chosen
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """tiny("fit-ae", "loop.steps=2") -> the validated config of tests/tiny/fit-ae.yaml with these overrides."""

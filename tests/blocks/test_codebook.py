@@ -446,6 +446,7 @@ def _on_a_rank(rank: int, file: str, out) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="starts processes with a file as their meeting place")
 def test_two_ranks_of_4_are_one_of_8_also_in_micro_batches(tmp_path):
     with multiprocessing.Manager() as manager:

@@ -72,7 +72,7 @@ def test_a_closed_terminal_stops_a_training_with_everything_saved(tmp_path, word
 @pytest.mark.slow
 @pytest.mark.parametrize("ignoring", [False, True])
 def test_so_it_does_a_training_on_two_devices_unless_hangups_are_ignored(tmp_path, ignoring):
-    words = fit_ae(tmp_path / "run", f"loop.steps={300 if ignoring else 1000000}", "loop.workers=1", "--devices", "2")
+    words = fit_ae(tmp_path / "run", f"loop.steps={40 if ignoring else 1000000}", "loop.workers=1", "--devices", "2")
     with in_a_terminal(words, ignoring=ignoring) as process:
         await_state(tmp_path / "run", process)
     assert process.wait(180) == (0 if ignoring else 75)

@@ -68,6 +68,7 @@ def test_ranks_see_the_same_pictures_in_the_same_order_as_one_process(tiny):
         assert torch.equal(torch.cat([left[1].image, right[1].image]), whole[1].image), "flips belong to the batch"
 
 
+@pytest.mark.slow
 def test_an_unreadable_picture_that_another_rank_than_the_first_meets_is_written_down_and_said(tmp_path, tiny):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -126,6 +127,7 @@ def test_flags_that_begin_like_those_of_torchrun_reach_the_command():
     assert (told.training_script, told.training_script_args, told.module, told.nproc_per_node) == ("ldmctl", words, True, "2")
 
 
+@pytest.mark.slow
 def test_ranks_go_on_with_a_run_that_ended_before_its_first_save(tmp_path, fit_diffusion, vqvae_cache, words):
     out = fit_diffusion(tmp_path / "run", vqvae_cache, *words)
     finished = state(out)

@@ -63,6 +63,7 @@ def _on_a_rank(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="starts processes with a file as their meeting place")
 def test_r1_and_lecam_together_teach_two_ranks_what_they_teach_one(tmp_path):
     """Both are means over pictures, and LeCam's averages are of all ranks, so that nothing but rounding may differ. The networks compute in

@@ -153,6 +153,7 @@ def _on_a_rank(rank: int, real: torch.Tensor, fake: torch.Tensor, meeting: str, 
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_averages_of_one(tmp_path):
     torch.manual_seed(0)
     real, fake = torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)

@@ -257,6 +257,7 @@ def _learned(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch
     return logits.detach(), gradient.detach(), gradients
 
 
+@pytest.mark.slow
 def test_batch_norm_over_two_ranks_is_that_of_one_even_in_a_gradient_penalty(tmp_path):
     """latent-diffusion#158, MONAI#352: several devices trained worse than one, each by its own statistics."""
     image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * torch.tensor([1.0, 1, 3, 5]).view(4, 1, 1, 1)

@@ -237,6 +237,7 @@ def _one_rank(rank: int, port: int, queue: object) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_steer_together_as_one_process_does():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -454,6 +454,7 @@ def test_on_one_device_it_changes_nothing_and_it_may_change_on_resume(tmp_path, 
     assert state_of(shared)[1]["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_stage_on_two_ranks_leaves_the_files_that_ddp_leaves(tmp_path, fit_diffusion, vqvae_cache):
     words = ["loop.lr=1e-4", "loop.warmup=1", "loop.clip=null", "preview.count=1", "loop.preview=2", "loop.keep.averages=2"]
     alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)
