@@ -42,6 +42,7 @@ HELPS = {  # what others do for a discriminator that has few pictures or is beat
     "augment": ["adversarial.augment=[colour,translation,cutout]"],
     "betas": ["adversarial.betas=[0.5,0.9]"],
     "fast": ["adversarial.lr=2e-3"],
+    "twice": ["adversarial.updates=2"],
     "fixed": ["adversarial.balance=none", "adversarial.weight=0.01"],
 }
 LOSSES |= {f"weight-{name}": [*LOSSES["weight"], *words] for name, words in HELPS.items()}

@@ -140,21 +140,24 @@ class Adversary(nn.Module):
         step: int,
         share: float = 1.0,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        again: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(the discriminator's own loss, facts) of a micro-batch that is `share` of this rank's: one forward over real and made pictures
         together, the made ones without gradient.
 
-        In every `r1_every`-th step it is in float32 throughout, because a gradient of a gradient needs its digits.
+        In every `r1_every`-th step it is in float32 throughout, because a gradient of a gradient needs its digits. Pictures that are shown
+        `again` in a step, for a further update, tell nothing of its advantage and move no average.
         """
         made = made.detach()
-        penalized = self.config.r1 > 0 and step % self.config.r1_every == 0
+        penalized = self.config.r1 > 0 and step % self.config.r1_every == 0 and not again
         if penalized:
             image = image.detach().clone().requires_grad_()
         with nullcontext() if penalized else autocast():
             maps = network(augment(torch.cat([image, made]), self.config.augment))
         real, fake = [each.chunk(2)[0] for each in maps], [each.chunk(2)[1] for each in maps]
         loss, facts = discriminator_loss(self.config.loss, real, fake), discriminator_facts(real, fake)
-        self.advantage.add(loss, share)
+        if not again:
+            self.advantage.add(loss, share)
         facts["advantage"] = self.advantage.said(loss)
         if penalized:
             penalty = r1_penalty(real, image)
@@ -162,7 +165,8 @@ class Adversary(nn.Module):
             facts["r1"] = penalty.detach()
         if self.lecam is not None:
             penalty = self.lecam.penalty(real, fake)
-            self.lecam.note(real, fake)
+            if not again:
+                self.lecam.note(real, fake)
             loss = loss + self.config.lecam * penalty
             facts["lecam"] = penalty.detach()
         return loss, facts

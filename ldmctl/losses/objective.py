@@ -1,7 +1,7 @@
 """What one step of the first stage minimises."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -11,13 +11,15 @@ from ldmctl.attribution import expect, expect_shape, expect_slope
 from ldmctl.config.schemas.fit_ae import FitAE, Losses
 from ldmctl.evaluation.metrics import psnr
 from ldmctl.latents.codec import Codec
+from ldmctl.losses.adversary import Adversary
 from ldmctl.losses.balance import Balance
-from ldmctl.losses.parts import Parts
+from ldmctl.losses.parts import Parts, Shown
 from ldmctl.pictures.batches import Pictures, evenly
 from ldmctl.pictures.images import crop_to, pad_to
 from ldmctl.pictures.loading import on_device
 from ldmctl.protocols import Reconstruction
 from ldmctl.training.engine import Engine
+from ldmctl.training.learner import Learner
 
 Value = TypeVar("Value", Tensor, float)
 VALIDATED = 128  # pictures of the held-out split that a validation looks at
@@ -55,15 +57,37 @@ def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float
     if adversary is not None:
         reported["adversarial_weight"] = made.new_full((), weight["adversarial"])
         if discriminator is not None and adversary.trains_discriminator(step):
-            with discriminator.backward_context(last=last):
-                for parameter in discriminator.parameters:  # not all of the module: a part of it may be frozen
-                    parameter.requires_grad_(True)
-                loss, facts = adversary.discriminator_loss(
-                    discriminator.network, made, image, step=step, share=share, autocast=engine.autocast
-                )
-                (loss * discriminator.scale * share).backward()
-            reported |= {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
+            shown = Shown(made.detach(), image, share)
+            if adversary.config.updates > 1:
+                parts.shown.append(shown)
+            reported |= teach(discriminator, adversary, shown, step, engine, last=last)
     return reported
+
+
+def teach(
+    discriminator: Learner, adversary: Adversary, shown: Shown, step: int, engine: Engine, *, last: bool, again: bool = False
+) -> dict[str, Tensor]:
+    """Leave the gradients of what a micro-batch was made of with the discriminator -> its loss and facts."""
+    with discriminator.backward_context(last=last):
+        for parameter in discriminator.parameters:  # not all of the module: a part of it may be frozen
+            parameter.requires_grad_(True)
+        loss, facts = adversary.discriminator_loss(
+            discriminator.network, shown.made, shown.image, step=step, share=shown.share, autocast=engine.autocast, again=again
+        )
+        (loss * discriminator.scale * shown.share).backward()
+    return {"discriminator/loss": loss.detach(), **{f"discriminator/{name}": value for name, value in facts.items()}}
+
+
+def teach_again(parts: Parts, step: int, engine: Engine) -> Iterator[None]:
+    """Once for each further update of the discriminator in this step: its gradients by all micro-batches of it."""
+    shown = parts.shown.copy()
+    parts.shown.clear()
+    if parts.discriminator is None or parts.adversary is None:
+        return
+    for _ in range(parts.adversary.config.updates - 1):
+        for number, each in enumerate(shown):
+            teach(parts.discriminator, parts.adversary, each, step, engine, last=number == len(shown) - 1, again=True)
+        yield
 
 
 def check_reconstruction(made: Any, image: Tensor, autoencoder: Any) -> None:

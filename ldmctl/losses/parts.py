@@ -1,12 +1,12 @@
 """The parts that a step of the first stage is made of: two networks under training, an adversary, a perceptual loss."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ldmctl import registry
 from ldmctl.attribution import expect, expect_shape, expect_slope
@@ -25,14 +25,24 @@ from ldmctl.training.learner import Learner
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a discriminator learns from: reconstructions [B,C,H,W] without gradient, their pictures, and their share of this rank's batch."""
+
+    made: Tensor
+    image: Tensor
+    share: float
+
+
+@dataclass(frozen=True)
 class Parts:
-    """What one step is made of."""
+    """What one step is made of, and what of it the discriminator is shown again."""
 
     model: Learner
     discriminator: Learner | None
     adversary: Adversary | None
     perceptual: Any
     shares: Shares | None
+    shown: list[Shown] = field(default_factory=list)
 
     @property
     def learners(self) -> dict[str, Learner]:

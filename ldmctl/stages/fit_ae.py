@@ -24,7 +24,7 @@ from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
 from ldmctl.latents.codec import Codec
-from ldmctl.losses.objective import backward, titled, validate, weights_of
+from ldmctl.losses.objective import backward, teach_again, titled, validate, weights_of
 from ldmctl.losses.parts import Parts, prepare
 from ldmctl.losses.rehearsal import find_micro
 from ldmctl.losses.watchman import Watchman
@@ -166,6 +166,8 @@ def one_step(
     if parts.adversary is not None and parts.discriminator is not None:
         if parts.adversary.trains_discriminator(step):
             training.update(step, parts.discriminator, items)
+            for _ in teach_again(parts, step, engine):
+                training.update(step, parts.discriminator, items)
         if parts.adversary.after_step(step):
             console.say(f"The losses have levelled off: the discriminator starts after step {step + 1:,}.")
 

@@ -74,6 +74,11 @@ class Adversarial(Config):
     betas: tuple[Beta, Beta] | None = Field(
         None, description="AdamW's averages for the discriminator; null: loop.betas", json_schema_extra=Noted
     )
+    updates: PositiveInt = Field(
+        1,
+        description="updates of the discriminator in a step, all by the same pictures and reconstructions; penalties on its gradient (R1) are in the first",
+        json_schema_extra=Noted,
+    )
     balance: Literal["image", "last-layer", "none"] = Field(
         "image",
         description="where gradient norms are compared: at the reconstruction, at the autoencoder's last layer, or nowhere",
