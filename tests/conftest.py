@@ -16,18 +16,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--part", metavar="K/N", help="every N-th of the chosen tests alone, from the K-th on: 0/3, 1/3 and 2/3 are all of them"
-    )
+    parser.addoption("--part", metavar="K/N", help="of the slow tests every N-th alone, from the K-th on: 0/3, 1/3 and 2/3 are all of them")
 
 
 @pytest.hookimpl(trylast=True)  # of what -m and -k leave
 def pytest_collection_modifyitems(config, items):
     if part := config.getoption("part"):
         first, every = map(int, part.split("/"))
-        chosen = items[first::every]
-        config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % every != first])
-        items[:] = chosen
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        left = {item for place, item in enumerate(slow) if place % every != first}
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,7 @@ def test_what_a_plugin_prints_is_not_in_the_json(install, said, sample_words):
     assert json.loads(out)["kind"] == "sampler"
 
 
-@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+@pytest.mark.parametrize("option", ["--json", pytest.param("--dry-run", marks=pytest.mark.slow)])
 def test_nor_what_its_processes_and_c_libraries_print(install, tmp_path, option):
     read = f"import os; os.write(1, b'from C'); print('from Python', flush=True); return Example({PICTURE}, 0)"
     site = install("zip-set", dataset={"still": "Still"}, source=DATASET.format(read=read))

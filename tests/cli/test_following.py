@@ -181,6 +181,7 @@ def test_two_ranks_share_the_seeds_of_sample_and_make_what_one_makes(ldm, tmp_pa
     assert len(one) == 8 and one == other
 
 
+@pytest.mark.slow
 def test_a_folder_that_does_not_fit_ends_both_ranks_at_once(ldm, tmp_path):
     out = tmp_path / "samples"
     out.mkdir()

@@ -59,7 +59,7 @@ def record(out):
     return json.loads((out / "run.json").read_text())
 
 
-@pytest.mark.parametrize("words", [["loop.workers=2"], ["--json", "loop.workers=0"]])
+@pytest.mark.parametrize("words", [["loop.workers=2"], pytest.param(["--json", "loop.workers=0"], marks=pytest.mark.slow)])
 def test_a_closed_terminal_stops_a_training_with_everything_saved(tmp_path, words):
     with in_a_terminal(fit_ae(tmp_path / "run", "loop.steps=1000000", *words)) as process:
         await_state(tmp_path / "run", process)
@@ -86,7 +86,7 @@ def test_a_training_that_ignores_hangups_ends_without_its_terminal(tmp_path):
     assert (record(tmp_path / "run")["status"], record(tmp_path / "run")["step"]) == ("finished", 40)
 
 
-@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize("words", [[], pytest.param(["--json"], marks=pytest.mark.slow)])
 def test_a_reader_that_goes_away_ends_no_training(tmp_path, words):
     """`2>&1 | head`, a `tee` that was killed, an ssh without a terminal."""
     command = fit_ae(tmp_path / "run", "loop.steps=30", "loop.workers=0", *words)

@@ -81,6 +81,7 @@ def assert_same(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_denoiser_killed_with_kill_9_ends_the_same(tmp_path, vae_cache):
     words = [f"latents={vae_cache}", *STEPS, *DRAWN, "loop.micro=3"]
     whole = finish("fit-diffusion", tmp_path / "whole", *words)
