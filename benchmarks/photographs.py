@@ -4,12 +4,13 @@ LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_s
     python benchmarks/photographs.py FOLDER [--sets clothing emoji crops] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
         [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--guard yes] [--table]
 
-A cell is a run at 32x32, factor 4, 16 pictures per step, whose discriminator starts half-way; `weight` has the features of SqueezeNet at
-weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none` not at all; `weight-lecam` and the like add a
-remedy to `weight`. It is measured on all held-out pictures where the discriminator starts and at the end, by the same features; `shrunk` are
-the pictures merely shrunk. With `--guard no` the discriminator is heard however little it knows, and nothing watches, as it was before; with
-`--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not trained again, so that the table can be made
-in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in FOLDER by `benchmarks/crops.py`.
+A cell is a run at 32x32, factor 4, 16 pictures per step, with an absolute pixel loss and a learning rate that falls to 0, whose discriminator
+starts half-way. `weight` has the features of SqueezeNet at weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none`
+not at all; `weight-lecam` and the like add a remedy to `weight`. It is measured on all held-out pictures where the discriminator starts and at
+the end, by the same features; `shrunk` are the pictures merely shrunk. With `--guard no` the discriminator is heard however little it knows, and
+nothing watches, as it was before; with `--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not trained
+again, so that the table can be made in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in
+FOLDER by `benchmarks/crops.py`. The cells in bf16 are of an older recipe: a constant learning rate, an average over 1,000 steps, self-attention at the smallest map.
 """
 
 import argparse
@@ -25,8 +26,8 @@ from ldmctl.storage import weights
 
 SETS = {"clothing": ("clothing", []), "emoji": ("noto-emoji", []), "crops": ("crops", [])}
 MODELS = {
-    "vae": "autoencoder={type: vae, channels: 4, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
-    "vqvae": "autoencoder={type: vqvae, channels: 4, codebook_size: 1024, widths: [16, 32, 64], layers: 1, norm_groups: 4}",
+    "vae": "autoencoder={type: vae, channels: 4, widths: [16, 32, 64], layers: 1, norm_groups: 4, attention: false}",
+    "vqvae": "autoencoder={type: vqvae, channels: 4, codebook_size: 1024, widths: [16, 32, 64], layers: 1, norm_groups: 4, attention: false}",
 }
 LOSSES = {
     "weight": ["perceptual=features", "losses.shares=null"],
@@ -48,7 +49,10 @@ HELPS = {  # what others do for a discriminator that has few pictures or is beat
 LOSSES |= {f"weight-{name}": [*LOSSES["weight"], *words] for name, words in HELPS.items()}
 HEARD = ["adversarial.advantage=0", "adversarial.balance_growth=null"]
 GUARDS = {"yes": [], "watch": HEARD, "no": [*HEARD, "loop.watch.bound=null", "loop.publish=last"]}
-COMMON = ["image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "loop.batch=16", "loop.warmup=100", "loop.report=50"]
+COMMON = [  # all that decides about a cell, so that it stays what it is when the preset changes
+    *("image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "losses.pixel=l1", "losses.perceptual_missing=error"),
+    *("adversarial.start=0.5", "loop.batch=16", "loop.warmup=100", "loop.decay=cosine", "loop.ema=0.998", "loop.report=50"),
+]
 FEATURES = "features-squeezenet1_0"
 HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done | goals |"
 LOST = 1.0  # dB that the adversarial phase may cost

@@ -12,10 +12,12 @@ Row = Mapping[str, Any]  # a line of metrics.jsonl
 
 HEARD = "adversarial_weight"
 RISEN = 1.05  # of a loss on the way, above which its end counts as risen
+RISEN_WHILE_TRAINING = 1.25  # the same of a loss whose every value is of other pictures
 BEATEN = 0.02  # mean advantage over the last half of the adversarial phase, below which there was little to learn from
 RULES = 0.9  # share of one loss in the gradient, beyond which the others hardly count
 GROWN = 1.5  # of the largest latent, from the middle of the run to its end
 UNUSED = 0.8  # of the codes in use at the best, below which they are dying
+TINY = 1e-12
 LATE = 4  # reports at least, to speak of a trend
 
 
@@ -37,12 +39,14 @@ def causes(rows: Sequence[Row], config: FitAE, *, since: int = 0) -> list[Cause]
 
 
 def rising(rows: Sequence[Row], config: FitAE) -> Cause | None:
-    """The validation loss ends above its lowest."""
-    steps, values = curve(rows, "val/loss")
-    if len(values) < LATE or not min(values) > 0 or values[-1] <= RISEN * min(values):
+    """The validation loss ends above its lowest; where nothing is held out, the pixel loss while training."""
+    (steps, values), title, bound = curve(rows, "val/loss"), "validation", RISEN
+    if not values:
+        (steps, values), title, bound = curve(rows, "pixel"), "pixel", RISEN_WHILE_TRAINING
+    if len(values) < LATE or not min(values) > 0 or values[-1] <= bound * min(values):
         return None
     best = values.index(min(values))
-    said = f"The validation loss was lowest at step {steps[best]:,} ({values[best]:.4g}) and is {values[-1]:.4g} at the end"
+    said = f"The {title} loss was lowest at step {steps[best]:,} ({values[best]:.4g}) and is {values[-1]:.4g} at the end"
     begun = next((row["step"] for row in rows if row.get(HEARD, 0) > 0), None)
     near = max(steps[-1] // 10, 1)
     if begun is not None and max((step for step in steps if step < begun), default=begun) - near <= steps[best] <= begun + near:
@@ -71,13 +75,15 @@ def one_rules(rows: Sequence[Row], config: FitAE) -> Cause | None:
     """One loss on the picture makes nearly all of the gradient, by its scale."""
     if config.losses.shares is not None:
         return None
-    found = {name: values[-1] for name in shares_in(rows) if (values := curve(rows, name)[1])}
+    found = {name: values[-1] for name in shares_in(rows) if name != "adversarial_share" and (values := curve(rows, name)[1])}
+    whole = max(sum(found.values()), TINY)  # the adversarial loss is balanced against the others: its part says nothing of their scales
+    found = {name: value / whole for name, value in found.items()}
     if len(found) < 2 or (top := max(found, key=found.__getitem__)) == "pixel_share" or found[top] < RULES:
         return None
     name = top.removesuffix("_share")
     return Cause(
         "the losses",
-        f"{name} makes {found[top]:.0%} of the gradient at the reconstruction and the pixel loss {found.get('pixel_share', 0):.0%}: by its "
+        f"{name} makes {found[top]:.0%} of the gradient of the losses on the picture and the pixel loss {found.get('pixel_share', 0):.0%}: by its "
         "scale, not by choice; try losses.shares, such as {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}.",
     )
 

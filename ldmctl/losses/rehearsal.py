@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ldmctl.config.schemas.fit_ae import FitAE
-from ldmctl.losses.objective import backward
+from ldmctl.losses.objective import backward, teach_again
 from ldmctl.losses.parts import build_parts
 from ldmctl.pictures.batches import Pictures
 from ldmctl.pictures.loading import on_device
@@ -24,7 +25,11 @@ def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, 
 def try_micro(config: FitAE, perceptual: Any, engine: Engine, pictures: Tensor) -> int:
     """The same for a rank's `pictures`, by parts of its own."""
     step = rehearsal(config, perceptual, engine)
-    return largest_micro(lambda count: step(pictures[:count]), len(pictures), engine, memory=config.machine.memory)
+    again = config.discriminator is not None and config.adversarial.updates > 1
+    kept = torch.empty(2 * again, *pictures.shape, device=engine.device)  # what the discriminator is shown again, of all micro-batches
+    found = largest_micro(lambda count: step(pictures[:count]), len(pictures), engine, memory=config.machine.memory)
+    del kept
+    return found
 
 
 def rehearsal(config: FitAE, perceptual: Any, engine: Engine) -> Callable[[Tensor], None]:
@@ -35,11 +40,15 @@ def rehearsal(config: FitAE, perceptual: Any, engine: Engine) -> Callable[[Tenso
     parts = build_parts(config, perceptual, engine)
 
     def step(pictures: Tensor) -> None:
+        parts.shown.clear()  # where the step before found no room
         backward(parts, config, on_device(pictures, engine), 0, 1.0, engine, last=True)
         for learner in parts.learners.values():
             learner.update(0)
             learner.after_step()
             if learner.average:
                 learner.track(0)
+        for _ in teach_again(parts, 0, engine):
+            assert parts.discriminator is not None
+            parts.discriminator.update(0)
 
     return step

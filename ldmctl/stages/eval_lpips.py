@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.pictures.sampled import SUFFIXES
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import config_of, model_file
+from ldmctl.storage.record import config_of, model_file, record_of
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
@@ -68,6 +69,8 @@ def eval_lpips(config: EvalLpips, *, console: Console, out: str | Path | None = 
     )
 
     # Say it.
+    notes, causes = told_of(source)
+    found = replace(found, notes=[*notes, *found.notes], causes=causes)
     result = {"of": f"reconstructions by {source} of the {found.split} split", **found.as_dict(), "verdict": verdict(found)}
     if out is not None:
         make_folder(Path(out).expanduser())
@@ -199,6 +202,14 @@ def trained_with(source: Path) -> dict[str, Any] | None:
     """The perceptual slot in the config of the run that a file of weights lies in; None without one, or without its config."""
     slot = (config_beside(source) or {}).get("perceptual")
     return slot if isinstance(slot, dict) and "type" in slot else None
+
+
+def told_of(source: Path) -> tuple[list[str], list[str]]:
+    """(which weights were published and what was done on the way, causes) as fit-ae told of the run that ended with these weights; nothing of
+    a snapshot, or of a run that goes on."""
+    judged = record_of(source.parent).get("judged") if source.name == "model.safetensors" else None
+    run = judged.get("run") if isinstance(judged, dict) else None
+    return (list(run.get("notes", [])), list(run.get("causes", []))) if isinstance(run, dict) else ([], [])
 
 
 def losses_of(source: Path) -> frozenset[str] | None:

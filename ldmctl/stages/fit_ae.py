@@ -132,13 +132,14 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                     watchman.look(step)
 
         # Judge it, save and say where.
-        publish(training, JUDGED_BY)
+        published = publish(training, JUDGED_BY)
         telling.at_the_end()
         if engine.leads and (bad := sum('"left_out"' not in row for row in run.bad())):
             console.warn(f"{bad:,} unreadable pictures, others took their place: {run.folder / 'bad_images.jsonl'} names them.")
         result = {"run": str(run.folder), "model": str(run.folder / "model.safetensors"), "steps": training.done}
         judged = conclude(parts, config, {"val": val, "train": train}, run, engine, console, at_once) if engine.leads else {}
-        console.say(f"The autoencoder is in {run.folder / 'model.safetensors'}, its reconstructions in {run.folder / 'samples'}.")
+        which = f"the {published['which']} weights, of step {published['step']:,}"
+        console.say(f"The autoencoder is in {run.folder / 'model.safetensors'} ({which}), its reconstructions in {run.folder / 'samples'}.")
         return {**result, **training.last_validation, **judged}
 
 
@@ -208,9 +209,10 @@ def conclude(
     published, before = run.record["published"], run.record.get("before_discriminator")
     told = before_and_after(before, found, published["step"], others_since=last_step(run.record, shows_others))
     done = [f"After step {each['step']:,}: {each['why']}" for each in run.record.get("watch", [])]
-    notes = [f"The published weights are {said(published)}.", *done, *told, *found.notes]
-    found = replace(found, notes=notes, causes=[each.sentence for each in causes(rows, config, since=measured_since(run.record))])
-    judged = {**found.as_dict(), "verdict": verdict(found)}
+    of_run = [f"The published weights are {said(published)}.", *done]
+    why = [each.sentence for each in causes(rows, config, since=measured_since(run.record))]
+    found = replace(found, notes=[*of_run, *told, *found.notes], causes=why)
+    judged = {**found.as_dict(), "run": {"notes": of_run, "causes": why}, "verdict": verdict(found)}
     for line in judged["verdict"]:
         console.say(line)
     run.update(judged=judged)

@@ -45,7 +45,7 @@ class Rise(NamedTuple):
     now: float
 
     def __str__(self) -> str:
-        return f"{self.name.removeprefix('val/')} has risen from {self.best:.4g} around step {self.at:,} to {self.now:.4g}"
+        return f"{self.name.removeprefix('val/')} has risen from {self.best:.4g} around step {self.at:,} to {self.now:.4g} or more in its last three validations"
 
 
 class Curves:

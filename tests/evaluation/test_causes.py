@@ -86,12 +86,27 @@ def test_of_a_beaten_discriminator_that_is_heard_all_the_same_its_noise_is_said(
     [
         ({"discriminator__advantage": [0.5, 0.2, 0.02, 0.0, 0.01, -0.01, 0.0, 0.01]}, [], "the discriminator"),
         ({"pixel_share": [0.04] * 8, "lpips_share": [0.96] * 8}, [], "the losses"),
+        ({"pixel_share": [0.04] * 8, "lpips_share": [0.85] * 8, "adversarial_share": [0.11] * 8}, [], "the losses"),
+        ({"pixel": [1, 0.5, 0.4, 0.5, 0.6, 0.9]}, [], "rising losses"),
         ({"latent_max": [5, 8, 10, 15, 16, 20, 30, 51]}, [], "the latent"),
         ({"codes_used": [300, 500, 512, 400, 300, 250, 200, 200]}, [], "the codes"),
     ],
 )
 def test_other_causes_are_found_by_their_curves(found, curves, words, about):
     assert found(course(**curves), *words) == [about]
+
+
+def test_the_share_of_the_discriminator_hides_no_other_and_is_none_of_them(tiny, found):
+    rows = course(pixel_share=[0.04] * 8, lpips_share=[0.86] * 8, adversarial_share=[0.1] * 8)
+    (cause,) = causes(rows, tiny("fit-ae"))
+    assert cause.sentence.startswith("lpips makes 96% of the gradient of the losses on the picture and the pixel loss 4%")
+    assert found(course(pixel_share=[0.05] * 8, adversarial_share=[0.95] * 8)) == []
+
+
+def test_a_loss_while_training_counts_as_risen_only_where_nothing_is_held_out_and_it_rose_by_much(found):
+    well, high = [1, 0.5, 0.4, 0.42, 0.41, 0.43], [1, 0.5, 0.4, 0.5, 0.6, 0.9]
+    assert found(course(pixel=well)) == [] and found(course(pixel=high)) == ["rising losses"]
+    assert found(course(pixel=high, val__loss=[*well[:5], 0.4])) == []
 
 
 def test_shares_that_were_asked_for_are_no_cause(found):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -615,6 +616,27 @@ def test_eval_lpips_keeps_its_keys_and_adds_a_verdict(tiny, quiet, vqvae_run, tm
     assert said["verdict"][-1].startswith("All in all likely not good enough")
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["latents.png", "verdict.png"]
     assert plan_eval_lpips(config)["measures"] == "psnr, ssim"
+
+
+def test_eval_lpips_says_of_a_finished_run_what_was_published_and_why_it_is_no_better(tiny, quiet, vqvae_run, tmp_path):
+    run = shutil.copytree(vqvae_run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    assert record["judged"]["run"]["notes"] == [record["judged"]["verdict"][1]], "which weights were published"
+    record["judged"]["run"]["causes"] = [RISEN]
+    (run / "run.json").write_text(json.dumps(record))
+    words = ["perceptual=null", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
+
+    def verdict_of(name):
+        return eval_lpips(tiny("eval-lpips", f"run={name}", *words, below=pictures_of(run)), console=quiet)["verdict"]
+
+    said = verdict_of(run)
+    assert (
+        said[1].startswith("The published weights are the last ones, of step") and RISEN in said and "more loop.steps" not in " ".join(said)
+    )
+    assert RISEN not in verdict_of(f"{run}@best") and "more loop.steps" in " ".join(verdict_of(f"{run}@best"))
+    del record["judged"]
+    (run / "run.json").write_text(json.dumps(record))
+    assert RISEN not in verdict_of(run), "a run that goes on has not been judged"
 
 
 def test_a_run_with_nothing_held_out_is_measured_on_what_it_was_trained_on(tiny, quiet, vae_run, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 import torch
 from two_ranks import together
 
+from ldmctl.losses import objective
 from ldmctl.losses.objective import teach_again
 from ldmctl.losses.parts import build_parts, settled
+from ldmctl.losses.rehearsal import rehearsal
 from ldmctl.stages import fit_ae as stage
 from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
@@ -132,9 +134,19 @@ def test_a_run_without_the_key_goes_on_with_one(tmp_path, fit_ae):
     assert json.loads((run / "run.json").read_text())["step"] == 6
 
 
+def test_a_rehearsal_makes_all_of_them_and_keeps_nothing(tiny, monkeypatch):
+    config = settled(tiny("fit-ae", *CRITIC, "adversarial.updates=3"), {})
+    made, kept = [], objective.teach
+    monkeypatch.setattr(objective, "teach", lambda *given, **more: made.append(len(given[2].image)) or kept(*given, **more))
+    step = rehearsal(config, None, CPU)
+    step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
+    step(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert made == [4, 4, 4, 2, 2, 2]
+
+
 @pytest.mark.slow
 def test_two_ranks_teach_what_one_teaches(tmp_path, fit_ae, vqvae_words):
-    words = [*vqvae_words, *CRITIC, "adversarial.updates=2"]
+    words = [*vqvae_words, *CRITIC, "adversarial.updates=2", "loop.micro=2"]
     alone = fit_ae(tmp_path / "alone", *words)
     codes, said = together("fit-ae", tmp_path / "both", *words)
     assert codes == [0, 0], said

@@ -40,7 +40,7 @@ def test_a_planted_rise_turns_the_discriminator_down_then_off_and_each_is_said_o
     run = fit_ae(tmp_path / "run", *CRITIC, *OFTEN, "loop.steps=44", "loop.report=1")
     assert events(run) == [(DOWN, "turned down"), (OFF, "ended")]
     assert record(run)["watch"][0]["why"] == (
-        "pixel has risen from 0.92 around step 18 to 2. The discriminator is turned down to 0.1 of its weight."
+        "pixel has risen from 0.92 around step 18 to 2 or more in its last three validations. The discriminator is turned down to 0.1 of its weight."
     )
     assert record(run)["watch"][1]["why"].endswith(
         "so it is turned off, and training continues from the weights of step 18, the best so far."
@@ -101,7 +101,7 @@ def test_the_verdict_tells_what_was_done_and_is_of_the_published_weights(tmp_pat
     best = fit_ae(tmp_path / "best", *CRITIC, *OFTEN, "loop.steps=31")
     judged, verdict = record(run)["judged"], record(run)["judged"]["verdict"]
     assert (
-        f"After step {DOWN}: pixel has risen from 0.92 around step 18 to 2. The discriminator is turned down to 0.1 of its weight."
+        f"After step {DOWN}: pixel has risen from 0.92 around step 18 to 2 or more in its last three validations. The discriminator is turned down to 0.1 of its weight."
         in verdict
     )
     assert any(line.startswith(f"After step {OFF}: ") for line in verdict)

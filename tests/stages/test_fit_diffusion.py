@@ -269,7 +269,7 @@ def test_a_denoiser_whose_validation_loss_rises_is_warned_of_once(tmp_path, fit_
     (event,) = json.loads((run / "run.json").read_text())["watch"]
     assert (event["step"], event["what"]) == (17, "risen")
     assert event["why"] == (
-        "loss has risen from 1 around step 14 to 2. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept."
+        "loss has risen from 1 around step 14 to 2 or more in its last three validations. If it stays so, a lower loop.lr is likely to help; snapshots/best is kept."
     )
     given = iter([1.0, 2.0])
     fit_diffusion(run, vae_cache, *words, "loop.steps=21")

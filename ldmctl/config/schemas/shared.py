@@ -108,7 +108,7 @@ class Watch(Config):
     bound: PositiveFloat | None = Field(
         0.1,
         description="what a validation loss may rise above its best (0.1: a tenth), and above its noise, before a discriminator is turned "
-        "down and then off, or the rise is said; null: nothing is done",
+        "down and then off, or the rise is said; null: nothing of this",
         json_schema_extra=Noted | before(None),
     )
     every: float = Field(
@@ -166,7 +166,7 @@ class Loop(Config):
     publish: Literal["auto", "last", "best"] = Field(
         "auto",
         description="which weights model.safetensors has at the end. last: those of the last step; best: those with the lowest validation loss; "
-        "auto: the last, unless their validation loss is above the best by more than loop.watch.bound",
+        "auto: the last, unless their validation loss is above the best by more than loop.watch.bound (by a tenth where that is null)",
         json_schema_extra=Free | before("last"),
     )
 
