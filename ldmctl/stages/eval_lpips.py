@@ -208,7 +208,7 @@ def told_of(source: Path) -> tuple[list[str], list[str]]:
     """(which weights were published and what was done on the way, causes) as fit-ae told of the run that ended with these weights; nothing of
     a snapshot, or of a run that goes on."""
     judged = record_of(source.parent).get("judged") if source.name == "model.safetensors" else None
-    run = judged.get("run") if isinstance(judged, dict) else None
+    run = judged.get("of_run") if isinstance(judged, dict) else None
     return (list(run.get("notes", [])), list(run.get("causes", []))) if isinstance(run, dict) else ([], [])
 
 

@@ -212,10 +212,10 @@ def conclude(
     of_run = [f"The published weights are {said(published)}.", *done]
     why = [each.sentence for each in causes(rows, config, since=measured_since(run.record))]
     found = replace(found, notes=[*of_run, *told, *found.notes], causes=why)
-    judged = {**found.as_dict(), "run": {"notes": of_run, "causes": why}, "verdict": verdict(found)}
+    judged = {**found.as_dict(), "verdict": verdict(found)}
     for line in judged["verdict"]:
         console.say(line)
-    run.update(judged=judged)
+    run.update(judged={**judged, "of_run": {"notes": of_run, "causes": why}})
     return judged
 
 

@@ -298,6 +298,7 @@ def test_a_dataset_that_shares_its_open_archive_with_workers_fails_its_check(ins
     assert code == 4 and "worker processes read the file that this process has open" in err and "set.zip" in err
 
 
+@pytest.mark.slow
 def test_one_that_opens_it_in_each_process_keeps_its_promises(install, said, archive):
     install("zipped", dataset={"zipped": "Zipped"}, source=ZIP.format(how="in each process", anew="self.process != os.getpid()"))
     assert said("plugins", "check", "dataset", "zipped", f"path={archive}")[0] == 0

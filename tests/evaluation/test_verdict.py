@@ -621,8 +621,8 @@ def test_eval_lpips_keeps_its_keys_and_adds_a_verdict(tiny, quiet, vqvae_run, tm
 def test_eval_lpips_says_of_a_finished_run_what_was_published_and_why_it_is_no_better(tiny, quiet, vqvae_run, tmp_path):
     run = shutil.copytree(vqvae_run, tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
-    assert record["judged"]["run"]["notes"] == [record["judged"]["verdict"][1]], "which weights were published"
-    record["judged"]["run"]["causes"] = [RISEN]
+    assert record["judged"]["of_run"]["notes"] == [record["judged"]["verdict"][1]], "which weights were published"
+    record["judged"]["of_run"]["causes"] = [RISEN]
     (run / "run.json").write_text(json.dumps(record))
     words = ["perceptual=null", "workers=0", "machine.device=cpu", "machine.precision=fp32"]
 

@@ -93,6 +93,7 @@ def test_a_manifest_may_name_classes_and_files_of_any_kind(tmp_path, encode, vae
     assert manifest.classes[0] == "\udce9" and manifest.skipped == {"train": ["\ud83d:1:2"]} and manifest.data == "\udcff"
 
 
+@pytest.mark.slow
 def test_runs_and_caches_may_have_any_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = [["--config", str(TINY / f"{verb}.yaml")] for verb in ("fit-ae", "fit-diffusion")]

@@ -99,6 +99,7 @@ def _rank(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_ranks_know_the_same_advantage(tmp_path):
     multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
     assert [float(torch.load(tmp_path / f"{rank}.pt")) for rank in range(2)] == pytest.approx([0.6, 0.6])

@@ -265,6 +265,7 @@ def _rowwise(image: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"pixel": (image - 0.2).square().mean(), "adversarial": image.sin().mean()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="starts processes with a file as their meeting place")
 def test_two_ranks_balance_as_one_large_batch_does(tmp_path):
     rows = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2)) * torch.tensor([1.0, 1, 10, 10]).view(4, 1, 1, 1)

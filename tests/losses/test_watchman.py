@@ -179,6 +179,7 @@ def test_without_a_discriminator_a_rise_is_said_once(tmp_path, fit_ae, planted):
     assert "a lower loop.lr is likely to help" in record(run)["watch"][0]["why"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_was_not_asked_for_may_rise(tmp_path, fit_ae, monkeypatch, towers):
     plant(monkeypatch.setattr)
     once = stage.validate
