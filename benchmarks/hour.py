@@ -1,10 +1,12 @@
-"""What the preset for folders makes of photographs of clothing, by the clock, and what else was tried.
+"""What the preset for folders makes of photographs and drawings, by the clock, and what else was tried.
 
-LDMCTL_DATA=FOLDER_WITH_clothing LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
-    python benchmarks/hour.py FOLDER                      # the preset, no key given: minutes from nothing, and eval-lpips
-    python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes, each for as long, with the discriminator from the first step
+LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
+    python benchmarks/hour.py FOLDER [--sets clothing emoji crops]   # no key given: minutes from nothing, and eval-lpips
+    python benchmarks/hour.py FOLDER --keys losses.pixel=l1          # the same with other keys
+    python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes on clothing, the discriminator from the first step
 
-Recipes that FOLDER has are not trained again; the preset is timed in a folder that has no run of it. The result keeps what it had of the other kind.
+A recipe takes about 11 minutes on one thread. Those that FOLDER has are not trained again; the preset is timed in a folder that has no run of it.
+The result keeps what it had of other recipes and sets. `crops` are made in FOLDER by `benchmarks/crops.py`.
 """
 
 import argparse
@@ -12,15 +14,21 @@ import json
 import os
 from pathlib import Path
 
+import crops
 from machine import RESULTS, describe, keep, ldmctl
-from photographs import judge, numbers
+from photographs import SETS, judge, numbers
 
+AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),
     "batch 8, lr 2e-3": (8, 480, ["losses.pixel=l1", "loop.lr=2e-3"]),
     "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
     "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
+    "128, batch 8": (8, 280, AT_128),
+    "128, batch 4": (4, 560, AT_128),
+    "128, batch 4, 8 channels": (4, 560, [*AT_128, "autoencoder.channels=8"]),
+    "128, batch 4, widths 24, 48, 64, 96": (4, 400, ["image.size=128", "autoencoder.widths=[24,48,64,96]"]),
 }
 
 
@@ -38,12 +46,13 @@ def tried(folder: Path, data: Path, name: str) -> dict:
     return {"steps": steps, "batch": batch, "images_per_second": rates[len(rates) // 2], **numbers(judged, judged, "made")}
 
 
-def preset(folder: Path, data: Path) -> dict:
-    """The whole run, with no key given, and what it is worth on all held-out pictures."""
-    if (folder / "run").exists():
-        raise SystemExit(f"{folder / 'run'} is there already, so it would not be timed from nothing: name another folder.")
-    _, seconds = ldmctl("fit-ae", "--data", str(data), "--out", "run", "-q", cwd=folder)
-    found, record = judge(folder, "run"), json.loads((folder / "run" / "run.json").read_text())
+def preset(folder: Path, pictures: str, words: list[str]) -> dict:
+    """The whole run, with no key given but these, and what it is worth on all held-out pictures."""
+    run = "-".join(["run", pictures, *words]).replace("=", "-")
+    if (folder / run).exists():
+        raise SystemExit(f"{folder / run} is there already, so it would not be timed from nothing: name another folder.")
+    _, seconds = ldmctl("fit-ae", "--data", str(place(folder, pictures)), "--out", run, *words, "-q", cwd=folder)
+    found, record = judge(folder, run), json.loads((folder / run / "run.json").read_text())
     before = record["before_discriminator"]
     return {
         "minutes": round(seconds / 60, 1),
@@ -57,22 +66,40 @@ def preset(folder: Path, data: Path) -> dict:
     }
 
 
+def place(folder: Path, pictures: str) -> Path:
+    """Where a set lies; the crops are made."""
+    if pictures != "crops":
+        return Path(os.environ.get("LDMCTL_DATA", "data")).absolute() / SETS[pictures][0]
+    if not (folder / "crops").exists():
+        crops.make(folder / "crops")
+    return folder / "crops"
+
+
+def add(kind: str, name: str, one: dict, machine: dict) -> None:
+    """Keep one recipe, or one set by a preset, beside those that the result has by now."""
+    file = RESULTS / "hour.json"
+    found = (
+        {key: value for key, value in json.loads(file.read_text()).items() if key not in ("benchmark", "machine")} if file.exists() else {}
+    )
+    found.setdefault(kind, {})[name] = one
+    keep("hour", found, machine)
+
+
 def main() -> None:
     """The preset, or the recipes that were tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=["clothing"])
+    parser.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tried", nargs="*", choices=TRIED, metavar="NAME")
     given = parser.parse_args()
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    data = Path(os.environ.get("LDMCTL_DATA", "data")).absolute() / "clothing"
-    file = RESULTS / "hour.json"
-    found = {key: value for key, value in json.loads(file.read_text()).items() if key in ("preset", "tried")} if file.exists() else {}
     if given.tried is None:
-        found["preset"] = {"machine": machine, **preset(folder, data)}
+        for pictures in given.sets:
+            add("preset", " ".join([pictures, *given.keys]), {"machine": machine, **preset(folder, pictures, given.keys)}, machine)
     for name in TRIED if given.tried == [] else given.tried or ():
-        found.setdefault("tried", {})[name] = {"threads": machine["threads"], **tried(folder, data, name)}
-    keep("hour", found, machine)
+        add("tried", name, {"threads": machine["threads"], **tried(folder, place(folder, "clothing"), name)}, machine)
 
 
 if __name__ == "__main__":
