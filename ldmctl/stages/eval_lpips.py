@@ -209,7 +209,9 @@ def told_of(source: Path) -> tuple[list[str], list[str]]:
     a snapshot, or of a run that goes on."""
     judged = record_of(source.parent).get("judged") if source.name == "model.safetensors" else None
     run = judged.get("of_run") if isinstance(judged, dict) else None
-    return (list(run.get("notes", [])), list(run.get("causes", []))) if isinstance(run, dict) else ([], [])
+    told = [run.get(name) if isinstance(run, dict) else None for name in ("notes", "causes")]
+    notes, causes = ([str(each) for each in some] if isinstance(some, list) else [] for some in told)
+    return notes, causes
 
 
 def losses_of(source: Path) -> frozenset[str] | None:

@@ -108,7 +108,7 @@ class Watch(Config):
     bound: PositiveFloat | None = Field(
         0.1,
         description="what a validation loss may rise above its best (0.1: a tenth), and above its noise, before a discriminator is turned "
-        "down and then off, or the rise is said; null: nothing of this",
+        "down and then off, or the rise is said; null: none of this",
         json_schema_extra=Noted | before(None),
     )
     every: float = Field(
