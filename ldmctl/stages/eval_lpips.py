@@ -28,7 +28,7 @@ from ldmctl.pictures.introduction import introduce
 from ldmctl.pictures.loading import on_device, open_pictures
 from ldmctl.pictures.sampled import SUFFIXES
 from ldmctl.storage.folder import make_folder
-from ldmctl.storage.record import config_of, model_file, record_of
+from ldmctl.storage.record import config_of, model_file, told_of
 from ldmctl.training import engine as engines
 from ldmctl.training.engine import Engine
 from ldmctl.training.order import generator
@@ -202,16 +202,6 @@ def trained_with(source: Path) -> dict[str, Any] | None:
     """The perceptual slot in the config of the run that a file of weights lies in; None without one, or without its config."""
     slot = (config_beside(source) or {}).get("perceptual")
     return slot if isinstance(slot, dict) and "type" in slot else None
-
-
-def told_of(source: Path) -> tuple[list[str], list[str]]:
-    """(which weights were published and what was done on the way, causes) as fit-ae told of the run that ended with these weights; nothing of
-    a snapshot, or of a run that goes on."""
-    judged = record_of(source.parent).get("judged") if source.name == "model.safetensors" else None
-    run = judged.get("of_run") if isinstance(judged, dict) else None
-    told = [run.get(name) if isinstance(run, dict) else None for name in ("notes", "causes")]
-    notes, causes = ([str(each) for each in some] if isinstance(some, list) else [] for some in told)
-    return notes, causes
 
 
 def losses_of(source: Path) -> frozenset[str] | None:

@@ -73,6 +73,16 @@ def record_of(folder: Path) -> dict[str, Any]:
     return _record(folder) if (folder / "run.json").exists() else {}
 
 
+def told_of(file: Path) -> tuple[list[str], list[str]]:
+    """(which weights were published and what was done on the way, causes) as fit-ae told of the run that ended with these weights; nothing of
+    a snapshot, or of a run that goes on."""
+    judged = record_of(file.parent).get("judged") if file.name == "model.safetensors" else None
+    run = judged.get("of_run") if isinstance(judged, dict) else None
+    told = [run.get(name) if isinstance(run, dict) else None for name in ("notes", "causes")]
+    notes, causes = ([str(each) for each in some] if isinstance(some, list) else [] for some in told)
+    return notes, causes
+
+
 def run_of(file: Path) -> Path:
     """The folder of the run that the file of a model lies in, or that of a snapshot."""
     return file.parent.parent if file.parent.name == "snapshots" else file.parent
