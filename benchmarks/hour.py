@@ -78,10 +78,9 @@ def place(folder: Path, pictures: str) -> Path:
 def add(kind: str, name: str, one: dict, machine: dict) -> None:
     """Keep one recipe, or one set by a preset, beside those that the result has by now."""
     file = RESULTS / "hour.json"
-    found = (
-        {key: value for key, value in json.loads(file.read_text()).items() if key not in ("benchmark", "machine")} if file.exists() else {}
-    )
-    found.setdefault(kind, {})[name] = one
+    before = json.loads(file.read_text()) if file.exists() else {}
+    found = {key: before.get(key, {}) for key in ("preset", "tried")}
+    found[kind][name] = one
     keep("hour", found, machine)
 
 

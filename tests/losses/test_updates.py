@@ -30,7 +30,8 @@ def below(state, name):
     return {key: value for key, value in state.items() if key.startswith(name)}
 
 
-def alike(one, other, **tolerance):
+def assert_alike(one, other, **tolerance):
+    """Two states, exactly or up to rounding."""
     assert one.keys() == other.keys() and one
     for name in one:
         torch.testing.assert_close(other[name], one[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
@@ -67,7 +68,7 @@ def test_they_come_after_the_autoencoders_own_step_and_its_measurements(runs):
     once = state(runs[1])
     for run in (runs[2], runs[3]):
         for name in ("autoencoder.", "adversary."):
-            alike(below(once, name), below(state(run), name), rtol=0, atol=0)
+            assert_alike(below(once, name), below(state(run), name), rtol=0, atol=0)
         assert not torch.equal(first(once), first(state(run)))
 
 
@@ -112,8 +113,8 @@ def test_the_penalty_on_its_gradient_is_in_the_first_alone(tiny):
 def test_micro_batches_teach_what_the_batch_teaches(tmp_path, fit_ae, vqvae_words):
     words = [*vqvae_words, *CRITIC, "adversarial.updates=3"]  # without the noise of a VAE, which each micro-batch draws anew
     whole, parts = fit_ae(tmp_path / "whole", *words), fit_ae(tmp_path / "parts", *words, "loop.micro=3")
-    alike(below(state(whole), "discriminator."), below(state(parts), "discriminator."), atol=2e-5, rtol=2e-4)
-    alike(below(state(whole), "autoencoder."), below(state(parts), "autoencoder."), atol=2e-5, rtol=2e-4)
+    assert_alike(below(state(whole), "discriminator."), below(state(parts), "discriminator."), atol=2e-5, rtol=2e-4)
+    assert_alike(below(state(whole), "autoencoder."), below(state(parts), "autoencoder."), atol=2e-5, rtol=2e-4)
 
 
 def test_a_run_that_goes_on_ends_the_same(tmp_path, fit_ae):
@@ -121,7 +122,7 @@ def test_a_run_that_goes_on_ends_the_same(tmp_path, fit_ae):
     whole = fit_ae(tmp_path / "whole", *words)
     fit_ae(tmp_path / "parts", *words, "loop.steps=4")
     fit_ae(tmp_path / "parts", *words)
-    alike(state(whole), state(tmp_path / "parts"), rtol=0, atol=0)
+    assert_alike(state(whole), state(tmp_path / "parts"), rtol=0, atol=0)
 
 
 def test_a_run_without_the_key_goes_on_with_one(tmp_path, fit_ae):
@@ -150,4 +151,4 @@ def test_two_ranks_teach_what_one_teaches(tmp_path, fit_ae, vqvae_words):
     alone = fit_ae(tmp_path / "alone", *words)
     codes, said = together("fit-ae", tmp_path / "both", *words)
     assert codes == [0, 0], said
-    alike(below(state(alone), "discriminator."), below(state(tmp_path / "both"), "discriminator."), atol=2e-5, rtol=2e-4)
+    assert_alike(below(state(alone), "discriminator."), below(state(tmp_path / "both"), "discriminator."), atol=2e-5, rtol=2e-4)
