@@ -11,12 +11,10 @@ The result keeps what it had of other recipes and sets. `crops` are made in FOLD
 
 import argparse
 import json
-import os
 from pathlib import Path
 
-import crops
 from machine import RESULTS, describe, keep, ldmctl
-from photographs import SETS, judge, numbers
+from photographs import SETS, judge, numbers, place
 
 AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
 TRIED = {  # pictures per step, steps, and what else differs from the preset
@@ -64,15 +62,6 @@ def preset(folder: Path, pictures: str, words: list[str]) -> dict:
         "events": record.get("watch", []),
         "published": record["published"],
     }
-
-
-def place(folder: Path, pictures: str) -> Path:
-    """Where a set lies; the crops are made."""
-    if pictures != "crops":
-        return Path(os.environ.get("LDMCTL_DATA", "data")).absolute() / SETS[pictures][0]
-    if not (folder / "crops").exists():
-        crops.make(folder / "crops")
-    return folder / "crops"
 
 
 def add(kind: str, name: str, one: dict, machine: dict) -> None:

@@ -80,6 +80,15 @@ def cell(folder: Path, given: argparse.Namespace, name: str, words: list[str], d
     return found
 
 
+def place(folder: Path, pictures: str) -> Path:
+    """Where a set lies; the crops are made."""
+    if pictures != "crops":
+        return Path(os.environ.get("LDMCTL_DATA", "data")).absolute() / SETS[pictures][0]
+    if not (folder / "crops").exists():
+        crops.make(folder / "crops")
+    return folder / "crops"
+
+
 def judge(folder: Path, run: str) -> dict:
     """What eval-lpips says of a run by SqueezeNet's features."""
     return ldmctl("eval-lpips", "--run", run, "perceptual=features", "-q", cwd=folder)[0]
@@ -141,15 +150,12 @@ def main() -> None:
         return
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    place = Path(os.environ.get("LDMCTL_DATA", "data"))
-    if "crops" in given.sets and not (folder / "crops").exists():
-        crops.make(folder / "crops")
     asked = product(given.seeds, given.rates, given.losses, given.models, given.sets)
     for seed, rate, losses, model, pictures in asked:
         name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{given.guard}-{given.steps}"
-        data, own = SETS[pictures]
+        own = SETS[pictures][1]
         words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *GUARDS[given.guard]]
-        found = cell(folder, given, name, words, str((folder if pictures == "crops" else place).absolute() / data))
+        found = cell(folder, given, name, words, str(place(folder, pictures)))
         key = (pictures, model, losses, rate, seed, given.guard)
         (folder / name / "cell.json").write_text(
             json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)
