@@ -2,7 +2,8 @@
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
     python benchmarks/hour.py FOLDER [--sets clothing emoji crops]   # no key given: minutes from nothing, and eval-lpips
-    python benchmarks/hour.py FOLDER --keys losses.pixel=l1          # the same with other keys
+    python benchmarks/hour.py FOLDER --config laptop-128             # the same with another preset
+    python benchmarks/hour.py FOLDER --keys losses.pixel=l1          # or with other keys
     python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes on clothing, the discriminator from the first step
 
 A recipe takes about 11 minutes on one thread. Those that FOLDER has are not trained again; the preset is timed in a folder that has no run of it.
@@ -26,6 +27,7 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "128, batch 8": (8, 280, AT_128),
     "128, batch 4": (4, 560, AT_128),
     "128, batch 4, 8 channels": (4, 560, [*AT_128, "autoencoder.channels=8"]),
+    "128, batch 16 of patches of 64": (16, 560, [*AT_128, "image.patch=64"]),
     "128, batch 4, widths 24, 48, 64, 96": (4, 400, ["image.size=128", "autoencoder.widths=[24,48,64,96]"]),
 }
 
@@ -34,34 +36,40 @@ def tried(folder: Path, data: Path, name: str) -> dict:
     """One short run, judged by the command itself."""
     batch, steps, words = TRIED[name]
     run = name.replace(",", "").replace(" ", "-")
-    if not (folder / run / "model.safetensors").exists():
+    if "judged" not in record(folder / run):
         often = [f"loop.steps={steps}", f"loop.batch={batch}", f"loop.preview={steps}", f"loop.save={steps}", "loop.report=50"]
         fixed = ["loop.warmup=50", "loop.watch.bound=null", "adversarial.start=1"]
         ldmctl("fit-ae", "--data", str(data), "--out", run, *often, *fixed, *words, "-q", cwd=folder)
     rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
     rates = sorted(row["images_per_second"] for row in rows if "images_per_second" in row)
-    judged = json.loads((folder / run / "run.json").read_text())["judged"]
+    judged = record(folder / run)["judged"]
     return {"steps": steps, "batch": batch, "images_per_second": rates[len(rates) // 2], **numbers(judged, judged, "made")}
 
 
 def preset(folder: Path, pictures: str, words: list[str]) -> dict:
-    """The whole run, with no key given but these, and what it is worth on all held-out pictures."""
-    run = "-".join(["run", pictures, *words]).replace("=", "-")
+    """The whole run, with nothing given but these words, and what it is worth on all held-out pictures."""
+    run = "-".join(["run", pictures, *(word.removeprefix("--") for word in words)]).replace("=", "-")
     if (folder / run).exists():
         raise SystemExit(f"{folder / run} is there already, so it would not be timed from nothing: name another folder.")
     _, seconds = ldmctl("fit-ae", "--data", str(place(folder, pictures)), "--out", run, *words, "-q", cwd=folder)
-    found, record = judge(folder, run), json.loads((folder / run / "run.json").read_text())
-    before = record["before_discriminator"]
+    found, kept = judge(folder, run), record(folder / run)
+    before = kept["before_discriminator"]
     return {
         "minutes": round(seconds / 60, 1),
-        "steps": record["step"],
+        "steps": kept["step"],
         "before": {"step": before["step"], **numbers(before, before, "made")},
         "end": numbers(found, found, "made"),
         "low_and_high": [found["psnr"]["low"], found["psnr"]["high"]],
         "shrunk": numbers(found["baseline"], found, "baseline"),
-        "events": record.get("watch", []),
-        "published": record["published"],
+        "events": kept.get("watch", []),
+        "published": kept["published"],
     }
+
+
+def record(run: Path) -> dict:
+    """What the run keeps of itself by now; nothing if there is no run."""
+    file = run / "run.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def add(kind: str, name: str, one: dict, machine: dict) -> None:
@@ -78,14 +86,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["clothing"])
+    parser.add_argument("--config", default="default", metavar="PRESET")
     parser.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tried", nargs="*", choices=TRIED, metavar="NAME")
     given = parser.parse_args()
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    words = [*([] if given.config == "default" else [f"--config={given.config}"]), *given.keys]
     if given.tried is None:
         for pictures in given.sets:
-            add("preset", " ".join([pictures, *given.keys]), {"machine": machine, **preset(folder, pictures, given.keys)}, machine)
+            add("preset", " ".join([pictures, *words]), {"machine": machine, **preset(folder, pictures, words)}, machine)
     for name in TRIED if given.tried == [] else given.tried or ():
         add("tried", name, {"threads": machine["threads"], **tried(folder, place(folder, "clothing"), name)}, machine)
 

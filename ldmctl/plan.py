@@ -69,9 +69,9 @@ def plan_fit_ae(config: FitAE) -> dict[str, Any]:
     if config.init is not None:
         load_initial(config.init, autoencoder, config)  # refuses weights that do not fit
     engines.recompute(autoencoder, config.loop.checkpointing)
-    image = torch.zeros(1, config.image.channels, config.image.size, config.image.size)
+    whole, image = (torch.zeros(1, config.image.channels, side, side) for side in (config.image.size, config.image.trained))
     with torch.no_grad():
-        latent = autoencoder.draw(autoencoder.encode(pad_to(image, autoencoder.factor))).shape[1:]
+        latent = autoencoder.draw(autoencoder.encode(pad_to(whole, autoencoder.factor))).shape[1:]
     count = averaged = parameter_count(autoencoder)
     activations = saved_bytes(autoencoder, lambda: autoencoder(pad_to(image, autoencoder.factor)).image)
     out = planned_pictures({"train": train, "val": val}) | {
@@ -123,7 +123,7 @@ def time_of_fit_ae(config: FitAE, perceptual: Any, engine: engines.Engine, held:
     left = allowance(engine, limit) - used(engine) - held
     if not timed_count(1, 1, left, activations):
         return "not measured: there seems to be no room for a step of one picture on this device"
-    most, side, devices = per_forward(config.loop, config.machine.devices), config.image.size, config.machine.devices
+    most, side, devices = per_forward(config.loop, config.machine.devices), config.image.trained, config.machine.devices
     pictures = torch.randint(256, (most, config.image.channels, side, side), dtype=torch.uint8)
 
     def rate(config: FitAE) -> tuple[float, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
+from ldmctl.config.schemas.shared import ELSEWHERE
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.latents import integrity, items, writer
 from ldmctl.latents import manifest as manifests
@@ -60,9 +61,7 @@ class Layout:
 def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[str, Any]:
     """All that decides the latents of a picture, by the keys that set it."""
     tile = config.machine.tile
-    image = {
-        key: value for key, value in config.image.model_dump(mode="json").items() if key not in ("flip", "crop", "smallest", "max_pixels")
-    }
+    image = config.image.model_dump(mode="json", exclude=set(ELSEWHERE))
     if image["profile"] == "keep":  # as before there was a choice
         del image["profile"]
     return {

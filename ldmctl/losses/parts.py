@@ -178,7 +178,7 @@ def try_out(discriminator: nn.Module, autoencoder: Any, config: FitAE, engine: E
         raise ConfigError(
             f"adversarial.balance=last-layer needs a last layer that learns, that of {config.autoencoder.type} is frozen. Take adversarial.balance=image."
         )
-    size, learning = config.image.size, discriminator.training
+    size, learning = config.image.trained, discriminator.training
     blank = torch.zeros(1, config.image.channels, size, size, device=engine.device)
     maps = discriminator.eval()(blank)
     expect(isinstance(maps, list) and maps, discriminator, f"forward gave {type(maps).__name__}, not a list of maps")
@@ -190,7 +190,7 @@ def try_out(discriminator: nn.Module, autoencoder: Any, config: FitAE, engine: E
 
 def try_perceptual(perceptual: Any, config: FitAE, engine: Engine) -> None:
     """What would only be noticed in the first step, when the run folder is made: pictures too small for the perceptual loss."""
-    blank = torch.zeros(1, config.image.channels, config.image.size, config.image.size, device=engine.device)
+    blank = torch.zeros(1, config.image.channels, config.image.trained, config.image.trained, device=engine.device)
     with engine.autocast():
         distance = perceptual(blank.clone().requires_grad_(), blank)
     expect_shape(distance, (1,), perceptual, "forward", like=blank)

@@ -17,7 +17,7 @@ from ldmctl.training.memory import largest_micro, release
 
 def find_micro(config: FitAE, perceptual: Any, engine: Engine, train: Pictures, share: int) -> int:
     """The largest micro-batch that one real step has room for."""
-    found = try_micro(config, perceptual, engine, train.batch([(index % len(train), None) for index in range(share)]).image)
+    found = try_micro(config, perceptual, engine, train.batch([(index % len(train), index) for index in range(share)]).image)
     release(engine)
     return found
 

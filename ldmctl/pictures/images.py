@@ -36,19 +36,16 @@ def prepare_noting(picture: Any, settings: Settings) -> tuple[Tensor, Facts]:
 
 
 def finish(prepared: Tensor, settings: Settings, generator: Generator | None) -> Tensor:
-    """uint8 [C,size,size]: random crop and flip; with no generator the center, not flipped.
+    """uint8 [C,size,size], of a `patch` [C,patch,patch]: random crop, patch and flip; with no generator the center, whole and not flipped.
 
-    Three numbers are drawn whatever the settings, so that randomness stays aligned.
+    Three numbers are drawn whatever the settings, so that randomness stays aligned, and two more for a patch.
     """
     if generator is None:
         return _center(prepared, settings.size).contiguous()
     down, right, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    if settings.crop == "random":
-        top = int(down * (prepared.shape[1] - settings.size + 1))
-        left = int(right * (prepared.shape[2] - settings.size + 1))
-        image = prepared[:, top : top + settings.size, left : left + settings.size]
-    else:
-        image = _center(prepared, settings.size)
+    image = _part(prepared, settings.size, down, right) if settings.crop == "random" else _center(prepared, settings.size)
+    if patch := getattr(settings, "patch", None):
+        image = _part(image, patch, *torch.rand(2, generator=generator, dtype=torch.float64).tolist())
     return (image.flip(-1) if settings.flip and coin < 0.5 else image).contiguous()
 
 
@@ -56,6 +53,12 @@ def to_tensor(image: Image.Image) -> Tensor:
     """uint8 [C,H,W] of a Pillow image in mode L, RGB or RGBA."""
     array = torch.from_numpy(np.array(image))
     return array[None] if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+
+
+def _part(array: Tensor, side: int, down: float, right: float) -> Tensor:
+    """The square of this side that lies this far down and to the right, of 0 to 1."""
+    top, left = int(down * (array.shape[1] - side + 1)), int(right * (array.shape[2] - side + 1))
+    return array[:, top : top + side, left : left + side]
 
 
 def _center(array: Tensor, size: int) -> Tensor:

@@ -62,7 +62,7 @@ def training_batches(
     """
     shift = 0 if seen is None else seen - first * loop.batch
     rows = engine.share(loop.batch)
-    drawn = pictures.settings.flip or pictures.settings.crop == "random"
+    drawn = pictures.settings.flip or pictures.settings.crop == "random" or getattr(pictures.settings, "patch", None)
 
     def order() -> Iterator[list[tuple[int, int]]]:
         for step in range(first, loop.steps):

@@ -88,7 +88,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             return keep_untrained(run, autoencoder, header, console)
         say_left_out({"train": train, "val": val}, console, run.folder / "bad_images.jsonl")
         micro = pictures_per_forward(config, perceptual, engine, train, mine.stop - mine.start, console)
-        at_once = min(AT_ONCE, micro or mine.stop - mine.start)  # what a step has room for
+        patches = (config.image.size / config.image.trained) ** 2
+        at_once = max(1, min(AT_ONCE, int((micro or mine.stop - mine.start) / patches)))  # whole pictures that a step has room for
         tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
 
         with Training(

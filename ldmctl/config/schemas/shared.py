@@ -5,9 +5,9 @@ that is known by its fingerprint; any other change is refused.
 Slots are filled by plugins, whose own keys stand in their `Config`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before
 from ldmctl.errors import did_you_mean
@@ -50,6 +50,9 @@ class Coding(Compute):
     )
 
 
+ELSEWHERE = frozenset({"crop", "flip", "patch", "smallest", "max_pixels"})  # keys of `image` that do not change how a picture is encoded
+
+
 class Image(Config):
     """How every picture is prepared, for training, encoding and evaluation alike."""
 
@@ -59,6 +62,13 @@ class Image(Config):
         "center", description="which square of a picture that is not square; random only while training", json_schema_extra=Noted
     )
     flip: bool = Field(False, description="mirror half of the pictures while training", json_schema_extra=Noted)
+    patch: int | None = Field(
+        None,
+        ge=4,
+        le=4096,
+        description="side of the square part of a picture that fit-ae trains on, pixels, another one each time; null: the whole picture",
+        json_schema_extra=Noted,
+    )
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
     profile: Literal["srgb", "keep"] = Field(
         "srgb",
@@ -77,6 +87,17 @@ class Image(Config):
         description="pictures with more pixels than this count as unreadable, so that none fills the memory",
         json_schema_extra=Free,
     )
+
+    @property
+    def trained(self) -> int:
+        """Side of what an autoencoder trains on, pixels."""
+        return self.patch or self.size
+
+    @model_validator(mode="after")
+    def _holds_the_patch(self) -> Self:
+        if self.trained > self.size:
+            raise ValueError(f"patch={self.patch} is more than size={self.size}, of which it is a part")
+        return self
 
     @field_validator("background")
     @classmethod
