@@ -169,6 +169,7 @@ def on_two_ranks(run, out, *words):
     return [(each.returncode, *told) for each, told in zip(both, said, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_ranks_share_the_seeds_of_sample_and_make_what_one_makes(ldm, tmp_path, tiny, quiet):
     from ldmctl.stages.sample import sample
 

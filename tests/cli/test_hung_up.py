@@ -79,6 +79,7 @@ def test_so_it_does_a_training_on_two_devices_unless_hangups_are_ignored(tmp_pat
     assert record(tmp_path / "run")["status"] == ("finished" if ignoring else "stopped")
 
 
+@pytest.mark.slow
 def test_a_training_that_ignores_hangups_ends_without_its_terminal(tmp_path):
     with in_a_terminal(fit_ae(tmp_path / "run", "loop.steps=40", "loop.workers=2"), ignoring=True) as process:
         await_state(tmp_path / "run", process)

@@ -38,6 +38,7 @@ def words():
     return ["loop.steps=5", "loop.lr=1e-4", "loop.warmup=1", "loop.clip=null", "preview.count=1"]
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_learns(tmp_path, fit_diffusion, vqvae_cache, words):
     alone = fit_diffusion(tmp_path / "alone", vqvae_cache, *words)
     codes, said = together("fit-diffusion", tmp_path / "both", f"latents={vqvae_cache}", *words)

@@ -216,6 +216,7 @@ def test_a_run_keeps_its_losses_at_their_shares_within_5_percent(tmp_path, fit_a
     assert late == {40: pytest.approx([0.6, 0.4], rel=0.05), 60: pytest.approx([0.6, 0.4], rel=0.05)}
 
 
+@pytest.mark.slow
 def test_two_ranks_share_as_one_does(tmp_path, fit_ae, vqvae_words):  # a VAE's noise is another on each rank
     alone = learned(fit_ae(tmp_path / "alone", *vqvae_words, *RUN))
     codes, said = together("fit-ae", tmp_path / "both", *vqvae_words, *RUN)

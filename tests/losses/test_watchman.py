@@ -155,6 +155,7 @@ def test_a_validation_that_is_due_only_because_a_run_ends_decides_nothing(tmp_pa
     assert all(torch.equal(one[name], other[name]) for name in one if not name.startswith("meter."))
 
 
+@pytest.mark.slow
 def test_after_it_ended_the_averages_for_any_length_begin_again_with_the_best_weights(tmp_path, fit_ae, planted):
     words = [*CRITIC, *OFTEN, "loop.keep.averages=4"]
     run = fit_ae(tmp_path / "run", *words, f"loop.steps={OFF}")

@@ -213,6 +213,7 @@ def test_another_share_of_a_run_that_goes_on_is_named(tmp_path, fit_ae):
     fit_ae(run, *words, "loop.steps=10")  # nothing of these commands has been kept
 
 
+@pytest.mark.slow
 def test_auto_starts_the_discriminator_and_a_resumed_run_knows_it(tmp_path, fit_ae):
     words = [*CRITIC, "adversarial.start=auto", "loop.lr=1e-9"]
     run = fit_ae(tmp_path / "run", *words, "loop.steps=120")  # windows of 20 steps: the third sees no gain for the second time
