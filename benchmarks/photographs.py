@@ -40,6 +40,7 @@ GRID = ["weight", "shares-3-6-1", "none"]
 HELPS = {  # what others do for a discriminator that has few pictures or is beaten, each added to `weight`
     "lecam": ["adversarial.lecam=0.1"],
     "r1": ["adversarial.r1=1"],
+    "spectral": ["discriminator.norm=spectral"],
     "augment": ["adversarial.augment=[colour,translation,cutout]"],
     "betas": ["adversarial.betas=[0.5,0.9]"],
     "fast": ["adversarial.lr=2e-3"],
