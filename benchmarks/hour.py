@@ -35,6 +35,8 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "128, batch 4, widths 24, 48, 64, 96": (4, 400, ["image.size=128", "autoencoder.widths=[24,48,64,96]"]),
     "128, batch 2, 8 channels": (2, 1120, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 1, 8 channels": (1, 2240, [*AT_128, "autoencoder.channels=8"]),
+    "128, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
+    "128, batch 4 of patches of 64, 8 channels": (4, 2240, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
     "256, batch 2 of patches of 128, 8 channels": (2, 1120, [*AT_256, "image.patch=128"]),
     "256, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_256, "image.patch=64"]),
 }
