@@ -27,6 +27,7 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
     "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
     "batch 4, squared pixels": (4, 960, ["losses.pixel=l2"]),
+    "batch 2, squared pixels": (2, 1920, ["losses.pixel=l2"]),
     "128, batch 8": (8, 280, AT_128),
     "128, batch 4": (4, 560, AT_128),
     "128, batch 2": (2, 1120, AT_128),
