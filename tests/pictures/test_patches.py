@@ -58,7 +58,7 @@ def test_pictures_that_are_judged_are_whole():
 
 
 def test_a_patch_is_no_larger_than_its_picture():
-    with pytest.raises(ValidationError, match="patch=16 is more than size=8, of which it is a part"):
+    with pytest.raises(ValidationError, match="patch=16 is more than size=8; patch=null learns by whole pictures"):
         Image(size=8, patch=16)
     assert Image(size=8, patch=8).trained == 8 and Image(size=8).trained == 8 and Image(size=8, patch=4).trained == 4
 
@@ -126,3 +126,13 @@ def test_whole_pictures_are_judged_in_the_room_of_as_many_pixels_of_patches(tmp_
     fit_ae(tmp_path / "ae", "image.size=32", "image.patch=16", "loop.steps=2", "loop.preview=1", "loop.micro=8")
     assert {at_once for at_once, _ in seen} == {None, 2}
     assert max(count for at_once, count in seen if at_once is None) == 2
+
+
+def test_a_run_says_that_it_learns_by_parts(tmp_path, tiny, capsys):
+    from ldmctl.console import Console
+    from ldmctl.stages.fit_ae import fit_ae
+
+    fit_ae(tiny("fit-ae", "image.size=32", "image.patch=16", "loop.steps=1"), tmp_path / "parts", console=Console())
+    assert "40 pictures, learned by parts of 16x16 pixels, 8 held out" in capsys.readouterr().err
+    fit_ae(tiny("fit-ae", "loop.steps=1"), tmp_path / "whole", console=Console())
+    assert "40 pictures, 8 held out" in capsys.readouterr().err
