@@ -19,7 +19,6 @@ from photographs import SETS, judge, numbers, place
 
 EIGHTH = "autoencoder.widths=[16,32,64,96]"  # a latent of an eighth of the side
 AT_128 = ["image.size=128", EIGHTH]
-AT_256 = ["image.size=256", EIGHTH, "autoencoder.channels=8"]
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),
@@ -27,19 +26,15 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
     "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
     "batch 4, squared pixels": (4, 960, ["losses.pixel=l2"]),
-    "batch 2, squared pixels": (2, 1920, ["losses.pixel=l2"]),
     "128, batch 8": (8, 280, AT_128),
     "128, batch 4": (4, 560, AT_128),
     "128, batch 2": (2, 1120, AT_128),
     "128, batch 4, 8 channels": (4, 560, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 16 of patches of 64": (16, 560, [*AT_128, "image.patch=64"]),
     "128, batch 4, widths 24, 48, 64, 96": (4, 400, ["image.size=128", "autoencoder.widths=[24,48,64,96]"]),
-    "128, batch 2, 8 channels": (2, 1120, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 1, 8 channels": (1, 2240, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
     "128, batch 4 of patches of 64, 8 channels": (4, 2240, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
-    "256, batch 2 of patches of 128, 8 channels": (2, 1120, [*AT_256, "image.patch=128"]),
-    "256, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_256, "image.patch=64"]),
 }
 
 
