@@ -66,7 +66,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     introduce({"train": train, "val": val}, console, leads=engine.leads)
     config, parts, begun = prepare(config, None if overwrite else Path(out).expanduser(), engine, console)
     perceptual, autoencoder = parts.perceptual, parts.model.module
-    seen = "" if config.image.patch is None else f", learned by parts of {config.image.patch}x{config.image.patch} pixels"
+    seen = "" if config.image.patch is None else f", in parts of {config.image.patch}x{config.image.patch} pixels"
     console.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; "
         f"{len(train):,} pictures{seen}, {len(val):,} held out"

@@ -58,7 +58,7 @@ def test_pictures_that_are_judged_are_whole():
 
 
 def test_a_patch_is_no_larger_than_its_picture():
-    with pytest.raises(ValidationError, match="patch=16 is more than size=8; patch=null learns by whole pictures"):
+    with pytest.raises(ValidationError, match="patch=16 is more than size=8; patch=null trains on whole pictures"):
         Image(size=8, patch=16)
     assert Image(size=8, patch=8).trained == 8 and Image(size=8).trained == 8 and Image(size=8, patch=4).trained == 4
 
@@ -128,11 +128,11 @@ def test_whole_pictures_are_judged_in_the_room_of_as_many_pixels_of_patches(tmp_
     assert max(count for at_once, count in seen if at_once is None) == 2
 
 
-def test_a_run_says_that_it_learns_by_parts(tmp_path, tiny, capsys):
+def test_a_run_says_that_it_trains_on_parts(tmp_path, tiny, capsys):
     from ldmctl.console import Console
     from ldmctl.stages.fit_ae import fit_ae
 
     fit_ae(tiny("fit-ae", "image.size=32", "image.patch=16", "loop.steps=1"), tmp_path / "parts", console=Console())
-    assert "40 pictures, learned by parts of 16x16 pixels, 8 held out" in capsys.readouterr().err
+    assert "40 pictures, in parts of 16x16 pixels, 8 held out" in capsys.readouterr().err
     fit_ae(tiny("fit-ae", "loop.steps=1"), tmp_path / "whole", console=Console())
     assert "40 pictures, 8 held out" in capsys.readouterr().err

@@ -96,7 +96,7 @@ class Image(Config):
     @model_validator(mode="after")
     def _holds_the_patch(self) -> Self:
         if self.trained > self.size:
-            raise ValueError(f"patch={self.patch} is more than size={self.size}; patch=null learns by whole pictures")
+            raise ValueError(f"patch={self.patch} is more than size={self.size}; patch=null trains on whole pictures")
         return self
 
     @field_validator("background")
