@@ -17,8 +17,7 @@ from pathlib import Path
 from machine import RESULTS, describe, keep, ldmctl
 from photographs import SETS, judge, numbers, place
 
-EIGHTH = "autoencoder.widths=[16,32,64,96]"  # a latent of an eighth of the side
-AT_128 = ["image.size=128", EIGHTH]
+AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),

@@ -13,7 +13,6 @@ from ldmctl.config.presets import pictures_of
 from ldmctl.config.relocated import beside
 from ldmctl.config.resolve import plugin_config
 from ldmctl.config.schemas.eval_samples import EvalSamples
-from ldmctl.config.schemas.shared import ELSEWHERE
 from ldmctl.console import Console
 from ldmctl.diffusion.making import make_samples
 from ldmctl.diffusion.model import Model, open_model
@@ -119,8 +118,10 @@ def fits(model: Model, config: EvalSamples) -> bool:
 
 def preparation(config: EvalSamples) -> dict[str, Any]:
     """All that decides how a picture looks to an extractor; where it lies does not: pictures are known by their stamps."""
-    image = config.image.model_dump(mode="json", exclude=set(ELSEWHERE))
-    return {"image": image, "dataset": config.dataset.model_dump(mode="json", exclude=PLACES) if config.dataset else None}
+    return {
+        "image": config.image.preparation(),
+        "dataset": config.dataset.model_dump(mode="json", exclude=PLACES) if config.dataset else None,
+    }
 
 
 def cache_of(config: EvalSamples) -> Path | None:

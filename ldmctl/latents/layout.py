@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from ldmctl.config.schemas.encode_dataset import EncodeDataset
-from ldmctl.config.schemas.shared import ELSEWHERE
 from ldmctl.errors import DataError, MismatchError
 from ldmctl.latents import integrity, items, writer
 from ldmctl.latents import manifest as manifests
@@ -61,7 +60,7 @@ class Layout:
 def preparation_of(config: EncodeDataset, autoencoder: dict[str, Any]) -> dict[str, Any]:
     """All that decides the latents of a picture, by the keys that set it."""
     tile = config.machine.tile
-    image = config.image.model_dump(mode="json", exclude=set(ELSEWHERE))
+    image = config.image.preparation()
     if image["profile"] == "keep":  # as before there was a choice
         del image["profile"]
     return {

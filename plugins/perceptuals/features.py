@@ -75,7 +75,7 @@ class Features(nn.Module):
         if min(image.shape[-2:]) < self.smallest:
             raise DataError(
                 f"{self.title} needs pictures of at least {self.smallest} x {self.smallest} pixels, these have "
-                f"{image.shape[-1]} x {image.shape[-2]}: set a larger image.size (of a part, image.patch), or earlier layers in perceptual.layers."
+                f"{image.shape[-1]} x {image.shape[-2]}: set a larger image.size, and image.patch where it is set, or earlier layers in perceptual.layers."
             )
         with torch.no_grad():
             targets = self._features(target)

@@ -72,7 +72,7 @@ class LPIPS(nn.Module):
         if min(image.shape[-2:]) < SMALLEST:
             raise DataError(
                 f"lpips needs pictures of at least {SMALLEST} x {SMALLEST} pixels, these have {image.shape[-1]} x {image.shape[-2]}: "
-                "set a larger image.size (of a part, image.patch), or perceptual: null."
+                "set a larger image.size, and image.patch where it is set, or perceptual: null."
             )
         kind = image.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32

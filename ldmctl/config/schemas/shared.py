@@ -5,7 +5,7 @@ that is known by its fingerprint; any other change is refused.
 Slots are filled by plugins, whose own keys stand in their `Config`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -50,9 +50,6 @@ class Coding(Compute):
     )
 
 
-ELSEWHERE = frozenset({"crop", "flip", "patch", "smallest", "max_pixels"})  # keys of `image` that do not change how a picture is encoded
-
-
 class Image(Config):
     """How every picture is prepared, for training, encoding and evaluation alike."""
 
@@ -92,6 +89,10 @@ class Image(Config):
     def trained(self) -> int:
         """Side of what an autoencoder trains on, pixels."""
         return self.patch or self.size
+
+    def preparation(self) -> dict[str, Any]:
+        """The keys that decide what an encoder is given of a picture, as JSON has them."""
+        return self.model_dump(mode="json", exclude={"crop", "flip", "patch", "smallest", "max_pixels"})
 
     @model_validator(mode="after")
     def _holds_the_patch(self) -> Self:
