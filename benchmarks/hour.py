@@ -18,6 +18,7 @@ from machine import RESULTS, describe, keep, ldmctl
 from photographs import SETS, judge, numbers, place
 
 AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
+SMALL = ["losses.pixel=l2", "discriminator.widths=[32,64]"]  # a patch of 32 pixels is too small for a third layer
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),
@@ -25,6 +26,10 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 8, widths 24, 48, 96": (8, 560, ["losses.pixel=l1", "autoencoder.widths=[24,48,96]"]),
     "batch 8, squared pixels": (8, 480, ["losses.pixel=l2"]),
     "batch 4, squared pixels": (4, 960, ["losses.pixel=l2"]),
+    "batch 2, squared pixels": (2, 1920, ["losses.pixel=l2"]),
+    "batch 4 of patches of 48": (4, 1700, ["losses.pixel=l2", "image.patch=48"]),
+    "batch 8 of patches of 32": (8, 1900, [*SMALL, "image.patch=32"]),
+    "batch 4 of patches of 32": (4, 3800, [*SMALL, "image.patch=32"]),
     "128, batch 8": (8, 280, AT_128),
     "128, batch 4": (4, 560, AT_128),
     "128, batch 2": (2, 1120, AT_128),

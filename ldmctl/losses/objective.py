@@ -23,6 +23,7 @@ from ldmctl.training.learner import Learner
 
 Value = TypeVar("Value", Tensor, float)
 VALIDATED = 128  # pictures of the held-out split that a validation looks at
+FEWEST = 32  # of them where training sees parts of pictures, and whole ones cost many times a step
 
 
 def backward(parts: Parts, config: FitAE, image: Tensor, step: int, share: float, engine: Engine, *, last: bool) -> dict[str, Tensor]:
@@ -117,10 +118,15 @@ def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
     return {name.replace("perceptual", title): value for name, value in values.items()}
 
 
-def validate(autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int) -> dict[str, float]:
-    """Losses and PSNR of held-out pictures, up to `VALIDATED` of them, spread evenly, so many at a time; empty without any."""
+def validate(
+    autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int, *, patches: float = 1.0
+) -> dict[str, float]:
+    """Losses and PSNR of held-out pictures, spread evenly, so many at a time; empty without any.
+
+    They are `VALIDATED` at most. Where a picture has so many `patches` of those that training sees, they are fewer by as much, down to `FEWEST`.
+    """
     sums: dict[str, float] = {}
-    rows = evenly(len(val), VALIDATED)
+    rows = evenly(len(val), max(min(FEWEST, VALIDATED), round(VALIDATED / patches)))
     for some in rows.split(at_once) if len(rows) else ():
         batch = val.batch([(index, None) for index in some.tolist()])
         image = on_device(batch.image, engine)

@@ -36,7 +36,7 @@ def prepare_noting(picture: Any, settings: Settings) -> tuple[Tensor, Facts]:
 
 
 def finish(prepared: Tensor, settings: Settings, generator: Generator | None) -> Tensor:
-    """uint8 [C,size,size], of a `patch` [C,patch,patch]: random crop, patch and flip; with no generator the center, whole and not flipped.
+    """uint8 [C,size,size], of a smaller `patch` [C,patch,patch]: random crop, patch and flip; with no generator the center, whole and not flipped.
 
     Three numbers are drawn whatever the settings, so that randomness stays aligned, and two more for a patch.
     """
@@ -44,7 +44,8 @@ def finish(prepared: Tensor, settings: Settings, generator: Generator | None) ->
         return _center(prepared, settings.size).contiguous()
     down, right, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     image = _part(prepared, settings.size, down, right) if settings.crop == "random" else _center(prepared, settings.size)
-    if patch := getattr(settings, "patch", None):
+    patch = getattr(settings, "patch", None)
+    if patch is not None and patch < settings.size:
         image = _part(image, patch, *torch.rand(2, generator=generator, dtype=torch.float64).tolist())
     return (image.flip(-1) if settings.flip and coin < 0.5 else image).contiguous()
 

@@ -66,7 +66,8 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
     introduce({"train": train, "val": val}, console, leads=engine.leads)
     config, parts, begun = prepare(config, None if overwrite else Path(out).expanduser(), engine, console)
     perceptual, autoencoder = parts.perceptual, parts.model.module
-    seen = "" if config.image.patch is None else f", in parts of {config.image.patch}x{config.image.patch} pixels"
+    side = config.image.trained
+    seen = "" if side == config.image.size else f", in parts of {side}x{side} pixels"
     console.say(
         f"autoencoder {config.autoencoder.type}: {parameter_count(autoencoder):,} parameters; "
         f"{len(train):,} pictures{seen}, {len(val):,} held out"
@@ -90,7 +91,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
             return keep_untrained(run, autoencoder, header, console)
         say_left_out({"train": train, "val": val}, console, run.folder / "bad_images.jsonl")
         micro = pictures_per_forward(config, perceptual, engine, train, mine.stop - mine.start, console)
-        patches = (config.image.size / config.image.trained) ** 2
+        patches = (config.image.size / side) ** 2
         at_once = max(1, min(AT_ONCE, int((micro or mine.stop - mine.start) / patches)))  # whole pictures that a step has room for
         tracker = report_to(config.tracker, run.folder, console) if engine.leads else None
 
@@ -129,7 +130,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                             file, picture = run.folder / "samples" / f"{step + 1:09d}.png", None
                             if training.previews(step):
                                 picture = save_reconstructions(averaged, shown, file, engine, at_once)
-                            values = validate(averaged, val, config.losses, perceptual, engine, at_once)
+                            values = validate(averaged, val, config.losses, perceptual, engine, at_once, patches=patches)
                         run.note_bad(val.bad)
                         training.validated(step, values, judged_by=JUDGED_BY, watched=watched(config, perceptual), picture=picture)
                     watchman.look(step)

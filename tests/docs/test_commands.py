@@ -19,7 +19,6 @@ from ldmctl.registry import build
 CLASSES = {"cat": 0, "dog": 1}
 OVERRIDES = {  # over presets and under what a command itself says
     "image.size": 16,
-    "image.patch": "null",
     "autoencoder.widths": [8, 8],
     "autoencoder.layers": 1,
     "autoencoder.norm_groups": 4,

@@ -40,3 +40,13 @@ def test_a_validation_a_count_and_the_shown_pictures_reach_the_last_class(monkey
     assert val.asked == [0, 5, 10, 15, 20, 25] and values["val/psnr"] > 90
     assert objective.validate(identity, Sorted(0), compose(FitAE, flags={"data": "shapes"})[0].losses, None, engine, at_once=4) == {}
     assert shown_items(Sorted(26), 6).unique().numel() == 6
+
+
+def test_whole_pictures_are_fewer_where_training_sees_parts_of_them(tiny):
+    engine = engines.start(tiny("fit-ae").machine)
+    identity = registry.build("autoencoder", plugin_config("autoencoder", {"type": "identity"}), image_channels=3)
+    losses = compose(FitAE, flags={"data": "shapes"})[0].losses
+    for patches, count in ((1, 128), (2.25, 57), (4, 32), (16, 32)):
+        val = Sorted(200)
+        values = objective.validate(identity, val, losses, None, engine, at_once=8, patches=patches)
+        assert len(val.asked) == len(set(val.asked)) == count and (val.asked[0], val.asked[-1]) == (0, 199) and values["val/psnr"] > 90

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from ldmctl.config.schemas.shared import Image
 from ldmctl.pictures import images
@@ -57,10 +56,12 @@ def test_pictures_that_are_judged_are_whole():
     assert images.finish(noise(8, 8), Image(size=8, patch=4), None).shape == (3, 8, 8)
 
 
-def test_a_patch_is_no_larger_than_its_picture():
-    with pytest.raises(ValidationError, match="patch=16 is more than size=8; patch=null trains on whole pictures"):
-        Image(size=8, patch=16)
-    assert Image(size=8, patch=8).trained == 8 and Image(size=8).trained == 8 and Image(size=8, patch=4).trained == 4
+def test_pictures_no_larger_than_a_patch_are_whole():
+    sides = [Image(size=8, patch=patch).trained for patch in (None, 4, 8, 16)]
+    assert sides == [8, 4, 8, 8]
+    picture = noise(8, 12)
+    whole, part = (Image(size=8, crop="random", flip=True, patch=patch) for patch in (None, 16))
+    assert all(torch.equal(drawn(picture, whole, seed), drawn(picture, part, seed)) for seed in range(20))
 
 
 @pytest.fixture(scope="module")

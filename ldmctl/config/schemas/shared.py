@@ -5,9 +5,9 @@ that is known by its fingerprint; any other change is refused.
 Slots are filled by plugins, whose own keys stand in their `Config`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from ldmctl.config.base import Config, Free, Noted, Place, PluginConfig, Slot, before
 from ldmctl.errors import did_you_mean
@@ -63,7 +63,7 @@ class Image(Config):
         None,
         ge=4,
         le=4096,
-        description="side of the square part of a picture that fit-ae trains on, pixels, another one each time; null: the whole picture",
+        description="side of the square part of a larger picture that fit-ae trains on, pixels, another one each time; null: the whole picture",
         json_schema_extra=Noted,
     )
     background: str = Field("white", description="colour under transparent pixels: a name or #rrggbb")
@@ -88,17 +88,11 @@ class Image(Config):
     @property
     def trained(self) -> int:
         """Side of what an autoencoder trains on, pixels."""
-        return self.patch or self.size
+        return min(self.patch or self.size, self.size)
 
     def preparation(self) -> dict[str, Any]:
         """The keys that decide what an encoder is given of a picture, as JSON has them."""
         return self.model_dump(mode="json", exclude={"crop", "flip", "patch", "smallest", "max_pixels"})
-
-    @model_validator(mode="after")
-    def _holds_the_patch(self) -> Self:
-        if self.trained > self.size:
-            raise ValueError(f"patch={self.patch} is more than size={self.size}; patch=null trains on whole pictures")
-        return self
 
     @field_validator("background")
     @classmethod
