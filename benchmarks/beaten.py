@@ -30,7 +30,7 @@ from ldmctl.training import state
 DOCS = RESULTS.parent.parent / "docs"
 STEPS, EVERY = 2000, 100
 SETTING = [
-    "image.size=64",
+    *("image.size=64", "image.patch=null"),
     "autoencoder={type: vae, channels: 4, widths: [32, 64, 128], layers: 1, norm_groups: 8}",
     "discriminator={type: patchgan, widths: [64, 128, 256]}",
     "perceptual=features",

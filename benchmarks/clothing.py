@@ -15,7 +15,11 @@ from pathlib import Path
 
 from machine import RESULTS, describe, keep, ldmctl
 
-MODEL = ["autoencoder={type: vae, channels: 4, widths: [32, 64, 96], layers: 1, norm_groups: 8, attention: false}", "image.size=64"]
+MODEL = [
+    "autoencoder={type: vae, channels: 4, widths: [32, 64, 96], layers: 1, norm_groups: 8, attention: false}",
+    "image.size=64",
+    "image.patch=null",
+]
 LOSSES = ["perceptual=features", "losses.pixel=l1", "losses.shares=null", "losses.perceptual_weight=0.02"]
 START = 0.5
 EVALUATION = ["perceptual=features"]

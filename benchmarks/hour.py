@@ -17,6 +17,10 @@ from pathlib import Path
 from machine import RESULTS, describe, keep, ldmctl
 from photographs import SETS, judge, numbers, place
 
+COMMON = [  # so that a recipe stays what it is when the preset changes
+    *("image.patch=null", "discriminator.widths=[32,64,128]", "adversarial.start=1"),
+    *("loop.lr=1e-3", "loop.warmup=50", "loop.ema=0.998", "loop.watch.bound=null"),
+]
 AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
 SMALL = ["losses.pixel=l2", "discriminator.widths=[32,64]"]  # a patch of 32 pixels is too small for a third layer
 TRIED = {  # pictures per step, steps, and what else differs from the preset
@@ -39,6 +43,11 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "128, batch 1, 8 channels": (1, 2240, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
     "128, batch 4 of patches of 64, 8 channels": (4, 2240, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
+    "128, batch 8 of patches of 32, 8 channels": (
+        8,
+        4480,
+        [*AT_128, "autoencoder.channels=8", "image.patch=32", "discriminator.widths=[32,64]"],
+    ),
 }
 
 
@@ -48,8 +57,7 @@ def tried(folder: Path, data: Path, name: str) -> dict:
     run = name.replace(",", "").replace(" ", "-")
     if "judged" not in record(folder / run):
         often = [f"loop.steps={steps}", f"loop.batch={batch}", f"loop.preview={steps}", f"loop.save={steps}", "loop.report=50"]
-        fixed = ["loop.warmup=50", "loop.watch.bound=null", "adversarial.start=1"]
-        ldmctl("fit-ae", "--data", str(data), "--out", run, *often, *fixed, *words, "-q", cwd=folder)
+        ldmctl("fit-ae", "--data", str(data), "--out", run, *often, *COMMON, *words, "-q", cwd=folder)
     rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
     rates = sorted(row["images_per_second"] for row in rows if "images_per_second" in row)
     judged = record(folder / run)["judged"]

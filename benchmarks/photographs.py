@@ -51,7 +51,8 @@ LOSSES |= {f"weight-{name}": [*LOSSES["weight"], *words] for name, words in HELP
 HEARD = ["adversarial.advantage=0", "adversarial.balance_growth=null"]
 GUARDS = {"yes": [], "watch": HEARD, "no": [*HEARD, "loop.watch.bound=null", "loop.publish=last"]}
 COMMON = [  # all that decides about a cell, so that it stays what it is when the preset changes
-    *("image.size=32", "discriminator={type: patchgan, widths: [32, 64, 128]}", "losses.pixel=l1", "losses.perceptual_missing=error"),
+    *("image.size=32", "image.patch=null"),
+    *("discriminator={type: patchgan, widths: [32, 64, 128]}", "losses.pixel=l1", "losses.perceptual_missing=error"),
     *("adversarial.start=0.5", "loop.batch=16", "loop.warmup=100", "loop.decay=cosine", "loop.ema=0.998", "loop.report=50"),
 ]
 FEATURES = "features-squeezenet1_0"

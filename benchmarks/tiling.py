@@ -38,6 +38,7 @@ UNTILED = 1024  # pixels; larger pictures are not tried whole
 STEPS, SIDE = 400, 64
 AUTOENCODER = ["autoencoder.type=vae", "autoencoder.widths=[16,32,48]", "autoencoder.layers=1", "autoencoder.norm_groups=4"]
 TRAINING = [
+    "image.patch=null",
     "loop.batch=8",
     "loop.lr=2e-3",
     "loop.warmup=50",
