@@ -6,7 +6,8 @@ LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_s
     python benchmarks/hour.py FOLDER --keys losses.pixel=l1          # or with other keys
     python benchmarks/hour.py FOLDER --tried [NAME ...]   # other recipes on clothing, the discriminator from the first step
 
-A recipe takes about 11 minutes on one thread. Those that FOLDER has are not trained again; the preset is timed in a folder that has no run of it.
+A recipe takes about 11 minutes on one thread. Runs that FOLDER has are not trained again, and those that were interrupted go on; the minutes of
+a preset are known where it ran at once.
 The result keeps what it had of other recipes and sets. `crops` are made in FOLDER by `benchmarks/crops.py`.
 """
 
@@ -67,13 +68,13 @@ def tried(folder: Path, data: Path, name: str) -> dict:
 def preset(folder: Path, pictures: str, words: list[str]) -> dict:
     """The whole run, with nothing given but these words, and what it is worth on all held-out pictures."""
     run = "-".join(["run", pictures, *(word.removeprefix("--") for word in words)]).replace("=", "-")
-    if (folder / run).exists():
-        raise SystemExit(f"{folder / run} is there already, so it would not be timed from nothing: name another folder.")
-    _, seconds = ldmctl("fit-ae", "--data", str(place(folder, pictures)), "--out", run, *words, "-q", cwd=folder)
+    begun = record(folder / run)
+    if "judged" not in begun:
+        _, seconds = ldmctl("fit-ae", "--data", str(place(folder, pictures)), "--out", run, *words, "-q", cwd=folder)
     found, kept = judge(folder, run), record(folder / run)
     before = kept["before_discriminator"]
     return {
-        "minutes": round(seconds / 60, 1),
+        "minutes": None if begun else round(seconds / 60, 1),
         "steps": kept["step"],
         "before": {"step": before["step"], **numbers(before, before, "made")},
         "end": numbers(found, found, "made"),
