@@ -119,7 +119,7 @@ def titled(values: Mapping[str, Value], perceptual: Any) -> dict[str, Value]:
 
 
 def validate(
-    autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int, *, patches: float = 1.0
+    autoencoder: nn.Module, val: Pictures, losses: Losses, perceptual: Any, engine: Engine, at_once: int, patches: float = 1.0
 ) -> dict[str, float]:
     """Losses and PSNR of held-out pictures, spread evenly, so many at a time; empty without any.
 

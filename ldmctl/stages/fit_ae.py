@@ -130,7 +130,7 @@ def fit_ae(config: FitAE, out: str | Path, *, console: Console, overwrite: bool 
                             file, picture = run.folder / "samples" / f"{step + 1:09d}.png", None
                             if training.previews(step):
                                 picture = save_reconstructions(averaged, shown, file, engine, at_once)
-                            values = validate(averaged, val, config.losses, perceptual, engine, at_once, patches=patches)
+                            values = validate(averaged, val, config.losses, perceptual, engine, at_once, patches)
                         run.note_bad(val.bad)
                         training.validated(step, values, judged_by=JUDGED_BY, watched=watched(config, perceptual), picture=picture)
                     watchman.look(step)
