@@ -23,7 +23,7 @@ COMMON = [  # so that a recipe stays what it is when the preset changes
     *("loop.lr=1e-3", "loop.warmup=50", "loop.ema=0.998", "loop.watch.bound=null"),
 ]
 AT_128 = ["image.size=128", "autoencoder.widths=[16,32,64,96]"]
-SMALL = ["losses.pixel=l2", "discriminator.widths=[32,64]"]  # a patch of 32 pixels is too small for a third layer
+OF_32 = ["image.patch=32", "discriminator.widths=[32,64]"]  # a patch of 32 pixels is too small for a third layer
 TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 16": (16, 240, ["losses.pixel=l1"]),
     "batch 8": (8, 480, ["losses.pixel=l1"]),
@@ -33,8 +33,8 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "batch 4, squared pixels": (4, 960, ["losses.pixel=l2"]),
     "batch 2, squared pixels": (2, 1920, ["losses.pixel=l2"]),
     "batch 4 of patches of 48": (4, 1700, ["losses.pixel=l2", "image.patch=48"]),
-    "batch 8 of patches of 32": (8, 1900, [*SMALL, "image.patch=32"]),
-    "batch 4 of patches of 32": (4, 3800, [*SMALL, "image.patch=32"]),
+    "batch 8 of patches of 32": (8, 1900, ["losses.pixel=l2", *OF_32]),
+    "batch 4 of patches of 32": (4, 3800, ["losses.pixel=l2", *OF_32]),
     "128, batch 8": (8, 280, AT_128),
     "128, batch 4": (4, 560, AT_128),
     "128, batch 2": (2, 1120, AT_128),
@@ -44,11 +44,7 @@ TRIED = {  # pictures per step, steps, and what else differs from the preset
     "128, batch 1, 8 channels": (1, 2240, [*AT_128, "autoencoder.channels=8"]),
     "128, batch 8 of patches of 64, 8 channels": (8, 1120, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
     "128, batch 4 of patches of 64, 8 channels": (4, 2240, [*AT_128, "autoencoder.channels=8", "image.patch=64"]),
-    "128, batch 8 of patches of 32, 8 channels": (
-        8,
-        4480,
-        [*AT_128, "autoencoder.channels=8", "image.patch=32", "discriminator.widths=[32,64]"],
-    ),
+    "128, batch 8 of patches of 32, 8 channels": (8, 4480, [*AT_128, "autoencoder.channels=8", *OF_32]),
 }
 
 
