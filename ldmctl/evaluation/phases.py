@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from ldmctl import registry
+from ldmctl.config.resolve import plugin_config
+from ldmctl.config.schemas.fit_ae import FitAE
+from ldmctl.errors import LdmctlError
 from ldmctl.evaluation.scores import Evaluation
+from ldmctl.storage.assets import weights_places
+from ldmctl.training.engine import Engine
+
+SQUEEZENET = "squeezenet1_0-b66bff10.pth"
+
+
+def compared_by(perceptual: Any, config: FitAE, engine: Engine) -> Any:
+    """What reconstructions are compared by before and after the discriminator: the run's perceptual loss, and in its place SqueezeNet's
+    features, which give the Frechet distance. None without a discriminator, or where these weights do not lie here: none are fetched."""
+    if perceptual is not None or config.discriminator is None or not any(place.is_file() for place in weights_places(SQUEEZENET)):
+        return perceptual
+    with suppress(LdmctlError):  # pictures of four channels, a damaged file
+        slot = plugin_config("perceptual", {"type": "features"})
+        features: Any = registry.build("perceptual", slot, image_channels=config.image.channels).to(engine.device)
+        return features if config.image.size >= features.smallest else None
+    return None
 
 
 def before_and_after(before: Mapping[str, Any] | None, found: Evaluation, step: int, *, others_since: int | None = None) -> list[str]:

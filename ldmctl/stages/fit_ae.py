@@ -19,7 +19,7 @@ from ldmctl.config.schemas.fit_ae import FitAE
 from ldmctl.console import Console
 from ldmctl.evaluation.causes import causes
 from ldmctl.evaluation.figures import write_pictures
-from ldmctl.evaluation.phases import before_and_after
+from ldmctl.evaluation.phases import before_and_after, compared_by
 from ldmctl.evaluation.reconstruction import evaluate
 from ldmctl.evaluation.sameness import Sameness, look_at
 from ldmctl.evaluation.verdict import verdict
@@ -207,7 +207,7 @@ def conclude(
         had = {"perceptual": parts.perceptual, "adversarial": parts.discriminator}
         losses = frozenset([*(name for name, part in had.items() if part is not None), *(["shares"] if config.losses.shares else [])])
         sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
-        found = evaluate(codec, pictures, parts.perceptual, engine, **sizes, losses=losses, console=console)
+        found = evaluate(codec, pictures, compared_by(parts.perceptual, config, engine), engine, **sizes, losses=losses, console=console)
         write_pictures(run.folder / "samples", codec, pictures, engine)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     published, before = run.record["published"], run.record.get("before_discriminator")
@@ -228,12 +228,12 @@ def note_before_discriminator(parts: Parts, config: FitAE, training: Training, v
     without held-out pictures. On the first rank."""
     if parts.adversary is None or not parts.adversary.starts_after(step) or not training.engine.leads:
         return
-    was = None
+    was, engine = None, training.engine
     if len(val):
         with training.aside(), parts.model.averaged() as averaged:
-            codec = Codec(averaged, training.engine, at_once=at_once)
+            judge, codec = compared_by(parts.perceptual, config, engine), Codec(averaged, engine, at_once=at_once)
             sizes: dict[str, Any] = {"count": JUDGED, "batch": at_once, "workers": config.loop.workers}
-            was = {"step": step + 1, **evaluate(codec, {"val": val}, parts.perceptual, training.engine, **sizes).as_dict()}
+            was = {"step": step + 1, **evaluate(codec, {"val": val}, judge, engine, **sizes).as_dict()}
     training.run.update(before_discriminator=was)
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from planted import BEST, plant
+from torchvision import models
 
 from ldmctl.console import Console
 from ldmctl.latents.manifest import read
@@ -161,6 +162,35 @@ def test_what_was_before_the_discriminator_is_what_a_run_that_ends_there_is_wort
     assert said in judged["verdict"] and was["psnr"]["mean"] != judged["psnr"]["mean"]
     parts = fit_ae(fit_ae(tmp_path / "parts", *words, *CRITIC, "loop.steps=6"), *words, *CRITIC, "loop.steps=7")
     assert json.loads((parts / "run.json").read_text())["before_discriminator"] == was
+
+
+@pytest.mark.parametrize("lie_here", [True, False])
+def test_without_a_perceptual_loss_a_phase_is_measured_by_squeezenet_where_its_weights_lie(tmp_path, fit_ae, monkeypatch, lie_here):
+    monkeypatch.setenv("LDMCTL_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr("ldmctl.storage.assets.download", lambda *_, **__: pytest.fail("nothing is fetched for it"))
+    if lie_here:
+        torch.save(models.squeezenet1_0(weights=None).state_dict(), tmp_path / "squeezenet1_0-b66bff10.pth")
+    words = ["perceptual=null", "image.size=32", "dataset.size=32"]
+    record = json.loads((fit_ae(tmp_path / "run", *words, *CRITIC, "loop.steps=6") / "run.json").read_text())
+    title = "features-squeezenet1_0"
+    for found in (record["before_discriminator"], record["judged"]):
+        assert (title in found, title in found.get("frechet", {})) == (lie_here, lie_here)
+    assert any(f"Frechet distance of reconstructions in {title} from" in said for said in record["judged"]["verdict"]) == lie_here
+    alone = json.loads((fit_ae(tmp_path / "alone", *words, "discriminator=null", "loop.steps=2") / "run.json").read_text())
+    assert title not in alone["judged"]  # no phase to measure: an examination costs no more than before
+
+
+@pytest.mark.parametrize(("damaged", "size"), [(True, 32), (False, 16)])
+def test_where_squeezenet_cannot_be_asked_a_phase_is_measured_without_it(tmp_path, fit_ae, monkeypatch, damaged, size):
+    monkeypatch.setenv("LDMCTL_WEIGHTS_DIR", str(tmp_path))
+    file = tmp_path / "squeezenet1_0-b66bff10.pth"
+    if damaged:
+        file.write_bytes(b"no weights")
+    else:
+        torch.save(models.squeezenet1_0(weights=None).state_dict(), file)
+    run = fit_ae(tmp_path / "run", "perceptual=null", *CRITIC, "loop.steps=6", f"image.size={size}", f"dataset.size={size}")
+    record = json.loads((run / "run.json").read_text())
+    assert {"psnr", "ssim"} <= set(record["judged"]) and not record["judged"].get("frechet")
 
 
 def test_weights_of_before_the_discriminator_are_said_to_be_so(tmp_path, fit_ae, planted):
