@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmctl.blocks.resnet import group_norm
+from ldmctl.blocks.resnet import map_norm
 
 
 class Attention(nn.Module):
     """Normalises a map, lets its pixels attend to each other and adds the result to it."""
 
-    def __init__(self, width: int, *, heads: int = 1, norm_groups: int = 32, eps: float = 1e-6):
+    def __init__(self, width: int, *, heads: int = 1, norm_groups: int | None = 32, eps: float = 1e-6):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}.")
         self.heads = heads
-        self.group_norm = group_norm(width, norm_groups, eps)
+        self.group_norm = map_norm(width, norm_groups, eps)
         self.to_q = nn.Linear(width, width)
         self.to_k = nn.Linear(width, width)
         self.to_v = nn.Linear(width, width)

@@ -7,17 +7,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmctl.blocks.levels import DownBlock, MidBlock, UpBlock
-from ldmctl.blocks.resnet import group_norm
+from ldmctl.blocks.resnet import map_norm
 
 
 class Encoder(nn.Module):
-    """Pictures to maps 2 ** (len(widths) - 1) times smaller. GroupNorms have gcd(norm_groups, *widths) groups."""
+    """Pictures to maps 2 ** (len(widths) - 1) times smaller. GroupNorms have gcd(norm_groups, *widths) groups; with None each pixel is normalised alone."""
 
     def __init__(
-        self, image_channels: int, widths: Sequence[int], channels: int, *, layers: int = 2, norm_groups: int = 32, attention: bool = True
+        self,
+        image_channels: int,
+        widths: Sequence[int],
+        channels: int,
+        *,
+        layers: int = 2,
+        norm_groups: int | None = 32,
+        attention: bool = True,
     ):
         super().__init__()
-        groups = math.gcd(norm_groups, *widths)
+        groups = None if norm_groups is None else math.gcd(norm_groups, *widths)
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
@@ -25,7 +32,7 @@ class Encoder(nn.Module):
             for level, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], heads=1 if attention else 0, norm_groups=groups)
-        self.conv_norm_out = group_norm(widths[-1], groups, 1e-6)
+        self.conv_norm_out = map_norm(widths[-1], groups, 1e-6)
         self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -40,10 +47,17 @@ class Decoder(nn.Module):
     """Latents to pictures 2 ** (len(widths) - 1) times larger; `widths` as in the encoder, and one residual block more per level."""
 
     def __init__(
-        self, channels: int, widths: Sequence[int], image_channels: int, *, layers: int = 2, norm_groups: int = 32, attention: bool = True
+        self,
+        channels: int,
+        widths: Sequence[int],
+        image_channels: int,
+        *,
+        layers: int = 2,
+        norm_groups: int | None = 32,
+        attention: bool = True,
     ):
         super().__init__()
-        groups = math.gcd(norm_groups, *widths)
+        groups = None if norm_groups is None else math.gcd(norm_groups, *widths)
         last = len(widths) - 1
         upwards = list(reversed(widths))
         self.conv_in = nn.Conv2d(channels, upwards[0], 3, padding=1)
@@ -52,7 +66,7 @@ class Decoder(nn.Module):
             UpBlock([upwards[max(level - 1, 0)]] + [width] * layers, width, last=level == last, norm_groups=groups)
             for level, width in enumerate(upwards)
         )
-        self.conv_norm_out = group_norm(upwards[-1], groups, 1e-6)
+        self.conv_norm_out = map_norm(upwards[-1], groups, 1e-6)
         self.conv_out = nn.Conv2d(upwards[-1], image_channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class DownBlock(nn.Module):
         last: bool,
         heads: int = 0,
         time_width: int = 0,
-        norm_groups: int = 32,
+        norm_groups: int | None = 32,
         eps: float = 1e-6,
         dropout: float = 0.0,
         centred: bool = True,
@@ -73,7 +73,7 @@ class MidBlock(nn.Module):
         *,
         heads: int = 1,
         time_width: int = 0,
-        norm_groups: int = 32,
+        norm_groups: int | None = 32,
         eps: float = 1e-6,
         dropout: float = 0.0,
         token_dim: int = 0,
@@ -108,7 +108,7 @@ class UpBlock(nn.Module):
         last: bool,
         heads: int = 0,
         time_width: int = 0,
-        norm_groups: int = 32,
+        norm_groups: int | None = 32,
         eps: float = 1e-6,
         dropout: float = 0.0,
         token_dim: int = 0,
@@ -158,7 +158,7 @@ def run_block(block: Any, forward: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=random)
 
 
-def _attention(width: int, heads: int, norm_groups: int, eps: float, token_dim: int) -> nn.Module:
+def _attention(width: int, heads: int, norm_groups: int | None, eps: float, token_dim: int) -> nn.Module:
     """Attention between the pixels, and to tokens where there are any."""
     if token_dim:
         return SpatialTransformer(width, heads=heads, token_dim=token_dim, norm_groups=norm_groups)

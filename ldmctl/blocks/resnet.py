@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,15 +12,35 @@ def group_norm(width: int, groups: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(groups, width), width, eps=eps)
 
 
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel (arXiv:1607.06450) with a weight per channel: no pixel depends on another."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,width,H,W] -> the same shape, each pixel's channels with mean 0 and variance 1, times their weights."""
+        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, eps=self.eps).movedim(-1, 1)
+
+
+def map_norm(width: int, groups: int | None, eps: float) -> nn.Module:
+    """A GroupNorm, whose statistics are those of a whole map, or without `groups` a ChannelNorm."""
+    return ChannelNorm(width, eps) if groups is None else group_norm(width, groups, eps)
+
+
 class ResnetBlock(nn.Module):
     """Two normalised 3x3 convolutions beside a shortcut; with `time_width` an embedding of the time is added between them."""
 
-    def __init__(self, in_width: int, width: int, *, time_width: int = 0, norm_groups: int = 32, eps: float = 1e-6, dropout: float = 0.0):
+    def __init__(
+        self, in_width: int, width: int, *, time_width: int = 0, norm_groups: int | None = 32, eps: float = 1e-6, dropout: float = 0.0
+    ):
         super().__init__()
-        self.norm1 = group_norm(in_width, norm_groups, eps)
+        self.norm1 = map_norm(in_width, norm_groups, eps)
         self.conv1 = nn.Conv2d(in_width, width, 3, padding=1)
         self.time_emb_proj = nn.Linear(time_width, width) if time_width else None
-        self.norm2 = group_norm(width, norm_groups, eps)
+        self.norm2 = map_norm(width, norm_groups, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_width, width, 1) if in_width != width else None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmctl.blocks.attention import attend
-from ldmctl.blocks.resnet import group_norm
+from ldmctl.blocks.resnet import map_norm
 
 EPS = 1e-6  # of the GroupNorm; that of the LayerNorms is torch's
 WIDER = 4  # the hidden layer of the feed-forward, times the width
@@ -21,9 +21,9 @@ WIDER = 4  # the hidden layer of the feed-forward, times the width
 class SpatialTransformer(nn.Module):
     """Pixels of a map attend to each other, then to tokens, then go through an MLP each; the result is added to the map."""
 
-    def __init__(self, width: int, *, heads: int, token_dim: int, norm_groups: int = 32):
+    def __init__(self, width: int, *, heads: int, token_dim: int, norm_groups: int | None = 32):
         super().__init__()
-        self.norm = group_norm(width, norm_groups, EPS)
+        self.norm = map_norm(width, norm_groups, EPS)
         self.proj_in = nn.Linear(width, width)
         self.transformer_blocks = nn.ModuleList([ListeningBlock(width, heads=heads, token_dim=token_dim)])
         self.proj_out = nn.Linear(width, width)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import PluginConfig
 from ldmctl.protocols import Reconstruction
+from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
 
 EPS = 1e-3  # of the paper: the outermost values are approached, and rounding still reaches them
 MOST_CODES = 2**20  # the uses of each are counted
@@ -31,8 +32,9 @@ class FSQ(nn.Module):
             [64, 128, 256], min_length=1, max_length=8, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution in the encoder; the decoder has one more")
+        norm: Norm = Field("group", description=NORM)
         norm_groups: PositiveInt = Field(
-            32, description="groups of every GroupNorm, taken down to the greatest common divisor with all widths"
+            32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
 
@@ -50,7 +52,7 @@ class FSQ(nn.Module):
         self.channels = len(config.levels)
         self.code_count = math.prod(config.levels)
         self.factor = 2 ** (len(config.widths) - 1)
-        shape = {"layers": config.layers, "norm_groups": config.norm_groups, "attention": config.attention}
+        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
         self.encoder = Encoder(image_channels, config.widths, self.channels, **shape)
         self.decoder = Decoder(self.channels, config.widths, image_channels, **shape)
         self.grid = Grid(config.levels)

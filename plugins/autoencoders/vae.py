@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
+from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
 
 RATE = 0.02  # largest change of the weight's logarithm in one step
 SMALLEST, LARGEST = 1e-4, 1e6  # of the factor, so that a target out of reach can be left again
@@ -36,8 +37,9 @@ class VAE(nn.Module):
             [64, 128, 256], min_length=1, max_length=8, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution in the encoder; the decoder has one more")
+        norm: Norm = Field("group", description=NORM)
         norm_groups: PositiveInt = Field(
-            32, description="groups of every GroupNorm, taken down to the greatest common divisor with all widths"
+            32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
         kl_weight: float = Field(
@@ -62,7 +64,7 @@ class VAE(nn.Module):
         self.channels = config.channels
         self.factor = 2 ** (len(config.widths) - 1)
         self.kl_weight = config.kl_weight
-        shape = {"layers": config.layers, "norm_groups": config.norm_groups, "attention": config.attention}
+        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
         self.encoder = Encoder(image_channels, config.widths, 2 * config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(2 * config.channels, 2 * config.channels, 1)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Codebook, Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
+from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
 
 
 class VQVAE(nn.Module):
@@ -26,8 +27,9 @@ class VQVAE(nn.Module):
             [64, 128, 256], min_length=1, max_length=8, description="channels at each resolution; each entry after the first halves the map"
         )
         layers: PositiveInt = Field(2, description="residual blocks per resolution in the encoder; the decoder has one more")
+        norm: Norm = Field("group", description=NORM)
         norm_groups: PositiveInt = Field(
-            32, description="groups of every GroupNorm, taken down to the greatest common divisor with all widths"
+            32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
         codebook_size: int = Field(512, ge=2, description="number of codes")
@@ -72,7 +74,7 @@ class VQVAE(nn.Module):
         self.commitment = config.commitment
         self.code_count = config.codebook_size
         self.learns_by_gradient = config.learning == "gradient"
-        shape = {"layers": config.layers, "norm_groups": config.norm_groups, "attention": config.attention}
+        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
         self.encoder = Encoder(image_channels, config.widths, config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)

@@ -1,0 +1,14 @@
+"""What autoencoders of convolutions normalise their maps by."""
+
+from typing import Literal
+
+Norm = Literal["group", "layer"]
+NORM = (
+    "group: by the mean and variance of the whole picture in each group of channels; layer: by those of each pixel's channels alone, "
+    "so that a picture is encoded in parts as it is in whole"
+)
+
+
+def groups_of(norm: Norm, groups: int) -> int | None:
+    """The `norm_groups` of an Encoder and a Decoder."""
+    return groups if norm == "group" else None
