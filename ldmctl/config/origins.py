@@ -12,6 +12,7 @@ from ldmctl.config.documents import Raw, read_config
 from ldmctl.endings import why_not_read
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
+BEFORE: dict[str, Raw] = {name: {"norm": "group"} for name in ("vae", "vqvae", "fsq")}  # what was so before there was a key for it
 EXAMPLES = {"fit-ae": "runs/ae, runs/ae@best", "fit-diffusion": "runs/ldm, runs/ldm@best"}
 
 
@@ -42,7 +43,7 @@ def find(name: str) -> Origin:
     if not (isinstance(keys, dict) and isinstance(keys.get("type"), str) and isinstance(context, dict) and "image_channels" in context):
         raise MismatchError(f"{file} is damaged: its header does not describe an autoencoder.")
     image = header.get("image", {}) | {"channels": header["context"]["image_channels"]}
-    return Origin(name, file, {"autoencoder": header["config"], "image": image})
+    return Origin(name, file, {"autoencoder": {**BEFORE.get(keys["type"], {}), **keys}, "image": image})
 
 
 def layer_of(name: str, *, out: str | Path | None = None, overwrite: bool = False) -> Raw:

@@ -21,9 +21,9 @@ CPU = Engine(torch.device("cpu"), torch.float32)
 STEP = 1 / 127.5  # one of 255
 
 
-def autoencoder(kind="vae", attention=False):
+def autoencoder(kind="vae", attention=False, norm="group"):
     """A small network of random weights. Harder for tiles than the trained ones of benchmarks/tiling.py."""
-    words = {"type": kind, "widths": [8, 16], "layers": 1, "norm_groups": 4, "attention": attention}
+    words = {"type": kind, "widths": [8, 16], "layers": 1, "norm": norm, "norm_groups": 4, "attention": attention}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = build("autoencoder", plugin_config("autoencoder", words), image_channels=3).eval().requires_grad_(False)
@@ -113,6 +113,16 @@ def test_without_attention_tiles_are_within_a_255th_of_the_whole(kind):
     away = far_from_seams(80, 64, side=48)
     assert away.float().mean() > 0.4
     assert differences(made[..., away], expected[..., away])[1] < 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["vae", "vqvae", "fsq"])
+def test_with_layer_norm_tiles_are_the_whole_when_the_halo_covers_what_they_see(kind):
+    model, image = autoencoder(kind, norm="layer"), pictures(160, 128)
+    moments = model.encode(image)
+    torch.testing.assert_close(tiled(model.encode, image, cells=(80, 64), side=48, halo=20), moments, rtol=0, atol=1e-5)
+    latent = getattr(model, "mode", model.draw)(moments)
+    torch.testing.assert_close(tiled(model.decode, latent, cells=(80, 64), side=48, halo=20), model.decode(latent), rtol=0, atol=1e-5)
 
 
 def far_from_seams(height, width, side, distance=HALO):

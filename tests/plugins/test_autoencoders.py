@@ -8,6 +8,7 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.blocks import Attention
+from ldmctl.blocks.resnet import ChannelNorm
 from ldmctl.protocols import Reconstruction
 from ldmctl.testing import check_autoencoder
 
@@ -204,6 +205,37 @@ WAYS = [
     {"gradient": "rotation"},
     {"learning": "ema", "kmeans": 1, "unit_length": True, "gradient": "rotation"},
 ]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_pixels_that_are_normalised_alone_keep_the_promises_of_an_autoencoder(name):
+    check_autoencoder(registry.load("autoencoder", name), **SMALL[name], norm="layer")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_with_layer_norm_what_is_far_away_changes_nothing(name, norm):
+    autoencoder = make(name, norm=norm, attention=False).eval()
+    image = pictures(size=256)
+    other = image.clone()
+    other[..., 192:] = -other[..., 192:] / 2
+    moments, others = autoencoder.encode(image), autoencoder.encode(other)
+    latent, elsewhere = autoencoder.draw(moments, torch.Generator().manual_seed(3)), torch.randn(2, autoencoder.channels, 64, 64)
+    elsewhere[..., :48] = latent[..., :48]
+    near = ((moments - others)[..., :24].abs().max(), (autoencoder.decode(latent) - autoencoder.decode(elsewhere))[..., :96].abs().max())
+    assert [float(gap) < 1e-5 for gap in near] == [norm == "layer"] * 2, near
+    assert not torch.equal(moments[..., 52:], others[..., 52:])
+
+
+@torch.no_grad()
+def test_layer_norm_takes_the_mean_and_variance_of_the_channels_of_a_pixel():
+    x = torch.randn(2, 8, 5, 4) * 3 + 1
+    norm = ChannelNorm(8, 0.0)
+    norm.weight.copy_(torch.arange(1.0, 9.0))
+    centred = x - x.mean(1, keepdim=True)
+    expected = centred / centred.square().mean(1, keepdim=True).sqrt() * torch.arange(1.0, 9.0)[:, None, None]
+    torch.testing.assert_close(norm(x), expected)
 
 
 @pytest.mark.parametrize("keys", WAYS, ids=lambda keys: "-".join(keys) or "default")
