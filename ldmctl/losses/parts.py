@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ldmctl import registry
 from ldmctl.attribution import expect, expect_shape, expect_slope
+from ldmctl.blocks import Attention
 from ldmctl.config.schemas.fit_ae import Adversarial, FitAE, holds_pictures
 from ldmctl.console import Console
 from ldmctl.errors import ConfigError, MissingError
@@ -141,6 +142,8 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
     if config.init is not None and console is not None:
         for line in load_initial(config.init, autoencoder, config):
             console.say(line)
+    if console is not None and (said := meets_more(autoencoder, config)):
+        console.warn(said)
     if config.train == "decoder":
         decoder_only(autoencoder)
     learns = any(parameter.requires_grad for parameter in autoencoder.parameters())
@@ -165,6 +168,27 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
         else None,
         perceptual=perceptual,
         shares=Shares().to(engine.device) if goals is not None else None,
+    )
+
+
+def meets_more(autoencoder: nn.Module, config: FitAE) -> str | None:
+    """Why whole pictures are not to an autoencoder what the parts are that it learns from, and the keys against it; None where they are."""
+    side, size, keys = config.image.trained, config.image.size, type(config.autoencoder).model_fields
+    reasons = {
+        "norm=layer": (
+            "its GroupNorms meet other means and variances",
+            any(isinstance(part, nn.GroupNorm) for part in autoencoder.modules()),
+        ),
+        "attention=false": ("its attention meets more pixels", any(isinstance(part, Attention) for part in autoencoder.modules())),
+    }
+    met = {key: why for key, (why, there) in reasons.items() if there}
+    if side == size or not met:
+        return None
+    ways = [f"autoencoder.{key}" for key in met if key.partition("=")[0] in keys]
+    way = f"; not with {' '.join(ways)}" if ways else ""
+    return (
+        f"The autoencoder learns from parts of {side}x{side} pixels. In whole pictures of {size}x{size} {' and '.join(met.values())}, "
+        f"so they may turn out worse than the parts{way}."
     )
 
 

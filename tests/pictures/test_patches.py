@@ -137,3 +137,35 @@ def test_a_run_says_that_it_trains_on_parts(tmp_path, tiny, capsys):
     assert "40 pictures, in parts of 16x16 pixels, 8 held out" in capsys.readouterr().err
     fit_ae(tiny("fit-ae", "loop.steps=1"), tmp_path / "whole", console=Console())
     assert "40 pictures, 8 held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "why", "ways"),
+    [
+        (["image.patch=16"], "its GroupNorms meet other means and variances,", "; not with autoencoder.norm=layer."),
+        (
+            ["image.patch=16", "autoencoder.attention=true"],
+            "its GroupNorms meet other means and variances and its attention meets more pixels,",
+            "; not with autoencoder.norm=layer autoencoder.attention=false.",
+        ),
+        (
+            ["image.patch=16", "autoencoder.attention=true", "autoencoder.norm=layer"],
+            "its attention meets more pixels,",
+            "; not with autoencoder.attention=false.",
+        ),
+        (["image.patch=16", "autoencoder.norm=layer"], None, None),
+        (["image.patch=32"], None, None),
+        ([], None, None),
+    ],
+)
+def test_what_whole_pictures_are_to_a_network_that_learns_from_parts_is_said_once(tmp_path, tiny, capsys, words, why, ways):
+    from ldmctl.console import Console
+    from ldmctl.stages.fit_ae import fit_ae
+
+    for steps in (1, 2):
+        fit_ae(tiny("fit-ae", "image.size=32", f"loop.steps={steps}", *words), tmp_path / "ae", console=Console())
+        said = " ".join(capsys.readouterr().err.split())
+        expected = why is not None and steps == 1
+        assert ("The autoencoder learns from parts of 16x16 pixels. In whole pictures of 32x32" in said) == expected
+        if expected:
+            assert f"In whole pictures of 32x32 {why} so they may turn out worse than the parts{ways}" in said
