@@ -16,7 +16,9 @@ import json
 from pathlib import Path
 
 from machine import RESULTS, describe, keep, ldmctl
-from photographs import SETS, judge, numbers, place
+from photographs import FEATURES, SETS, judge, numbers, place
+
+from ldmctl.stages.fit_ae import JUDGED
 
 COMMON = [  # so that a recipe stays what it is when the preset changes
     *("image.patch=null", "discriminator.widths=[32,64,128]", "adversarial.start=1"),
@@ -67,8 +69,9 @@ def preset(folder: Path, pictures: str, words: list[str]) -> dict:
     begun = record(folder / run)
     if "judged" not in begun:
         _, seconds = ldmctl("fit-ae", "--data", str(place(folder, pictures)), "--out", run, *words, "-q", cwd=folder)
-    found, kept = judge(folder, run), record(folder / run)
-    before = kept["before_discriminator"]
+    kept = record(folder / run)
+    before, own = kept["before_discriminator"], kept["judged"]
+    found = own if own["count"] < JUDGED and FEATURES in own else judge(folder, run)  # its own verdict is of all held-out pictures
     return {
         "minutes": None if begun else round(seconds / 60, 1),
         "steps": kept["step"],
