@@ -24,6 +24,8 @@ from ldmctl.training import order
 from ldmctl.training.engine import Engine
 from ldmctl.training.learner import Learner
 
+ALIKE = 2  # times the side of a part: in whole pictures no larger than that, other norms gained nothing (docs/numbers.md)
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -172,7 +174,7 @@ def build_parts(config: FitAE, perceptual: Any, engine: Engine, *, console: Cons
 
 
 def meets_more(autoencoder: nn.Module, config: FitAE) -> str | None:
-    """Why whole pictures are not to an autoencoder what the parts are that it learns from, and the keys against it; None where they are."""
+    """Why whole pictures are not to an autoencoder what the parts are that it learns from, and the keys against it; None where they are, or nearly."""
     side, size, keys = config.image.trained, config.image.size, type(config.autoencoder).model_fields
     reasons = {
         "norm=layer": (
@@ -182,7 +184,7 @@ def meets_more(autoencoder: nn.Module, config: FitAE) -> str | None:
         "attention=false": ("its attention meets more pixels", any(isinstance(part, Attention) for part in autoencoder.modules())),
     }
     met = {key: why for key, (why, there) in reasons.items() if there}
-    if side == size or not met:
+    if size <= ALIKE * side or not met:
         return None
     ways = [f"autoencoder.{key}" for key in met if key.partition("=")[0] in keys]
     way = f"; not with {' '.join(ways)}" if ways else ""

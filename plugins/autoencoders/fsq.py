@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import PluginConfig
 from ldmctl.protocols import Reconstruction
-from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
+
+from ._norms import NORM, Norm, groups_of
 
 EPS = 1e-3  # of the paper: the outermost values are approached, and rounding still reaches them
 MOST_CODES = 2**20  # the uses of each are counted

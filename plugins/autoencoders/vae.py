@@ -21,7 +21,8 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
-from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
+
+from ._norms import NORM, Norm, groups_of
 
 RATE = 0.02  # largest change of the weight's logarithm in one step
 SMALLEST, LARGEST = 1e-4, 1e6  # of the factor, so that a target out of reach can be left again

@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 from ldmctl.blocks import Codebook, Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
-from ldmctl_plugins.autoencoders._norms import NORM, Norm, groups_of
+
+from ._norms import NORM, Norm, groups_of
 
 
 class VQVAE(nn.Module):

@@ -154,7 +154,7 @@ def test_a_run_says_that_it_trains_on_parts(tmp_path, tiny, capsys):
             "; not with autoencoder.attention=false.",
         ),
         (["image.patch=16", "autoencoder.norm=layer"], None, None),
-        (["image.patch=32"], None, None),
+        (["image.patch=24"], None, None),
         ([], None, None),
     ],
 )
@@ -163,9 +163,9 @@ def test_what_whole_pictures_are_to_a_network_that_learns_from_parts_is_said_onc
     from ldmctl.stages.fit_ae import fit_ae
 
     for steps in (1, 2):
-        fit_ae(tiny("fit-ae", "image.size=32", f"loop.steps={steps}", *words), tmp_path / "ae", console=Console())
+        fit_ae(tiny("fit-ae", "image.size=48", f"loop.steps={steps}", *words), tmp_path / "ae", console=Console())
         said = " ".join(capsys.readouterr().err.split())
         expected = why is not None and steps == 1
-        assert ("The autoencoder learns from parts of 16x16 pixels. In whole pictures of 32x32" in said) == expected
+        assert ("The autoencoder learns from parts of 16x16 pixels. In whole pictures of 48x48" in said) == expected
         if expected:
-            assert f"In whole pictures of 32x32 {why} so they may turn out worse than the parts{ways}" in said
+            assert f"In whole pictures of 48x48 {why} so they may turn out worse than the parts{ways}" in said
