@@ -34,6 +34,11 @@ def parts_of(image: Tensor, side: int) -> Tensor:
     return image.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, image.shape[1], side, side)
 
 
+def stacked(parts: Tensor) -> Tensor:
+    """[N,C,side,side] -> [1,C,N*side,side]: one picture of all parts, so that its error is theirs together."""
+    return parts.transpose(0, 1).flatten(1, 2)[None]
+
+
 @torch.no_grad()
 def both(run: Path, count: int) -> tuple[str, dict]:
     """(what the run is, the means of the PSNR of whole pictures and of pictures that are put together from parts)."""
@@ -46,9 +51,7 @@ def both(run: Path, count: int) -> tuple[str, dict]:
         small = parts_of(image, side)
         made = torch.cat([codec.reconstruct(some) for some in small.split(AT_ONCE)])
         found["whole"].append(float(psnr(codec.reconstruct(image), image).mean()))
-        found["parts"].append(
-            float(psnr(made.transpose(0, 1).flatten(1)[None, ..., None], small.transpose(0, 1).flatten(1)[None, ..., None]).mean())
-        )
+        found["parts"].append(float(psnr(stacked(made), stacked(small)).mean()))
     means = {name: round(sum(values) / len(values), 3) for name, values in found.items()}
     norm = header["config"].get("norm", "group")
     name = f"{Path(str(config.data)).name} at {config.image.size}, parts of {side}, norm={norm}, after {header['step']} steps"
