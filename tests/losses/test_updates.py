@@ -15,6 +15,7 @@ from ldmctl.storage import weights
 from ldmctl.training.engine import Engine
 
 CPU = Engine(torch.device("cpu"), torch.float32)
+HALF = Engine(torch.device("cpu"), torch.float16)  # what GPUs are asked for; a CPU computes it too, slowly
 CRITIC = [
     "discriminator={type: patchgan, widths: [8]}",
     "adversarial={start: 1, warmup: 1, ramp: 2, loss: vanilla, lecam: 0.1}",
@@ -143,6 +144,43 @@ def test_a_rehearsal_makes_all_of_them_and_keeps_nothing(tiny, monkeypatch):
     step(torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
     step(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     assert made == [4, 4, 4, 2, 2, 2]
+
+
+def critic_in(engine, tiny, pictures):
+    """The discriminator after a step of three updates that all autocast to the engine's dtype."""
+    config = settled(tiny("fit-ae", *CRITIC, "adversarial.updates=3", "loop.lr=1e-3"), {})
+    torch.manual_seed(0)
+    parts = build_parts(config, None, engine)
+    stage.backward(parts, config, pictures, 3, 1.0, engine, last=True)
+    parts.discriminator.update(3)
+    for _ in teach_again(parts, 3, engine):
+        parts.discriminator.update(3)
+    return parts.discriminator
+
+
+def test_each_is_unscaled_in_float16(tiny):
+    pictures = torch.rand(8, 3, 16, 16)
+    whole, half = (critic_in(engine, tiny, pictures) for engine in (CPU, HALF))
+    assert float(half.scale) == 2**12 and float(half._growth) == 3
+    for one, other in zip(whole.parameters, half.parameters, strict=True):
+        sizes = [learner.optimizer.state[each]["exp_avg"] for learner, each in ((whole, one), (half, other))]
+        assert sizes[1].norm().item() == pytest.approx(sizes[0].norm().item(), rel=0.02, abs=1e-6)
+        torch.testing.assert_close(other, one, atol=3.1e-3, rtol=0)  # AdamW goes by a gradient's sign at first: a step of 1e-3, three times
+
+
+def test_one_that_overflows_in_float16_is_left_out_and_halves_the_scale(tiny):
+    config = settled(tiny("fit-ae", *CRITIC, "adversarial.updates=3", "loop.lr=1e-3"), {})
+    parts = build_parts(config, None, HALF)
+    stage.backward(parts, config, torch.rand(8, 3, 16, 16), 3, 1.0, HALF, last=True)
+    critic = parts.discriminator
+    critic.update(3)
+    critic.scale.fill_(2.0**40)
+    learnt, found = [each.detach().clone() for each in critic.parameters], []
+    for _ in teach_again(parts, 3, HALF):
+        bad = float(critic.update(3)[1])
+        found.append((bad, float(critic.scale), all(torch.equal(*pair) for pair in zip(learnt, critic.parameters, strict=True))))
+        critic.scale.fill_(2.0**12)
+    assert found == [(1.0, 2.0**39, True), (0.0, 2.0**12, False)]
 
 
 @pytest.mark.slow
