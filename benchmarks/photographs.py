@@ -2,15 +2,16 @@
 
 LDMCTL_DATA=FOLDER_WITH_clothing_AND_noto-emoji LDMCTL_WEIGHTS_DIR=FOLDER_WITH_squeezenet1_0-imagenet.safetensors \
     python benchmarks/photographs.py FOLDER [--sets clothing emoji crops] [--models vae vqvae] [--losses weight shares-3-6-1 none ...] \
-        [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--guard yes] [--table]
+        [--rates 1e-4 5e-4 1e-3] [--seeds 0 1 2] [--steps 800] [--batch 16] [--guard yes] [--missing] [--table]
 
 A cell is a run at 32x32, factor 4, 16 pictures per step, with an absolute pixel loss and a learning rate that falls to 0, whose discriminator
 starts half-way. `weight` has the features of SqueezeNet at weight 1, `shares-3-6-1` at {pixel: 0.3, perceptual: 0.6, adversarial: 0.1}, `none`
 not at all; `weight-lecam` and the like add a remedy to `weight`. It is measured on all held-out pictures where the discriminator starts and at
 the end, by the same features; `shrunk` are the pictures merely shrunk. With `--guard no` the discriminator is heard however little it knows, and
 nothing watches, as it was before; with `--guard watch` the losses are watched, and nothing else is done. Cells that FOLDER has are not trained
-again, so that the table can be made in several sittings; the result keeps the cells of other machines; --table prints it. `crops` are made in
-FOLDER by `benchmarks/crops.py`. The cells in bf16 are of an older recipe: a constant learning rate, an average over 1,000 steps, self-attention at the smallest map.
+again, with `--missing` those that the result has neither, so that the table can be made in several sittings and on several machines; --table
+prints it. `crops` are made in FOLDER by `benchmarks/crops.py`. The cells in bf16 are of an older recipe: a constant learning rate, an average
+over 1,000 steps, self-attention at the smallest map.
 """
 
 import argparse
@@ -53,10 +54,10 @@ GUARDS = {"yes": [], "watch": HEARD, "no": [*HEARD, "loop.watch.bound=null", "lo
 COMMON = [  # all that decides about a cell, so that it stays what it is when the preset changes
     *("image.size=32", "image.patch=null"),
     *("discriminator={type: patchgan, widths: [32, 64, 128]}", "losses.pixel=l1", "losses.perceptual_missing=error"),
-    *("adversarial.start=0.5", "loop.batch=16", "loop.warmup=100", "loop.decay=cosine", "loop.ema=0.998", "loop.report=50"),
+    *("adversarial.start=0.5", "loop.warmup=100", "loop.decay=cosine", "loop.ema=0.998", "loop.report=50"),
 ]
 FEATURES = "features-squeezenet1_0"
-HEAD = "| set | model | losses | rate | seed | guarded | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done | goals |"
+HEAD = "| set | model | losses | rate | seed | guarded | steps | PSNR before | end | features before | end | Frechet before | end | shrunk | what was done | goals |"
 LOST = 1.0  # dB that the adversarial phase may cost
 
 
@@ -66,7 +67,13 @@ def cell(folder: Path, given: argparse.Namespace, name: str, words: list[str], d
     if kept.exists():
         return json.loads(kept.read_text())
     half = given.steps // 2
-    often = [f"loop.steps={given.steps}", f"loop.preview={half}", f"loop.save={half}", f"loop.keep.every={half}"]
+    often = [
+        f"loop.steps={given.steps}",
+        f"loop.batch={given.batch}",
+        f"loop.preview={half}",
+        f"loop.save={half}",
+        f"loop.keep.every={half}",
+    ]
     _, seconds = ldmctl("fit-ae", "--data", data, "--out", name, *COMMON, *words, *often, "-q", cwd=folder)
     record = json.loads((folder / name / "run.json").read_text())
     judged = {"before": record["before_discriminator"], "end": record["judged"]}
@@ -102,8 +109,9 @@ def numbers(found: dict, whole: dict, which: str) -> dict:
     return means | {"frechet": whole["frechet"][FEATURES][which]}
 
 
-def row(key: tuple, found: dict) -> str:
+def row(found: dict) -> str:
     """A line of the table."""
+    key = [*found["cell"], f"{found['steps']} x {found.get('batch', 16)}"]
     before, end, shrunk = found["before"], found["end"], found["shrunk"]
     done = ", ".join(f"{each['what']} after {each['step']:,}" for each in found["events"]) or "-"
     if found["published"]["which"] == "best":
@@ -130,7 +138,12 @@ def together(folder: Path) -> list[dict]:
     kept = RESULTS / "photographs.json"
     before = json.loads(kept.read_text())["cells"] if kept.exists() else []
     here = [found for file in sorted(folder.glob("*/cell.json")) if "cell" in (found := json.loads(file.read_text()))]
-    return list({(*each["cell"], each["steps"], each["precision"]): each for each in [*before, *here]}.values())
+    return list({identity(each): each for each in [*before, *here]}.values())
+
+
+def identity(kept: dict) -> tuple:
+    """All that tells one cell from another; those that say nothing of a batch are of 16 pictures."""
+    return (*kept["cell"], kept["steps"], kept.get("batch", 16), kept["precision"])
 
 
 def main() -> None:
@@ -142,27 +155,35 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", default=["1e-4", "5e-4", "1e-3"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--guard", choices=GUARDS, default="yes")
+    parser.add_argument("--missing", action="store_true")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     kept = RESULTS / "photographs.json"
     if given.table:
         cells = json.loads(kept.read_text())["cells"]
-        print("\n".join([HEAD, f"|{'---|' * 15}", *(row(tuple(each["cell"]), each) for each in cells)]))
+        print("\n".join([HEAD, f"|{'---|' * 16}", *map(row, cells)]))
         return
     machine, folder = describe(), given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    precision = "bf16" if machine["bf16"] else "fp32"
     asked = product(given.seeds, given.rates, given.losses, given.models, given.sets)
     for seed, rate, losses, model, pictures in asked:
-        name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{given.guard}-{given.steps}"
+        name = f"{pictures}-{model}-{losses}-{rate}-{seed}-{given.guard}-{given.steps}x{given.batch}"
+        about = {
+            "cell": (pictures, model, losses, rate, seed, given.guard),
+            "steps": given.steps,
+            "batch": given.batch,
+            "precision": precision,
+        }
+        if given.missing and identity(about) in map(identity, together(folder)):
+            continue
         own = SETS[pictures][1]
         words = [MODELS[model], *LOSSES[losses], f"loop.lr={rate}", f"loop.seed={seed}", *own, *GUARDS[given.guard]]
         found = cell(folder, given, name, words, str(place(folder, pictures)))
-        key = (pictures, model, losses, rate, seed, given.guard)
-        (folder / name / "cell.json").write_text(
-            json.dumps({"cell": key, "steps": given.steps, "precision": "bf16" if machine["bf16"] else "fp32", **found}, indent=1)
-        )
-        print(row(key, found), flush=True)
+        (folder / name / "cell.json").write_text(json.dumps(about | found, indent=1))
+        print(row(about | found), flush=True)
         keep("photographs", {"cells": together(folder)}, machine, show=False)
 
 

@@ -45,7 +45,7 @@ def test_a_cell_is_the_same_whatever_the_preset_has(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = importlib.import_module("photographs")
     words = ["dataset.type=folder", "dataset.path=photos", *module.COMMON, module.MODELS["vae"], *module.LOSSES["weight"]]
-    words += ["loop.steps=800", "loop.lr=1e-3"]
+    words += ["loop.steps=800", "loop.batch=16", "loop.lr=1e-3"]  # each is always given
     by_preset, alone = (compose(VERBS["fit-ae"], config=name, overrides=words)[0] for name in ("default", "photographs-256"))
     rare = {"report", "save", "preview"}
     assert by_preset.model_dump(exclude={"loop": rare}) == alone.model_dump(exclude={"loop": rare})
