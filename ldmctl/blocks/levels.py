@@ -38,6 +38,7 @@ class DownBlock(nn.Module):
         eps: float = 1e-6,
         dropout: float = 0.0,
         centred: bool = True,
+        shortcut: bool = False,
         token_dim: int = 0,
     ):
         super().__init__()
@@ -46,7 +47,7 @@ class DownBlock(nn.Module):
             ResnetBlock(each, width, time_width=time_width, norm_groups=norm_groups, eps=eps, dropout=dropout) for each in widths
         )
         self.attentions = nn.ModuleList(_attention(width, heads, norm_groups, eps, token_dim) for _ in widths if heads)
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(width, centred=centred)])
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width, centred=centred, shortcut=shortcut)])
 
     def forward(self, x: Tensor, time: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None) -> list[Tensor]:
         """The map after every layer, the last of them for the next level; all of them are a U-Net's skips."""
@@ -111,6 +112,7 @@ class UpBlock(nn.Module):
         norm_groups: int | None = 32,
         eps: float = 1e-6,
         dropout: float = 0.0,
+        shortcut: bool = False,
         token_dim: int = 0,
     ):
         super().__init__()
@@ -118,7 +120,7 @@ class UpBlock(nn.Module):
             ResnetBlock(each, width, time_width=time_width, norm_groups=norm_groups, eps=eps, dropout=dropout) for each in in_widths
         )
         self.attentions = nn.ModuleList(_attention(width, heads, norm_groups, eps, token_dim) for _ in in_widths if heads)
-        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width, shortcut=shortcut)])
 
     def forward(
         self,

@@ -56,24 +56,32 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves a map by a 3x3 convolution of stride 2. `centred` pads all sides (U-Nets); otherwise right and bottom only (autoencoders)."""
+    """Halves a map by a 3x3 convolution of stride 2. `centred` pads all sides (U-Nets); otherwise right and bottom only (autoencoders).
 
-    def __init__(self, width: int, *, centred: bool = True):
+    With `shortcut` the means of 2x2 pixels are added (arXiv:2410.10733).
+    """
+
+    def __init__(self, width: int, *, centred: bool = True, shortcut: bool = False):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1 if centred else 0)
+        self.centred = centred
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C,H/2,W/2]; odd sizes are rounded up when centred and down otherwise."""
-        return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
+        halved = self.conv(x if self.centred else F.pad(x, (0, 1, 0, 1)))
+        return halved + F.avg_pool2d(x, 2, ceil_mode=self.centred) if self.shortcut else halved
 
 
 class Upsample(nn.Module):
-    """Repeats pixels up to a size, then convolves 3x3."""
+    """Repeats pixels up to a size, then convolves 3x3; with `shortcut` the repeated pixels are added (arXiv:2410.10733)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, *, shortcut: bool = False):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """[B,C,h,w] -> [B,C,*size], by default [B,C,2h,2w]. Give the size of the skip that it meets: 4x4 goes back to 7x7."""
-        return self.conv(F.interpolate(x, size=size or (2 * x.shape[-2], 2 * x.shape[-1]), mode="nearest"))
+        repeated = F.interpolate(x, size=size or (2 * x.shape[-2], 2 * x.shape[-1]), mode="nearest")
+        return self.conv(repeated) + repeated if self.shortcut else self.conv(repeated)

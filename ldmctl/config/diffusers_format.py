@@ -109,4 +109,4 @@ def layer(config: Raw) -> Raw:
     """The keys of fit-ae that build the same network."""
     plugin = {"AutoencoderKL": "vae", "VQModel": "vqvae"}[config["_class_name"]]
     ours = {name: config[key] for key, name in KEYS.items() if key in config}
-    return {"autoencoder": {"type": plugin, "norm": "group", **ours}, "image": {"channels": config["in_channels"]}}
+    return {"autoencoder": {"type": plugin, "norm": "group", "shortcuts": False, **ours}, "image": {"channels": config["in_channels"]}}

@@ -12,7 +12,9 @@ from ldmctl.config.documents import Raw, read_config
 from ldmctl.endings import why_not_read
 from ldmctl.errors import ConfigError, MismatchError, with_article
 
-BEFORE: dict[str, Raw] = {name: {"norm": "group"} for name in ("vae", "vqvae", "fsq")}  # what was so before there was a key for it
+BEFORE: dict[str, Raw] = {  # what was so before there was a key for it
+    name: {"norm": "group", "shortcuts": False} for name in ("vae", "vqvae", "fsq")
+}
 EXAMPLES = {"fit-ae": "runs/ae, runs/ae@best", "fit-diffusion": "runs/ldm, runs/ldm@best"}
 
 

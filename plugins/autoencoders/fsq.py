@@ -15,7 +15,7 @@ from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._norms import NORM, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, groups_of
 
 EPS = 1e-3  # of the paper: the outermost values are approached, and rounding still reaches them
 MOST_CODES = 2**20  # the uses of each are counted
@@ -38,6 +38,7 @@ class FSQ(nn.Module):
             32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
+        shortcuts: bool = Field(False, description=SHORTCUTS)
 
         @field_validator("levels")
         @classmethod
@@ -53,7 +54,12 @@ class FSQ(nn.Module):
         self.channels = len(config.levels)
         self.code_count = math.prod(config.levels)
         self.factor = 2 ** (len(config.widths) - 1)
-        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
+        shape = {
+            "layers": config.layers,
+            "norm_groups": groups_of(config.norm, config.norm_groups),
+            "attention": config.attention,
+            "shortcuts": config.shortcuts,
+        }
         self.encoder = Encoder(image_channels, config.widths, self.channels, **shape)
         self.decoder = Decoder(self.channels, config.widths, image_channels, **shape)
         self.grid = Grid(config.levels)

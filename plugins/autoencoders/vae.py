@@ -22,7 +22,7 @@ from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._norms import NORM, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, groups_of
 
 RATE = 0.02  # largest change of the weight's logarithm in one step
 SMALLEST, LARGEST = 1e-4, 1e6  # of the factor, so that a target out of reach can be left again
@@ -43,6 +43,7 @@ class VAE(nn.Module):
             32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
+        shortcuts: bool = Field(False, description=SHORTCUTS)
         kl_weight: float = Field(
             1e-6,
             ge=0,
@@ -65,7 +66,12 @@ class VAE(nn.Module):
         self.channels = config.channels
         self.factor = 2 ** (len(config.widths) - 1)
         self.kl_weight = config.kl_weight
-        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
+        shape = {
+            "layers": config.layers,
+            "norm_groups": groups_of(config.norm, config.norm_groups),
+            "attention": config.attention,
+            "shortcuts": config.shortcuts,
+        }
         self.encoder = Encoder(image_channels, config.widths, 2 * config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(2 * config.channels, 2 * config.channels, 1)

@@ -15,7 +15,7 @@ from ldmctl.blocks import Codebook, Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._norms import NORM, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, groups_of
 
 
 class VQVAE(nn.Module):
@@ -33,6 +33,7 @@ class VQVAE(nn.Module):
             32, description="groups of every GroupNorm where norm=group, taken down to the greatest common divisor with all widths"
         )
         attention: bool = Field(True, description="self-attention at the smallest map")
+        shortcuts: bool = Field(False, description=SHORTCUTS)
         codebook_size: int = Field(512, ge=2, description="number of codes")
         commitment: float = Field(
             0.25,
@@ -75,7 +76,12 @@ class VQVAE(nn.Module):
         self.commitment = config.commitment
         self.code_count = config.codebook_size
         self.learns_by_gradient = config.learning == "gradient"
-        shape = {"layers": config.layers, "norm_groups": groups_of(config.norm, config.norm_groups), "attention": config.attention}
+        shape = {
+            "layers": config.layers,
+            "norm_groups": groups_of(config.norm, config.norm_groups),
+            "attention": config.attention,
+            "shortcuts": config.shortcuts,
+        }
         self.encoder = Encoder(image_channels, config.widths, config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)

@@ -1,6 +1,7 @@
 """Promises of every autoencoder, and of the VAE and the VQ-VAE in particular."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from ldmctl import registry
 from ldmctl.blocks import Attention
-from ldmctl.blocks.resnet import ChannelNorm
+from ldmctl.blocks.resnet import ChannelNorm, Downsample, Upsample
 from ldmctl.protocols import Reconstruction
 from ldmctl.testing import check_autoencoder
 
@@ -208,15 +209,16 @@ WAYS = [
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_pixels_that_are_normalised_alone_keep_the_promises_of_an_autoencoder(name):
-    check_autoencoder(registry.load("autoencoder", name), **SMALL[name], norm="layer")
+@pytest.mark.parametrize("keys", [{"norm": "layer"}, {"shortcuts": True}], ids=["layer norm", "shortcuts"])
+def test_other_norms_and_paths_without_any_keep_the_promises_of_an_autoencoder(name, keys):
+    check_autoencoder(registry.load("autoencoder", name), **SMALL[name], **keys)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("norm", ["layer", "group"])
-def test_with_layer_norm_what_is_far_away_changes_nothing(name, norm):
-    autoencoder = make(name, norm=norm, attention=False).eval()
+@pytest.mark.parametrize(("norm", "shortcuts"), [("layer", False), ("layer", True), ("group", False)])
+def test_with_layer_norm_what_is_far_away_changes_nothing(name, norm, shortcuts):
+    autoencoder = make(name, norm=norm, attention=False, shortcuts=shortcuts).eval()
     image = pictures(size=256)
     other = image.clone()
     other[..., 192:] = -other[..., 192:] / 2
@@ -226,6 +228,40 @@ def test_with_layer_norm_what_is_far_away_changes_nothing(name, norm):
     near = ((moments - others)[..., :24].abs().max(), (autoencoder.decode(latent) - autoencoder.decode(elsewhere))[..., :96].abs().max())
     assert [float(gap) < 1e-5 for gap in near] == [norm == "layer"] * 2, near
     assert not torch.equal(moments[..., 52:], others[..., 52:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_shortcuts_lead_through_both_halves_past_every_norm(shortcuts):
+    vae = make("vae", shortcuts=shortcuts).double()
+    for name, part in vae.named_modules():  # all that a norm or a resampling feeds says nothing
+        if re.search(r"conv2$|conv_out$|samplers\.\d\.conv$|to_out\.0$", name):
+            part.weight.zero_()
+    for half, x in ((vae.encoder, pictures().double()), (vae.decoder, torch.randn(2, vae.channels, 7, 7).double())):
+        nothing, once, thrice = (half(scale * x) for scale in (0, 1, 3))
+        assert torch.equal(once, nothing) is not shortcuts
+        torch.testing.assert_close(thrice - nothing, 3 * (once - nothing))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("centred", "size"), [(False, (6, 8)), (False, (7, 9)), (True, (6, 8)), (True, (7, 9))])
+def test_what_goes_around_a_halving_is_the_mean_of_four_pixels_and_around_a_doubling_the_pixel(centred, size):
+    x = torch.randn(2, 4, *size)
+    down, up = Downsample(4, centred=centred, shortcut=True), Upsample(4, shortcut=True)
+    halved = down(x)
+    assert halved.shape[-2:] == tuple((side + centred) // 2 for side in size)
+    torch.testing.assert_close((halved - with_(down, shortcut=False)(x))[..., 0, 0], x[..., :2, :2].mean((2, 3)))
+    doubled = up(x, size=(2 * size[0] - 1, 2 * size[1]))
+    around = doubled - with_(up, shortcut=False)(x, size=(2 * size[0] - 1, 2 * size[1]))
+    torch.testing.assert_close(around, x.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., : doubled.shape[2], :])
+
+
+def with_(module, **attributes):
+    """The same parameters with other attributes."""
+    other = copy.copy(module)
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other
 
 
 @torch.no_grad()

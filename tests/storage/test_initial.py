@@ -221,15 +221,15 @@ def test_a_run_hands_on_its_averaged_weights_and_its_architecture(vae_run, tmp_p
     assert wanted(f"ae{which}").autoencoder.model_dump(mode="json") == header["config"]
 
 
-def test_an_autoencoder_of_before_there_was_a_choice_of_norms_keeps_the_one_it_had(vae_run, saved):
+def test_an_autoencoder_of_before_there_was_a_choice_of_norms_and_shortcuts_keeps_what_it_had(vae_run, saved):
     preset = Path("mine.yaml")
-    preset.write_text("autoencoder: {type: vae, norm: layer}\n")
+    preset.write_text("autoencoder: {type: vae, norm: layer, shortcuts: true}\n")
     tensors, header = weights.load(vae_run / "model.safetensors")
-    keys = {name: value for name, value in header["config"].items() if name != "norm"}
+    keys = {name: value for name, value in header["config"].items() if name not in ("norm", "shortcuts")}
     weights.save(Path("old.safetensors"), tensors, {**header, "config": keys})
     for init in ("old.safetensors", saved("AutoencoderKL")[0]):
         config = compose(FitAE, config=str(preset), flags={"init": str(init)})[0]
-        assert config.autoencoder.norm == "group"
+        assert config.autoencoder.norm == "group" and not config.autoencoder.shortcuts
 
 
 def test_a_cache_hands_on_the_autoencoder_it_carries(vae_run, vae_cache):
@@ -277,6 +277,7 @@ def test_keys_of_training_may_change_and_that_is_said(vae_run):
         (["autoencoder.widths=[8,16]"], "autoencoder.widths: [8, 8] there, [8, 16] asked for"),
         (["autoencoder.attention=true"], "autoencoder.attention: False there, True asked for"),
         (["autoencoder.norm=layer"], "autoencoder.norm: group there, layer asked for"),
+        (["autoencoder.shortcuts=true"], "autoencoder.shortcuts: False there, True asked for"),
         (["image.channels=1"], "image.channels: 3 there, 1 asked for"),
     ],
 )

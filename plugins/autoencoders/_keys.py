@@ -1,4 +1,4 @@
-"""What autoencoders of convolutions normalise their maps by."""
+"""Keys that autoencoders of convolutions share."""
 
 from typing import Literal
 
@@ -6,6 +6,10 @@ Norm = Literal["group", "layer"]
 NORM = (
     "group: by the mean and variance of the whole picture in each group of channels; layer: by those of each pixel's channels alone, "
     "so that a picture is encoded in parts as it is in whole"
+)
+SHORTCUTS = (
+    "paths without a norm: around halvings and doublings (arXiv:2410.10733) and around the last norm of the encoder and of the decoder; "
+    "small networks learn several times as fast with them"
 )
 
 
