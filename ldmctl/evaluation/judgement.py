@@ -15,6 +15,7 @@ LONGER = ["more loop.steps"]
 SHOWN = "what its curves show, below"  # instead, where they show a cause
 WIDER = ["more autoencoder.channels", "more values in autoencoder.levels"]
 NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
+SHORTER = ["autoencoder.shortcuts=true"]  # what a network that is small for its task learns several times as fast with
 FINER = ["an entry less in autoencoder.widths"]
 LOOSER = ["a smaller autoencoder.kl_weight", "a larger autoencoder.kl_target"]
 TIGHTER = ["a larger autoencoder.kl_weight", "a smaller autoencoder.kl_target"]
@@ -37,7 +38,7 @@ class Judgement(NamedTuple):
 def _ways(found: Evaluation, *ways: str) -> str:
     """Of phrases around one dotted key each, those whose key would change something and that no cause of the run advises the opposite
     of; more steps only of a run that shows no cause."""
-    keys = [next(word for word in way.split() if "." in word) for way in ways]
+    keys = [next(word.partition("=")[0] for word in way.split() if "." in word) for way in ways]
     useful = [way for way, key in zip(ways, keys, strict=True) if _counts(found, key) and not (found.causes and way in LONGER)]
     useful = [way for way in useful if not any(_opposite(way) in cause for cause in found.causes)]
     return _listed(useful or ([SHOWN] if found.causes else LONGER), "or")

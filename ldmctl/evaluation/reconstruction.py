@@ -84,11 +84,18 @@ def evaluate(
         latent=sums.latents.facts(autoencoder.rescale),
         **sums.bits_and_codes(size * size),
         frechet={name: frechet_of(sets) for name, sets in sums.features.items() if measured > 1},
-        keys=frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"},
+        keys=changeable(autoencoder),
         losses=losses,
         notes=notes,
         alike=same.sentence,
     )
+
+
+def changeable(autoencoder: Any) -> frozenset[str]:
+    """The keys of its Config that advice may name: all but its type, and its shortcuts where it has them."""
+    keys = frozenset(getattr(getattr(type(autoencoder), "Config", None), "model_fields", {})) - {"type"}
+    has_shortcuts = getattr(getattr(autoencoder, "encoder", None), "shortcut", None) is not None
+    return keys - {"shortcuts"} if has_shortcuts else keys
 
 
 class Sums:

@@ -9,7 +9,20 @@ import math
 from collections.abc import Sequence
 
 from ldmctl.evaluation.bounds import CLOSER, FEW, GAIN, PSNR, SSIM
-from ldmctl.evaluation.judgement import FINER, LONGER, WIDER, Judgement, _behind, _counts, _interval, _listed, _ratio, _ways, _weight
+from ldmctl.evaluation.judgement import (
+    FINER,
+    LONGER,
+    SHORTER,
+    WIDER,
+    Judgement,
+    _behind,
+    _counts,
+    _interval,
+    _listed,
+    _ratio,
+    _ways,
+    _weight,
+)
 from ldmctl.evaluation.latent_verdict import judge_channels, judge_codes, judge_extremes, judge_rate
 from ldmctl.evaluation.scores import Evaluation
 
@@ -104,7 +117,7 @@ def judge_gain(found: Evaluation) -> Judgement | None:
         critic = f"a smaller {_weight(found, 'adversarial')}" + (" where there is a discriminator" if found.losses is None else "")
         way = _ways(found, f"a smaller {_weight(found, 'perceptual')}", critic)
         return Judgement(about, "doubtful", f"{text}: sharper by the perceptual distance but less exact; if forms drift, try {way}.")
-    way = _ways(found, *LONGER, "a larger loop.lr", *WIDER, *FINER)
+    way = _ways(found, *LONGER, *SHORTER, "a larger loop.lr", *WIDER, *FINER)
     return Judgement(about, "poor", f"{text}: it keeps less than shrinking does, so most is still to be learned; try {way}.")
 
 

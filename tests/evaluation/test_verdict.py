@@ -518,6 +518,17 @@ def test_only_keys_that_this_autoencoder_has_are_named():
     assert look(Coded(), noise()).keys == {"codebook_size", "revive"}
 
 
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_shortcuts_are_advised_where_shrinking_keeps_more_and_there_are_none(shortcuts):
+    plugin = registry.load("autoencoder", "vae")
+    torch.manual_seed(0)
+    vae = plugin(plugin.Config(type="vae", channels=3, widths=[8, 8], norm_groups=4, shortcuts=shortcuts), image_channels=3)
+    found = look(vae, smooth())
+    said = next(each.sentence for each in judge(found) if each.about == "the gain over shrinking")
+    assert found.gains["psnr"].mean < 0 and {"channels", "widths"} < found.keys
+    assert ("try more loop.steps, autoencoder.shortcuts=true, a larger loop.lr," in said) is not shortcuts, said
+
+
 def test_only_weights_of_losses_that_the_run_had_are_advised():
     drifting, far = whole(gains=gained(-1), measures=measured(lpips=0.19)), whole(measures=measured(lpips=0.3))
 
