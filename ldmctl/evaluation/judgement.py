@@ -15,7 +15,7 @@ LONGER = ["more loop.steps"]
 SHOWN = "what its curves show, below"  # instead, where they show a cause
 WIDER = ["more autoencoder.channels", "more values in autoencoder.levels"]
 NARROWER = ["fewer autoencoder.channels", "fewer autoencoder.levels"]
-SHORTER = ["autoencoder.shortcuts=true"]  # what a network that is small for its task learns several times as fast with
+SHORTCUT = ["autoencoder.shortcuts=true"]  # what a network that is small for its task learns several times as fast with
 FINER = ["an entry less in autoencoder.widths"]
 LOOSER = ["a smaller autoencoder.kl_weight", "a larger autoencoder.kl_target"]
 TIGHTER = ["a larger autoencoder.kl_weight", "a smaller autoencoder.kl_target"]

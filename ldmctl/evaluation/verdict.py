@@ -12,7 +12,7 @@ from ldmctl.evaluation.bounds import CLOSER, FEW, GAIN, PSNR, SSIM
 from ldmctl.evaluation.judgement import (
     FINER,
     LONGER,
-    SHORTER,
+    SHORTCUT,
     WIDER,
     Judgement,
     _behind,
@@ -117,7 +117,7 @@ def judge_gain(found: Evaluation) -> Judgement | None:
         critic = f"a smaller {_weight(found, 'adversarial')}" + (" where there is a discriminator" if found.losses is None else "")
         way = _ways(found, f"a smaller {_weight(found, 'perceptual')}", critic)
         return Judgement(about, "doubtful", f"{text}: sharper by the perceptual distance but less exact; if forms drift, try {way}.")
-    way = _ways(found, *LONGER, *SHORTER, "a larger loop.lr", *WIDER, *FINER)
+    way = _ways(found, *LONGER, *SHORTCUT, "a larger loop.lr", *WIDER, *FINER)
     return Judgement(about, "poor", f"{text}: it keeps less than shrinking does, so most is still to be learned; try {way}.")
 
 

@@ -1,6 +1,6 @@
 """Keys that autoencoders of convolutions share."""
 
-from typing import Literal
+from typing import Any, Literal
 
 Norm = Literal["group", "layer"]
 NORM = (
@@ -13,6 +13,7 @@ SHORTCUTS = (
 )
 
 
-def groups_of(norm: Norm, groups: int) -> int | None:
-    """The `norm_groups` of an Encoder and a Decoder."""
-    return groups if norm == "group" else None
+def shape_of(config: Any) -> dict[str, Any]:
+    """What an Encoder and a Decoder are given of these keys, `layers` and `attention`."""
+    groups = config.norm_groups if config.norm == "group" else None
+    return {"layers": config.layers, "norm_groups": groups, "attention": config.attention, "shortcuts": config.shortcuts}

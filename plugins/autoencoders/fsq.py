@@ -15,7 +15,7 @@ from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._keys import NORM, SHORTCUTS, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, shape_of
 
 EPS = 1e-3  # of the paper: the outermost values are approached, and rounding still reaches them
 MOST_CODES = 2**20  # the uses of each are counted
@@ -54,12 +54,7 @@ class FSQ(nn.Module):
         self.channels = len(config.levels)
         self.code_count = math.prod(config.levels)
         self.factor = 2 ** (len(config.widths) - 1)
-        shape = {
-            "layers": config.layers,
-            "norm_groups": groups_of(config.norm, config.norm_groups),
-            "attention": config.attention,
-            "shortcuts": config.shortcuts,
-        }
+        shape = shape_of(config)
         self.encoder = Encoder(image_channels, config.widths, self.channels, **shape)
         self.decoder = Decoder(self.channels, config.widths, image_channels, **shape)
         self.grid = Grid(config.levels)

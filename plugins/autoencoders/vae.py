@@ -22,7 +22,7 @@ from ldmctl.blocks import Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._keys import NORM, SHORTCUTS, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, shape_of
 
 RATE = 0.02  # largest change of the weight's logarithm in one step
 SMALLEST, LARGEST = 1e-4, 1e6  # of the factor, so that a target out of reach can be left again
@@ -66,12 +66,7 @@ class VAE(nn.Module):
         self.channels = config.channels
         self.factor = 2 ** (len(config.widths) - 1)
         self.kl_weight = config.kl_weight
-        shape = {
-            "layers": config.layers,
-            "norm_groups": groups_of(config.norm, config.norm_groups),
-            "attention": config.attention,
-            "shortcuts": config.shortcuts,
-        }
+        shape = shape_of(config)
         self.encoder = Encoder(image_channels, config.widths, 2 * config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(2 * config.channels, 2 * config.channels, 1)

@@ -15,7 +15,7 @@ from ldmctl.blocks import Codebook, Decoder, Encoder
 from ldmctl.config import Noted, PluginConfig
 from ldmctl.protocols import Reconstruction
 
-from ._keys import NORM, SHORTCUTS, Norm, groups_of
+from ._keys import NORM, SHORTCUTS, Norm, shape_of
 
 
 class VQVAE(nn.Module):
@@ -76,12 +76,7 @@ class VQVAE(nn.Module):
         self.commitment = config.commitment
         self.code_count = config.codebook_size
         self.learns_by_gradient = config.learning == "gradient"
-        shape = {
-            "layers": config.layers,
-            "norm_groups": groups_of(config.norm, config.norm_groups),
-            "attention": config.attention,
-            "shortcuts": config.shortcuts,
-        }
+        shape = shape_of(config)
         self.encoder = Encoder(image_channels, config.widths, config.channels, **shape)
         self.decoder = Decoder(config.channels, config.widths, image_channels, **shape)
         self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)
